@@ -1,0 +1,63 @@
+//! The command line: a file per command. Commands wire crates together; logic lives in the crates.
+
+mod version;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A self-hosted CI runner for notebooks and training jobs.
+#[derive(Debug, Parser)]
+#[command(
+    name = "trainyard",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 a job or check failed, 2 wrong input or setting, 3 platform fault, 130 cancelled."
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print versions of the program and of the agent API
+    Version(version::Args),
+}
+
+/// How a command ended. Errors that a command returns are [`Exit::Wrong`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Done.
+    Done,
+    /// A job failed (owner user or limit), or a check did not hold.
+    Failed,
+    /// Wrong input or setting.
+    Wrong,
+    /// A platform fault.
+    Platform,
+    /// Cancelled.
+    Cancelled,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Wrong => 2,
+            Exit::Platform => 3,
+            Exit::Cancelled => 130,
+        })
+    }
+}
+
+/// Runs one command.
+pub(crate) async fn dispatch(command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Version(args) => version::run(&args),
+    }
+}

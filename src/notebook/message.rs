@@ -1,0 +1,76 @@
+//! Output messages of a kernel, as the Jupyter messaging protocol 5.3 names them
+//! (<https://jupyter-client.readthedocs.io/en/stable/messaging.html>), without the envelope.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// One message that a cell's execution put on the kernel's iopub channel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "output_type", rename_all = "snake_case")]
+pub enum OutputMessage {
+    /// Text on standard output or standard error.
+    Stream {
+        /// Which of the two.
+        name: StreamName,
+        /// The text, with carriage returns and backspaces as they came.
+        text: String,
+    },
+    /// A display in several MIME types.
+    DisplayData {
+        /// MIME type to content.
+        data: Map<String, Value>,
+        /// MIME type to metadata.
+        #[serde(default)]
+        metadata: Map<String, Value>,
+        /// The id by which later messages may replace this display.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        display_id: Option<String>,
+    },
+    /// The value of a cell's last expression.
+    ExecuteResult {
+        /// The kernel's count (`Out[n]`).
+        execution_count: Option<u64>,
+        /// MIME type to content.
+        data: Map<String, Value>,
+        /// MIME type to metadata.
+        #[serde(default)]
+        metadata: Map<String, Value>,
+        /// The id by which later messages may replace this display.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        display_id: Option<String>,
+    },
+    /// An exception.
+    Error {
+        /// Class of the exception.
+        ename: String,
+        /// Its message.
+        evalue: String,
+        /// Lines with ANSI colours.
+        traceback: Vec<String>,
+    },
+    /// New content for every display with this id.
+    UpdateDisplayData {
+        /// MIME type to content.
+        data: Map<String, Value>,
+        /// MIME type to metadata.
+        #[serde(default)]
+        metadata: Map<String, Value>,
+        /// The id of the displays to replace.
+        display_id: String,
+    },
+    /// Removes the cell's outputs, now or when the next one arrives.
+    ClearOutput {
+        /// True: when the next one arrives.
+        wait: bool,
+    },
+}
+
+/// The two text streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StreamName {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}

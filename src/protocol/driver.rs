@@ -1,0 +1,146 @@
+//! The driver's contract: a folder, mounted at [`MOUNT`] in a container.
+//!
+//! ```text
+//! /trainyard/job.json           in, read-only: [`DriverJob`]
+//! /trainyard/out/events.ndjson  out: one [`crate::event::Unnumbered`] a line
+//! /trainyard/out/blobs/<sha256> out: JSON of output messages above 64 KiB
+//! /trainyard/out/executed.ipynb out: the notebook with its outputs
+//! /trainyard/out/result.json    out, last: [`DriverResult`]
+//! ```
+//!
+//! `out/` belongs to the driver: the job's code cannot write there. Where there is no `result.json`
+//! the agent judges from what is there.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::outcome::Failure;
+use crate::spec::{Limits, Parameters};
+use crate::units::{Span, Timestamp};
+
+/// Where the folder lies in a container.
+pub const MOUNT: &str = "/trainyard";
+/// Name of the job file.
+pub const JOB_FILE: &str = "job.json";
+/// Name of the folder that the driver writes to.
+pub const OUT_DIR: &str = "out";
+/// Name of the event file in the out folder.
+pub const EVENTS_FILE: &str = "events.ndjson";
+/// Name of the executed notebook in the out folder.
+pub const NOTEBOOK_FILE: &str = "executed.ipynb";
+/// Name of the result in the out folder.
+pub const RESULT_FILE: &str = "result.json";
+/// Name of the folder of large outputs in the out folder.
+pub const BLOBS_DIR: &str = "blobs";
+/// Outputs whose JSON is longer become blobs.
+pub const INLINE_LIMIT: usize = 64 << 10;
+
+/// What the driver is to run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DriverJob {
+    /// What to run.
+    pub work: DriverWork,
+    /// Folder to run in: the workspace.
+    pub workdir: String,
+    /// Environment of the job, complete: the driver's own is not inherited.
+    pub env: BTreeMap<String, String>,
+    /// Time limits.
+    pub limits: Limits,
+    /// How long a kernel may take to its first answer.
+    pub kernel_start_timeout: Span,
+    /// Time between a polite end (interrupt, SIGTERM) and SIGKILL.
+    pub grace: Span,
+    /// As whom the job's code runs. None: as the driver itself (`shell` executor).
+    #[serde(default)]
+    pub user: Option<RunAs>,
+    /// Folders that are handed to the agent's user at the end, so that an ordinary user can collect
+    /// and remove what the job's user left. None: nothing is handed over.
+    #[serde(default)]
+    pub hand_over: Option<HandOver>,
+}
+
+/// What the driver runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "work", rename_all = "snake_case")]
+pub enum DriverWork {
+    /// A notebook.
+    Notebook {
+        /// Path of the source, relative to the working folder.
+        path: String,
+        /// Injected as papermill would.
+        parameters: Parameters,
+    },
+    /// A command.
+    Command {
+        /// Program and arguments; `${parameter}` has been replaced already.
+        argv: Vec<String>,
+    },
+}
+
+/// An ordinary user, by numbers: a static binary has no name service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunAs {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// RLIMIT_NPROC of the job's user; below the container's limit, so that the driver can still work.
+    pub processes: u64,
+}
+
+/// What is given to whom after the job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandOver {
+    /// New owner.
+    pub uid: u32,
+    /// New group.
+    pub gid: u32,
+    /// Absolute paths of folders; links are not followed.
+    pub paths: Vec<String>,
+}
+
+/// The driver's last word.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DriverResult {
+    /// How it ended.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    /// When the job's code began.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Timestamp,
+    /// Code cells that ran, of how many; zeros for a command.
+    #[serde(default)]
+    pub cells: CellCount,
+    /// Exit code of a command.
+    #[serde(default)]
+    pub exit_code: Option<i32>,
+    /// Signal that ended the command or the kernel.
+    #[serde(default)]
+    pub signal: Option<i32>,
+}
+
+/// The driver's verdict.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "verdict", rename_all = "snake_case")]
+pub enum Verdict {
+    /// All ran.
+    Succeeded,
+    /// It was told to stop (SIGTERM) and did.
+    Stopped,
+    /// It failed.
+    Failed {
+        /// Why.
+        failure: Failure,
+    },
+}
+
+/// Code cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CellCount {
+    /// That ran to their end or raised.
+    pub executed: u32,
+    /// In the notebook, without skipped and empty ones.
+    pub total: u32,
+}

@@ -1,0 +1,99 @@
+//! What a host has, as its agent found it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::ByteSize;
+
+/// A host's hardware and what on it is for Trainyard.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Inventory {
+    /// The host's name.
+    pub host: String,
+    /// `linux/amd64`.
+    pub platform: String,
+    /// Model of the CPU.
+    pub cpu_model: String,
+    /// CPUs that jobs may use, in thousandths.
+    pub cpu_millis: u64,
+    /// Memory that jobs may use.
+    pub memory: ByteSize,
+    /// Size of the disk of the data folder.
+    pub disk: ByteSize,
+    /// NVIDIA driver, where there is one.
+    #[serde(default)]
+    pub driver: Option<GpuDriver>,
+    /// GPUs; empty without a driver.
+    #[serde(default)]
+    pub gpus: Vec<Gpu>,
+    /// Labels from the agent's configuration.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// Named volumes from the agent's configuration, with their version where one is declared.
+    #[serde(default)]
+    pub volumes: BTreeMap<String, Option<String>>,
+    /// The container engine, where there is one.
+    #[serde(default)]
+    pub engine: Option<Engine>,
+}
+
+/// The NVIDIA driver.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuDriver {
+    /// Its version, such as `570.86.15`.
+    pub version: String,
+    /// Highest CUDA version that it runs, such as `12.8`.
+    pub cuda: String,
+}
+
+/// One GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gpu {
+    /// Its UUID: the only name that survives a reboot.
+    pub uuid: String,
+    /// NVML's index now, for people who look at `nvidia-smi`.
+    pub index: u32,
+    /// Its model, such as `NVIDIA H100 80GB HBM3`.
+    pub model: String,
+    /// Memory.
+    pub memory: ByteSize,
+    /// Compute capability, such as `9.0`.
+    pub compute_capability: String,
+    /// Whether jobs may use it now.
+    pub health: GpuHealth,
+}
+
+/// Whether a GPU may be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "health", rename_all = "snake_case")]
+pub enum GpuHealth {
+    /// It may.
+    Healthy,
+    /// Somebody outside Trainyard uses it; clears by itself.
+    InUseOutside {
+        /// Processes in words.
+        by: String,
+    },
+    /// It did not become clean, or reports a fault.
+    Quarantined {
+        /// Why.
+        reason: String,
+    },
+    /// NVML cannot reach it.
+    Lost {
+        /// NVML's error.
+        error: String,
+    },
+}
+
+/// The container engine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Engine {
+    /// `docker` or `podman`.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// API version in use.
+    pub api: String,
+}

@@ -1,0 +1,239 @@
+//! What a job is asked to do: the plan makes it, the agent carries it out, nobody else changes it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::units::{ByteSize, Span};
+
+/// A job's parameters, in the order of the pipeline file.
+pub type Parameters = serde_json::Map<String, Value>;
+
+/// One unit of work, complete: with it and a checkout an agent needs to ask nothing more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobSpec {
+    /// Name on screens and in statuses: the key in the file, and for a member of a matrix or a glob
+    /// what tells it apart: `train (lr=0.1, seed=2)`. Unique in its pipeline.
+    pub name: String,
+    /// The key in the file; `lint` for the lint job.
+    pub definition: String,
+    /// What runs.
+    pub work: Work,
+    /// Values injected into the notebook or put into the command's text.
+    #[serde(default)]
+    pub parameters: Parameters,
+    /// Name of the image that it runs in.
+    pub image: String,
+    /// Where its Python requirements stand; none: what the image has.
+    #[serde(default)]
+    pub python: Option<PythonSource>,
+    /// Plain environment variables.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Names of secrets that become environment variables.
+    #[serde(default)]
+    pub secrets: Vec<String>,
+    /// Whether it reaches the network; the trust of the commit has been taken into account.
+    pub network: Network,
+    /// What it needs of a host.
+    #[serde(default)]
+    pub resources: Resources,
+    /// Labels that its agent must have.
+    #[serde(default)]
+    pub runs_on: Vec<String>,
+    /// Named volumes and where they are mounted.
+    #[serde(default)]
+    pub volumes: BTreeMap<String, String>,
+    /// Names of the definitions that must succeed first; all their jobs count.
+    #[serde(default)]
+    pub needs: Vec<String>,
+    /// Globs of the files that it leaves, relative to the workspace.
+    #[serde(default)]
+    pub artifacts: Vec<String>,
+    /// How long it may take.
+    #[serde(default)]
+    pub limits: Limits,
+    /// The model that it leaves.
+    #[serde(default)]
+    pub model: Option<ModelSpec>,
+    /// The metrics that are compared with the base branch.
+    #[serde(default)]
+    pub metrics: BTreeMap<String, MetricSpec>,
+    /// Further attempts after platform faults.
+    pub retries: u32,
+    /// Whether an equal earlier result may stand for it.
+    pub reuse: bool,
+}
+
+/// What runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "work", rename_all = "snake_case")]
+pub enum Work {
+    /// A notebook, headlessly, cell by cell.
+    Notebook {
+        /// Path in the repository.
+        path: String,
+    },
+    /// A command line for `sh`, with `${parameter}` placeholders.
+    Command {
+        /// Its text.
+        text: String,
+    },
+    /// Lint tools over notebooks.
+    Lint {
+        /// In the order of the file.
+        tools: Vec<LintTool>,
+        /// Paths in the repository, sorted.
+        notebooks: Vec<String>,
+    },
+}
+
+/// A lint tool and how much its findings weigh.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LintTool {
+    /// `ruff`, `black`, `isort`, `flake8` or `mypy`.
+    pub tool: String,
+    /// `error`: a finding fails the job; `warn`: it is only shown.
+    pub level: LintLevel,
+}
+
+/// How much a finding weighs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LintLevel {
+    /// Shown.
+    Warn,
+    /// Fails the job.
+    Error,
+}
+
+/// The file that says which packages a job needs, on top of what its image has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "path", rename_all = "snake_case")]
+pub enum PythonSource {
+    /// `requirements.txt`, pinned or not.
+    Requirements(String),
+    /// `uv.lock`, with the `pyproject.toml` beside it.
+    UvLock(String),
+    /// `pyproject.toml` without a lock.
+    Pyproject(String),
+    /// The PEP 723 block of a script or of a notebook's first code cell.
+    Script(String),
+}
+
+impl PythonSource {
+    /// Path in the repository.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        match self {
+            PythonSource::Requirements(path)
+            | PythonSource::UvLock(path)
+            | PythonSource::Pyproject(path)
+            | PythonSource::Script(path) => path,
+        }
+    }
+}
+
+/// Whether a job reaches the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    /// As the container engine gives it.
+    Full,
+    /// Loopback only.
+    None,
+}
+
+/// How far a commit is trusted. An untrusted one gets no secrets, no network, no shared caches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trust {
+    /// From a fork.
+    Untrusted,
+    /// From somebody who may push.
+    Trusted,
+}
+
+/// What a job needs of a host. Zero or none: no demand.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Resources {
+    /// CPUs, in thousandths.
+    pub cpu_millis: u64,
+    /// Memory.
+    pub memory: ByteSize,
+    /// `/dev/shm`; none: half of the memory.
+    #[serde(default)]
+    pub shm_size: Option<ByteSize>,
+    /// Whole GPUs.
+    #[serde(default)]
+    pub gpus: u32,
+    /// Memory that each of them must have.
+    #[serde(default)]
+    pub gpu_memory: Option<ByteSize>,
+}
+
+impl Default for Resources {
+    /// What a job gets that asks for nothing: one CPU and 2 GiB.
+    fn default() -> Self {
+        Self {
+            cpu_millis: 1_000,
+            memory: ByteSize::gib(2),
+            shm_size: None,
+            gpus: 0,
+            gpu_memory: None,
+        }
+    }
+}
+
+/// How long a job may take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// From the first cell or the command's start to its end.
+    pub timeout: Span,
+    /// One cell.
+    #[serde(default)]
+    pub cell_timeout: Option<Span>,
+    /// Without any output.
+    #[serde(default)]
+    pub silence_timeout: Option<Span>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            timeout: Span::hours(24),
+            cell_timeout: None,
+            silence_timeout: None,
+        }
+    }
+}
+
+/// The model that a job leaves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelSpec {
+    /// Name in the registry.
+    pub name: String,
+    /// File or folder, relative to the workspace.
+    pub path: String,
+}
+
+/// How a metric is judged against the base branch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MetricSpec {
+    /// Which direction is better.
+    pub goal: Goal,
+    /// How much worse than the base it may be; none: only shown.
+    #[serde(default)]
+    pub max_regression: Option<f64>,
+}
+
+/// Which direction of a metric is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Goal {
+    /// More is better.
+    Maximize,
+    /// Less is better.
+    Minimize,
+}

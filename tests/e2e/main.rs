@@ -1,0 +1,3 @@
+//! End-to-end tests: stories told to the real binaries, and the walls between the crates.
+
+mod walls;
