@@ -28,6 +28,7 @@ pub(crate) enum Command {
     Version(version::Args),
 }
 
+#[allow(dead_code)] // until the commands that end so have landed
 /// How a command ended. Errors that a command returns are [`Exit::Wrong`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
