@@ -2,6 +2,7 @@
 //! crosses a process boundary (agent API, driver contract). It does no IO and knows no runtime.
 
 pub mod agent_api;
+pub mod api;
 pub mod digest;
 pub mod driver;
 pub mod event;

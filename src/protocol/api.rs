@@ -1,0 +1,302 @@
+//! The public API: what pages, commands and scripts read under `/api/v1`.
+//!
+//! | call | role | answer |
+//! | --- | --- | --- |
+//! | `GET projects`, `POST projects` ([`NewProject`]) | read, admin | [`Page`] of [`Project`], [`Project`] |
+//! | `GET pipelines?project=NAME` | read | [`Page`] of [`Pipeline`] |
+//! | `GET pipelines/{id}` | read | [`PipelineDetail`] |
+//! | `POST pipelines` ([`NewPipeline`]) | run | [`Pipeline`] |
+//! | `GET jobs/{id}` | read | [`JobDetail`] |
+//! | `GET jobs/{id}/events?attempt=ID&from=N` | read | NDJSON of [`crate::Event`], at most 1 MiB |
+//! | `GET jobs/{id}/events/stream?from=N` | read | the same as server-sent events, to the job's end |
+//! | `POST jobs/{id}/cancel`, `POST jobs/{id}/retry` | run | [`Done`] |
+//! | `GET artifacts/{attempt}/{path}` | read | raw bytes, as an attachment |
+//! | `GET agents`, `POST agents/tokens` | read, admin | [`Page`] of [`Agent`], [`RegistrationToken`] |
+//! | `GET tokens`, `POST tokens` ([`NewToken`]), `DELETE tokens/{name}` | admin | [`Token`], [`CreatedToken`] |
+//! | `GET models`, `GET models/{name}`, `GET models/{name}/{version}` | read | the registry's types |
+//!
+//! Lists take `limit` (1 to 500, 50 by default) and `before` (the last id of the page before). Errors are
+//! [`crate::agent_api::ApiError`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::Artifact;
+use crate::hardware::Inventory;
+use crate::ids::{AgentId, AttemptId, CommitId, JobId, PipelineId, ProjectId};
+use crate::job::State;
+use crate::report::AttemptReport;
+use crate::spec::{JobSpec, Parameters, Trust};
+use crate::trigger::TriggerKind;
+use crate::units::Timestamp;
+
+/// A bounded piece of a list, newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// The piece.
+    pub items: Vec<T>,
+    /// Pass it as `before` to get the next piece; none: there is no more.
+    #[serde(default)]
+    pub next: Option<String>,
+}
+
+/// What a token allows; each role includes the ones before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Look at everything.
+    Read,
+    /// Also start, cancel and retry.
+    Run,
+    /// Also projects, agents, tokens.
+    Admin,
+}
+
+impl Role {
+    /// `read`, `run` or `admin`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Role::Read => "read",
+            Role::Run => "run",
+            Role::Admin => "admin",
+        }
+    }
+}
+
+impl std::str::FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "read" => Ok(Role::Read),
+            "run" => Ok(Role::Run),
+            "admin" => Ok(Role::Admin),
+            _ => Err(format!("'{text}' is not a role: read, run or admin")),
+        }
+    }
+}
+
+/// A watched repository.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Project {
+    /// Its id.
+    pub id: ProjectId,
+    /// Its name on screens and in URLs.
+    pub name: String,
+    /// Where it is fetched from, without credentials.
+    pub url: String,
+    /// `github` or `git`.
+    pub forge: String,
+    /// Its default branch, once it was seen.
+    #[serde(default)]
+    pub default_branch: Option<String>,
+    /// Why it could not be polled the last time.
+    #[serde(default)]
+    pub error: Option<String>,
+}
+
+/// A project to add.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewProject {
+    /// Letters, digits, `-`, `_`, `.`; at most 64.
+    pub name: String,
+    /// URL or path for `git fetch`.
+    pub url: String,
+}
+
+/// One trigger at one commit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pipeline {
+    /// Its id.
+    pub id: PipelineId,
+    /// Its project's name.
+    pub project: String,
+    /// The commit.
+    pub commit: CommitId,
+    /// First line of the commit's message.
+    pub title: String,
+    /// The ref that led to it.
+    #[serde(default)]
+    pub reference: Option<String>,
+    /// What asked for it.
+    #[serde(flatten)]
+    pub trigger: TriggerKind,
+    /// Who asked for it.
+    #[serde(default)]
+    pub by: Option<String>,
+    /// How far the commit is trusted.
+    pub trust: Trust,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When its last job ended.
+    #[serde(default)]
+    pub finished_at: Option<Timestamp>,
+    /// One word over all its jobs: `queued`, `running`, `succeeded`, `failed`, `cancelled`.
+    pub state: String,
+    /// Why nothing could be planned (the pipeline file is wrong or missing).
+    #[serde(default)]
+    pub problem: Option<String>,
+}
+
+/// A pipeline with its jobs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PipelineDetail {
+    /// The pipeline.
+    #[serde(flatten)]
+    pub pipeline: Pipeline,
+    /// Its jobs, in the order of the file.
+    pub jobs: Vec<Job>,
+}
+
+/// One unit of work.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// Its pipeline.
+    pub pipeline: PipelineId,
+    /// Its name.
+    pub name: String,
+    /// Where it stands.
+    #[serde(flatten)]
+    pub state: State,
+    /// While it is queued: why it waits, in one sentence.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When its believed attempt started.
+    #[serde(default)]
+    pub started_at: Option<Timestamp>,
+    /// When it finished.
+    #[serde(default)]
+    pub finished_at: Option<Timestamp>,
+}
+
+/// A job with all that is known of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobDetail {
+    /// The job.
+    #[serde(flatten)]
+    pub job: Job,
+    /// The pipeline that it belongs to.
+    pub of: Pipeline,
+    /// What it is asked to do.
+    pub spec: JobSpec,
+    /// Its key.
+    pub key: String,
+    /// What could not be versioned, in words.
+    #[serde(default)]
+    pub unversioned: Vec<String>,
+    /// Its attempts, oldest first.
+    pub attempts: Vec<Attempt>,
+}
+
+/// One execution of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Its id.
+    pub id: AttemptId,
+    /// 1 for the first.
+    pub number: u32,
+    /// The agent's name.
+    pub agent: String,
+    /// When it was given to the agent.
+    pub created_at: Timestamp,
+    /// Its report, once it is over.
+    #[serde(default)]
+    pub report: Option<AttemptReport>,
+    /// What it left.
+    #[serde(default)]
+    pub artifacts: Vec<Artifact>,
+}
+
+/// Work asked for by hand.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewPipeline {
+    /// The project's name.
+    pub project: String,
+    /// A branch, tag or commit; none: the default branch.
+    #[serde(default)]
+    pub revision: Option<String>,
+    /// Only these definitions; empty: all.
+    #[serde(default)]
+    pub jobs: Vec<String>,
+    /// Values that replace those of the file.
+    #[serde(default)]
+    pub parameters: Parameters,
+}
+
+/// A server of GPUs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Agent {
+    /// Its id.
+    pub id: AgentId,
+    /// Its name.
+    pub name: String,
+    /// `idle`, `busy`, `closed`, `unreachable` or `lost`.
+    pub state: String,
+    /// Why it takes nothing new.
+    #[serde(default)]
+    pub closed: Option<String>,
+    /// When it was last heard of.
+    pub last_seen: Timestamp,
+    /// What it has.
+    #[serde(default)]
+    pub inventory: Option<Inventory>,
+    /// Jobs on it.
+    #[serde(default)]
+    pub jobs: Vec<JobId>,
+}
+
+/// A one-time token for `trainyard agent register`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistrationToken {
+    /// The token; it is shown once.
+    pub token: String,
+    /// When it ends to be valid.
+    pub expires_at: Timestamp,
+}
+
+/// An API token to create.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewToken {
+    /// Whose or what for; unique.
+    pub name: String,
+    /// What it allows.
+    pub role: Role,
+}
+
+/// An API token, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// Whose or what for.
+    pub name: String,
+    /// What it allows.
+    pub role: Role,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last used.
+    #[serde(default)]
+    pub last_used_at: Option<Timestamp>,
+}
+
+/// A new API token; the secret is shown once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreatedToken {
+    /// The token's entry.
+    #[serde(flatten)]
+    pub entry: Token,
+    /// The secret: `ty_` and 43 characters.
+    pub token: String,
+}
+
+/// A request was carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// What happens now, in one sentence.
+    pub message: String,
+}
