@@ -1,0 +1,27 @@
+//! A plain git remote: nobody to tell.
+
+use futures_util::future::BoxFuture;
+
+use super::{Forge, ForgeError, StatusUpdate};
+
+/// A remote that is only git. It shows no statuses; the pages do.
+#[derive(Debug, Clone, Copy)]
+pub struct PlainGit;
+
+impl Forge for PlainGit {
+    fn name(&self) -> &'static str {
+        "git"
+    }
+
+    fn description_limit(&self) -> usize {
+        140
+    }
+
+    fn shows_statuses(&self) -> bool {
+        false
+    }
+
+    fn set_status<'a>(&'a self, _: &'a StatusUpdate) -> BoxFuture<'a, Result<(), ForgeError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
