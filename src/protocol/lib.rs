@@ -10,6 +10,7 @@ pub mod hardware;
 pub mod ids;
 pub mod job;
 pub mod outcome;
+pub mod registry;
 pub mod report;
 pub mod spec;
 pub mod trigger;

@@ -1,0 +1,450 @@
+//! The registry's words (MLflow's, with MLflow's meaning) as the public API shows them: models, their
+//! versions and candidates, aliases with history, lineage, comparisons.
+//!
+//! | call | role | answer |
+//! | --- | --- | --- |
+//! | `GET models` | read | [`crate::api::Page`] of [`Model`] |
+//! | `GET models/{name}` | read | [`ModelDetail`] |
+//! | `GET models/{name}/{version}` | read | [`VersionDetail`] |
+//! | `GET models/{name}/{version}/compare/{other}` | read | [`Comparison`] of `other` (base) and `version` |
+//! | `POST models/{name}/{version}/promote` ([`Reason`]) | run | [`Version`] |
+//! | `PUT models/{name}/aliases/{alias}` ([`SetAlias`]) | run | [`AliasChange`] |
+//! | `POST models/{name}/aliases/{alias}/rollback` ([`Reason`]) | run | [`AliasChange`] |
+//!
+//! `{version}` is a [`VersionRef`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::ids::{AttemptId, CommitId, JobId, PipelineId};
+use crate::report::{MetricValue, Setting, Usage};
+use crate::spec::{Goal, Parameters, Trust};
+use crate::units::{ByteSize, Timestamp};
+
+/// A model: a name under which versions are counted. It belongs to the project that made it first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Model {
+    /// Its name, unique on this server.
+    pub name: String,
+    /// The project that it belongs to.
+    pub project: String,
+    /// When its first version or candidate was made.
+    pub created_at: Timestamp,
+    /// How many versions it has.
+    pub versions: u64,
+    /// How many candidates wait.
+    pub candidates: u64,
+    /// Its newest version.
+    #[serde(default)]
+    pub latest: Option<Version>,
+    /// Its aliases, by name.
+    #[serde(default)]
+    pub aliases: Vec<Alias>,
+}
+
+/// A model with its versions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelDetail {
+    /// The model.
+    #[serde(flatten)]
+    pub model: Model,
+    /// The newest versions and candidates, newest first, at most 500.
+    pub items: Vec<Version>,
+    /// The newest changes of aliases, newest first, at most 100.
+    #[serde(default)]
+    pub history: Vec<AliasChange>,
+}
+
+/// Whether a version counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VersionStatus {
+    /// From the default branch, or promoted: it has a number.
+    Version,
+    /// From a pull request, another branch or a member of a matrix: it has none until it is promoted.
+    Candidate,
+}
+
+/// What one attempt left as a model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Version {
+    /// Its id, which a promotion does not change.
+    pub id: String,
+    /// The model's name.
+    pub model: String,
+    /// Its number, counted from 1 in its model; none for a candidate.
+    #[serde(default)]
+    pub version: Option<u64>,
+    /// Whether it counts.
+    pub status: VersionStatus,
+    /// The registry run: 32 hex digits.
+    pub run: String,
+    /// The job.
+    pub job: JobId,
+    /// The job's name.
+    pub job_name: String,
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// The commit.
+    pub commit: CommitId,
+    /// First line of the commit's message.
+    pub title: String,
+    /// The ref that led to the commit.
+    #[serde(default)]
+    pub reference: Option<String>,
+    /// Aliases that point to it, sorted.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// Last value of each metric, by name.
+    #[serde(default)]
+    pub metrics: Vec<MetricValue>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Who made a candidate a version, and why.
+    #[serde(default)]
+    pub promotion: Option<Promotion>,
+}
+
+impl Version {
+    /// `version 3`, or `candidate 01jd…`.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self.version {
+            Some(number) => format!("version {number}"),
+            None => format!("candidate {}", self.id),
+        }
+    }
+}
+
+/// A candidate became a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promotion {
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub why: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A version with all that is known of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VersionDetail {
+    /// The version.
+    #[serde(flatten)]
+    pub version: Version,
+    /// Settings, by name: of the pipeline file, and those that the job reported.
+    pub params: BTreeMap<String, String>,
+    /// Tags of the run (`trainyard.*`), as MLflow's clients will see them.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+    /// How the metrics are judged.
+    #[serde(default)]
+    pub goals: BTreeMap<String, Goal>,
+    /// Where it comes from.
+    pub lineage: Lineage,
+    /// Its files, by path.
+    pub files: Vec<ModelFile>,
+    /// Changes of the aliases that point or pointed to it, newest first, at most 100.
+    #[serde(default)]
+    pub history: Vec<AliasChange>,
+}
+
+/// A file of a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelFile {
+    /// Path relative to the model's folder.
+    pub path: String,
+    /// Its content.
+    pub blob: Digest,
+    /// Its length.
+    pub size: ByteSize,
+}
+
+/// Where a result comes from: what is needed to make it again, and to know what it rests on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Lineage {
+    /// The project.
+    pub project: String,
+    /// Its repository, without credentials.
+    pub repository: String,
+    /// The commit.
+    pub commit: CommitId,
+    /// Whether files differed from the commit. Never for what the server ran.
+    #[serde(default)]
+    pub dirty: bool,
+    /// The ref that led to the commit.
+    #[serde(default)]
+    pub reference: Option<String>,
+    /// What asked: `push`, `pull_request`, `schedule`, `rerun`, `person`.
+    pub trigger: String,
+    /// Who asked.
+    #[serde(default)]
+    pub by: Option<String>,
+    /// How far the commit was trusted.
+    pub trust: Trust,
+    /// The pipeline.
+    pub pipeline: PipelineId,
+    /// The job.
+    pub job: JobId,
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Path of the notebook, or text of the command.
+    pub work: String,
+    /// Hash of what the notebook means.
+    #[serde(default)]
+    pub fingerprint: Option<Digest>,
+    /// Hash of the pipeline file's bytes.
+    #[serde(default)]
+    pub pipeline_file: Option<Digest>,
+    /// Hash of all that the result depends on.
+    #[serde(default)]
+    pub key: Option<Digest>,
+    /// Parameters as they were injected.
+    #[serde(default)]
+    pub parameters: Parameters,
+    /// Files that it depends on, each with git's hash of its content.
+    #[serde(default)]
+    pub deps: BTreeMap<String, String>,
+    /// The lock file or requirements: path, and hash of its bytes.
+    #[serde(default)]
+    pub lock: Option<LockFile>,
+    /// What could not be versioned, in words.
+    #[serde(default)]
+    pub unversioned: Vec<String>,
+    /// Environment, packages, image, GPUs, driver, host.
+    #[serde(default)]
+    pub setting: Setting,
+    /// What it used.
+    #[serde(default)]
+    pub usage: Usage,
+    /// When the attempt began.
+    pub started_at: Timestamp,
+    /// When it was over.
+    pub finished_at: Timestamp,
+}
+
+/// A file that fixes the Python environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockFile {
+    /// Path in the repository.
+    pub path: String,
+    /// Hash of its bytes.
+    pub digest: Digest,
+}
+
+/// A name that points to one version of a model, such as `champion`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alias {
+    /// The alias.
+    pub alias: String,
+    /// The version's number.
+    pub version: u64,
+}
+
+/// An alias was set, moved or taken away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AliasChange {
+    /// The alias.
+    pub alias: String,
+    /// Where it points since then; none: it was taken away.
+    #[serde(default)]
+    pub version: Option<u64>,
+    /// Where it pointed before.
+    #[serde(default)]
+    pub previous: Option<u64>,
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub why: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Sets an alias.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetAlias {
+    /// The version's number; none takes the alias away.
+    #[serde(default)]
+    pub version: Option<u64>,
+    /// Why; kept in the history.
+    #[serde(default)]
+    pub why: String,
+}
+
+/// Why somebody asks for a change.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reason {
+    /// Kept in the history.
+    #[serde(default)]
+    pub why: String,
+}
+
+/// Two versions side by side.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// The one that is compared with.
+    pub base: Version,
+    /// The one that is judged.
+    pub now: Version,
+    /// Every metric of either, by name.
+    pub metrics: Vec<MetricDelta>,
+    /// What differs: parameters first, then lineage.
+    pub differences: Vec<Difference>,
+}
+
+/// A metric of two versions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MetricDelta {
+    /// Its name.
+    pub name: String,
+    /// Its value in the base.
+    #[serde(default)]
+    pub base: Option<Number>,
+    /// Its value now.
+    #[serde(default)]
+    pub now: Option<Number>,
+    /// Now minus base, where both are finite.
+    #[serde(default)]
+    pub delta: Option<f64>,
+    /// Better or worse, where a goal is declared and the values can be compared.
+    #[serde(default)]
+    pub judged: Option<Judged>,
+}
+
+/// How a change of a metric is to be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Judged {
+    /// In the direction of the goal.
+    Better,
+    /// No change.
+    Same,
+    /// Against the goal.
+    Worse,
+}
+
+/// Something that differs between two versions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// What: `parameter epochs`, `commit`, `image`, `package numpy`.
+    pub what: String,
+    /// In the base.
+    #[serde(default)]
+    pub base: Option<String>,
+    /// Now.
+    #[serde(default)]
+    pub now: Option<String>,
+}
+
+/// A float that JSON may not have.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Number(#[serde(with = "crate::event::float")] pub f64);
+
+/// One version of a model, as people write it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VersionRef {
+    /// `3`: by number.
+    Number(u64),
+    /// `@champion`: where the alias points.
+    Alias(String),
+    /// `latest`: the highest number.
+    Latest,
+    /// A version or candidate by its id.
+    Id(String),
+}
+
+/// Text that names no version.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' names no version: it wants a number, 'latest', '@alias' or a candidate's id")]
+pub struct InvalidVersionRef(String);
+
+impl FromStr for VersionRef {
+    type Err = InvalidVersionRef;
+
+    fn from_str(text: &str) -> Result<Self, InvalidVersionRef> {
+        let wrong = || InvalidVersionRef(text.chars().take(64).collect());
+        if text == "latest" {
+            return Ok(Self::Latest);
+        }
+        if let Some(alias) = text.strip_prefix('@') {
+            return valid_alias(alias)
+                .then(|| Self::Alias(alias.to_owned()))
+                .ok_or_else(wrong);
+        }
+        if text.parse::<AttemptId>().is_ok() {
+            return Ok(Self::Id(text.to_owned()));
+        }
+        match text.parse::<u64>() {
+            Ok(number) if (1..=i64::MAX as u64).contains(&number) => Ok(Self::Number(number)),
+            Ok(_) | Err(_) => Err(wrong()),
+        }
+    }
+}
+
+impl fmt::Display for VersionRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Alias(alias) => write!(f, "@{alias}"),
+            Self::Latest => f.write_str("latest"),
+            Self::Id(id) => f.write_str(id),
+        }
+    }
+}
+
+/// Whether text may be an alias: 1 to 64 letters, digits, `-`, `_`, `.`, beginning with a letter, and
+/// neither `latest` nor what reads as a version (`v3`), as MLflow refuses them too.
+#[must_use]
+pub fn valid_alias(text: &str) -> bool {
+    let ordinary = text
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    let like_version = text
+        .strip_prefix(['v', 'V'])
+        .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()));
+    ordinary
+        && (1..=64).contains(&text.len())
+        && text.as_bytes()[0].is_ascii_alphabetic()
+        && !like_version
+        && !text.eq_ignore_ascii_case("latest")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_as_people_write_it() {
+        let id = AttemptId::generate().to_string();
+        for text in ["3", "@champion", "latest", id.as_str()] {
+            assert_eq!(text.parse::<VersionRef>().unwrap().to_string(), text);
+        }
+        for wrong in [
+            "", "0", "-1", "@", "@v3", "@latest", "@3", "@a/b", "../x", "1.0",
+        ] {
+            assert!(wrong.parse::<VersionRef>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_metric_that_json_lacks_reads_back() {
+        let delta = MetricDelta {
+            name: "loss".into(),
+            base: Some(Number(f64::INFINITY)),
+            now: None,
+            delta: None,
+            judged: Some(Judged::Worse),
+        };
+        let json = serde_json::to_string(&delta).unwrap();
+        assert!(json.contains(r#""base":"Infinity","now":null"#), "{json}");
+        assert_eq!(serde_json::from_str::<MetricDelta>(&json).unwrap(), delta);
+    }
+}
