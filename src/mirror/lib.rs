@@ -1,1 +1,19 @@
-//! The `mirror` crate.
+//! The only git: a repository's local mirror, fetched by the `git` program and read by libgit2, and a
+//! folder of this host read as a commit would be. It knows no forge, no store and no pipeline.
+#![forbid(unsafe_code)]
+
+mod checkout;
+mod deadline;
+mod error;
+mod git;
+mod mirror;
+mod repository;
+mod tree;
+mod work_tree;
+
+pub use deadline::Deadline;
+pub use error::MirrorError;
+pub use mirror::{Mirror, RemoteRefs, remote_refs};
+pub use repository::{CommitInfo, Ref, Repository};
+pub use tree::{CommitTree, FileEntry, FileMode, MAX_FILES, MAX_READ_BYTES, Tree};
+pub use work_tree::WorkTree;

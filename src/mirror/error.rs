@@ -1,0 +1,123 @@
+//! What can go wrong with git, in words that a person can act on.
+
+use std::path::PathBuf;
+
+/// A failure of git, of the network behind it, or of the disk below it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MirrorError {
+    /// A URL that this program does not fetch from.
+    #[error(
+        "'{url}' is not an address of a repository: use https://…, ssh://…, user@host:path, file://… or an absolute path"
+    )]
+    Url {
+        /// As it came, without a password.
+        url: String,
+    },
+    /// A URL that carries a password: it would be seen in process lists and logs.
+    #[error(
+        "the address of '{host}' carries a password or token: leave it out and give it as a credential"
+    )]
+    UrlPassword {
+        /// Host of the URL.
+        host: String,
+    },
+    /// The `git` program could not be started.
+    #[error("the git program could not be started: {source}; is git installed?")]
+    NoGit {
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The `git` program ended with an error.
+    #[error("{what} failed: {message}")]
+    Git {
+        /// What was being done.
+        what: String,
+        /// Git's own words, bounded.
+        message: String,
+    },
+    /// It took too long and was ended.
+    #[error("{what} took longer than {seconds:.0} s and was ended")]
+    TimedOut {
+        /// What was being done.
+        what: String,
+        /// The limit.
+        seconds: f64,
+    },
+    /// Somebody asked to stop.
+    #[error("{what} was cancelled")]
+    Cancelled {
+        /// What was being done.
+        what: String,
+    },
+    /// A commit, branch or tag that is not there.
+    #[error("'{name}' is no commit, branch or tag of this repository")]
+    NoSuchCommit {
+        /// As it was asked for.
+        name: String,
+    },
+    /// A file that is not in the tree.
+    #[error("there is no file '{path}'")]
+    NoSuchFile {
+        /// Path in the repository.
+        path: String,
+    },
+    /// A file too large to be read into memory.
+    #[error("'{path}' has {size} bytes, more than the {limit} that can be read")]
+    TooLarge {
+        /// Path in the repository.
+        path: String,
+        /// Its size.
+        size: u64,
+        /// The most that is read.
+        limit: u64,
+    },
+    /// More files than a tree may have.
+    #[error("the tree has more than {limit} files")]
+    TooManyFiles {
+        /// The most that is read.
+        limit: usize,
+    },
+    /// An entry of a tree that would write outside of the checkout.
+    #[error("the tree has an unsafe path '{path}': nothing is checked out")]
+    UnsafePath {
+        /// The path.
+        path: String,
+    },
+    /// A folder that is not there or not a folder.
+    #[error("'{}' is not a folder", path.display())]
+    NoFolder {
+        /// The path.
+        path: PathBuf,
+    },
+    /// libgit2 could not read the repository.
+    #[error("the repository '{}' cannot be read: {source}", path.display())]
+    Unreadable {
+        /// The repository.
+        path: PathBuf,
+        /// libgit2's words.
+        source: git2::Error,
+    },
+    /// The disk.
+    #[error("'{}': {source}", path.display())]
+    Io {
+        /// File or folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl MirrorError {
+    /// For `map_err`: an error of the disk at `path`.
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| MirrorError::Io { path, source }
+    }
+
+    /// For `map_err`: an error of libgit2 in the repository at `path`.
+    pub(crate) fn unreadable(path: impl Into<PathBuf>) -> impl FnOnce(git2::Error) -> Self {
+        let path = path.into();
+        move |source| MirrorError::Unreadable { path, source }
+    }
+}

@@ -1,0 +1,303 @@
+//! A bare copy of a remote repository, kept under a data folder and brought up to date by `git fetch`.
+//! It knows addresses and credentials; what a forge is, it does not.
+
+use std::fs::File;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use protocol::{CommitId, Digest};
+
+use crate::git::{self, Remote};
+use crate::{Deadline, MirrorError, Ref, Repository};
+
+/// Branches and tags are copied under their own names.
+const HEADS_AND_TAGS: [&str; 2] = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
+/// Heads of pull requests, as GitHub and Gitea, and as GitLab name them.
+const REQUESTS: [&str; 2] = [
+    "+refs/pull/*/head:refs/pull/*/head",
+    "+refs/merge-requests/*/head:refs/merge-requests/*/head",
+];
+
+/// A repository's local mirror. Reading is [`Repository`]'s; several processes may use one mirror.
+#[derive(Debug, Clone)]
+pub struct Mirror {
+    repository: Repository,
+    remote: Remote,
+    requests: bool,
+}
+
+impl Deref for Mirror {
+    type Target = Repository;
+
+    fn deref(&self) -> &Repository {
+        &self.repository
+    }
+}
+
+/// What a remote has, without fetching it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteRefs {
+    /// Full name of the ref that its `HEAD` names: the default branch.
+    pub head: Option<String>,
+    /// All its branches, tags and other refs, by name.
+    pub refs: Vec<Ref>,
+}
+
+impl RemoteRefs {
+    /// Where a ref points.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&CommitId> {
+        self.refs.iter().find(|r| r.name == name).map(|r| &r.commit)
+    }
+}
+
+impl Mirror {
+    /// The mirror of `url` under `root`; an empty one is made where there is none.
+    ///
+    /// # Errors
+    /// Where the URL is none that git may fetch from, or the disk refuses.
+    pub fn open(root: &Path, url: &str) -> Result<Self, MirrorError> {
+        let remote = Remote::parse(url)?;
+        let path = root.join(Digest::of(url).as_str());
+        std::fs::create_dir_all(&path).map_err(MirrorError::io(&path))?;
+        if git2::Repository::open_bare(&path).is_err() {
+            let _lock = lock(&path, &Deadline::within(Duration::from_secs(60)))?;
+            git2::Repository::init_bare(&path).map_err(MirrorError::unreadable(&path))?;
+        }
+        Ok(Self {
+            repository: Repository::at(path),
+            remote,
+            requests: false,
+        })
+    }
+
+    /// The same mirror, which fetches the heads of all pull requests too.
+    #[must_use]
+    pub fn with_pull_requests(mut self) -> Self {
+        self.requests = true;
+        self
+    }
+
+    /// The address that it is fetched from.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.remote.url
+    }
+
+    /// Brings branches and tags (and heads of pull requests, where asked for) up to date; those that
+    /// are gone at the remote go here. `auth` is the value of an `Authorization` header.
+    ///
+    /// # Errors
+    /// Git's own words, or [`MirrorError::TimedOut`].
+    pub fn fetch(&self, auth: Option<&str>, deadline: &Deadline) -> Result<(), MirrorError> {
+        let _lock = lock(self.path(), deadline)?;
+        let mut specs = HEADS_AND_TAGS.to_vec();
+        if self.requests {
+            specs.extend(REQUESTS);
+        }
+        self.git_fetch(&["--prune"], &specs, auth, deadline)?;
+        let head_is_there = self.open_git()?.head().is_ok();
+        if !head_is_there {
+            self.remote_refs(auth, deadline)?;
+        }
+        Ok(())
+    }
+
+    /// Fetches one commit, by `reference` where the server refuses to serve bare commits, and keeps it
+    /// though no branch leads to it any more. Does nothing where it is here.
+    ///
+    /// # Errors
+    /// Git's own words; [`MirrorError::NoSuchCommit`] where the ref has moved on and the server refuses.
+    pub fn fetch_commit(
+        &self,
+        commit: &CommitId,
+        reference: Option<&str>,
+        auth: Option<&str>,
+        deadline: &Deadline,
+    ) -> Result<(), MirrorError> {
+        if self.has(commit) {
+            return Ok(());
+        }
+        let _lock = lock(self.path(), deadline)?;
+        let kept = format!("refs/trainyard/commits/{commit}");
+        let bare = self.git_fetch(&[], &[&format!("+{commit}:{kept}")], auth, deadline);
+        if self.has(commit) {
+            return Ok(());
+        }
+        let Some(reference) = reference.filter(|r| r.starts_with("refs/")) else {
+            return bare.and(Err(MirrorError::NoSuchCommit {
+                name: commit.to_string(),
+            }));
+        };
+        let passing = format!("refs/trainyard/passing/{commit}");
+        self.git_fetch(&[], &[&format!("+{reference}:{passing}")], auth, deadline)?;
+        let wrong = || MirrorError::unreadable(self.path());
+        let git = self.open_git()?;
+        let here = git2::Oid::from_str(commit.as_str()).and_then(|oid| git.find_commit(oid));
+        if let Ok(found) = &here {
+            git.reference(&kept, found.id(), true, "kept")
+                .map_err(wrong())?;
+        }
+        git.find_reference(&passing)
+            .and_then(|mut r| r.delete())
+            .map_err(wrong())?;
+        here.map(|_| ()).map_err(|_| MirrorError::NoSuchCommit {
+            name: commit.to_string(),
+        })
+    }
+
+    /// What the remote has now. The mirror's default branch follows the remote's.
+    ///
+    /// # Errors
+    /// Git's own words, or [`MirrorError::TimedOut`].
+    pub fn remote_refs(
+        &self,
+        auth: Option<&str>,
+        deadline: &Deadline,
+    ) -> Result<RemoteRefs, MirrorError> {
+        let refs = list(&self.remote, auth, deadline)?;
+        if let Some(head) = &refs.head {
+            let git = self.open_git()?;
+            let known = git.find_reference("HEAD").ok();
+            if known
+                .and_then(|r| r.symbolic_target().ok().flatten().map(str::to_owned))
+                .as_deref()
+                != Some(head)
+            {
+                git.set_head(head)
+                    .map_err(MirrorError::unreadable(self.path()))?;
+            }
+        }
+        Ok(refs)
+    }
+
+    fn git_fetch(
+        &self,
+        options: &[&str],
+        specs: &[&str],
+        auth: Option<&str>,
+        deadline: &Deadline,
+    ) -> Result<(), MirrorError> {
+        let mut arguments = vec!["fetch", "--quiet", "--no-tags", "--no-write-fetch-head"];
+        arguments.extend(options);
+        arguments.extend(["--end-of-options", self.url()]);
+        arguments.extend(specs);
+        let what = format!("fetching from {}", self.url());
+        git::run(
+            Some(self.path()),
+            &self.remote,
+            auth,
+            &arguments,
+            &what,
+            deadline,
+        )
+        .map(|_| ())
+    }
+}
+
+/// What the repository at `url` has now, without a mirror.
+///
+/// # Errors
+/// Git's own words, or [`MirrorError::TimedOut`].
+pub fn remote_refs(
+    url: &str,
+    auth: Option<&str>,
+    deadline: &Deadline,
+) -> Result<RemoteRefs, MirrorError> {
+    list(&Remote::parse(url)?, auth, deadline)
+}
+
+fn list(
+    remote: &Remote,
+    auth: Option<&str>,
+    deadline: &Deadline,
+) -> Result<RemoteRefs, MirrorError> {
+    let arguments = [
+        "ls-remote",
+        "--quiet",
+        "--symref",
+        "--end-of-options",
+        &remote.url,
+    ];
+    let what = format!("listing {}", remote.url);
+    let text = git::run(None, remote, auth, &arguments, &what, deadline)?;
+    Ok(parse_listing(&text))
+}
+
+/// `ref: refs/heads/main\tHEAD`, `<id>\tHEAD`, `<id>\trefs/…`, and `<id>\trefs/tags/v1^{}` for what an
+/// annotated tag stands for.
+fn parse_listing(text: &str) -> RemoteRefs {
+    let mut listing = RemoteRefs {
+        head: None,
+        refs: Vec::new(),
+    };
+    for (left, name) in text.lines().filter_map(|line| line.split_once('\t')) {
+        if let Some(target) = left.strip_prefix("ref: ") {
+            if name == "HEAD" {
+                listing.head = Some(target.to_owned());
+            }
+            continue;
+        }
+        let (Ok(commit), true) = (left.parse::<CommitId>(), name.starts_with("refs/")) else {
+            continue;
+        };
+        match (name.strip_suffix("^{}"), listing.refs.last_mut()) {
+            (Some(tag), Some(last)) if last.name == tag => last.commit = commit,
+            (Some(_), _) => {}
+            (None, _) => listing.refs.push(Ref {
+                name: name.to_owned(),
+                commit,
+            }),
+        }
+    }
+    listing.refs.sort_by(|a, b| a.name.cmp(&b.name));
+    listing
+}
+
+/// Held while a mirror is written to; another process's is waited for until the deadline.
+fn lock(repository: &Path, deadline: &Deadline) -> Result<File, MirrorError> {
+    let mut path = PathBuf::from(repository);
+    path.push("trainyard.lock");
+    let file = File::options()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(MirrorError::io(&path))?;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(std::fs::TryLockError::Error(source)) => {
+                return Err(MirrorError::Io { path, source });
+            }
+            Err(std::fs::TryLockError::WouldBlock) => {}
+        }
+        deadline.check("waiting for another fetch of the same repository")?;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_as_git_prints_it() {
+        let (a, b) = ("a".repeat(40), "b".repeat(40));
+        let text = format!(
+            "ref: refs/heads/main\tHEAD\n{a}\tHEAD\n{a}\trefs/heads/main\n{b}\trefs/tags/v1\n{a}\trefs/tags/v1^{{}}\n"
+        );
+        let listing = parse_listing(&text);
+        assert_eq!(listing.head.as_deref(), Some("refs/heads/main"));
+        assert_eq!(
+            listing.get("refs/heads/main").map(CommitId::as_str),
+            Some(a.as_str())
+        );
+        assert_eq!(
+            listing.get("refs/tags/v1").map(CommitId::as_str),
+            Some(a.as_str())
+        );
+        assert_eq!(listing.refs.len(), 2);
+    }
+}
