@@ -1,4 +1,18 @@
 //! What a notebook means: the nbformat model, fingerprint, parameters, line map, and the fold of
 //! output messages into a notebook. Pure: no IO, no runtime, light enough for the driver.
+#![forbid(unsafe_code)]
 
+pub mod fingerprint;
+pub mod fold;
+mod json;
+pub mod line_map;
 pub mod message;
+mod model;
+pub mod nbformat;
+pub mod parameters;
+
+pub use fingerprint::fingerprint;
+pub use fold::Fold;
+pub use line_map::LineMap;
+pub use model::{Cell, CellKind, Notebook, Output};
+pub use nbformat::{ReadError, read};

@@ -74,3 +74,14 @@ pub enum StreamName {
     /// Standard error.
     Stderr,
 }
+
+impl StreamName {
+    /// Jupyter's word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            StreamName::Stdout => "stdout",
+            StreamName::Stderr => "stderr",
+        }
+    }
+}
