@@ -1,3 +1,7 @@
-//! The `agent` crate: owns a host and carries out attempts on it. It knows no forge and no database.
+//! The process on a host: it carries out attempts and owns what they run on. It knows no forge and no
+//! database. Inside, `executor` has the only bollard, `hardware` the only NVML, `client` the only HTTP.
 
+pub mod attempt;
+pub mod config;
+pub mod host;
 pub mod journal;

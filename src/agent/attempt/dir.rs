@@ -1,0 +1,156 @@
+//! An attempt's folder on the agent's disk: names, and files that are replaced whole. What is in the
+//! files is others' business.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use protocol::agent_api::AttemptOrder;
+use protocol::report::AttemptReport;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// `<data>/attempts/<id>`; see ARCHITECTURE.md for what lies in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptDir {
+    path: PathBuf,
+}
+
+impl AttemptDir {
+    /// The folder of an order, made where it is not there yet, with `order.json` in it (0600: it has secrets).
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn create(data: &Path, order: &AttemptOrder) -> io::Result<Self> {
+        let dir = Self {
+            path: data.join("attempts").join(order.attempt.as_str()),
+        };
+        fs::create_dir_all(&dir.path)?;
+        if !dir.order_file().exists() {
+            write_json(&dir.order_file(), order)?;
+        }
+        Ok(dir)
+    }
+
+    /// The folder at `path`, as it is.
+    #[must_use]
+    pub fn open(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The order as it came.
+    ///
+    /// # Errors
+    /// Where it cannot be read or is no order.
+    pub fn order(&self) -> io::Result<AttemptOrder> {
+        read_json(&self.order_file())?
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "order.json is missing"))
+    }
+
+    /// The report, once it is known.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn report(&self) -> io::Result<Option<AttemptReport>> {
+        read_json(&self.report_file())
+    }
+
+    pub(crate) fn order_file(&self) -> PathBuf {
+        self.path.join("order.json")
+    }
+
+    pub fn state_file(&self) -> PathBuf {
+        self.path.join("state.json")
+    }
+
+    pub(crate) fn report_file(&self) -> PathBuf {
+        self.path.join("report.json")
+    }
+
+    /// The journal's folder.
+    #[must_use]
+    pub fn journal(&self) -> PathBuf {
+        self.path.join("journal")
+    }
+
+    /// The checkout.
+    #[must_use]
+    pub fn workspace(&self) -> PathBuf {
+        self.path.join("workspace")
+    }
+
+    /// Files to upload, by their hash.
+    #[must_use]
+    pub fn blobs(&self) -> PathBuf {
+        self.path.join("blobs")
+    }
+
+    /// Blobs of the jobs that this one needs, by their hash: whoever calls [`crate::attempt::run`] puts them
+    /// here before.
+    #[must_use]
+    pub fn needs_blobs(&self) -> PathBuf {
+        self.path.join("needs-blobs")
+    }
+
+    /// What of the jobs that this one needs is mounted: `<definition>/<path>`.
+    #[must_use]
+    pub fn needs(&self) -> PathBuf {
+        self.path.join("needs")
+    }
+
+    /// The folder of the driver's contract.
+    #[must_use]
+    pub fn contract(&self) -> PathBuf {
+        self.path.join("contract")
+    }
+
+    /// What the job finds at `/tmp`.
+    #[must_use]
+    pub fn tmp(&self) -> PathBuf {
+        self.path.join("tmp")
+    }
+
+    /// The job's HOME.
+    #[must_use]
+    pub fn home(&self) -> PathBuf {
+        self.path.join("home")
+    }
+
+    /// `/etc/hosts` and the like.
+    #[must_use]
+    pub fn etc(&self) -> PathBuf {
+        self.path.join("etc")
+    }
+
+    /// Says until when the workspace of a failed attempt is kept.
+    #[must_use]
+    pub fn kept_until_file(&self) -> PathBuf {
+        self.path.join("kept_until")
+    }
+}
+
+/// Replaces a file whole and durably: after a crash there is the old one or the new one. Mode 0600.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(parent)?;
+    serde_json::to_writer(&mut file, value)?;
+    file.write_all(b"\n")?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    File::open(parent)?.sync_all()
+}
+
+/// Reads a file of [`write_json`]; none where there is no file.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,7 @@
+//! One attempt, from its order to its report. It knows neither the server nor the queue.
+
+mod control;
+mod dir;
+
+pub use control::{Control, StopReason};
+pub use dir::AttemptDir;
