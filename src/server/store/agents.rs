@@ -1,0 +1,165 @@
+//! Rows of agents and of the one-time tokens they register with. Secrets are kept as SHA-256 only.
+
+use protocol::hardware::Inventory;
+use protocol::{AgentId, Digest, Timestamp};
+use sqlx::any::AnyRow;
+
+use super::rows::{Columns as _, to_json};
+use super::{Connection, Result};
+
+/// An agent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Agent {
+    /// Its id.
+    pub id: AgentId,
+    /// Its name; unique.
+    pub name: String,
+    /// Hash of its secret.
+    pub secret_hash: Digest,
+    /// Version of its binary.
+    pub version: String,
+    /// What its host has.
+    pub inventory: Inventory,
+    /// Hash of the inventory's JSON, as the agent counts it.
+    pub inventory_hash: Digest,
+    /// Whether it takes new attempts.
+    pub accepting: bool,
+    /// Why it does not.
+    pub closed: Option<String>,
+    /// When it registered.
+    pub registered_at: Timestamp,
+    /// When it was last heard of, to within a few seconds.
+    pub seen_at: Timestamp,
+}
+
+fn agent(row: &AnyRow) -> Result<Agent> {
+    Ok(Agent {
+        id: row.parsed("id")?,
+        name: row.text("name")?,
+        secret_hash: row.parsed("secret_hash")?,
+        version: row.text("version")?,
+        inventory: row.json("inventory")?,
+        inventory_hash: row.parsed("inventory_hash")?,
+        accepting: row.int("accepting")? != 0,
+        closed: row.maybe_text("closed")?,
+        registered_at: row.time("registered_at")?,
+        seen_at: row.time("seen_at")?,
+    })
+}
+
+/// Adds an agent, or gives one that registers anew under its name a new secret; its id stays. Gives the id.
+pub async fn register(db: &mut Connection, agent: &Agent) -> Result<AgentId> {
+    let row = sqlx::query(
+        "INSERT INTO agents (id, name, secret_hash, version, inventory, inventory_hash, accepting, \
+         registered_at, seen_at) VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $7) \
+         ON CONFLICT (name) DO UPDATE SET secret_hash = $3, version = $4, inventory = $5, \
+         inventory_hash = $6, accepting = 1, closed = NULL, registered_at = $7, seen_at = $7 \
+         RETURNING id",
+    )
+    .bind(agent.id.as_str())
+    .bind(&agent.name)
+    .bind(agent.secret_hash.as_str())
+    .bind(&agent.version)
+    .bind(to_json(&agent.inventory)?)
+    .bind(agent.inventory_hash.as_str())
+    .bind(agent.registered_at.0)
+    .fetch_one(db)
+    .await?;
+    row.parsed("id")
+}
+
+/// All agents, oldest first.
+pub async fn all(db: &mut Connection) -> Result<Vec<Agent>> {
+    let rows = sqlx::query("SELECT * FROM agents ORDER BY id")
+        .fetch_all(db)
+        .await?;
+    rows.iter().map(agent).collect()
+}
+
+/// The agent whose secret has this hash.
+pub async fn by_secret(db: &mut Connection, hash: &Digest) -> Result<Option<Agent>> {
+    let row = sqlx::query("SELECT * FROM agents WHERE secret_hash = $1")
+        .bind(hash.as_str())
+        .fetch_optional(db)
+        .await?;
+    row.as_ref().map(agent).transpose()
+}
+
+/// Keeps a new inventory.
+pub async fn set_inventory(
+    db: &mut Connection,
+    id: &AgentId,
+    inventory: &Inventory,
+    hash: &Digest,
+) -> Result<()> {
+    sqlx::query("UPDATE agents SET inventory = $1, inventory_hash = $2 WHERE id = $3")
+        .bind(to_json(inventory)?)
+        .bind(hash.as_str())
+        .bind(id.as_str())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Notes that an agent was heard of, its version, and whether it takes new attempts.
+pub async fn set_seen(
+    db: &mut Connection,
+    id: &AgentId,
+    version: &str,
+    accepting: bool,
+    closed: Option<&str>,
+    at: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "UPDATE agents SET version = $1, accepting = $2, closed = $3, seen_at = $4 WHERE id = $5",
+    )
+    .bind(version)
+    .bind(i64::from(accepting))
+    .bind(closed)
+    .bind(at.0)
+    .bind(id.as_str())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Adds a one-time token, by its hash.
+pub async fn insert_token(
+    db: &mut Connection,
+    hash: &Digest,
+    created_at: Timestamp,
+    expires_at: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO registration_tokens (token_hash, created_at, expires_at) VALUES ($1, $2, $3)",
+    )
+    .bind(hash.as_str())
+    .bind(created_at.0)
+    .bind(expires_at.0)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Uses a token up. False where there is none, or it was used or is too old.
+pub async fn use_token(db: &mut Connection, hash: &Digest, at: Timestamp) -> Result<bool> {
+    let done = sqlx::query(
+        "UPDATE registration_tokens SET used_at = $1 \
+         WHERE token_hash = $2 AND used_at IS NULL AND expires_at > $1",
+    )
+    .bind(at.0)
+    .bind(hash.as_str())
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Notes which agent used a token.
+pub async fn token_used_by(db: &mut Connection, hash: &Digest, agent: &AgentId) -> Result<()> {
+    sqlx::query("UPDATE registration_tokens SET agent = $1 WHERE token_hash = $2")
+        .bind(agent.as_str())
+        .bind(hash.as_str())
+        .execute(db)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! Rows of blobs: which content is complete, and which agents have shown that they have it.
+
+use protocol::{AgentId, AttemptId, Digest, Timestamp};
+
+use super::rows::{Columns as _, to_int};
+use super::{Connection, Result};
+
+/// Notes that a blob is complete, and that an agent uploaded it.
+pub async fn insert(
+    db: &mut Connection,
+    digest: &Digest,
+    size: u64,
+    agent: &AgentId,
+    at: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO blobs (digest, size, created_at) VALUES ($1, $2, $3) \
+         ON CONFLICT (digest) DO NOTHING",
+    )
+    .bind(digest.as_str())
+    .bind(to_int(size))
+    .bind(at.0)
+    .execute(&mut *db)
+    .await?;
+    sqlx::query(
+        "INSERT INTO blob_owners (digest, agent) VALUES ($1, $2) \
+         ON CONFLICT (digest, agent) DO NOTHING",
+    )
+    .bind(digest.as_str())
+    .bind(agent.as_str())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// The length of a complete blob.
+pub async fn size(db: &mut Connection, digest: &Digest) -> Result<Option<u64>> {
+    let row = sqlx::query("SELECT size FROM blobs WHERE digest = $1")
+        .bind(digest.as_str())
+        .fetch_optional(db)
+        .await?;
+    row.map(|row| row.size("size")).transpose()
+}
+
+/// Whether an agent has uploaded a blob, so that its attempts may link it.
+pub async fn owned(db: &mut Connection, digest: &Digest, agent: &AgentId) -> Result<bool> {
+    let row = sqlx::query("SELECT digest FROM blob_owners WHERE digest = $1 AND agent = $2")
+        .bind(digest.as_str())
+        .bind(agent.as_str())
+        .fetch_optional(db)
+        .await?;
+    Ok(row.is_some())
+}
+
+/// Whether an attempt left a blob.
+pub async fn linked(db: &mut Connection, digest: &Digest, attempt: &AttemptId) -> Result<bool> {
+    let row =
+        sqlx::query("SELECT digest FROM artifacts WHERE digest = $1 AND attempt = $2 LIMIT 1")
+            .bind(digest.as_str())
+            .bind(attempt.as_str())
+            .fetch_optional(db)
+            .await?;
+    Ok(row.is_some())
+}

@@ -1,0 +1,219 @@
+//! Rows of jobs. [`advance`] is the only door through which a state is written.
+
+use protocol::job::{Move, State, next};
+use protocol::{AttemptId, Digest, JobId, JobSpec, PipelineId, ProjectId, Timestamp, Trust};
+use serde_json::Value;
+use sqlx::any::AnyRow;
+
+use super::rows::{Columns as _, to_int, to_json, to_word};
+use super::{Connection, Result, StoreError};
+
+/// One unit of work.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// Its pipeline.
+    pub pipeline: PipelineId,
+    /// Its project.
+    pub project: ProjectId,
+    /// What is to be done.
+    pub spec: JobSpec,
+    /// What an equal job has in common with it.
+    pub key: Option<Digest>,
+    /// How far its commit is trusted.
+    pub trust: Trust,
+    /// What the plan says of it: explanation, fingerprint, lock.
+    pub lineage: Value,
+    /// Where it stands.
+    pub state: State,
+    /// Rises with every write of the state.
+    pub version: u64,
+    /// The generation of the last attempt that started.
+    pub generation: u32,
+    /// Higher goes first.
+    pub priority: i64,
+    /// Why no host has it yet.
+    pub reason: Option<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last queued.
+    pub queued_at: Option<Timestamp>,
+    /// When it finished.
+    pub finished_at: Option<Timestamp>,
+}
+
+fn job(row: &AnyRow) -> Result<Job> {
+    Ok(Job {
+        id: row.parsed("id")?,
+        pipeline: row.parsed("pipeline")?,
+        project: row.parsed("project")?,
+        spec: row.json("spec")?,
+        key: row.maybe_parsed("job_key")?,
+        trust: row.word("trust")?,
+        lineage: row.json("lineage")?,
+        state: row.json("state")?,
+        version: row.size("version")?,
+        generation: row.small("generation")?,
+        priority: row.int("priority")?,
+        reason: row.maybe_text("reason")?,
+        created_at: row.time("created_at")?,
+        queued_at: row.maybe_time("queued_at")?,
+        finished_at: row.maybe_time("finished_at")?,
+    })
+}
+
+/// Adds a job in the state it has.
+pub async fn insert(db: &mut Connection, job: &Job) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO jobs (id, pipeline, project, name, definition, job_key, trust, spec, lineage, \
+         state, word, version, generation, priority, created_at, queued_at, finished_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+    )
+    .bind(job.id.as_str())
+    .bind(job.pipeline.as_str())
+    .bind(job.project.as_str())
+    .bind(&job.spec.name)
+    .bind(&job.spec.definition)
+    .bind(job.key.as_ref().map(Digest::as_str))
+    .bind(to_word(&job.trust)?)
+    .bind(to_json(&job.spec)?)
+    .bind(job.lineage.to_string())
+    .bind(to_json(&job.state)?)
+    .bind(job.state.word())
+    .bind(to_int(job.version))
+    .bind(i64::from(job.generation))
+    .bind(job.priority)
+    .bind(job.created_at.0)
+    .bind(job.queued_at.map(|at| at.0))
+    .bind(job.finished_at.map(|at| at.0))
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Takes one step and writes the state after it; gives the job as it is then. `started` is the
+/// generation of the attempt that starts or resumes with this step.
+///
+/// # Errors
+/// [`StoreError::Illegal`] where the state does not know the move, [`StoreError::Changed`] where the
+/// row is not the one that was read.
+pub async fn advance(
+    db: &mut Connection,
+    before: &Job,
+    step: Move,
+    started: Option<u32>,
+    at: Timestamp,
+) -> Result<Job> {
+    let mut after = before.clone();
+    after.state = next(&before.state, step)?;
+    after.version = before.version + 1;
+    after.generation = started.map_or(before.generation, |g| g.max(before.generation));
+    match &after.state {
+        State::Queued => after.queued_at = Some(at),
+        State::Finished { .. } => after.finished_at = Some(at),
+        State::Blocked { .. }
+        | State::Leased { .. }
+        | State::Running { .. }
+        | State::Stopping { .. } => {}
+    }
+    after.reason = None;
+    let written = sqlx::query(
+        "UPDATE jobs SET state = $1, word = $2, version = $3, generation = $4, reason = NULL, \
+         queued_at = $5, finished_at = $6 WHERE id = $7 AND version = $8",
+    )
+    .bind(to_json(&after.state)?)
+    .bind(after.state.word())
+    .bind(to_int(after.version))
+    .bind(i64::from(after.generation))
+    .bind(after.queued_at.map(|at| at.0))
+    .bind(after.finished_at.map(|at| at.0))
+    .bind(before.id.as_str())
+    .bind(to_int(before.version))
+    .execute(db)
+    .await?;
+    if written.rows_affected() == 1 {
+        Ok(after)
+    } else {
+        Err(StoreError::Changed(before.id.clone()))
+    }
+}
+
+/// Notes why no host has a queued job yet.
+pub async fn set_reason(db: &mut Connection, id: &JobId, reason: &str) -> Result<()> {
+    sqlx::query("UPDATE jobs SET reason = $1 WHERE id = $2 AND word = 'queued'")
+        .bind(reason)
+        .bind(id.as_str())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// One job by its id.
+pub async fn find(db: &mut Connection, id: &JobId) -> Result<Option<Job>> {
+    let row = sqlx::query("SELECT * FROM jobs WHERE id = $1")
+        .bind(id.as_str())
+        .fetch_optional(db)
+        .await?;
+    row.as_ref().map(job).transpose()
+}
+
+/// One job by its id, which must be there.
+pub async fn get(db: &mut Connection, id: &JobId) -> Result<Job> {
+    find(db, id)
+        .await?
+        .ok_or_else(|| StoreError::Missing(format!("job {id}")))
+}
+
+/// The job of an attempt, with any attempt of it, believed or not.
+pub async fn of_attempt(db: &mut Connection, attempt: &AttemptId) -> Result<Option<Job>> {
+    let row = sqlx::query(
+        "SELECT jobs.* FROM jobs JOIN attempts ON attempts.job = jobs.id WHERE attempts.id = $1",
+    )
+    .bind(attempt.as_str())
+    .fetch_optional(db)
+    .await?;
+    row.as_ref().map(job).transpose()
+}
+
+/// The jobs of a pipeline, in the order they were planned.
+pub async fn of_pipeline(db: &mut Connection, pipeline: &PipelineId) -> Result<Vec<Job>> {
+    let rows = sqlx::query("SELECT * FROM jobs WHERE pipeline = $1 ORDER BY id")
+        .bind(pipeline.as_str())
+        .fetch_all(db)
+        .await?;
+    rows.iter().map(job).collect()
+}
+
+/// All jobs whose state has this word, oldest first, at most `limit`.
+pub async fn with_word(db: &mut Connection, word: &str, limit: u32) -> Result<Vec<Job>> {
+    let rows = sqlx::query("SELECT * FROM jobs WHERE word = $1 ORDER BY id LIMIT $2")
+        .bind(word)
+        .bind(i64::from(limit))
+        .fetch_all(db)
+        .await?;
+    rows.iter().map(job).collect()
+}
+
+/// How many jobs stand at each word.
+pub async fn counts(db: &mut Connection) -> Result<Vec<(String, u64)>> {
+    let rows = sqlx::query("SELECT word, COUNT(*) AS jobs FROM jobs GROUP BY word ORDER BY word")
+        .fetch_all(db)
+        .await?;
+    rows.iter()
+        .map(|row| Ok((row.text("word")?, row.size("jobs")?)))
+        .collect()
+}
+
+/// Jobs of a project with this key that succeeded or are not finished, newest first, at most 50.
+pub async fn with_key(db: &mut Connection, project: &ProjectId, key: &Digest) -> Result<Vec<Job>> {
+    let rows = sqlx::query(
+        "SELECT * FROM jobs WHERE project = $1 AND job_key = $2 \
+         AND (word = 'succeeded' OR finished_at IS NULL) ORDER BY id DESC LIMIT 50",
+    )
+    .bind(project.as_str())
+    .bind(key.as_str())
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(job).collect()
+}

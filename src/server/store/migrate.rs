@@ -1,0 +1,178 @@
+//! Numbered migrations, embedded in the binary. Each is applied once, in one transaction, in the order
+//! of its number. Rooms have ranges of their own: core 0001, registry and report 0201, access 0301.
+
+use protocol::Timestamp;
+
+use super::rows::Columns as _;
+use super::{Address, Result, Store, StoreError};
+
+/// A migration: its number, a name for people, its text.
+pub struct Migration {
+    /// Its number; never used twice, never changed after a release.
+    pub version: i64,
+    /// What it makes.
+    pub name: &'static str,
+    /// SQL that both databases understand.
+    pub sql: &'static str,
+}
+
+/// All migrations, in the order of their numbers.
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    name: "core",
+    sql: include_str!("migrations/0001_core.sql"),
+}];
+
+/// Applies what is missing.
+///
+/// # Errors
+/// [`StoreError::Newer`], [`StoreError::Migration`], or the database's.
+pub async fn bring_up_to_date(store: &Store, address: &Address) -> Result<()> {
+    apply(store, address, MIGRATIONS).await
+}
+
+/// Applies what is missing of `migrations`; a test hands in its own.
+///
+/// # Errors
+/// As [`bring_up_to_date`].
+pub async fn apply(store: &Store, address: &Address, migrations: &[Migration]) -> Result<()> {
+    let applied = applied(store).await?;
+    let known = |version: &i64| migrations.iter().any(|m| m.version == *version);
+    if let Some(found) = applied.iter().find(|version| !known(version)) {
+        return Err(StoreError::Newer { found: *found });
+    }
+    let missing: Vec<_> = migrations
+        .iter()
+        .filter(|m| !applied.contains(&m.version))
+        .collect();
+    if let (Address::Sqlite(path), Some(newest), false) =
+        (address, applied.iter().max(), missing.is_empty())
+    {
+        copy_sqlite(store, path, *newest).await?;
+    }
+    for migration in missing {
+        apply_one(store, migration)
+            .await
+            .map_err(|error| StoreError::Migration {
+                version: migration.version,
+                why: error.to_string(),
+            })?;
+    }
+    Ok(())
+}
+
+/// Numbers of the migrations that this database has; makes the table that holds them.
+async fn applied(store: &Store) -> Result<Vec<i64>> {
+    let mut tx = store.begin().await?;
+    sqlx::query(
+        "CREATE TABLE IF NOT EXISTS migrations \
+         (version BIGINT NOT NULL PRIMARY KEY, name TEXT NOT NULL, applied_at BIGINT NOT NULL)",
+    )
+    .execute(&mut *tx)
+    .await?;
+    let rows = sqlx::query("SELECT version FROM migrations ORDER BY version")
+        .fetch_all(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    rows.iter().map(|row| row.int("version")).collect()
+}
+
+async fn apply_one(store: &Store, migration: &Migration) -> Result<()> {
+    let mut tx = store.begin().await?;
+    sqlx::raw_sql(migration.sql).execute(&mut *tx).await?;
+    sqlx::query("INSERT INTO migrations (version, name, applied_at) VALUES ($1, $2, $3)")
+        .bind(migration.version)
+        .bind(migration.name)
+        .bind(Timestamp::now().0)
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Copies a SQLite database as it is to `<file>.before-<newest>-<time>`. Postgres has its own tools.
+async fn copy_sqlite(store: &Store, path: &std::path::Path, newest: i64) -> Result<()> {
+    let copy = format!("{}.before-{newest}-{}", path.display(), Timestamp::now().0);
+    sqlx::query("VACUUM INTO $1")
+        .bind(copy.as_str())
+        .execute(&store.writer)
+        .await?;
+    tracing::info!(copy, "the database was copied before it is changed");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::on_both;
+
+    fn migration(version: i64, sql: &'static str) -> Migration {
+        Migration {
+            version,
+            name: "test",
+            sql,
+        }
+    }
+
+    #[test]
+    fn numbers_rise_and_are_not_used_twice() {
+        assert!(MIGRATIONS.windows(2).all(|w| w[0].version < w[1].version));
+    }
+
+    #[tokio::test]
+    async fn a_newer_database_is_refused() {
+        on_both(|store| async move {
+            let address = Address::Postgres(String::new());
+            let error = apply(&store, &address, &[]).await.unwrap_err();
+            assert!(matches!(error, StoreError::Newer { .. }), "{error}");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_failed_migration_leaves_nothing() {
+        on_both(|store| async move {
+            let address = Address::Postgres(String::new());
+            let all = |sql| {
+                MIGRATIONS
+                    .iter()
+                    .map(|m| migration(m.version, m.sql))
+                    .chain([migration(9_000, sql)])
+                    .collect::<Vec<_>>()
+            };
+            let bad = all("CREATE TABLE half (a TEXT); CREATE TABLE half (a TEXT);");
+            assert!(apply(&store, &address, &bad).await.is_err());
+            let good = all("CREATE TABLE half (a TEXT);");
+            apply(&store, &address, &good).await.unwrap();
+            apply(&store, &address, &good).await.unwrap();
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_sqlite_file_is_copied_before_it_is_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let address = Address::Sqlite(folder.path().join("t.db"));
+        let store = Store::open(&address).await.unwrap();
+        let more: Vec<_> = MIGRATIONS
+            .iter()
+            .map(|m| migration(m.version, m.sql))
+            .chain([migration(9_000, "CREATE TABLE more (a TEXT)")])
+            .collect();
+        apply(&store, &address, &more).await.unwrap();
+        store.close().await;
+        let copy = std::fs::read_dir(folder.path())
+            .unwrap()
+            .filter_map(|entry| entry.ok())
+            .find(|entry| entry.file_name().to_string_lossy().contains(".before-"))
+            .expect("a copy");
+        let copy = Store::open(&Address::Sqlite(copy.path())).await.unwrap();
+        let mut reader = copy.read().await.unwrap();
+        assert!(
+            sqlx::query("SELECT a FROM more")
+                .fetch_all(&mut *reader)
+                .await
+                .is_err()
+        );
+    }
+}

@@ -1,0 +1,177 @@
+//! Rows of pipelines.
+
+use protocol::{CommitId, Failure, PipelineId, ProjectId, Timestamp, Trigger};
+use serde_json::Value;
+use sqlx::any::AnyRow;
+
+use super::rows::{Columns as _, to_json};
+use super::{Connection, Result, StoreError};
+
+/// One trigger at one commit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pipeline {
+    /// Its id.
+    pub id: PipelineId,
+    /// Whose.
+    pub project: ProjectId,
+    /// Counts within the project, from 1; what people say.
+    pub number: u64,
+    /// Equal for triggers that ask for the same.
+    pub trigger_key: String,
+    /// What asked.
+    pub trigger: Trigger,
+    /// The first line of the commit's message.
+    pub subject: String,
+    /// Who wrote the commit.
+    pub author: String,
+    /// Why nothing could be planned.
+    pub problem: Option<Failure>,
+    /// What is worth saying about the plan.
+    pub notes: Vec<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+fn pipeline(row: &AnyRow) -> Result<Pipeline> {
+    Ok(Pipeline {
+        id: row.parsed("id")?,
+        project: row.parsed("project")?,
+        number: row.size("number")?,
+        trigger_key: row.text("trigger_key")?,
+        trigger: row.json("trigger_json")?,
+        subject: row.text("subject")?,
+        author: row.text("author")?,
+        problem: row.maybe_json("problem")?,
+        notes: row.json("notes")?,
+        created_at: row.time("created_at")?,
+    })
+}
+
+/// The number of the project's next pipeline.
+pub async fn next_number(db: &mut Connection, project: &ProjectId) -> Result<u64> {
+    let row =
+        sqlx::query("SELECT COALESCE(MAX(number), 0) AS last FROM pipelines WHERE project = $1")
+            .bind(project.as_str())
+            .fetch_one(db)
+            .await?;
+    Ok(row.size("last")? + 1)
+}
+
+/// Adds a pipeline.
+pub async fn insert(db: &mut Connection, pipeline: &Pipeline) -> Result<()> {
+    let trigger = serde_json::to_value(&pipeline.trigger).unwrap_or_default();
+    sqlx::query(
+        "INSERT INTO pipelines (id, project, number, trigger_key, trigger_kind, trigger_json, \
+         commit_id, reference, subject, author, problem, notes, created_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+    )
+    .bind(pipeline.id.as_str())
+    .bind(pipeline.project.as_str())
+    .bind(super::rows::to_int(pipeline.number))
+    .bind(&pipeline.trigger_key)
+    .bind(trigger.get("trigger").and_then(Value::as_str).unwrap_or(""))
+    .bind(trigger.to_string())
+    .bind(pipeline.trigger.commit.as_str())
+    .bind(&pipeline.trigger.reference)
+    .bind(&pipeline.subject)
+    .bind(&pipeline.author)
+    .bind(pipeline.problem.as_ref().map(to_json).transpose()?)
+    .bind(to_json(&pipeline.notes)?)
+    .bind(pipeline.created_at.0)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// One pipeline by its id.
+pub async fn find(db: &mut Connection, id: &PipelineId) -> Result<Option<Pipeline>> {
+    let row = sqlx::query("SELECT * FROM pipelines WHERE id = $1")
+        .bind(id.as_str())
+        .fetch_optional(db)
+        .await?;
+    row.as_ref().map(pipeline).transpose()
+}
+
+/// One pipeline by its id, which must be there.
+pub async fn get(db: &mut Connection, id: &PipelineId) -> Result<Pipeline> {
+    find(db, id)
+        .await?
+        .ok_or_else(|| StoreError::Missing(format!("pipeline {id}")))
+}
+
+/// The pipeline that a trigger made before.
+pub async fn by_trigger(
+    db: &mut Connection,
+    project: &ProjectId,
+    trigger_key: &str,
+) -> Result<Option<Pipeline>> {
+    let row = sqlx::query("SELECT * FROM pipelines WHERE project = $1 AND trigger_key = $2")
+        .bind(project.as_str())
+        .bind(trigger_key)
+        .fetch_optional(db)
+        .await?;
+    row.as_ref().map(pipeline).transpose()
+}
+
+/// The newest pipelines, of one project or of all, made before `before`; at most `limit`.
+pub async fn recent(
+    db: &mut Connection,
+    project: Option<&ProjectId>,
+    before: Option<&PipelineId>,
+    limit: u32,
+) -> Result<Vec<Pipeline>> {
+    // Ids sort by time, and '~' sorts behind each of them.
+    let before = before.map_or("~", PipelineId::as_str);
+    let rows =
+        match project {
+            Some(project) => sqlx::query(
+                "SELECT * FROM pipelines WHERE project = $1 AND id < $2 ORDER BY id DESC LIMIT $3",
+            )
+            .bind(project.as_str())
+            .bind(before)
+            .bind(i64::from(limit))
+            .fetch_all(db)
+            .await?,
+            None => {
+                sqlx::query("SELECT * FROM pipelines WHERE id < $1 ORDER BY id DESC LIMIT $2")
+                    .bind(before)
+                    .bind(i64::from(limit))
+                    .fetch_all(db)
+                    .await?
+            }
+        };
+    rows.iter().map(pipeline).collect()
+}
+
+/// The pipelines of one commit, oldest first.
+pub async fn of_commit(
+    db: &mut Connection,
+    project: &ProjectId,
+    commit: &CommitId,
+) -> Result<Vec<Pipeline>> {
+    let rows =
+        sqlx::query("SELECT * FROM pipelines WHERE project = $1 AND commit_id = $2 ORDER BY id")
+            .bind(project.as_str())
+            .bind(commit.as_str())
+            .fetch_all(db)
+            .await?;
+    rows.iter().map(pipeline).collect()
+}
+
+/// Earlier pushes to the same ref that still have unfinished jobs.
+pub async fn unfinished_pushes(
+    db: &mut Connection,
+    project: &ProjectId,
+    reference: &str,
+) -> Result<Vec<Pipeline>> {
+    let rows = sqlx::query(
+        "SELECT * FROM pipelines WHERE project = $1 AND reference = $2 AND trigger_kind = 'push' \
+         AND EXISTS (SELECT 1 FROM jobs WHERE jobs.pipeline = pipelines.id \
+         AND jobs.finished_at IS NULL) ORDER BY id",
+    )
+    .bind(project.as_str())
+    .bind(reference)
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(pipeline).collect()
+}

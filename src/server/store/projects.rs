@@ -1,0 +1,238 @@
+//! Rows of projects, of the refs that were seen, and of forges' deliveries.
+
+use protocol::{CommitId, ProjectId, Timestamp};
+use serde::{Deserialize, Serialize};
+use sqlx::any::AnyRow;
+
+use super::rows::{Columns as _, to_word};
+use super::{Connection, Result};
+
+/// Where a project lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ForgeKind {
+    /// A git remote and nothing more.
+    Plain,
+    /// GitHub.
+    Github,
+    /// GitLab.
+    Gitlab,
+    /// Gitea or Forgejo.
+    Gitea,
+}
+
+/// A watched repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Project {
+    /// Its id.
+    pub id: ProjectId,
+    /// Its name on screens and in URLs; unique.
+    pub name: String,
+    /// What `git fetch` takes.
+    pub url: String,
+    /// What speaks for it.
+    pub forge: ForgeKind,
+    /// Known after the first look at the remote.
+    pub default_branch: Option<String>,
+    /// Name of the secret that git and the forge's API want.
+    pub credentials: Option<String>,
+    /// Name of the secret that signs webhooks.
+    pub webhook_secret: Option<String>,
+    /// When it was added.
+    pub created_at: Timestamp,
+    /// When its remote was last looked at.
+    pub checked_at: Option<Timestamp>,
+    /// Why that failed.
+    pub problem: Option<String>,
+}
+
+fn project(row: &AnyRow) -> Result<Project> {
+    Ok(Project {
+        id: row.parsed("id")?,
+        name: row.text("name")?,
+        url: row.text("url")?,
+        forge: row.word("forge")?,
+        default_branch: row.maybe_text("default_branch")?,
+        credentials: row.maybe_text("credentials")?,
+        webhook_secret: row.maybe_text("webhook_secret")?,
+        created_at: row.time("created_at")?,
+        checked_at: row.maybe_time("checked_at")?,
+        problem: row.maybe_text("problem")?,
+    })
+}
+
+/// Adds a project. A name that is taken is a database error.
+pub async fn insert(db: &mut Connection, project: &Project) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO projects (id, name, url, forge, default_branch, credentials, webhook_secret, \
+         created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    )
+    .bind(project.id.as_str())
+    .bind(&project.name)
+    .bind(&project.url)
+    .bind(to_word(&project.forge)?)
+    .bind(&project.default_branch)
+    .bind(&project.credentials)
+    .bind(&project.webhook_secret)
+    .bind(project.created_at.0)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// All projects, oldest first.
+pub async fn all(db: &mut Connection) -> Result<Vec<Project>> {
+    let rows = sqlx::query("SELECT * FROM projects ORDER BY id")
+        .fetch_all(db)
+        .await?;
+    rows.iter().map(project).collect()
+}
+
+/// One project by its id.
+pub async fn find(db: &mut Connection, id: &ProjectId) -> Result<Option<Project>> {
+    let row = sqlx::query("SELECT * FROM projects WHERE id = $1")
+        .bind(id.as_str())
+        .fetch_optional(db)
+        .await?;
+    row.as_ref().map(project).transpose()
+}
+
+/// One project by its name.
+pub async fn by_name(db: &mut Connection, name: &str) -> Result<Option<Project>> {
+    let row = sqlx::query("SELECT * FROM projects WHERE name = $1")
+        .bind(name)
+        .fetch_optional(db)
+        .await?;
+    row.as_ref().map(project).transpose()
+}
+
+/// Notes how a look at the remote ended, and the default branch where it is known.
+pub async fn checked(
+    db: &mut Connection,
+    id: &ProjectId,
+    default_branch: Option<&str>,
+    problem: Option<&str>,
+    at: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "UPDATE projects SET checked_at = $1, problem = $2, \
+         default_branch = COALESCE($3, default_branch) WHERE id = $4",
+    )
+    .bind(at.0)
+    .bind(problem)
+    .bind(default_branch)
+    .bind(id.as_str())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// The refs of a project and the commit of each that was last planned.
+pub async fn refs(db: &mut Connection, id: &ProjectId) -> Result<Vec<(String, CommitId)>> {
+    let rows = sqlx::query("SELECT name, commit_id FROM refs WHERE project = $1 ORDER BY seen_at")
+        .bind(id.as_str())
+        .fetch_all(db)
+        .await?;
+    rows.iter()
+        .map(|row| Ok((row.text("name")?, row.parsed("commit_id")?)))
+        .collect()
+}
+
+/// Notes that a ref was seen at a commit.
+pub async fn set_ref(
+    db: &mut Connection,
+    id: &ProjectId,
+    name: &str,
+    commit: &CommitId,
+    at: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO refs (project, name, commit_id, seen_at) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (project, name) DO UPDATE SET commit_id = $3, seen_at = $4",
+    )
+    .bind(id.as_str())
+    .bind(name)
+    .bind(commit.as_str())
+    .bind(at.0)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Forgets a ref that the remote does not have any more.
+pub async fn remove_ref(db: &mut Connection, id: &ProjectId, name: &str) -> Result<()> {
+    sqlx::query("DELETE FROM refs WHERE project = $1 AND name = $2")
+        .bind(id.as_str())
+        .bind(name)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// A verified message of a forge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Whose.
+    pub project: ProjectId,
+    /// The forge's id of the message.
+    pub delivery: String,
+    /// The forge's word for what happened.
+    pub event: String,
+    /// The body as it came.
+    pub body: String,
+    /// When it came.
+    pub received_at: Timestamp,
+}
+
+/// Keeps a delivery. False where the same one came before: a forge repeats itself.
+pub async fn insert_delivery(db: &mut Connection, delivery: &Delivery) -> Result<bool> {
+    let done = sqlx::query(
+        "INSERT INTO deliveries (project, delivery, event, body, received_at) \
+         VALUES ($1, $2, $3, $4, $5) ON CONFLICT (project, delivery) DO NOTHING",
+    )
+    .bind(delivery.project.as_str())
+    .bind(&delivery.delivery)
+    .bind(&delivery.event)
+    .bind(&delivery.body)
+    .bind(delivery.received_at.0)
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Deliveries that nobody has handled, oldest first, at most `limit`.
+pub async fn unhandled_deliveries(db: &mut Connection, limit: u32) -> Result<Vec<Delivery>> {
+    let rows = sqlx::query(
+        "SELECT * FROM deliveries WHERE handled_at IS NULL ORDER BY received_at, delivery LIMIT $1",
+    )
+    .bind(i64::from(limit))
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Delivery {
+                project: row.parsed("project")?,
+                delivery: row.text("delivery")?,
+                event: row.text("event")?,
+                body: row.text("body")?,
+                received_at: row.time("received_at")?,
+            })
+        })
+        .collect()
+}
+
+/// Notes that a delivery was handled.
+pub async fn delivery_handled(
+    db: &mut Connection,
+    project: &ProjectId,
+    delivery: &str,
+    at: Timestamp,
+) -> Result<()> {
+    sqlx::query("UPDATE deliveries SET handled_at = $1 WHERE project = $2 AND delivery = $3")
+        .bind(at.0)
+        .bind(project.as_str())
+        .bind(delivery)
+        .execute(db)
+        .await?;
+    Ok(())
+}

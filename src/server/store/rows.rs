@@ -1,0 +1,146 @@
+//! Reading columns. What stands in a row was written by us, but perhaps by another version: it is
+//! parsed like foreign data and never unwrapped.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use protocol::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sqlx::Row as _;
+use sqlx::any::AnyRow;
+
+use super::{Result, StoreError};
+
+fn unreadable(column: &str, why: impl Display) -> StoreError {
+    StoreError::Unreadable {
+        column: column.to_owned(),
+        why: why.to_string(),
+    }
+}
+
+/// Typed access to the columns of a row.
+pub trait Columns {
+    /// Text.
+    fn text(&self, column: &str) -> Result<String>;
+    /// Text or null.
+    fn maybe_text(&self, column: &str) -> Result<Option<String>>;
+    /// A whole number.
+    fn int(&self, column: &str) -> Result<i64>;
+    /// A whole number or null.
+    fn maybe_int(&self, column: &str) -> Result<Option<i64>>;
+    /// A float or null.
+    fn maybe_float(&self, column: &str) -> Result<Option<f64>>;
+
+    /// A number that is never negative.
+    fn size(&self, column: &str) -> Result<u64> {
+        u64::try_from(self.int(column)?).map_err(|error| unreadable(column, error))
+    }
+
+    /// A number that fits 32 bits.
+    fn small(&self, column: &str) -> Result<u32> {
+        u32::try_from(self.int(column)?).map_err(|error| unreadable(column, error))
+    }
+
+    /// A point in time.
+    fn time(&self, column: &str) -> Result<Timestamp> {
+        self.int(column).map(Timestamp)
+    }
+
+    /// A point in time or null.
+    fn maybe_time(&self, column: &str) -> Result<Option<Timestamp>> {
+        Ok(self.maybe_int(column)?.map(Timestamp))
+    }
+
+    /// An id, a digest, or anything else that is read from text.
+    fn parsed<T: FromStr<Err: Display>>(&self, column: &str) -> Result<T> {
+        self.text(column)?
+            .parse()
+            .map_err(|error| unreadable(column, error))
+    }
+
+    /// The same, or null.
+    fn maybe_parsed<T: FromStr<Err: Display>>(&self, column: &str) -> Result<Option<T>> {
+        self.maybe_text(column)?
+            .map(|text| text.parse().map_err(|error| unreadable(column, error)))
+            .transpose()
+    }
+
+    /// A value that stands as JSON.
+    fn json<T: DeserializeOwned>(&self, column: &str) -> Result<T> {
+        serde_json::from_str(&self.text(column)?).map_err(|error| unreadable(column, error))
+    }
+
+    /// The same, or null.
+    fn maybe_json<T: DeserializeOwned>(&self, column: &str) -> Result<Option<T>> {
+        self.maybe_text(column)?
+            .map(|text| serde_json::from_str(&text).map_err(|error| unreadable(column, error)))
+            .transpose()
+    }
+
+    /// A bare word of an enum, as serde names it.
+    fn word<T: DeserializeOwned>(&self, column: &str) -> Result<T> {
+        serde_json::from_value(serde_json::Value::String(self.text(column)?))
+            .map_err(|error| unreadable(column, error))
+    }
+}
+
+impl Columns for AnyRow {
+    fn text(&self, column: &str) -> Result<String> {
+        Ok(self.try_get(column)?)
+    }
+
+    fn maybe_text(&self, column: &str) -> Result<Option<String>> {
+        Ok(self.try_get(column)?)
+    }
+
+    fn int(&self, column: &str) -> Result<i64> {
+        Ok(self.try_get(column)?)
+    }
+
+    fn maybe_int(&self, column: &str) -> Result<Option<i64>> {
+        Ok(self.try_get(column)?)
+    }
+
+    fn maybe_float(&self, column: &str) -> Result<Option<f64>> {
+        Ok(self.try_get(column)?)
+    }
+}
+
+/// JSON for a column.
+///
+/// # Errors
+/// Where a map has keys that are no text; our types have none.
+pub fn to_json<T: Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| unreadable("(to be written)", error))
+}
+
+/// The bare word of an enum that serde writes as text.
+///
+/// # Errors
+/// Where it is not written as text.
+pub fn to_word<T: Serialize>(value: &T) -> Result<String> {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => Ok(word),
+        Ok(other) => Err(unreadable("(to be written)", format!("{other} is no word"))),
+        Err(error) => Err(unreadable("(to be written)", error)),
+    }
+}
+
+/// A size for a BIGINT column; one that does not fit is kept as the largest.
+#[must_use]
+pub fn to_int(size: u64) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
+}
+
+/// `($1,$2),($3,$4)`: placeholders for an insert of several rows.
+#[must_use]
+pub fn placeholders(rows: usize, columns: usize) -> String {
+    let row = |r: usize| {
+        let list: Vec<String> = (1..=columns)
+            .map(|c| format!("${}", r * columns + c))
+            .collect();
+        format!("({})", list.join(","))
+    };
+    (0..rows).map(row).collect::<Vec<_>>().join(",")
+}

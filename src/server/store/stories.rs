@@ -1,0 +1,187 @@
+//! Stories of the core rows, on both databases.
+
+use protocol::job::Move;
+use protocol::{AttemptId, Digest, Outcome, Timestamp};
+
+use super::jobs::Job;
+use super::pipelines::Pipeline;
+use super::projects::Project;
+use super::testing::{self, on_both};
+use super::{Connection, StoreError, agents, attempts, events, jobs, pipelines, projects};
+
+async fn seed(db: &mut Connection) -> (Project, Pipeline, Job) {
+    let project = testing::project("digits");
+    projects::insert(db, &project).await.unwrap();
+    let pipeline = testing::pipeline(&project, 1);
+    pipelines::insert(db, &pipeline).await.unwrap();
+    let job = testing::job(&pipeline, "train");
+    jobs::insert(db, &job).await.unwrap();
+    (project, pipeline, job)
+}
+
+#[tokio::test]
+async fn rows_read_back_as_they_were_written() {
+    on_both(|store| async move {
+        let mut tx = store.begin().await.unwrap();
+        let (project, pipeline, job) = seed(&mut tx).await;
+        tx.commit().await.unwrap();
+        let mut db = store.read().await.unwrap();
+        assert_eq!(projects::all(&mut db).await.unwrap(), [project.clone()]);
+        assert_eq!(
+            pipelines::get(&mut db, &pipeline.id).await.unwrap(),
+            pipeline
+        );
+        assert_eq!(jobs::get(&mut db, &job.id).await.unwrap(), job);
+        assert_eq!(
+            jobs::with_key(&mut db, &project.id, job.key.as_ref().unwrap())
+                .await
+                .unwrap(),
+            [job]
+        );
+        assert_eq!(
+            jobs::counts(&mut db).await.unwrap(),
+            [("queued".to_owned(), 1)]
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_dropped_leaves_nothing() {
+    on_both(|store| async move {
+        let mut tx = store.begin().await.unwrap();
+        seed(&mut tx).await;
+        drop(tx);
+        let mut db = store.read().await.unwrap();
+        assert!(projects::all(&mut db).await.unwrap().is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_state_is_written_only_by_who_read_the_newest() {
+    on_both(|store| async move {
+        let mut tx = store.begin().await.unwrap();
+        let (_, _, job) = seed(&mut tx).await;
+        let at = Timestamp(5);
+        let lease = |attempt: &AttemptId| Move::Lease {
+            attempt: attempt.clone(),
+        };
+        let (first, second) = (AttemptId::generate(), AttemptId::generate());
+        let leased = jobs::advance(&mut tx, &job, lease(&first), None, at)
+            .await
+            .unwrap();
+        assert_eq!(leased.version, job.version + 1);
+        let late = jobs::advance(&mut tx, &job, lease(&second), None, at).await;
+        assert!(matches!(late, Err(StoreError::Changed(_))), "{late:?}");
+        let illegal = jobs::advance(&mut tx, &leased, Move::Unblock, None, at).await;
+        assert!(matches!(illegal, Err(StoreError::Illegal(_))));
+        let start = Move::Start {
+            attempt: first.clone(),
+            at,
+        };
+        let running = jobs::advance(&mut tx, &leased, start, Some(1), at)
+            .await
+            .unwrap();
+        assert_eq!(running.generation, 1);
+        assert_eq!(jobs::get(&mut tx, &job.id).await.unwrap(), running);
+        let finish = Move::Finish {
+            attempt: first,
+            outcome: Outcome::Succeeded,
+        };
+        let done = jobs::advance(&mut tx, &running, finish, None, Timestamp(9))
+            .await
+            .unwrap();
+        assert_eq!(done.finished_at, Some(Timestamp(9)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_gpu_is_booked_once_until_it_is_released() {
+    on_both(|store| async move {
+        let mut tx = store.begin().await.unwrap();
+        let (project, _, job) = seed(&mut tx).await;
+        let agent = testing::agent("gpu-1");
+        let id = agents::register(&mut tx, &agent).await.unwrap();
+        let first = testing::attempt(&project, &job, &id, 1, &["GPU-a"]);
+        attempts::insert(&mut tx, &first).await.unwrap();
+        tx.commit().await.unwrap();
+
+        let second = testing::attempt(&project, &job, &id, 2, &["GPU-a"]);
+        let mut tx = store.begin().await.unwrap();
+        assert!(attempts::insert(&mut tx, &second).await.is_err());
+        drop(tx);
+        let mut tx = store.begin().await.unwrap();
+        assert_eq!(
+            attempts::bookings(&mut tx).await.unwrap()[0].gpus,
+            ["GPU-a"]
+        );
+        assert!(attempts::release(&mut tx, &first.id).await.unwrap());
+        assert!(!attempts::release(&mut tx, &first.id).await.unwrap());
+        attempts::insert(&mut tx, &second).await.unwrap();
+        assert_eq!(
+            attempts::get(&mut tx, &second.id).await.unwrap(),
+            second,
+            "an attempt reads back"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_registers_once_and_an_agent_keeps_its_id() {
+    on_both(|store| async move {
+        let mut tx = store.begin().await.unwrap();
+        let token = Digest::of("token");
+        agents::insert_token(&mut tx, &token, Timestamp(1), Timestamp(100))
+            .await
+            .unwrap();
+        let late = agents::use_token(&mut tx, &token, Timestamp(100)).await;
+        assert!(!late.unwrap(), "too old");
+        assert!(
+            agents::use_token(&mut tx, &token, Timestamp(9))
+                .await
+                .unwrap()
+        );
+        assert!(
+            !agents::use_token(&mut tx, &token, Timestamp(9))
+                .await
+                .unwrap()
+        );
+        let first = agents::register(&mut tx, &testing::agent("gpu-1"))
+            .await
+            .unwrap();
+        let mut again = testing::agent("gpu-1");
+        again.secret_hash = Digest::of("another");
+        assert_eq!(agents::register(&mut tx, &again).await.unwrap(), first);
+        let found = agents::by_secret(&mut tx, &again.secret_hash)
+            .await
+            .unwrap();
+        assert_eq!(found.unwrap().id, first);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn events_come_back_in_order() {
+    on_both(|store| async move {
+        let mut tx = store.begin().await.unwrap();
+        let (project, _, job) = seed(&mut tx).await;
+        let id = agents::register(&mut tx, &testing::agent("a"))
+            .await
+            .unwrap();
+        let attempt = testing::attempt(&project, &job, &id, 1, &[]);
+        attempts::insert(&mut tx, &attempt).await.unwrap();
+        assert_eq!(events::next_wanted(&mut tx, &attempt.id).await.unwrap(), 1);
+        let lines: Vec<_> = (1..=250).map(|seq| (seq, format!("line {seq}"))).collect();
+        events::append(&mut tx, &attempt.id, &lines).await.unwrap();
+        assert_eq!(
+            events::next_wanted(&mut tx, &attempt.id).await.unwrap(),
+            251
+        );
+        let some = events::from(&mut tx, &attempt.id, 200, 10).await.unwrap();
+        assert_eq!(some, lines[199..209]);
+    })
+    .await;
+}
