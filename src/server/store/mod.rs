@@ -15,9 +15,9 @@ pub mod migrate;
 pub mod pipelines;
 pub mod projects;
 pub mod rows;
-pub mod testing;
 #[cfg(test)]
 mod stories;
+pub mod testing;
 
 use std::path::{Path, PathBuf};
 use std::sync::Once;

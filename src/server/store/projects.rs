@@ -1,25 +1,11 @@
 //! Rows of projects, of the refs that were seen, and of forges' deliveries.
 
 use protocol::{CommitId, ProjectId, Timestamp};
-use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
-use super::rows::{Columns as _, to_word};
+use super::rows::{Columns as _, to_json};
 use super::{Connection, Result};
-
-/// Where a project lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ForgeKind {
-    /// A git remote and nothing more.
-    Plain,
-    /// GitHub.
-    Github,
-    /// GitLab.
-    Gitlab,
-    /// Gitea or Forgejo.
-    Gitea,
-}
+use crate::forge::{Credential, ForgeConfig};
 
 /// A watched repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,13 +17,11 @@ pub struct Project {
     /// What `git fetch` takes.
     pub url: String,
     /// What speaks for it.
-    pub forge: ForgeKind,
+    pub forge: ForgeConfig,
     /// Known after the first look at the remote.
     pub default_branch: Option<String>,
-    /// Name of the secret that git and the forge's API want.
-    pub credentials: Option<String>,
-    /// Name of the secret that signs webhooks.
-    pub webhook_secret: Option<String>,
+    /// Where the token for `git fetch` lies.
+    pub credential: Option<Credential>,
     /// When it was added.
     pub created_at: Timestamp,
     /// When its remote was last looked at.
@@ -51,10 +35,9 @@ fn project(row: &AnyRow) -> Result<Project> {
         id: row.parsed("id")?,
         name: row.text("name")?,
         url: row.text("url")?,
-        forge: row.word("forge")?,
+        forge: row.json("forge")?,
         default_branch: row.maybe_text("default_branch")?,
-        credentials: row.maybe_text("credentials")?,
-        webhook_secret: row.maybe_text("webhook_secret")?,
+        credential: row.maybe_parsed("credential")?,
         created_at: row.time("created_at")?,
         checked_at: row.maybe_time("checked_at")?,
         problem: row.maybe_text("problem")?,
@@ -64,16 +47,15 @@ fn project(row: &AnyRow) -> Result<Project> {
 /// Adds a project. A name that is taken is a database error.
 pub async fn insert(db: &mut Connection, project: &Project) -> Result<()> {
     sqlx::query(
-        "INSERT INTO projects (id, name, url, forge, default_branch, credentials, webhook_secret, \
-         created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "INSERT INTO projects (id, name, url, forge, default_branch, credential, created_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(project.id.as_str())
     .bind(&project.name)
     .bind(&project.url)
-    .bind(to_word(&project.forge)?)
+    .bind(to_json(&project.forge)?)
     .bind(&project.default_branch)
-    .bind(&project.credentials)
-    .bind(&project.webhook_secret)
+    .bind(project.credential.as_ref().map(ToString::to_string))
     .bind(project.created_at.0)
     .execute(db)
     .await?;

@@ -18,8 +18,9 @@ use super::agents::Agent;
 use super::attempts::{Attempt, Fate};
 use super::jobs::Job;
 use super::pipelines::Pipeline;
-use super::projects::{ForgeKind, Project};
+use super::projects::Project;
 use super::{Address, Store};
+use crate::forge::ForgeConfig;
 
 /// The variable that names the Postgres server of the tests.
 pub const VARIABLE: &str = "TRAINYARD_TEST_POSTGRES";
@@ -121,10 +122,9 @@ pub fn project(name: &str) -> Project {
         id: ProjectId::generate(),
         name: name.to_owned(),
         url: format!("https://git.example/{name}.git"),
-        forge: ForgeKind::Plain,
+        forge: ForgeConfig::Git,
         default_branch: None,
-        credentials: None,
-        webhook_secret: None,
+        credential: None,
         created_at: Timestamp(1),
         checked_at: None,
         problem: None,

@@ -6,11 +6,11 @@ CREATE TABLE projects (
     id TEXT NOT NULL PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
     url TEXT NOT NULL,
+    -- JSON of how it speaks with its forge; secrets by reference.
     forge TEXT NOT NULL,
     default_branch TEXT,
-    -- Names of entries in the secrets folder, never the values.
-    credentials TEXT,
-    webhook_secret TEXT,
+    -- Where the token for git lies, never its value.
+    credential TEXT,
     created_at BIGINT NOT NULL,
     checked_at BIGINT,
     -- Why the last look at the remote failed; null after one that did not.
