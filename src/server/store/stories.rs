@@ -26,7 +26,8 @@ async fn rows_read_back_as_they_were_written() {
         let (project, pipeline, job) = seed(&mut tx).await;
         tx.commit().await.unwrap();
         let mut db = store.read().await.unwrap();
-        assert_eq!(projects::all(&mut db).await.unwrap(), [project.clone()]);
+        let all = projects::all(&mut db).await.unwrap();
+        assert_eq!(all, std::slice::from_ref(&project));
         assert_eq!(
             pipelines::get(&mut db, &pipeline.id).await.unwrap(),
             pipeline
