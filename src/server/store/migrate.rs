@@ -17,11 +17,18 @@ pub struct Migration {
 }
 
 /// All migrations, in the order of their numbers.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "core",
-    sql: include_str!("migrations/0001_core.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "core",
+        sql: include_str!("migrations/0001_core.sql"),
+    },
+    Migration {
+        version: 301,
+        name: "access",
+        sql: include_str!("migrations/0301_access.sql"),
+    },
+];
 
 /// Applies what is missing.
 ///

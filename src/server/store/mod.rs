@@ -6,6 +6,7 @@
 //! within what both understand: TEXT, BIGINT, DOUBLE PRECISION, `$1`; sums are cast, names are sorted
 //! in Rust.
 
+pub mod access;
 pub mod agents;
 pub mod attempts;
 pub mod blobs;
