@@ -1,0 +1,251 @@
+//! A notebook as HTML: a fragment for a page of ours, or a page of its own. Text is escaped, markup is
+//! sanitised, and what wants to run does so only in a sandboxed frame. Must not know who serves it.
+//!
+//! The fragment has neither scripts nor inline styles: a page's content security policy may forbid
+//! both. A frame has scripts; a `srcdoc` frame inherits the policy of its page, so a page that wants
+//! frames to run allows `script-src 'unsafe-inline'` for them or serves [`frame_document`] at a URL of its own.
+
+mod ansi_html;
+mod frame;
+mod highlight;
+mod output;
+mod sanitize;
+
+use std::fmt::Write as _;
+
+use notebook::message::OutputMessage;
+use notebook::{Cell, CellKind, Notebook};
+use serde_json::Value;
+
+use crate::text::{cut, head, size};
+use output::Budget;
+
+/// The style sheet of everything here, for light and dark.
+pub const STYLE: &str = include_str!("html/style.css");
+
+/// How a notebook is shown, and how much of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Language of code cells, for colours; only `python` has them.
+    pub language: String,
+    /// Most bytes of a source, or of the text of one output.
+    pub max_text: usize,
+    /// Most bytes of one HTML output; a table goes on, cut.
+    pub max_html: usize,
+    /// Most bytes of one image as it lies in the notebook, or of one active output; larger ones are named, not shown.
+    pub max_media: usize,
+    /// Most bytes of the outputs of one notebook together.
+    pub max_total: usize,
+    /// Whether active output gets frames; else it is named.
+    pub frames: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            language: "python".to_owned(),
+            max_text: 200 << 10,
+            max_html: 1 << 20,
+            max_media: 8 << 20,
+            max_total: 48 << 20,
+            frames: true,
+        }
+    }
+}
+
+/// A whole notebook as an `<article>`.
+#[must_use]
+pub fn notebook(notebook: &Notebook, options: &Options) -> String {
+    let mut options = options.clone();
+    if let Some(language) = notebook.language() {
+        options.language = language;
+    }
+    let mut budget = Budget::new(&options);
+    let mut out = String::from("<article class=\"nb\">\n");
+    for (index, cell) in notebook.cells.iter().enumerate() {
+        put_cell(&mut out, cell, index, &mut budget);
+    }
+    out.push_str("</article>\n");
+    out
+}
+
+/// A whole page with its own style sheet.
+#[must_use]
+pub fn page(title: &str, shown: &Notebook, options: &Options) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body class=\"nb-page\">\n{}</body>\n</html>\n",
+        escape(head(title, 200)),
+        notebook(shown, options)
+    )
+}
+
+/// One cell; `index` counts from 0 among all cells.
+#[must_use]
+pub fn cell(cell: &Cell, index: usize) -> String {
+    cell_with(cell, index, &Options::default())
+}
+
+/// One cell, as `options` say.
+#[must_use]
+pub fn cell_with(cell: &Cell, index: usize, options: &Options) -> String {
+    let mut out = String::new();
+    put_cell(&mut out, cell, index, &mut Budget::new(options));
+    out
+}
+
+/// One output. An update of a display looks like a display; a clearing is empty.
+#[must_use]
+pub fn output(message: &OutputMessage) -> String {
+    output_with(message, &Options::default())
+}
+
+/// One output, as `options` say.
+#[must_use]
+pub fn output_with(message: &OutputMessage, options: &Options) -> String {
+    let mut out = String::new();
+    output::put(&mut out, message, &mut Budget::new(options));
+    out
+}
+
+/// The document of an active output, for a server that gives it a URL of its own. It must be answered with
+/// `Content-Security-Policy: sandbox allow-scripts`. None where the output is not active.
+#[must_use]
+pub fn frame_document(message: &OutputMessage) -> Option<String> {
+    output::active(message).map(|active| frame::document(&active))
+}
+
+/// Terminal text with its colours, as spans within what is already a `<pre>`.
+#[must_use]
+pub fn terminal_text(text: &str) -> String {
+    ansi_html::spans(text)
+}
+
+/// Markdown, sanitised.
+#[must_use]
+pub fn markdown(text: &str) -> String {
+    sanitize::markdown(text, None)
+}
+
+/// Text as HTML.
+#[must_use]
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + text.len() / 8);
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c if c.is_control() && c != '\n' && c != '\t' => {}
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn put_cell(out: &mut String, cell: &Cell, index: usize, budget: &mut Budget<'_>) {
+    let number = index + 1;
+    match &cell.kind {
+        CellKind::Code => put_code_cell(out, cell, number, budget),
+        CellKind::Markdown => {
+            let source = bounded(&cell.source, budget.options.max_text);
+            let html = sanitize::markdown(&source, cell.extra.get("attachments"));
+            put(
+                out,
+                format_args!(
+                    "<section class=\"nb-cell nb-markdown\" id=\"cell-{number}\">\n{html}</section>\n"
+                ),
+            );
+        }
+        CellKind::Raw | CellKind::Other(_) => {
+            let source = escape(&bounded(&cell.source, budget.options.max_text));
+            put(
+                out,
+                format_args!(
+                    "<section class=\"nb-cell nb-raw\" id=\"cell-{number}\">\n<pre>{source}</pre>\n</section>\n"
+                ),
+            );
+        }
+    }
+}
+
+fn put_code_cell(out: &mut String, cell: &Cell, number: usize, budget: &mut Budget<'_>) {
+    let failed = cell
+        .outputs
+        .iter()
+        .any(|output| matches!(output.message(), Some(OutputMessage::Error { .. })));
+    let mark = if failed { " nb-failed" } else { "" };
+    put(
+        out,
+        format_args!(
+            "<section class=\"nb-cell nb-code{mark}\" id=\"cell-{number}\">\n\
+             <header class=\"nb-head\"><a href=\"#cell-{number}\">Cell {number}</a>"
+        ),
+    );
+    if let Some(count) = cell.execution_count {
+        put(
+            out,
+            format_args!(" <span class=\"nb-count\">[{count}]</span>"),
+        );
+    }
+    for tag in cell.tags().take(8) {
+        let tag = escape(head(tag, 60));
+        put(out, format_args!(" <span class=\"nb-tag\">{tag}</span>"));
+    }
+    if let Some(ms) = cell
+        .metadata
+        .get("trainyard")
+        .and_then(|ours| ours.get("duration_ms"))
+        .and_then(Value::as_u64)
+    {
+        let seconds = ms as f64 / 1_000.0;
+        put(
+            out,
+            format_args!(" <span class=\"nb-time\">{seconds:.1} s</span>"),
+        );
+    }
+    let word = |c: &char| c.is_alphanumeric() || "-+_".contains(*c);
+    let language = head(&budget.options.language, 40).chars().filter(word);
+    let language: String = language.collect();
+    let code = highlight::code(
+        &bounded(&cell.source, budget.options.max_text),
+        &budget.options.language,
+    );
+    put(
+        out,
+        format_args!(
+            "</header>\n<pre class=\"nb-source\"><code class=\"language-{language}\">{code}</code></pre>\n\
+             <div class=\"nb-outputs\">\n"
+        ),
+    );
+    for output in &cell.outputs {
+        match output.message() {
+            Some(message) => output::put(out, message, budget),
+            None => out.push_str(
+                "<p class=\"nb-cut\">an output of a kind that Trainyard does not know</p>\n",
+            ),
+        }
+    }
+    out.push_str("</div>\n</section>\n");
+}
+
+/// Text within a bound, with a visible mark in its middle where something is left out.
+fn bounded(text: &str, max: usize) -> String {
+    let cut = cut(text, max);
+    if cut.omitted == 0 {
+        return text.to_owned();
+    }
+    let left_out = size(cut.omitted);
+    format!("{}\n[… {left_out} left out …]\n{}", cut.head, cut.tail)
+}
+
+/// Writing to a string cannot fail.
+fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
+    let _ = out.write_fmt(text);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,237 @@
+//! One output as HTML: of what a display offers, the richest that can be shown safely.
+
+use notebook::message::{OutputMessage, StreamName};
+use serde_json::{Map, Value};
+
+use super::frame::{self, Active};
+use super::{Options, ansi_html, bounded, escape, put as write, sanitize};
+use crate::text::{head, size};
+
+/// What may still be shown.
+pub(super) struct Budget<'a> {
+    pub(super) options: &'a Options,
+    left: usize,
+}
+
+impl<'a> Budget<'a> {
+    pub(super) fn new(options: &'a Options) -> Self {
+        Self {
+            options,
+            left: options.max_total,
+        }
+    }
+
+    /// Takes `bytes` of what is left. False: they do not fit.
+    fn take(&mut self, bytes: usize) -> bool {
+        let fits = bytes <= self.left;
+        if fits {
+            self.left -= bytes;
+        }
+        fits
+    }
+}
+
+/// Appends the output.
+pub(super) fn put(out: &mut String, message: &OutputMessage, budget: &mut Budget<'_>) {
+    match message {
+        OutputMessage::Stream { name, text } => {
+            let class = match name {
+                StreamName::Stdout => "nb-stdout",
+                StreamName::Stderr => "nb-stderr",
+            };
+            put_text(out, text, class, budget);
+        }
+        OutputMessage::Error {
+            ename,
+            evalue,
+            traceback,
+        } => {
+            let text = if traceback.is_empty() {
+                format!("{ename}: {evalue}")
+            } else {
+                traceback.join("\n")
+            };
+            put_text(out, &text, "nb-error", budget);
+        }
+        OutputMessage::DisplayData { data, metadata, .. }
+        | OutputMessage::ExecuteResult { data, metadata, .. }
+        | OutputMessage::UpdateDisplayData { data, metadata, .. } => {
+            out.push_str("<div class=\"nb-output nb-display\">\n");
+            put_bundle(out, data, metadata, budget);
+            out.push_str("</div>\n");
+        }
+        OutputMessage::ClearOutput { .. } => {}
+    }
+}
+
+/// The part of an output that wants to run.
+pub(super) fn active(message: &OutputMessage) -> Option<Active<'_>> {
+    match message {
+        OutputMessage::DisplayData { data, .. }
+        | OutputMessage::ExecuteResult { data, .. }
+        | OutputMessage::UpdateDisplayData { data, .. } => active_part(data),
+        OutputMessage::Stream { .. }
+        | OutputMessage::Error { .. }
+        | OutputMessage::ClearOutput { .. } => None,
+    }
+}
+
+fn active_part(data: &Map<String, Value>) -> Option<Active<'_>> {
+    match text(data, "text/html") {
+        Some(html) => frame::is_active(html).then_some(Active::Html(html)),
+        None => ["application/javascript", "text/javascript"]
+            .iter()
+            .find_map(|mime| text(data, mime))
+            .map(Active::Script),
+    }
+}
+
+fn put_text(out: &mut String, text: &str, class: &str, budget: &mut Budget<'_>) {
+    let shown = bounded(text, budget.options.max_text);
+    if !budget.take(shown.len()) {
+        return left_out(out, "text", text.len());
+    }
+    let spans = ansi_html::spans(&shown);
+    write(
+        out,
+        format_args!("<pre class=\"nb-output {class}\">{spans}</pre>\n"),
+    );
+}
+
+fn put_bundle(
+    out: &mut String,
+    data: &Map<String, Value>,
+    metadata: &Map<String, Value>,
+    budget: &mut Budget<'_>,
+) {
+    if let Some(active) = active_part(data) {
+        return put_active(out, &active, data, metadata, budget);
+    }
+    if let Some(html) = text(data, "text/html") {
+        let shown = head(html, budget.options.max_html);
+        if !budget.take(shown.len()) {
+            return left_out(out, "text/html", html.len());
+        }
+        let clean = sanitize::html(shown);
+        write(out, format_args!("<div class=\"nb-html\">{clean}</div>\n"));
+        if shown.len() < html.len() {
+            left_out(out, "more of this table or text", html.len() - shown.len());
+        }
+        return;
+    }
+    put_passive(out, data, metadata, budget);
+}
+
+/// A frame, else what stands in for it.
+fn put_active(
+    out: &mut String,
+    active: &Active<'_>,
+    data: &Map<String, Value>,
+    metadata: &Map<String, Value>,
+    budget: &mut Budget<'_>,
+) {
+    let options = budget.options;
+    if options.frames && active.len() <= options.max_media && budget.take(active.len()) {
+        out.push_str(&frame::element(active));
+        return;
+    }
+    left_out(out, "interactive output", active.len());
+    put_passive(out, data, metadata, budget);
+}
+
+/// What needs no sandbox: pictures, Markdown, text.
+fn put_passive(
+    out: &mut String,
+    data: &Map<String, Value>,
+    metadata: &Map<String, Value>,
+    budget: &mut Budget<'_>,
+) {
+    for mime in sanitize::IMAGES {
+        if let Some(image) = text(data, mime) {
+            return put_image(out, mime, image, metadata, budget);
+        }
+    }
+    if let Some(markdown) = text(data, "text/markdown") {
+        let shown = bounded(markdown, budget.options.max_text);
+        if !budget.take(shown.len()) {
+            return left_out(out, "text/markdown", markdown.len());
+        }
+        let clean = sanitize::markdown(&shown, None);
+        return write(out, format_args!("<div class=\"nb-html\">{clean}</div>\n"));
+    }
+    for mime in ["text/plain", "text/latex"] {
+        if let Some(text) = text(data, mime) {
+            return put_text(out, text, "nb-text", budget);
+        }
+    }
+    match data.iter().next() {
+        Some((mime, value)) => put_other(out, mime, value, budget),
+        None => out.push_str("<p class=\"nb-cut\">an empty display</p>\n"),
+    }
+}
+
+fn put_image(
+    out: &mut String,
+    mime: &str,
+    image: &str,
+    metadata: &Map<String, Value>,
+    budget: &mut Budget<'_>,
+) {
+    if image.len() > budget.options.max_media || !budget.take(image.len()) {
+        return left_out(out, mime, image.len());
+    }
+    let Some(uri) = sanitize::image_uri(mime, image) else {
+        return left_out(out, "an image that is not base64", image.len());
+    };
+    // Jupyter puts the intended size beside pictures for dense screens.
+    let wanted = metadata.get(mime).unwrap_or(&Value::Null);
+    let length = |key: &str| {
+        let pixels = wanted.get(key).and_then(Value::as_f64);
+        let pixels = pixels.filter(|pixels| (1.0..20_000.0).contains(pixels));
+        pixels.map_or(String::new(), |pixels| format!(" {key}=\"{pixels:.0}\""))
+    };
+    write(
+        out,
+        format_args!(
+            "<img class=\"nb-image\" alt=\"output\" loading=\"lazy\"{}{} src=\"{uri}\">\n",
+            length("width"),
+            length("height")
+        ),
+    );
+}
+
+/// Data that needs a viewer, such as `application/vnd.vegalite.v5+json`.
+fn put_other(out: &mut String, mime: &str, value: &Value, budget: &mut Budget<'_>) {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        other => serde_json::to_string_pretty(other).unwrap_or_default(),
+    };
+    let shown = bounded(&text, budget.options.max_text.min(16 << 10));
+    let name = escape(head(mime, 100));
+    if !budget.take(shown.len()) {
+        return left_out(out, mime, text.len());
+    }
+    write(
+        out,
+        format_args!(
+            "<details class=\"nb-data\"><summary>{name}</summary><pre>{}</pre></details>\n",
+            escape(&shown)
+        ),
+    );
+}
+
+/// The visible mark of something that is not shown.
+fn left_out(out: &mut String, what: &str, bytes: usize) {
+    let what = escape(head(what, 100));
+    let size = size(bytes);
+    write(
+        out,
+        format_args!(
+            "<p class=\"nb-cut\">{what}: {size} not shown here; the notebook has it</p>\n"
+        ),
+    );
+}
+
+fn text<'a>(data: &'a Map<String, Value>, mime: &str) -> Option<&'a str> {
+    data.get(mime).and_then(Value::as_str)
+}

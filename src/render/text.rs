@@ -1,0 +1,120 @@
+//! Text that is foreign: bounded, and read as a terminal would show it. Knows no markup.
+
+use std::borrow::Cow;
+
+/// Text within a bound: its beginning and its end, and how many bytes between them are left out.
+pub(crate) struct Cut<'a> {
+    pub(crate) head: &'a str,
+    pub(crate) omitted: usize,
+    pub(crate) tail: &'a str,
+}
+
+/// Keeps at most `max` bytes: three quarters from the beginning, the rest from the end, where errors stand.
+pub(crate) fn cut(text: &str, max: usize) -> Cut<'_> {
+    if text.len() <= max {
+        return Cut {
+            head: text,
+            omitted: 0,
+            tail: "",
+        };
+    }
+    let head = boundary(text, max / 4 * 3);
+    let tail = boundary(text, text.len() - max / 4);
+    Cut {
+        head: &text[..head],
+        omitted: tail - head,
+        tail: &text[tail..],
+    }
+}
+
+/// At most `max` bytes from the beginning.
+pub(crate) fn head(text: &str, max: usize) -> &str {
+    &text[..boundary(text, max)]
+}
+
+fn boundary(text: &str, at: usize) -> usize {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+/// A number of bytes for people.
+pub(crate) fn size(bytes: usize) -> String {
+    match bytes {
+        0..1_024 => format!("{bytes} bytes"),
+        1_024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1_024.0),
+        _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+    }
+}
+
+/// What a terminal shows in the end: carriage returns and backspaces overwrite, so that a progress bar
+/// is one line. Those at the very beginning and end are kept: what they overwrite is not in this text.
+pub(crate) fn overwritten(text: &str) -> Cow<'_, str> {
+    if !text.contains(['\r', '\u{8}']) {
+        return Cow::Borrowed(text);
+    }
+    let text = text.replace("\r\n", "\n");
+    let lead = text.len() - text.trim_start_matches('\r').len();
+    let (lead, rest) = text.split_at(lead);
+    let body = rest.trim_end_matches('\r');
+    let trail = &rest[body.len()..];
+    let lines: Vec<String> = body.split('\n').map(line).collect();
+    Cow::Owned(format!("{lead}{}{trail}", lines.join("\n")))
+}
+
+fn line(raw: &str) -> String {
+    let mut shown = String::new();
+    for piece in raw.split('\r').map(erased) {
+        // Colours have no width, so what is left of the old text cannot be told: the new text wins.
+        if piece.contains('\u{1b}') || shown.contains('\u{1b}') {
+            if !piece.is_empty() {
+                shown = piece;
+            }
+            continue;
+        }
+        let rest = shown.chars().skip(piece.chars().count());
+        shown = piece.chars().chain(rest).collect();
+    }
+    shown
+}
+
+fn erased(piece: &str) -> String {
+    let mut out = String::with_capacity(piece.len());
+    for c in piece.chars() {
+        if c == '\u{8}' {
+            out.pop();
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_progress_bar_ends_as_one_line() {
+        assert_eq!(overwritten("10%\r20%\r100%\nok\n"), "100%\nok\n");
+        assert_eq!(overwritten("long text\rnew"), "newg text");
+        assert_eq!(overwritten("a\r\nb\r\n"), "a\nb\n");
+        assert_eq!(
+            overwritten("\u{1b}[31mred\u{1b}[0m\r\u{1b}[32mgreen"),
+            "\u{1b}[32mgreen"
+        );
+        assert_eq!(overwritten("ab\u{8}c"), "ac");
+        assert_eq!(overwritten("\r 5%\r"), "\r 5%\r");
+    }
+
+    #[test]
+    fn a_cut_keeps_whole_characters_and_both_ends() {
+        let long = "é".repeat(1_000);
+        let cut = cut(&long, 101);
+        assert_eq!(cut.head.len() + cut.omitted + cut.tail.len(), 2_000);
+        assert!(cut.head.len() <= 75 && cut.tail.len() <= 26 && !cut.tail.is_empty());
+        assert_eq!(head("éé", 3), "é");
+    }
+}
