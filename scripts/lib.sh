@@ -121,6 +121,9 @@ fetch_program() {
   mkdir -p "$TOOLS/bin"
   install -m 755 "$work"/files/*.data/scripts/"$name" "$TOOLS/bin/.$name.new"
   mv "$TOOLS/bin/.$name.new" "$TOOLS/bin/$name"
+  # Its licence goes where it goes.
+  mkdir -p "$TOOLS/licenses/$name"
+  find "$work"/files/*.dist-info -iname 'LICEN[CS]E*' -type f -exec cp {} "$TOOLS/licenses/$name/" \;
   cp "$lock" "$stamp"
   rm -rf "$work"
 }

@@ -1,3 +1,4 @@
 //! End-to-end tests: stories told to the real binaries, and the walls between the crates.
 
+mod runner_configs;
 mod walls;
