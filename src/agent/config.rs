@@ -218,6 +218,9 @@ pub struct Timing {
     /// Longest wait between two tries.
     #[serde(with = "human")]
     pub retry_most: Span,
+    /// How long the server may take to answer a call, besides the time that it may hold a poll.
+    #[serde(with = "human")]
+    pub call: Span,
     /// How often the driver's events are looked for.
     #[serde(with = "human")]
     pub follow: Span,
@@ -235,6 +238,7 @@ impl Default for Timing {
             poll: Span::secs(20),
             retry: Span::secs(1),
             retry_most: Span::secs(30),
+            call: Span::secs(60),
             follow: Span(50),
             sample: Span::secs(10),
             engine: Span::secs(60),

@@ -2,6 +2,10 @@
 //! database. Inside, `executor` has the only bollard, `hardware` the only NVML, `client` the only HTTP.
 
 pub mod attempt;
+pub mod client;
 pub mod config;
+pub mod hardware;
 pub mod host;
+pub mod identity;
 pub mod journal;
+pub mod ledger;

@@ -12,6 +12,17 @@
 //!
 //! All but `register` carry `Authorization: Bearer <secret>`. Errors are [`ApiError`]; a call about an
 //! attempt that is no longer believed is answered 409 with code [`ABANDONED`], and the agent ends it.
+//!
+//! What the table does not say:
+//! - An empty batch of events only asks for the next number wanted; an agent asks so after each start.
+//! - `PATCH` with a wrong offset and `HEAD` answer the offset to go on from; after 422 that is 0. A blob
+//!   of no bytes is one `PATCH` with `offset=0&size=0`.
+//! - An attempt stays in the polls until one that said `finished` and `released` was answered. One that is
+//!   not in a poll is not on the host: where its report was taken, its booking is free; where not, it is
+//!   wanted again.
+//! - An agent gives up a poll that is held when it has news, and asks anew; the lost answer does not matter.
+//! - 401 ends an agent's asking until it is registered anew; [`ApiError::code`] `version` until it is
+//!   upgraded. Its attempts run on meanwhile.
 
 use serde::{Deserialize, Serialize};
 

@@ -5,3 +5,4 @@ mod dir;
 
 pub use control::{Control, StopReason};
 pub use dir::AttemptDir;
+pub(crate) use dir::{read_json, write_json};

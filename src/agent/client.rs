@@ -1,0 +1,455 @@
+//! The agent API as the agent calls it: the only HTTP. One call here is one request; whether to try again
+//! is the caller's business, and [`ClientError::is_temporary`] says whether that makes sense.
+
+use std::path::Path;
+use std::time::Duration;
+
+use protocol::agent_api::{
+    ABANDONED, ApiError, EventsAnswer, FinishAnswer, OFFSET_HEADER, PollAnswer, PollRequest,
+    RegisterRequest, Registered,
+};
+use protocol::report::AttemptReport;
+use protocol::{AttemptId, ByteSize, Digest, Event, Span};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
+use tokio::io::AsyncWriteExt as _;
+
+/// A piece of a blob may take so many times as long as an ordinary call.
+const PIECE_PATIENCE: u32 = 5;
+
+/// A call that did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The client cannot be made.
+    #[error("{0}")]
+    Setting(String),
+    /// The server was not reached, or stopped talking.
+    #[error("the server {server} was not reached: {reason}")]
+    Transport {
+        /// Its URL.
+        server: String,
+        /// What the network says.
+        reason: String,
+    },
+    /// The server cannot do it now, or something between here and it answers in its place.
+    #[error("the server {server} cannot answer now: {reason}")]
+    Busy {
+        /// Its URL.
+        server: String,
+        /// Status and message.
+        reason: String,
+    },
+    /// The secret is not, or no longer, valid.
+    #[error("the server does not know this agent: {0}; register it again")]
+    Unauthorized(String),
+    /// The server wants another version of the agent API.
+    #[error("{0}")]
+    Version(String),
+    /// The attempt is not believed any more.
+    #[error("the attempt is not believed any more")]
+    Abandoned,
+    /// The blob's bytes do not have its hash.
+    #[error("the server found another hash than {0}")]
+    WrongHash(Digest),
+    /// The server will never take it.
+    #[error("the server refuses ({status}, {code}): {message}")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// The server's word.
+        code: String,
+        /// The server's sentence.
+        message: String,
+    },
+    /// What was fetched cannot be kept.
+    #[error("cannot write {path}: {source}")]
+    Disk {
+        /// Which file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl ClientError {
+    /// Whether the same call may succeed later.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            ClientError::Transport { .. } | ClientError::Busy { .. } => true,
+            ClientError::Setting(_)
+            | ClientError::Unauthorized(_)
+            | ClientError::Version(_)
+            | ClientError::Abandoned
+            | ClientError::WrongHash(_)
+            | ClientError::Refused { .. }
+            | ClientError::Disk { .. } => false,
+        }
+    }
+}
+
+/// How much of a blob the server has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlobState {
+    /// All of it.
+    Complete,
+    /// The bytes before this one.
+    Partial(u64),
+}
+
+/// One piece of a blob.
+#[derive(Debug)]
+pub struct Piece {
+    /// Where in the blob it begins.
+    pub offset: u64,
+    /// Length of the blob.
+    pub size: u64,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// A server, and who we are to it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    server: String,
+    secret: Option<HeaderValue>,
+    patience: Duration,
+}
+
+impl Client {
+    /// A client of the server at `url`. `ca` is a PEM file of authorities to trust besides the system's;
+    /// `patience` bounds an ordinary call.
+    ///
+    /// # Errors
+    /// [`ClientError::Setting`] with what to change.
+    pub fn new(url: &str, ca: Option<&Path>, patience: Span) -> Result<Self, ClientError> {
+        // A process may have chosen its provider already; all of ours choose the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let server = url.trim_end_matches('/').to_owned();
+        let parsed = reqwest::Url::parse(&server)
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+            .ok_or_else(|| {
+                ClientError::Setting(format!(
+                    "'{url}' is no server's URL; write it like https://trainyard.example"
+                ))
+            })?;
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("trainyard-agent/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(Duration::from(patience).min(Duration::from_secs(10)))
+            .redirect(reqwest::redirect::Policy::none());
+        if matches!(parsed.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
+            builder = builder.no_proxy();
+        }
+        if let Some(path) = ca {
+            let wrong = |reason: String| {
+                ClientError::Setting(format!(
+                    "cannot use {} (`server_ca`): {reason}",
+                    path.display()
+                ))
+            };
+            let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+            let certificates =
+                reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| wrong(words(&e)))?;
+            if certificates.is_empty() {
+                return Err(wrong("it holds no certificate in PEM form".into()));
+            }
+            builder = builder.tls_certs_merge(certificates);
+        }
+        let http = builder
+            .build()
+            .map_err(|error| ClientError::Setting(words(&error)))?;
+        Ok(Self {
+            http,
+            server,
+            secret: None,
+            patience: patience.into(),
+        })
+    }
+
+    /// The same client with an agent's secret.
+    ///
+    /// # Errors
+    /// [`ClientError::Setting`] where the secret cannot stand in a header.
+    pub fn with_secret(mut self, secret: &str) -> Result<Self, ClientError> {
+        let mut header = HeaderValue::from_str(&format!("Bearer {secret}"))
+            .map_err(|_| ClientError::Setting("the agent's secret is damaged".into()))?;
+        header.set_sensitive(true);
+        self.secret = Some(header);
+        Ok(self)
+    }
+
+    /// The server's URL.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// Introduces an agent.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn register(&self, request: &RegisterRequest) -> Result<Registered, ClientError> {
+        let call = self.call(Method::POST, "register").json(request);
+        self.read(self.send(call).await?).await
+    }
+
+    /// Says what the agent has and does, and hears what it is to do. Takes up to `request.wait` longer
+    /// than an ordinary call.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn poll(&self, request: &PollRequest) -> Result<PollAnswer, ClientError> {
+        let call = self
+            .call(Method::POST, "poll")
+            .timeout(self.patience + request.wait.into())
+            .json(request);
+        self.read(self.send(call).await?).await
+    }
+
+    /// Delivers events; without any, only asks. Answers the next number that the server wants.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn events(
+        &self,
+        attempt: &AttemptId,
+        generation: u32,
+        from: u64,
+        events: &[Event],
+    ) -> Result<u64, ClientError> {
+        let mut body = Vec::new();
+        for event in events {
+            serde_json::to_writer(&mut body, event).expect("maps with text keys become JSON");
+            body.push(b'\n');
+        }
+        let path = format!("attempts/{attempt}/events?generation={generation}&from={from}");
+        let call = self
+            .call(Method::POST, &path)
+            .header(CONTENT_TYPE, "application/x-ndjson")
+            .body(body);
+        let answer: EventsAnswer = self.read(self.send(call).await?).await?;
+        Ok(answer.next)
+    }
+
+    /// How much of a blob the server has.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn blob(&self, blob: &Digest) -> Result<BlobState, ClientError> {
+        let call = self.call(Method::HEAD, &format!("blobs/{blob}"));
+        let response = self.execute(call).await?;
+        match response.status() {
+            StatusCode::OK => Ok(BlobState::Complete),
+            StatusCode::NOT_FOUND => Ok(BlobState::Partial(had(&response).unwrap_or(0))),
+            _ => Err(self.error(response).await),
+        }
+    }
+
+    /// Delivers a piece of a blob. Answers how much the server has now; where that is not the end of the
+    /// piece, the server wants another one.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn put_piece(
+        &self,
+        attempt: &AttemptId,
+        blob: &Digest,
+        piece: Piece,
+    ) -> Result<BlobState, ClientError> {
+        let Piece {
+            offset,
+            size,
+            bytes,
+        } = piece;
+        let path = format!("blobs/{blob}?attempt={attempt}&offset={offset}&size={size}");
+        let call = self
+            .call(Method::PATCH, &path)
+            .header(CONTENT_TYPE, "application/octet-stream")
+            .timeout(self.patience * PIECE_PATIENCE)
+            .body(bytes);
+        let response = self.execute(call).await?;
+        match (response.status(), had(&response)) {
+            (StatusCode::CREATED | StatusCode::OK, _) => Ok(BlobState::Complete),
+            (StatusCode::NO_CONTENT | StatusCode::CONFLICT, Some(offset)) => {
+                Ok(BlobState::Partial(offset))
+            }
+            (StatusCode::UNPROCESSABLE_ENTITY, _) => Err(ClientError::WrongHash(blob.clone())),
+            (_, _) => Err(self.error(response).await),
+        }
+    }
+
+    /// Fetches a blob to `to`, which appears only when its hash is right. The server may pause for as long
+    /// as an ordinary call takes.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn fetch_blob(
+        &self,
+        attempt: &AttemptId,
+        blob: &Digest,
+        to: &Path,
+    ) -> Result<ByteSize, ClientError> {
+        let disk = |source| ClientError::Disk {
+            path: to.display().to_string(),
+            source,
+        };
+        let call = self
+            .call(Method::GET, &format!("blobs/{blob}?attempt={attempt}"))
+            .timeout(Duration::MAX);
+        let mut response = tokio::time::timeout(self.patience, self.send(call))
+            .await
+            .map_err(|_| self.silent())??;
+        let folder = to.parent().unwrap_or(Path::new("."));
+        let part = tempfile::NamedTempFile::new_in(folder).map_err(disk)?;
+        let mut file = tokio::fs::File::from_std(part.reopen().map_err(disk)?);
+        let mut hasher = Sha256::new();
+        let mut size = 0;
+        loop {
+            let chunk = tokio::time::timeout(self.patience, response.chunk())
+                .await
+                .map_err(|_| self.silent())?;
+            let Some(chunk) = chunk.map_err(|error| self.transport(&error))? else {
+                break;
+            };
+            hasher.update(&chunk);
+            size += chunk.len() as u64;
+            file.write_all(&chunk).await.map_err(disk)?;
+        }
+        file.sync_all().await.map_err(disk)?;
+        if Digest::from_hasher(hasher) != *blob {
+            return Err(ClientError::WrongHash(blob.clone()));
+        }
+        part.persist(to).map_err(|error| disk(error.error))?;
+        Ok(ByteSize(size))
+    }
+
+    /// Delivers an attempt's report. Answers whether it is the believed one.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn finish(
+        &self,
+        attempt: &AttemptId,
+        generation: u32,
+        report: &AttemptReport,
+    ) -> Result<bool, ClientError> {
+        let path = format!("attempts/{attempt}/finish?generation={generation}");
+        let call = self.call(Method::POST, &path).json(report);
+        let answer: FinishAnswer = self.read(self.send(call).await?).await?;
+        Ok(answer.accepted)
+    }
+
+    fn call(&self, method: Method, path: &str) -> RequestBuilder {
+        let url = format!("{}/agent/v1/{path}", self.server);
+        let request = self.http.request(method, url).timeout(self.patience);
+        match &self.secret {
+            Some(secret) => request.header(AUTHORIZATION, secret.clone()),
+            None => request,
+        }
+    }
+
+    async fn execute(&self, call: RequestBuilder) -> Result<Response, ClientError> {
+        call.send().await.map_err(|error| self.transport(&error))
+    }
+
+    /// Sends, and turns every answer but success into an error.
+    async fn send(&self, call: RequestBuilder) -> Result<Response, ClientError> {
+        let response = self.execute(call).await?;
+        if response.status().is_success() {
+            Ok(response)
+        } else {
+            Err(self.error(response).await)
+        }
+    }
+
+    async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, ClientError> {
+        let bytes = response.bytes().await.map_err(|e| self.transport(&e))?;
+        serde_json::from_slice(&bytes).map_err(|error| ClientError::Busy {
+            server: self.server.clone(),
+            reason: format!("its answer is not the agent API's ({error}); is the URL right?"),
+        })
+    }
+
+    /// The error in an answer that is no success.
+    async fn error(&self, response: Response) -> ClientError {
+        let status = response.status();
+        let place = response.headers().get("location").cloned();
+        let body = response.bytes().await.unwrap_or_default();
+        let said: Option<ApiError> = serde_json::from_slice(&body).ok();
+        let (code, message) = match said {
+            Some(error) => (error.code, error.message),
+            None if status.is_redirection() => {
+                let place = place.as_ref().and_then(|place| place.to_str().ok());
+                let message = format!("it sends us to {}", place.unwrap_or("another place"));
+                ("redirect".to_owned(), message)
+            }
+            None => {
+                let text: String = String::from_utf8_lossy(&body).chars().take(200).collect();
+                ("unknown".to_owned(), text)
+            }
+        };
+        match (status, code.as_str()) {
+            (StatusCode::UNAUTHORIZED, _) => ClientError::Unauthorized(message),
+            (StatusCode::CONFLICT, ABANDONED) => ClientError::Abandoned,
+            (_, "version") => ClientError::Version(message),
+            (StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS, _) => {
+                self.busy(status, &message)
+            }
+            (_, _) if status.is_server_error() => self.busy(status, &message),
+            (_, _) => ClientError::Refused {
+                status: status.as_u16(),
+                code,
+                message,
+            },
+        }
+    }
+
+    fn busy(&self, status: StatusCode, message: &str) -> ClientError {
+        ClientError::Busy {
+            server: self.server.clone(),
+            reason: format!("{status} {message}"),
+        }
+    }
+
+    fn transport(&self, error: &reqwest::Error) -> ClientError {
+        ClientError::Transport {
+            server: self.server.clone(),
+            reason: words(error),
+        }
+    }
+
+    fn silent(&self) -> ClientError {
+        ClientError::Transport {
+            server: self.server.clone(),
+            reason: format!("nothing was heard for {}", Span::from(self.patience)),
+        }
+    }
+}
+
+fn had(response: &Response) -> Option<u64> {
+    response
+        .headers()
+        .get(OFFSET_HEADER)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
+}
+
+/// An error with its causes; reqwest's own words leave out the one that matters.
+fn words(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
