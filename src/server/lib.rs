@@ -1,6 +1,15 @@
 //! The `server` crate: the server that owns queue, registry and pages. It knows no container and no GPU library.
 #![forbid(unsafe_code)]
 
+pub mod blobs;
+pub mod config;
+pub mod dispatch;
+pub mod fleet;
 pub mod forge;
+pub mod live;
+pub mod schedule;
 pub mod secret;
+pub mod settle;
+pub mod state;
 pub mod store;
+pub mod web;

@@ -315,6 +315,29 @@ pub async fn bookings(db: &mut Connection) -> Result<Vec<Booking>> {
         .collect()
 }
 
+/// Whether an attempt has something booked.
+pub async fn has_booking(db: &mut Connection, id: &AttemptId) -> Result<bool> {
+    let row = sqlx::query("SELECT attempt FROM bookings WHERE attempt = $1")
+        .bind(id.as_str())
+        .fetch_optional(db)
+        .await?;
+    Ok(row.is_some())
+}
+
+/// The attempts that have something booked on an agent, and what became of them.
+pub async fn booked_by(db: &mut Connection, agent: &AgentId) -> Result<Vec<(AttemptId, Fate)>> {
+    let rows = sqlx::query(
+        "SELECT attempts.id, attempts.fate FROM bookings \
+         JOIN attempts ON attempts.id = bookings.attempt WHERE bookings.agent = $1 ORDER BY attempts.id",
+    )
+    .bind(agent.as_str())
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| Ok((row.parsed("id")?, row.word("fate")?)))
+        .collect()
+}
+
 /// Frees what an attempt had booked. True where there was something.
 pub async fn release(db: &mut Connection, id: &AttemptId) -> Result<bool> {
     sqlx::query("DELETE FROM booked_gpus WHERE attempt = $1")

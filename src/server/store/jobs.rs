@@ -195,6 +195,18 @@ pub async fn with_word(db: &mut Connection, word: &str, limit: u32) -> Result<Ve
     rows.iter().map(job).collect()
 }
 
+/// The blocked jobs of a project, oldest first, at most `limit`.
+pub async fn blocked(db: &mut Connection, project: &ProjectId, limit: u32) -> Result<Vec<Job>> {
+    let rows = sqlx::query(
+        "SELECT * FROM jobs WHERE word = 'blocked' AND project = $1 ORDER BY id LIMIT $2",
+    )
+    .bind(project.as_str())
+    .bind(i64::from(limit))
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(job).collect()
+}
+
 /// How many jobs stand at each word.
 pub async fn counts(db: &mut Connection) -> Result<Vec<(String, u64)>> {
     let rows = sqlx::query("SELECT word, COUNT(*) AS jobs FROM jobs GROUP BY word ORDER BY word")

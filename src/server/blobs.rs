@@ -1,0 +1,295 @@
+//! Contents by SHA-256. A part grows on disk until it is complete; only what has the right hash is kept.
+//! It knows bytes and names, not what they are for.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use object_store::local::LocalFileSystem;
+use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload, WriteMultipart};
+use protocol::{AgentId, Digest};
+use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::{Mutex, MutexGuard};
+
+/// Locks for parts; more than there are cores.
+const STRIPES: usize = 64;
+/// Bytes read at once when a part is hashed or stored.
+const READ_BYTES: usize = 4 << 20;
+
+/// Where contents are kept.
+#[derive(Debug)]
+pub struct Blobs {
+    store: Arc<dyn ObjectStore>,
+    parts: PathBuf,
+    locks: Vec<Mutex<()>>,
+}
+
+/// What a piece of a blob led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece {
+    /// So many bytes are there now.
+    Partial(u64),
+    /// All are there, and the hash is right.
+    Complete,
+    /// The piece does not begin where the part ends, which is here.
+    WrongOffset(u64),
+    /// All are there, and the hash is wrong: they were thrown away.
+    WrongHash,
+}
+
+/// The disk, or the object store, answered with an error.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    /// A part.
+    #[error("'{}': {source}", path.display())]
+    Part {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The store.
+    #[error("blob store: {0}")]
+    Store(#[from] object_store::Error),
+}
+
+fn part_error(path: &Path) -> impl FnOnce(std::io::Error) -> BlobError + use<> {
+    let path = path.to_owned();
+    move |source| BlobError::Part { path, source }
+}
+
+/// Where a content lies: two levels, so that no folder holds all of them.
+fn place(digest: &Digest) -> object_store::path::Path {
+    let name = digest.as_str();
+    format!("sha256/{}/{name}", &name[..2]).into()
+}
+
+impl Blobs {
+    /// Contents as files under `<data>/blobs`, written through to the disk.
+    ///
+    /// # Errors
+    /// Where the folder cannot be made.
+    pub fn open(data: &Path) -> Result<Self, BlobError> {
+        let (kept, parts) = (data.join("blobs"), data.join("parts"));
+        for folder in [&kept, &parts] {
+            std::fs::create_dir_all(folder).map_err(part_error(folder))?;
+        }
+        let store = LocalFileSystem::new_with_prefix(&kept)?.with_fsync(true);
+        Ok(Self {
+            store: Arc::new(store),
+            parts,
+            locks: (0..STRIPES).map(|_| Mutex::new(())).collect(),
+        })
+    }
+
+    async fn lock(&self, digest: &Digest) -> MutexGuard<'_, ()> {
+        let stripe = usize::from_str_radix(&digest.as_str()[..4], 16).unwrap_or(0) % STRIPES;
+        self.locks[stripe].lock().await
+    }
+
+    /// Each agent has parts of its own: one cannot spoil another's.
+    fn part(&self, agent: &AgentId, digest: &Digest) -> PathBuf {
+        self.parts.join(agent.as_str()).join(digest.as_str())
+    }
+
+    /// Bytes that an agent has sent of a content that is not complete.
+    pub async fn offset(&self, agent: &AgentId, digest: &Digest) -> u64 {
+        match tokio::fs::metadata(self.part(agent, digest)).await {
+            Ok(metadata) => metadata.len(),
+            Err(_) => 0,
+        }
+    }
+
+    /// Takes a piece of a content of `size` bytes.
+    ///
+    /// # Errors
+    /// The disk's or the store's.
+    pub async fn append(
+        &self,
+        agent: &AgentId,
+        digest: &Digest,
+        offset: u64,
+        size: u64,
+        bytes: &[u8],
+    ) -> Result<Piece, BlobError> {
+        let _lock = self.lock(digest).await;
+        let path = self.part(agent, digest);
+        let have = self.offset(agent, digest).await;
+        if offset != have || have + bytes.len() as u64 > size {
+            return Ok(Piece::WrongOffset(have));
+        }
+        // Most contents come in one piece and need no part.
+        if have == 0 && bytes.len() as u64 == size {
+            if Digest::of(bytes) != *digest {
+                return Ok(Piece::WrongHash);
+            }
+            self.put(digest, bytes).await?;
+            return Ok(Piece::Complete);
+        }
+        append_to(&path, bytes).await.map_err(part_error(&path))?;
+        let have = have + bytes.len() as u64;
+        if have < size {
+            return Ok(Piece::Partial(have));
+        }
+        let right = hash_of(&path).await.map_err(part_error(&path))? == *digest;
+        if right {
+            self.put_file(digest, &path).await?;
+        }
+        tokio::fs::remove_file(&path)
+            .await
+            .map_err(part_error(&path))?;
+        Ok(if right {
+            Piece::Complete
+        } else {
+            Piece::WrongHash
+        })
+    }
+
+    /// Keeps a content that is in memory.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn put(&self, digest: &Digest, bytes: &[u8]) -> Result<(), BlobError> {
+        let payload = PutPayload::from(bytes.to_vec());
+        self.store.put(&place(digest), payload).await?;
+        Ok(())
+    }
+
+    async fn put_file(&self, digest: &Digest, path: &Path) -> Result<(), BlobError> {
+        let mut file = tokio::fs::File::open(path)
+            .await
+            .map_err(part_error(path))?;
+        let mut upload = WriteMultipart::new(self.store.put_multipart(&place(digest)).await?);
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            let read = file.read(&mut buffer).await.map_err(part_error(path))?;
+            if read == 0 {
+                break;
+            }
+            upload.wait_for_capacity(4).await?;
+            upload.write(&buffer[..read]);
+        }
+        upload.finish().await?;
+        Ok(())
+    }
+
+    /// The bytes of a content, as they come from the disk.
+    ///
+    /// # Errors
+    /// Where there is none, or the store's.
+    pub async fn get(
+        &self,
+        digest: &Digest,
+    ) -> Result<BoxStream<'static, std::io::Result<Vec<u8>>>, BlobError> {
+        let found = self.store.get(&place(digest)).await?;
+        Ok(found
+            .into_stream()
+            .map_ok(Vec::from)
+            .map_err(std::io::Error::other)
+            .boxed())
+    }
+
+    /// A content in memory, where it is not longer than `limit` bytes.
+    ///
+    /// # Errors
+    /// Where there is none, or the store's.
+    pub async fn read(&self, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>, BlobError> {
+        let found = self.store.get(&place(digest)).await?;
+        if found.meta.size > limit {
+            return Ok(None);
+        }
+        Ok(Some(found.bytes().await?.to_vec()))
+    }
+}
+
+async fn append_to(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    if let Some(folder) = path.parent() {
+        tokio::fs::create_dir_all(folder).await?;
+    }
+    let mut file = tokio::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .await?;
+    file.write_all(bytes).await?;
+    file.flush().await
+}
+
+async fn hash_of(path: &Path) -> std::io::Result<Digest> {
+    let mut file = tokio::fs::File::open(path).await?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        let read = file.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(Digest::from_hasher(hasher));
+        }
+        hasher.update(&buffer[..read]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open() -> (tempfile::TempDir, Blobs, AgentId) {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(folder.path()).unwrap();
+        (folder, blobs, AgentId::generate())
+    }
+
+    #[tokio::test]
+    async fn a_content_comes_in_pieces_and_goes_on_where_it_stopped() {
+        let (_folder, blobs, agent) = open();
+        let digest = Digest::of("hello world");
+        let append = |offset, bytes: &'static str| {
+            blobs.append(&agent, &digest, offset, 11, bytes.as_bytes())
+        };
+        assert_eq!(append(0, "hello").await.unwrap(), Piece::Partial(5));
+        assert_eq!(append(0, "hello").await.unwrap(), Piece::WrongOffset(5));
+        assert_eq!(append(9, "ld").await.unwrap(), Piece::WrongOffset(5));
+        assert_eq!(blobs.offset(&agent, &digest).await, 5);
+        assert_eq!(append(5, " world").await.unwrap(), Piece::Complete);
+        let read = blobs.read(&digest, 100).await.unwrap();
+        assert_eq!(read.as_deref(), Some("hello world".as_bytes()));
+        assert_eq!(blobs.read(&digest, 10).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_wrong_content_is_thrown_away() {
+        let (_folder, blobs, agent) = open();
+        let digest = Digest::of("right");
+        for pieces in [vec!["wrong"], vec!["wr", "ong"]] {
+            let mut offset = 0;
+            let mut last = Piece::Complete;
+            for piece in pieces {
+                last = blobs
+                    .append(&agent, &digest, offset, 5, piece.as_bytes())
+                    .await
+                    .unwrap();
+                offset += piece.len() as u64;
+            }
+            assert_eq!(last, Piece::WrongHash);
+            assert_eq!(blobs.offset(&agent, &digest).await, 0);
+            assert!(blobs.get(&digest).await.is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn one_agent_cannot_spoil_the_part_of_another() {
+        let (_folder, blobs, agent) = open();
+        let digest = Digest::of("hello");
+        blobs.append(&agent, &digest, 0, 5, b"he").await.unwrap();
+        let other = AgentId::generate();
+        assert_eq!(
+            blobs.append(&other, &digest, 0, 5, b"xx").await.unwrap(),
+            Piece::Partial(2)
+        );
+        assert_eq!(
+            blobs.append(&agent, &digest, 2, 5, b"llo").await.unwrap(),
+            Piece::Complete
+        );
+    }
+}

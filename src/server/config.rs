@@ -1,0 +1,189 @@
+//! The server's configuration: one TOML file, or the defaults. Every time-out of the server stands here,
+//! so that a test can shorten it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use protocol::{ByteSize, Span};
+use serde::Deserialize;
+
+use crate::store::{Address, StoreError};
+
+/// What an administrator can set. A missing key has its default; an unknown one is an error.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where the server listens.
+    pub listen: SocketAddr,
+    /// The server's folder: database, blobs, mirrors.
+    pub data: PathBuf,
+    /// `postgres://…` or the path of a SQLite file; none: `trainyard.db` in the data folder.
+    pub database: Option<String>,
+    /// The address that people and agents use, for links in statuses.
+    pub url: Option<String>,
+    /// Time between two looks at a remote.
+    #[serde(deserialize_with = "span")]
+    pub poll_interval: Span,
+    /// The same for a repository on the server's own disk.
+    #[serde(deserialize_with = "span")]
+    pub poll_interval_local: Span,
+    /// How long one look at a remote, or one fetch, may take.
+    #[serde(deserialize_with = "span")]
+    pub fetch_timeout: Span,
+    /// An agent that was silent for so long is shown as unreachable and gets nothing new.
+    #[serde(deserialize_with = "span")]
+    pub unreachable_after: Span,
+    /// An agent that was silent for so long is lost, and its jobs are given to others.
+    #[serde(deserialize_with = "span")]
+    pub lost_after: Span,
+    /// Longest time that an agent's poll is held.
+    #[serde(deserialize_with = "span")]
+    pub poll_hold: Span,
+    /// Time that a job gets to end when it is cancelled.
+    #[serde(deserialize_with = "span")]
+    pub stop_grace: Span,
+    /// Time between two passes of the loops that nothing woke.
+    #[serde(deserialize_with = "span")]
+    pub tick: Span,
+    /// Largest blob that an agent may upload.
+    #[serde(deserialize_with = "size")]
+    pub blob_limit: ByteSize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7480)),
+            data: PathBuf::from("/var/lib/trainyard/server"),
+            database: None,
+            url: None,
+            poll_interval: Span::secs(60),
+            poll_interval_local: Span::secs(1),
+            fetch_timeout: Span::secs(300),
+            unreachable_after: Span::secs(30),
+            lost_after: Span::secs(600),
+            poll_hold: Span::secs(20),
+            stop_grace: Span::secs(30),
+            tick: Span::secs(5),
+            blob_limit: ByteSize::gib(64),
+        }
+    }
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("'{}' cannot be read: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not TOML, or has a key or value that is not known.
+    #[error("'{}': {message}", path.display())]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// With line and column.
+        message: String,
+    },
+}
+
+impl Config {
+    /// The defaults with everything under one folder.
+    #[must_use]
+    pub fn in_folder(data: impl Into<PathBuf>) -> Self {
+        Self {
+            data: data.into(),
+            ..Self::default()
+        }
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`], with the place in the file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        toml::from_str(&text).map_err(|error| ConfigError::Wrong {
+            path: path.to_owned(),
+            message: error.to_string(),
+        })
+    }
+
+    /// Where the rows are kept.
+    ///
+    /// # Errors
+    /// Where `database` is neither a Postgres address nor a path.
+    pub fn address(&self) -> Result<Address, StoreError> {
+        match &self.database {
+            Some(text) => text.parse(),
+            None => Ok(Address::Sqlite(self.data.join("trainyard.db"))),
+        }
+    }
+
+    /// The folder of the mirrors.
+    #[must_use]
+    pub fn mirrors(&self) -> PathBuf {
+        self.data.join("mirrors")
+    }
+
+    /// The folder of secrets that jobs may ask for: `<project>/<NAME>`, one value a file.
+    #[must_use]
+    pub fn secrets(&self) -> PathBuf {
+        self.data.join("secrets")
+    }
+}
+
+/// Reads `90s`, as people write it.
+fn span<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(serde::de::Error::custom)
+}
+
+/// Reads `16GiB`, as people write it.
+fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<ByteSize, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_sets_what_it_names_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("server.toml");
+        std::fs::write(&path, "data = \"/srv/trainyard\"\nlost_after = \"15m\"\n").unwrap();
+        let config = Config::read(&path).unwrap();
+        assert_eq!(config.lost_after, Span::secs(900));
+        assert_eq!(config.poll_interval, Config::default().poll_interval);
+        assert_eq!(
+            config.address().unwrap(),
+            Address::Sqlite("/srv/trainyard/trainyard.db".into())
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_and_a_wrong_value_are_named_with_their_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("server.toml");
+        for (text, word) in [
+            ("lost_afer = \"1m\"", "lost_afer"),
+            ("lost_after = \"soon\"", "soon"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let message = Config::read(&path).unwrap_err().to_string();
+            assert!(
+                message.contains(word) && message.contains("line 1"),
+                "{message}"
+            );
+        }
+    }
+}

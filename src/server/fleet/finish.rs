@@ -1,0 +1,149 @@
+//! An attempt's last word, and what follows from it: the job finishes, or is queued again.
+
+use protocol::agent_api::FinishAnswer;
+use protocol::job::{Move, State};
+use protocol::report::AttemptReport;
+use protocol::{AttemptId, Failure, Outcome, Owner, Timestamp};
+
+use super::{Refused, Standing, mine, resume, standing, tell};
+use crate::settle;
+use crate::state::Server;
+use crate::store::agents::Agent;
+use crate::store::attempts::{self, Attempt, Fate};
+use crate::store::jobs::{self, Job};
+use crate::store::{Connection, StoreError, blobs};
+
+/// Takes the agent's report. The same one again is answered as the first was.
+///
+/// # Errors
+/// [`Refused`]: abandoned, or an artifact that this agent did not upload.
+pub async fn take(
+    server: &Server,
+    agent: &Agent,
+    id: &AttemptId,
+    report: &AttemptReport,
+) -> Result<FinishAnswer, Refused> {
+    let mut tx = server.store.begin().await?;
+    let (attempt, mut job) = mine(&mut tx, agent, id).await?;
+    match standing(&attempt, &job) {
+        Standing::Over => return Ok(FinishAnswer { accepted: true }),
+        Standing::Abandoned => return Err(Refused::Abandoned(id.clone())),
+        Standing::Resumable => job = resume(&mut tx, &attempt, &job, report.started_at).await?,
+        Standing::Believed => {}
+    }
+    for artifact in &report.artifacts {
+        if !blobs::owned(&mut tx, &artifact.blob, &agent.id).await? {
+            return Err(Refused::Invalid(format!(
+                "artifact '{}': upload blob {} before the report",
+                artifact.path, artifact.blob
+            )));
+        }
+    }
+    attempts::finish(&mut tx, id, report).await?;
+    let generation = Some(attempt.generation);
+    let changed = conclude(&mut tx, &attempt, &job, report.outcome.clone(), generation).await?;
+    tx.commit().await?;
+    after(server, &attempt, &changed);
+    Ok(FinishAnswer { accepted: true })
+}
+
+/// Ends an attempt that will have no report: lost, forgotten, or never begun.
+///
+/// # Errors
+/// The store's.
+pub async fn without_report(
+    server: &Server,
+    id: &AttemptId,
+    fate: Fate,
+    outcome: Outcome,
+) -> Result<(), StoreError> {
+    let mut tx = server.store.begin().await?;
+    let attempt = attempts::get(&mut tx, id).await?;
+    let job = jobs::get(&mut tx, &attempt.job).await?;
+    if standing(&attempt, &job) != Standing::Believed {
+        return Ok(());
+    }
+    attempts::end(&mut tx, id, fate, &outcome, Timestamp::now()).await?;
+    let changed = conclude(&mut tx, &attempt, &job, outcome, None).await?;
+    // Where nothing will replace it, it cannot come back either.
+    if changed
+        .first()
+        .is_some_and(|job| job.state != State::Queued)
+    {
+        attempts::set_fate(&mut tx, id, Fate::Abandoned).await?;
+    }
+    tx.commit().await?;
+    after(server, &attempt, &changed);
+    Ok(())
+}
+
+/// Moves the job of an attempt that ended; gives it and every other job that changed with it. `started`
+/// is the generation of an attempt that certainly began.
+async fn conclude(
+    tx: &mut Connection,
+    attempt: &Attempt,
+    job: &Job,
+    outcome: Outcome,
+    started: Option<u32>,
+) -> Result<Vec<Job>, StoreError> {
+    let at = Timestamp::now();
+    let faults = platform_faults(tx, &attempt.job).await?;
+    let step = match outcome {
+        Outcome::Failed(failure) if failure.owner() == Owner::Platform => {
+            if faults <= job.spec.retries || matches!(job.state, State::Stopping { .. }) {
+                Move::Retry {
+                    attempt: attempt.id.clone(),
+                    failure,
+                }
+            } else {
+                Move::Finish {
+                    attempt: attempt.id.clone(),
+                    outcome: Outcome::Failed(used_up(failure, faults)),
+                }
+            }
+        }
+        outcome => Move::Finish {
+            attempt: attempt.id.clone(),
+            outcome,
+        },
+    };
+    let job = jobs::advance(tx, job, step, started, at).await?;
+    let mut changed = vec![job.clone()];
+    if job.state.outcome().is_some() {
+        changed.extend(settle::after(tx, &job, at).await?);
+    }
+    Ok(changed)
+}
+
+/// How many attempts of a job ended by a fault of the platform.
+async fn platform_faults(tx: &mut Connection, job: &protocol::JobId) -> Result<u32, StoreError> {
+    let all = attempts::of_job(tx, job).await?;
+    let faults = all.iter().filter(|attempt| match &attempt.outcome {
+        Some(Outcome::Failed(failure)) => failure.owner() == Owner::Platform,
+        Some(
+            Outcome::Succeeded
+            | Outcome::Reused { .. }
+            | Outcome::Skipped { .. }
+            | Outcome::Cancelled { .. },
+        )
+        | None => false,
+    });
+    Ok(u32::try_from(faults.count()).unwrap_or(u32::MAX))
+}
+
+fn used_up(mut failure: Failure, attempts: u32) -> Failure {
+    if attempts > 1 {
+        failure.message = format!("{} (after {attempts} attempts)", failure.message);
+    }
+    failure
+}
+
+fn after(server: &Server, attempt: &Attempt, changed: &[Job]) {
+    server.leases.found(&attempt.id);
+    for job in changed {
+        tracing::info!(job = %job.id, state = job.state.word(), "moved");
+    }
+    tell(server, changed);
+    server.live.attempt_finished();
+    server.live.queue_changed();
+}

@@ -1,0 +1,182 @@
+//! The server's side of the agent API: what agents say becomes rows, and rows become orders. It knows
+//! neither HTTP nor forges.
+//!
+//! An agent's call about an attempt is believed while no replacement started: its generation is then not
+//! lower than the job's.
+
+pub mod events;
+pub mod finish;
+pub mod lease;
+mod orders;
+pub mod poll;
+pub mod register;
+pub mod uploads;
+
+use protocol::agent_api::{ABANDONED, ApiError};
+use protocol::job::{Move, State};
+use protocol::{AttemptId, Timestamp};
+
+use crate::blobs::BlobError;
+use crate::live::Change;
+use crate::secret;
+use crate::state::Server;
+use crate::store::agents::Agent;
+use crate::store::attempts::{Attempt, Fate};
+use crate::store::jobs::Job;
+use crate::store::{Connection, StoreError, agents, attempts, jobs};
+
+/// Why a call was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// No secret, or one that nobody has.
+    #[error("{0}")]
+    Unauthorized(&'static str),
+    /// The attempt is not believed any more.
+    #[error("attempt {0} is not believed any more: end it")]
+    Abandoned(AttemptId),
+    /// The call is wrong.
+    #[error("{0}")]
+    Invalid(String),
+    /// There is no such thing, or not for this agent.
+    #[error("{0}")]
+    NotFound(String),
+    /// More than is taken.
+    #[error("{0}")]
+    TooLarge(String),
+    /// An agent of another version of the API.
+    #[error("this server speaks agent API {wanted}, the agent speaks {found}: install trainyard {version} on it",
+        wanted = protocol::agent_api::VERSION, version = env!("CARGO_PKG_VERSION"))]
+    Version {
+        /// What the agent speaks.
+        found: u32,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The blobs.
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
+}
+
+impl From<sqlx::Error> for Refused {
+    fn from(error: sqlx::Error) -> Self {
+        Refused::Store(error.into())
+    }
+}
+
+impl Refused {
+    /// As it goes to the agent: an inner error's words stay in the server's log.
+    #[must_use]
+    pub fn to_api(&self) -> ApiError {
+        let (code, message) = match self {
+            Refused::Unauthorized(_) => ("unauthorized", self.to_string()),
+            Refused::Abandoned(_) => (ABANDONED, self.to_string()),
+            Refused::Invalid(_) => ("invalid", self.to_string()),
+            Refused::NotFound(_) => ("not_found", self.to_string()),
+            Refused::TooLarge(_) => ("too_large", self.to_string()),
+            Refused::Version { .. } => ("version", self.to_string()),
+            Refused::Store(_) | Refused::Blobs(_) => (
+                "internal",
+                "the server could not do that; its log says why".to_owned(),
+            ),
+        };
+        ApiError {
+            code: code.to_owned(),
+            message,
+        }
+    }
+}
+
+/// The agent that a secret belongs to.
+///
+/// # Errors
+/// [`Refused::Unauthorized`].
+pub async fn authenticate(server: &Server, bearer: Option<&str>) -> Result<Agent, Refused> {
+    let bearer = bearer.ok_or(Refused::Unauthorized(
+        "this call wants 'Authorization: Bearer' with the agent's secret",
+    ))?;
+    let hash = secret::hash(bearer);
+    let mut db = server.store.read().await?;
+    let agent = agents::by_secret(&mut db, &hash).await?;
+    agent
+        .filter(|agent| secret::equal(agent.secret_hash.as_str(), hash.as_str()))
+        .ok_or(Refused::Unauthorized(
+            "no agent has this secret: register it again with a new token",
+        ))
+}
+
+/// An attempt of this agent, with its job.
+async fn mine(
+    db: &mut Connection,
+    agent: &Agent,
+    id: &AttemptId,
+) -> Result<(Attempt, Job), Refused> {
+    let attempt = attempts::find(db, id)
+        .await?
+        .filter(|attempt| attempt.agent == agent.id)
+        .ok_or_else(|| Refused::Abandoned(id.clone()))?;
+    let job = jobs::get(db, &attempt.job).await?;
+    Ok((attempt, job))
+}
+
+/// What the server thinks of an attempt that its agent speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It is the one that may write to its job.
+    Believed,
+    /// It was given up, but nothing replaced it yet: it may be believed again.
+    Resumable,
+    /// It had its last word.
+    Over,
+    /// Nobody believes it.
+    Abandoned,
+}
+
+fn standing(attempt: &Attempt, job: &Job) -> Standing {
+    match attempt.fate {
+        Fate::Finished => Standing::Over,
+        Fate::Abandoned => Standing::Abandoned,
+        Fate::Open if job.state.attempt() == Some(&attempt.id) => Standing::Believed,
+        Fate::Open => Standing::Abandoned,
+        Fate::Lost => match job.state {
+            State::Queued | State::Leased { .. } if attempt.generation >= job.generation => {
+                Standing::Resumable
+            }
+            State::Blocked { .. }
+            | State::Queued
+            | State::Leased { .. }
+            | State::Running { .. }
+            | State::Stopping { .. }
+            | State::Finished { .. } => Standing::Abandoned,
+        },
+    }
+}
+
+/// Believes an attempt again whose agent came back; what was to replace it is fenced.
+async fn resume(
+    db: &mut Connection,
+    attempt: &Attempt,
+    job: &Job,
+    since: Timestamp,
+) -> Result<Job, StoreError> {
+    if let Some(replacement) = job.state.attempt() {
+        attempts::set_fate(db, replacement, Fate::Abandoned).await?;
+    }
+    attempts::reopen(db, &attempt.id).await?;
+    let step = Move::Resume {
+        attempt: attempt.id.clone(),
+        since,
+    };
+    tracing::info!(job = %job.id, attempt = %attempt.id, "its agent came back: the attempt goes on");
+    jobs::advance(db, job, step, Some(attempt.generation), Timestamp::now()).await
+}
+
+/// Tells pages that jobs changed.
+fn tell(server: &Server, changed: &[Job]) {
+    for job in changed {
+        server.live.tell(Change::Job {
+            pipeline: job.pipeline.clone(),
+            job: job.id.clone(),
+        });
+    }
+}

@@ -1,0 +1,84 @@
+//! An agent introduces itself with a one-time token.
+
+use protocol::agent_api::{RegisterRequest, Registered, VERSION};
+use protocol::{AgentId, Digest, Span, Timestamp};
+
+use super::Refused;
+use crate::secret::{self, Secret};
+use crate::state::Server;
+use crate::store::agents::{self, Agent};
+
+/// Longest name of an agent.
+const NAME_LIMIT: usize = 64;
+/// How long a token may be used, where nobody said otherwise.
+pub const TOKEN_LIFE: Span = Span::hours(24);
+
+/// A token that registers one agent, and when it ends. It is shown once.
+///
+/// # Errors
+/// The store's.
+pub async fn token(server: &Server, life: Span) -> Result<(Secret, Timestamp), Refused> {
+    let token = Secret::generate("tya");
+    let at = Timestamp::now();
+    let expires_at = at + life;
+    let mut tx = server.store.begin().await?;
+    agents::insert_token(&mut tx, &token.hash(), at, expires_at).await?;
+    tx.commit().await?;
+    Ok((token, expires_at))
+}
+
+/// Registers an agent. One that comes again under its name keeps its id and gets a new secret.
+///
+/// # Errors
+/// [`Refused`]: wrong version, name, or token.
+pub async fn register(server: &Server, request: &RegisterRequest) -> Result<Registered, Refused> {
+    if request.protocol != VERSION {
+        return Err(Refused::Version {
+            found: request.protocol,
+        });
+    }
+    check_name(&request.name)?;
+    let hash = secret::hash(&request.token);
+    let secret = Secret::generate("tys");
+    let at = Timestamp::now();
+    let inventory = serde_json::to_string(&request.inventory)
+        .map_err(|error| Refused::Invalid(error.to_string()))?;
+    let mut tx = server.store.begin().await?;
+    if !agents::use_token(&mut tx, &hash, at).await? {
+        return Err(Refused::Unauthorized(
+            "this registration token is unknown, was used, or is too old: make a new one",
+        ));
+    }
+    let agent = Agent {
+        id: AgentId::generate(),
+        name: request.name.clone(),
+        secret_hash: secret.hash(),
+        version: request.version.clone(),
+        inventory: request.inventory.clone(),
+        inventory_hash: Digest::of(inventory),
+        accepting: true,
+        closed: None,
+        registered_at: at,
+        seen_at: at,
+    };
+    let id = agents::register(&mut tx, &agent).await?;
+    agents::token_used_by(&mut tx, &hash, &id).await?;
+    tx.commit().await?;
+    server.leases.heard(&id);
+    server.live.queue_changed();
+    tracing::info!(agent = %id, name = request.name, "registered");
+    Ok(Registered {
+        agent: id,
+        secret: secret.reveal().to_owned(),
+    })
+}
+
+fn check_name(name: &str) -> Result<(), Refused> {
+    let ordinary = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > NAME_LIMIT || !name.chars().all(ordinary) {
+        return Err(Refused::Invalid(format!(
+            "an agent's name has 1 to {NAME_LIMIT} letters, digits, '-', '_' or '.'"
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! Blobs of agents: what they upload, and what they may read.
+
+use futures_util::stream::BoxStream;
+use protocol::agent_api::BLOB_PIECE_BYTES;
+use protocol::{AttemptId, Digest, Timestamp};
+
+use super::{Refused, mine};
+use crate::blobs::Piece;
+use crate::state::Server;
+use crate::store::agents::Agent;
+use crate::store::blobs;
+
+/// Whether a blob is complete for this agent; else how many bytes of it are there. One that only another
+/// agent uploaded is not: who links a content has to have shown it.
+///
+/// # Errors
+/// [`Refused`].
+pub async fn head(server: &Server, agent: &Agent, digest: &Digest) -> Result<Piece, Refused> {
+    let mut db = server.store.read().await?;
+    if blobs::owned(&mut db, digest, &agent.id).await? {
+        return Ok(Piece::Complete);
+    }
+    Ok(Piece::Partial(server.blobs.offset(&agent.id, digest).await))
+}
+
+/// Takes a piece.
+///
+/// # Errors
+/// [`Refused`].
+pub async fn append(
+    server: &Server,
+    agent: &Agent,
+    digest: &Digest,
+    offset: u64,
+    size: u64,
+    bytes: &[u8],
+) -> Result<Piece, Refused> {
+    if bytes.len() > BLOB_PIECE_BYTES {
+        return Err(Refused::TooLarge(format!(
+            "a piece has at most {BLOB_PIECE_BYTES} bytes"
+        )));
+    }
+    if size > server.config.blob_limit.0 {
+        return Err(Refused::TooLarge(format!(
+            "blob {digest} has {}; this server takes at most {} (`blob_limit`)",
+            protocol::ByteSize(size),
+            server.config.blob_limit
+        )));
+    }
+    if head(server, agent, digest).await? == Piece::Complete {
+        return Ok(Piece::Complete);
+    }
+    let piece = server
+        .blobs
+        .append(&agent.id, digest, offset, size, bytes)
+        .await?;
+    if piece == Piece::Complete {
+        let mut tx = server.store.begin().await?;
+        blobs::insert(&mut tx, digest, size, &agent.id, Timestamp::now()).await?;
+        tx.commit().await?;
+    }
+    Ok(piece)
+}
+
+/// A blob that an attempt needs: an artifact of a job that it waited for, or its own.
+///
+/// # Errors
+/// [`Refused`].
+pub async fn read(
+    server: &Server,
+    agent: &Agent,
+    digest: &Digest,
+    attempt: &AttemptId,
+) -> Result<BoxStream<'static, std::io::Result<Vec<u8>>>, Refused> {
+    let mut db = server.store.read().await?;
+    let (attempt, _) = mine(&mut db, agent, attempt).await?;
+    let needed = attempt
+        .order
+        .needs
+        .values()
+        .flatten()
+        .any(|artifact| artifact.blob == *digest);
+    if !needed && !blobs::linked(&mut db, digest, &attempt.id).await? {
+        return Err(Refused::NotFound(format!(
+            "attempt {} needs no blob {digest}",
+            attempt.id
+        )));
+    }
+    drop(db);
+    Ok(server.blobs.get(digest).await?)
+}

@@ -1,0 +1,104 @@
+//! What wakes whom. Nothing is remembered here: a wake that is missed is made good by the next pass,
+//! because every loop derives its work again from rows. Subscribe before you look.
+
+use protocol::{AttemptId, JobId, PipelineId};
+use tokio::sync::{Notify, broadcast, watch};
+
+/// Changes that a slow subscriber may fall behind before it has to look at the rows again.
+const BACKLOG: usize = 1024;
+
+/// Something that a page may want to show at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// An attempt has events up to, not including, `next`.
+    Events {
+        /// The attempt.
+        attempt: AttemptId,
+        /// The next number wanted.
+        next: u64,
+    },
+    /// A job has another state, or a job was made.
+    Job {
+        /// Its pipeline.
+        pipeline: PipelineId,
+        /// The job.
+        job: JobId,
+    },
+}
+
+/// The wires between requests and loops.
+#[derive(Debug)]
+pub struct Live {
+    changes: broadcast::Sender<Change>,
+    orders: watch::Sender<u64>,
+    queue: Notify,
+    refs: Notify,
+    finished: Notify,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self {
+            changes: broadcast::Sender::new(BACKLOG),
+            orders: watch::Sender::new(0),
+            queue: Notify::new(),
+            refs: Notify::new(),
+            finished: Notify::new(),
+        }
+    }
+}
+
+impl Live {
+    /// Every change from now on. A subscriber that falls behind is told so and looks at the rows.
+    #[must_use]
+    pub fn subscribe(&self) -> broadcast::Receiver<Change> {
+        self.changes.subscribe()
+    }
+
+    /// Tells subscribers of a change.
+    pub fn tell(&self, change: Change) {
+        // No subscriber is no error.
+        let _ = self.changes.send(change);
+    }
+
+    /// Wakes the scheduler: something was queued, or a host has room.
+    pub fn queue_changed(&self) {
+        self.queue.notify_one();
+    }
+
+    /// Returns when the queue changed since the last call.
+    pub async fn queue_change(&self) {
+        self.queue.notified().await;
+    }
+
+    /// Wakes held polls: there are orders for agents.
+    pub fn orders_changed(&self) {
+        self.orders.send_modify(|count| *count += 1);
+    }
+
+    /// Changes when there are orders.
+    #[must_use]
+    pub fn orders(&self) -> watch::Receiver<u64> {
+        self.orders.subscribe()
+    }
+
+    /// Wakes the loop that looks at remotes: a forge said that something moved.
+    pub fn refs_changed(&self) {
+        self.refs.notify_one();
+    }
+
+    /// Returns when a forge said that something moved since the last call.
+    pub async fn refs_change(&self) {
+        self.refs.notified().await;
+    }
+
+    /// Wakes those who wait for attempts that finished (registry and report).
+    pub fn attempt_finished(&self) {
+        self.finished.notify_waiters();
+    }
+
+    /// Returns when an attempt finished after the call began to wait.
+    pub async fn attempt_finish(&self) {
+        self.finished.notified().await;
+    }
+}

@@ -1,0 +1,227 @@
+//! The running server: what its requests and loops share, and how it starts and ends.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use protocol::{AgentId, AttemptId};
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::blobs::{BlobError, Blobs};
+use crate::config::Config;
+use crate::live::Live;
+use crate::store::{Store, StoreError};
+use crate::{dispatch, fleet, web};
+
+/// How long requests get to end when the server stops.
+pub const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// Why the server cannot start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The data folder.
+    #[error("'{}': {source}", path.display())]
+    Folder {
+        /// The folder.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The address.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The blobs.
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
+    /// The HTTP side ended with an error.
+    #[error("HTTP: {0}")]
+    Http(std::io::Error),
+}
+
+/// The server; clones are the same one.
+#[derive(Debug, Clone)]
+pub struct Server(Arc<Inner>);
+
+/// What requests and loops share.
+#[derive(Debug)]
+pub struct Inner {
+    /// What an administrator has set.
+    pub config: Config,
+    /// The rows.
+    pub store: Store,
+    /// The contents.
+    pub blobs: Blobs,
+    /// Who wakes whom.
+    pub live: Live,
+    /// When each agent was last heard of.
+    pub leases: Leases,
+    /// Ends loops and held requests.
+    pub shutdown: CancellationToken,
+}
+
+impl Deref for Server {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Server {
+    /// Opens database and folders; nothing runs yet.
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub async fn open(config: Config, shutdown: CancellationToken) -> Result<Self, ServerError> {
+        std::fs::create_dir_all(&config.data).map_err(|source| ServerError::Folder {
+            path: config.data.clone(),
+            source,
+        })?;
+        let store = Store::open(&config.address()?).await?;
+        let blobs = Blobs::open(&config.data)?;
+        Ok(Self(Arc::new(Inner {
+            config,
+            store,
+            blobs,
+            live: Live::default(),
+            leases: Leases::default(),
+            shutdown,
+        })))
+    }
+
+    /// Serves and works until the token is cancelled.
+    ///
+    /// # Errors
+    /// Where the HTTP side ends with an error.
+    pub async fn run(self, listener: TcpListener) -> Result<(), ServerError> {
+        let mut loops = JoinSet::new();
+        loops.spawn(dispatch::run(self.clone()));
+        loops.spawn(fleet::lease::run(self.clone()));
+        let served = web::serve(self.clone(), listener).await;
+        self.shutdown.cancel();
+        while loops.join_next().await.is_some() {}
+        self.store.close().await;
+        served.map_err(ServerError::Http)
+    }
+
+    /// Opens, listens where the configuration says (port 0: any), and runs in the background.
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub async fn start(config: Config) -> Result<Handle, ServerError> {
+        let address = config.listen;
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| ServerError::Listen { address, source })?;
+        let address = listener
+            .local_addr()
+            .map_err(|source| ServerError::Listen { address, source })?;
+        let server = Self::open(config, CancellationToken::new()).await?;
+        let task = tokio::spawn(server.clone().run(listener));
+        Ok(Handle {
+            server,
+            address,
+            task,
+        })
+    }
+}
+
+/// A server that runs in the background.
+#[derive(Debug)]
+pub struct Handle {
+    /// The server.
+    pub server: Server,
+    /// Where it listens.
+    pub address: SocketAddr,
+    task: JoinHandle<Result<(), ServerError>>,
+}
+
+impl Handle {
+    /// Its address for clients on this host.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Ends it, and waits until it did.
+    ///
+    /// # Errors
+    /// What it ended with.
+    pub async fn stop(self) -> Result<(), ServerError> {
+        self.server.shutdown.cancel();
+        self.wait().await
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Errors
+    /// What it ended with.
+    pub async fn wait(self) -> Result<(), ServerError> {
+        match self.task.await {
+            Ok(ended) => ended,
+            Err(error) => Err(ServerError::Http(std::io::Error::other(error))),
+        }
+    }
+}
+
+/// When agents were last heard of, by monotonic time since this server's start: after a start nothing
+/// expires for one full period, and a clock that jumps ends no lease.
+#[derive(Debug)]
+pub struct Leases {
+    started: Instant,
+    heard: Mutex<HashMap<AgentId, Instant>>,
+    missing: Mutex<HashMap<AttemptId, Instant>>,
+}
+
+impl Default for Leases {
+    fn default() -> Self {
+        Self {
+            started: Instant::now(),
+            heard: Mutex::default(),
+            missing: Mutex::default(),
+        }
+    }
+}
+
+impl Leases {
+    /// Notes that an agent was heard of.
+    pub fn heard(&self, agent: &AgentId) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.insert(agent.clone(), Instant::now());
+    }
+
+    /// How long an agent has been silent; since the server's start where it was not heard yet.
+    #[must_use]
+    pub fn silence(&self, agent: &AgentId) -> Duration {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.get(agent).unwrap_or(&self.started).elapsed()
+    }
+
+    /// How long an agent has polled without a word of an attempt that it had begun.
+    pub(crate) fn missing(&self, attempt: &AttemptId) -> Duration {
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        missing
+            .entry(attempt.clone())
+            .or_insert_with(Instant::now)
+            .elapsed()
+    }
+
+    /// Notes that an attempt was reported, or is over.
+    pub(crate) fn found(&self, attempt: &AttemptId) {
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        missing.remove(attempt);
+    }
+}
