@@ -1,1 +1,24 @@
-//! The `plan` crate.
+//! `.trainyard.yml`, and what a commit runs: (files, trigger, file) -> jobs, each with the key that tells
+//! whether an earlier result may stand for it. It knows no network and no store, and runs nothing.
+#![forbid(unsafe_code)]
+
+mod error;
+mod expand;
+mod explain;
+pub mod file;
+mod globs;
+mod inputs;
+mod key;
+mod lint;
+mod make;
+mod placeholders;
+mod planned;
+mod schema;
+mod select;
+
+pub use error::PlanError;
+pub use explain::explain;
+pub use file::{FILE_NAME, FileError, PipelineFile, Schedule};
+pub use make::{Context, DEFAULT_IMAGE, plan};
+pub use planned::{Dep, Ignored, KeyPart, MAX_DEPS, Plan, PlannedJob};
+pub use schema::schema;

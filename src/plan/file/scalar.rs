@@ -1,0 +1,381 @@
+//! Values that people write in more than one way: sizes, durations, one or a list, a name or a map.
+//! Each says in its error what it accepts.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+use std::str::FromStr as _;
+
+use protocol::spec::LintLevel;
+use protocol::{ByteSize, Span};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::Spanned;
+
+/// Gives a type the schema of another, with a pattern and a sentence.
+macro_rules! schema {
+    ($type:ty, $name:literal, $schema:tt) => {
+        impl JsonSchema for $type {
+            fn schema_name() -> Cow<'static, str> {
+                $name.into()
+            }
+            fn inline_schema() -> bool {
+                true
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+    };
+}
+
+/// Text that is not empty. Numbers and booleans are taken as their text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Word(pub String);
+
+schema!(Word, "Word", { "type": ["string", "number", "boolean"] });
+
+impl<'de> Deserialize<'de> for Word {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Word)
+    }
+}
+
+/// A size in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Size(pub ByteSize);
+
+schema!(Size, "Size", {
+    "type": ["string", "integer"],
+    "pattern": r"^[0-9.]+ *([kKmMgGtT]i?)?[bB]?$",
+    "description": "A size such as 512MiB or 16GiB; a plain number is bytes.",
+});
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        ByteSize::from_str(&text)
+            .map(Size)
+            .map_err(de::Error::custom)
+    }
+}
+
+/// A length of time.
+#[derive(Debug, Clone, Copy)]
+pub struct Duration(pub Span);
+
+schema!(Duration, "Duration", {
+    "type": "string",
+    "pattern": r"^([0-9.]+ *(ms|s|sec|m|min|h|d) *)+$",
+    "description": "A duration such as 90s, 15m, 24h or 1h30m.",
+});
+
+impl<'de> Deserialize<'de> for Duration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let span = Span::from_str(&text).map_err(de::Error::custom)?;
+        if span.0 == 0 {
+            return Err(de::Error::custom(
+                "a duration of nothing ends a job before it begins",
+            ));
+        }
+        Ok(Duration(span))
+    }
+}
+
+/// CPUs, in thousandths.
+#[derive(Debug, Clone, Copy)]
+pub struct Cpus(pub u64);
+
+schema!(Cpus, "Cpus", { "type": "number", "minimum": 0.001, "maximum": 4096 });
+
+impl<'de> Deserialize<'de> for Cpus {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.parse::<f64>() {
+            Ok(cpus) if (0.001..=4096.0).contains(&cpus) => {
+                Ok(Cpus((cpus * 1000.0).round() as u64))
+            }
+            _ => Err(de::Error::custom(format!(
+                "'{text}' is not a number of CPUs such as 4 or 0.5"
+            ))),
+        }
+    }
+}
+
+/// A cron expression, checked.
+#[derive(Debug, Clone)]
+pub struct Cron {
+    /// As it was written.
+    pub text: String,
+    /// The same, read.
+    pub cron: croner::Cron,
+}
+
+schema!(Cron, "Cron", { "type": "string", "description": "Five fields: minute, hour, day of month, month, day of week; UTC." });
+
+impl<'de> Deserialize<'de> for Cron {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let fields = text.split_whitespace().count();
+        let cron = croner::Cron::from_str(&text).ok();
+        match cron.filter(|_| fields == 5 || text.starts_with('@')) {
+            Some(cron) => Ok(Cron { text, cron }),
+            None => Err(de::Error::custom(format!(
+                "'{text}' is not a cron expression of five fields such as \"0 3 * * 1\" (Mondays at 03:00 UTC)"
+            ))),
+        }
+    }
+}
+
+/// One value, or a list of them.
+#[derive(Debug, Clone)]
+pub struct OneOrMore<T>(pub Vec<T>);
+
+impl<T: JsonSchema> JsonSchema for OneOrMore<T> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("OneOrMore{}", T::schema_name()).into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let one = generator.subschema_for::<T>();
+        json_schema!({ "anyOf": [one, { "type": "array", "items": one }] })
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMore<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Many<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Many<T> {
+            type Value = OneOrMore<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text or a list of texts")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                T::deserialize(de::value::StrDeserializer::new(text))
+                    .map(|one| OneOrMore(vec![one]))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut all = Vec::new();
+                while let Some(one) = list.next_element()? {
+                    all.push(one);
+                }
+                Ok(OneOrMore(all))
+            }
+        }
+        deserializer.deserialize_any(Many(PhantomData))
+    }
+}
+
+/// Which pushes start a job.
+#[derive(Debug, Clone)]
+pub enum Branches {
+    /// Those to any branch, or none.
+    All(bool),
+    /// Those to branches that match one of these globs.
+    Some(Vec<String>),
+}
+
+schema!(Branches, "Branches", {
+    "anyOf": [{ "type": "boolean" }, { "type": "string" }, { "type": "array", "items": { "type": "string" } }]
+});
+
+impl<'de> Deserialize<'de> for Branches {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Kinds;
+        impl<'de> Visitor<'de> for Kinds {
+            type Value = Branches;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false, or globs of branches such as [main, \"release/*\"]")
+            }
+            fn visit_bool<E: de::Error>(self, all: bool) -> Result<Branches, E> {
+                Ok(Branches::All(all))
+            }
+            fn visit_str<E: de::Error>(self, one: &str) -> Result<Branches, E> {
+                Ok(Branches::Some(vec![
+                    check_glob(one).map_err(de::Error::custom)?,
+                ]))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Branches, A::Error> {
+                let mut globs = Vec::new();
+                while let Some(Word(glob)) = list.next_element()? {
+                    globs.push(check_glob(&glob).map_err(de::Error::custom)?);
+                }
+                Ok(Branches::Some(globs))
+            }
+        }
+        deserializer.deserialize_any(Kinds)
+    }
+}
+
+/// The glob itself, where it is one.
+pub(super) fn check_glob(glob: &str) -> Result<String, String> {
+    match crate::globs::Globs::new([glob]) {
+        Ok(_) => Ok(glob.to_owned()),
+        Err(reason) => Err(reason),
+    }
+}
+
+/// An image by name, or one that is to be built.
+#[derive(Debug, Clone)]
+pub enum Image {
+    /// Its name, with tag or digest.
+    Name(String),
+    /// A folder of the repository with a Dockerfile.
+    Build(String),
+}
+
+schema!(Image, "Image", {
+    "anyOf": [
+        { "type": "string" },
+        { "type": "object", "properties": { "build": { "type": "string", "description": "Folder with a Dockerfile (not yet supported)." } }, "required": ["build"], "additionalProperties": false }
+    ]
+});
+
+impl<'de> Deserialize<'de> for Image {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Kinds;
+        impl<'de> Visitor<'de> for Kinds {
+            type Value = Image;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of an image, or {build: FOLDER}")
+            }
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Image, E> {
+                Ok(Image::Name(name.to_owned()))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Image, A::Error> {
+                let Some((key, Word(folder))) = map.next_entry::<String, Word>()? else {
+                    return Err(de::Error::custom("the name of an image is missing"));
+                };
+                if key != "build" {
+                    return Err(de::Error::unknown_field(&key, &["build"]));
+                }
+                match map.next_entry::<String, de::IgnoredAny>()? {
+                    Some((key, _)) => Err(de::Error::unknown_field(&key, &["build"])),
+                    None => Ok(Image::Build(folder)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Kinds)
+    }
+}
+
+/// A lint tool and how much its findings weigh.
+#[derive(Debug, Clone)]
+pub struct LintEntry {
+    /// Its name; whether there is such a tool is checked later.
+    pub tool: String,
+    /// How much its findings weigh.
+    pub level: LintLevel,
+}
+
+schema!(LintEntry, "LintEntry", {
+    "anyOf": [
+        { "enum": ["ruff", "black", "isort", "flake8", "mypy"] },
+        {
+            "type": "object",
+            "propertyNames": { "enum": ["ruff", "black", "isort", "flake8", "mypy"] },
+            "additionalProperties": { "enum": ["warn", "error"] },
+            "minProperties": 1,
+            "maxProperties": 1
+        }
+    ]
+});
+
+impl<'de> Deserialize<'de> for LintEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Kinds;
+        impl<'de> Visitor<'de> for Kinds {
+            type Value = LintEntry;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a lint tool such as ruff, or {ruff: warn}")
+            }
+            fn visit_str<E: de::Error>(self, tool: &str) -> Result<LintEntry, E> {
+                Ok(LintEntry {
+                    tool: tool.to_owned(),
+                    level: LintLevel::Error,
+                })
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<LintEntry, A::Error> {
+                let entry = map.next_entry::<String, LintLevel>()?;
+                let Some((tool, level)) = entry else {
+                    return Err(de::Error::custom("the name of a lint tool is missing"));
+                };
+                match map.next_entry::<String, de::IgnoredAny>()? {
+                    Some(_) => Err(de::Error::custom(
+                        "one tool for each item of the list: - ruff, - {black: warn}",
+                    )),
+                    None => Ok(LintEntry { tool, level }),
+                }
+            }
+        }
+        deserializer.deserialize_any(Kinds)
+    }
+}
+
+/// A map in the order of the file, with the place of each key.
+#[derive(Debug, Clone)]
+pub struct Table<T>(pub Vec<(Spanned<String>, Spanned<T>)>);
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Table(Vec::new())
+    }
+}
+
+impl<T> Table<T> {
+    /// Names and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &T)> {
+        self.0
+            .iter()
+            .map(|(name, value)| (name.value.as_str(), &value.value))
+    }
+
+    /// The value of a name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&T> {
+        self.iter()
+            .find(|(n, _)| *n == name)
+            .map(|(_, value)| value)
+    }
+
+    /// Names, in the order of the file.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.iter().map(|(name, _)| name)
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Table<T> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("Table{}", T::schema_name()).into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let value = generator.subschema_for::<T>();
+        json_schema!({ "type": "object", "additionalProperties": value })
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Entries<T> {
+            type Value = Table<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of names to values")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Table<T>, A::Error> {
+                let mut all = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    all.push(entry);
+                }
+                Ok(Table(all))
+            }
+        }
+        deserializer.deserialize_map(Entries(PhantomData))
+    }
+}

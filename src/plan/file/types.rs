@@ -1,0 +1,209 @@
+//! `.trainyard.yml` as types. The docstrings are what an editor shows: they go into the JSON Schema.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_saphyr::Spanned;
+
+use super::scalar::{
+    Branches, Cpus, Cron, Duration, Image, LintEntry, OneOrMore, Size, Table, Word,
+};
+
+/// What Trainyard runs when a commit is pushed. The file is `.trainyard.yml` at the root of the repository.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Trainyard pipeline file")]
+pub struct PipelineFile {
+    /// Values for every job that does not say otherwise. A job's own value replaces the one here.
+    #[serde(default)]
+    pub defaults: Defaults,
+    /// Lint tools over the notebooks of the jobs that will run: ruff, black, isort, flake8, mypy. A
+    /// tool's findings fail the job `lint` unless it is written as `{black: warn}`.
+    #[serde(default)]
+    #[schemars(with = "Vec<LintEntry>")]
+    pub lint: Vec<Spanned<LintEntry>>,
+    /// The jobs by name.
+    pub jobs: Table<Job>,
+}
+
+/// Values for every job that does not say otherwise.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Defaults {
+    /// Image that jobs run in.
+    #[schemars(with = "Option<Image>")]
+    pub image: Option<Spanned<Image>>,
+    /// File that says which Python packages jobs need; `none` for what the image has.
+    #[schemars(with = "Option<String>")]
+    pub python: Option<Spanned<Word>>,
+    /// When jobs run.
+    pub on: Option<On>,
+    /// What jobs need of a host.
+    pub resources: Option<Resources>,
+    /// Labels that an agent must have.
+    pub runs_on: Option<Vec<Word>>,
+    /// Environment variables.
+    pub env: Option<Table<Word>>,
+    /// Names of secrets that become environment variables.
+    #[schemars(with = "Option<Vec<String>>")]
+    pub secrets: Option<Vec<Spanned<Word>>>,
+    /// Whether jobs reach the network.
+    pub network: Option<Network>,
+    /// How long a job may take.
+    pub timeout: Option<Duration>,
+    /// How long one cell may take.
+    pub cell_timeout: Option<Duration>,
+    /// How long a job may go without output.
+    pub silence_timeout: Option<Duration>,
+    /// Further attempts after platform faults.
+    pub retries: Option<u32>,
+    /// Whether an equal earlier result may stand for a job.
+    pub reuse: Option<bool>,
+}
+
+/// One job: a notebook or a command, what it needs and what it leaves.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Job {
+    /// Path of a notebook, or a glob such as `notebooks/*.ipynb`: then each notebook is a job.
+    #[schemars(with = "Option<String>")]
+    pub notebook: Option<Spanned<Word>>,
+    /// A command line for `sh`. `${name}` is replaced by the parameter of that name.
+    #[schemars(with = "Option<String>")]
+    pub command: Option<Spanned<Word>>,
+    /// When it runs. Default: every push to a branch and every pull request.
+    pub on: Option<On>,
+    /// File that says which Python packages it needs, on top of what the image has: a
+    /// `requirements.txt`, `uv.lock`, `pyproject.toml`, or a script or notebook with a PEP 723 block; `none` for what the image has.
+    #[schemars(with = "Option<String>")]
+    pub python: Option<Spanned<Word>>,
+    /// Image that it runs in: a name, or `{build: FOLDER}` (not yet supported). Default: `trainyard/notebook`.
+    #[schemars(with = "Option<Image>")]
+    pub image: Option<Spanned<Image>>,
+    /// Globs of the files that its result depends on. Default: every tracked file but other notebooks and documents.
+    #[schemars(with = "Option<Vec<String>>")]
+    pub deps: Option<Vec<Spanned<Word>>>,
+    /// Values injected into the notebook, or put into the command's text.
+    #[schemars(with = "std::collections::BTreeMap<String, Value>")]
+    pub parameters: Table<Value>,
+    /// Parameters with several values each: a job for every combination.
+    #[schemars(with = "std::collections::BTreeMap<String, Vec<Value>>")]
+    pub matrix: Table<Vec<Value>>,
+    /// What it needs of a host.
+    pub resources: Option<Resources>,
+    /// Labels that its agent must have.
+    pub runs_on: Option<Vec<Word>>,
+    /// Named volumes and where they are mounted (not yet supported).
+    #[schemars(with = "Option<std::collections::BTreeMap<String, String>>")]
+    pub volumes: Option<Spanned<Table<Word>>>,
+    /// Environment variables.
+    pub env: Option<Table<Word>>,
+    /// Names of secrets that become environment variables.
+    #[schemars(with = "Option<Vec<String>>")]
+    pub secrets: Option<Vec<Spanned<Word>>>,
+    /// Whether it reaches the network. Default: `full`; untrusted commits get `none` whatever stands here.
+    pub network: Option<Network>,
+    /// Jobs that must succeed first; the artifacts of each lie under `$TRAINYARD_NEEDS/NAME/`.
+    #[schemars(with = "Vec<String>")]
+    pub needs: Vec<Spanned<Word>>,
+    /// Globs of the files that it leaves, relative to the repository.
+    #[schemars(with = "Vec<String>")]
+    pub artifacts: Vec<Spanned<Word>>,
+    /// How long it may take, such as `90m`. Default: `24h`.
+    pub timeout: Option<Duration>,
+    /// How long one cell may take. Default: as long as the job.
+    pub cell_timeout: Option<Duration>,
+    /// How long it may go without output. Default: as long as the job.
+    pub silence_timeout: Option<Duration>,
+    /// The model that it leaves.
+    pub model: Option<Model>,
+    /// The metrics that are compared with the base branch, by name.
+    pub metrics: Table<Metric>,
+    /// Further attempts after platform faults. Default: 2.
+    pub retries: Option<u32>,
+    /// Whether an equal earlier result may stand for it. Default: true.
+    pub reuse: Option<bool>,
+}
+
+/// When a job runs. What is not named here does not start it; a person always may.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct On {
+    /// `true` for every branch, or globs of branches such as `[main, "release/*"]`.
+    pub push: Option<Branches>,
+    /// Whether pull requests start it.
+    pub pull_request: bool,
+    /// Cron expressions of five fields, in UTC, such as `"0 3 * * 1"`.
+    #[schemars(with = "Option<OneOrMore<Cron>>")]
+    pub schedule: Option<OneOrMore<Cron>>,
+}
+
+/// What a job needs of a host.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Resources {
+    /// CPUs, such as `4` or `0.5`. Default: 1.
+    pub cpus: Option<Cpus>,
+    /// Memory, such as `16GiB`. Default: `2GiB`.
+    pub memory: Option<Size>,
+    /// `/dev/shm`. Default: half of the memory.
+    pub shm_size: Option<Size>,
+    /// Whole GPUs. Default: 0.
+    pub gpus: Option<u32>,
+    /// Memory that each GPU must have.
+    #[schemars(with = "Option<Size>")]
+    pub gpu_memory: Option<Spanned<Size>>,
+    /// Models of GPU that will do (not yet supported).
+    #[schemars(with = "Option<OneOrMore<String>>")]
+    pub gpu_model: Option<Spanned<Value>>,
+    /// Compute capability, such as `">=8.0"` (not yet supported).
+    #[schemars(with = "Option<String>")]
+    pub compute_capability: Option<Spanned<Value>>,
+    /// CUDA version of the driver, such as `">=12.1"` (not yet supported).
+    #[schemars(with = "Option<String>")]
+    pub cuda: Option<Spanned<Value>>,
+}
+
+/// The model that a job leaves.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// Name in the registry.
+    #[schemars(with = "String")]
+    pub name: Spanned<Word>,
+    /// File or folder that the job writes, relative to the repository.
+    #[schemars(with = "String")]
+    pub path: Spanned<Word>,
+}
+
+/// How a metric is judged.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Metric {
+    /// Which direction is better.
+    pub goal: Goal,
+    /// How much worse than the base branch it may be; none: it is only shown.
+    #[serde(default)]
+    #[schemars(with = "Option<f64>")]
+    pub max_regression: Option<Spanned<f64>>,
+}
+
+/// Which direction of a metric is better.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Goal {
+    /// More is better.
+    Maximize,
+    /// Less is better.
+    Minimize,
+}
+
+/// Whether a job reaches the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    /// As the container engine gives it.
+    Full,
+    /// Loopback only.
+    None,
+}

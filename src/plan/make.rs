@@ -1,0 +1,470 @@
+//! Makes the plan: chooses definitions, expands them, and gives each job its spec and its key.
+
+use std::collections::BTreeMap;
+
+use mirror::Tree;
+use protocol::spec::{
+    Goal, Limits, MetricSpec, ModelSpec, Network, Parameters, PythonSource, Resources,
+};
+use protocol::{ByteSize, Digest, JobSpec, Trigger, TriggerKind, Trust, Work};
+
+use crate::PlanError;
+use crate::expand::{Member, members};
+use crate::file::{self, FILE_NAME, FileError, Image, Job, LINT, MAX_JOBS, PipelineFile, unknown};
+use crate::globs::Globs;
+use crate::inputs::{Inputs, Lock, code_of, notebook_block};
+use crate::key::{Parts, digest_of};
+use crate::planned::{Dep, MAX_DEPS, Plan, PlannedJob};
+use crate::select::select;
+
+/// The image of a job that names none, and of the lint job.
+pub const DEFAULT_IMAGE: &str = "trainyard/notebook";
+/// Further attempts after platform faults, where the file says nothing.
+const RETRIES: u32 = 2;
+
+/// What a plan needs to know beside the files and the trigger.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Context<'a> {
+    /// The pipeline file, where it is not the commit's own: that of the base branch, for an untrusted
+    /// commit. An untrusted commit without it plans nothing.
+    pub base_file: Option<&'a [u8]>,
+    /// For a re-run: only these definitions and those that they need; empty: all.
+    pub only: &'a [String],
+    /// Image of jobs that name none, and of the lint job; none: [`DEFAULT_IMAGE`].
+    pub default_image: Option<&'a str>,
+}
+
+/// What `trigger` runs at the commit whose files are `tree`.
+///
+/// # Errors
+/// A sentence for the commit's status; nothing is to be queued then.
+pub fn plan(tree: &dyn Tree, trigger: &Trigger, context: &Context<'_>) -> Result<Plan, PlanError> {
+    let bytes = match (context.base_file, trigger.trust) {
+        (Some(bytes), _) => bytes.to_vec(),
+        (None, Trust::Untrusted) => return Err(PlanError::Untrusted),
+        (None, Trust::Trusted) if tree.get(FILE_NAME).is_none() => return Err(PlanError::NoFile),
+        (None, Trust::Trusted) => tree.read(FILE_NAME)?,
+    };
+    let file = PipelineFile::parse(&bytes)?;
+    let maker = Maker {
+        file: &file,
+        inputs: Inputs::new(tree),
+        trust: trigger.trust,
+        image: context.default_image.unwrap_or(DEFAULT_IMAGE),
+        given: given(trigger),
+    };
+    maker.make(trigger, context.only)
+}
+
+/// Parameters that a person gave.
+fn given(trigger: &Trigger) -> Parameters {
+    match &trigger.kind {
+        TriggerKind::Person { parameters, .. } => parameters.clone(),
+        TriggerKind::Push
+        | TriggerKind::PullRequest { .. }
+        | TriggerKind::Schedule { .. }
+        | TriggerKind::Rerun { .. } => Parameters::new(),
+    }
+}
+
+struct Maker<'a> {
+    file: &'a PipelineFile,
+    inputs: Inputs<'a>,
+    trust: Trust,
+    image: &'a str,
+    given: Parameters,
+}
+
+impl Maker<'_> {
+    fn make(&self, trigger: &Trigger, only: &[String]) -> Result<Plan, PlanError> {
+        let selection = select(self.file, trigger, only)?;
+        let (mut jobs, mut notes) = (Vec::<PlannedJob>::new(), selection.notes);
+        self.check_given(&selection.definitions)?;
+        for name in &selection.definitions {
+            let Some(definition) = self.file.job(name) else {
+                continue;
+            };
+            for member in members(name, definition, &self.inputs, &self.given_to(definition))? {
+                let job = self.job(name, definition, member, &jobs, &mut notes)?;
+                jobs.push(job);
+            }
+            if jobs.len() > MAX_JOBS {
+                let message = format!("the pipeline has more than {MAX_JOBS} jobs");
+                return Err(FileError::whole(message).into());
+            }
+        }
+        self.add_lint(&mut jobs)?;
+        if jobs.is_empty() {
+            notes.push("no job of the pipeline file runs here".to_owned());
+        }
+        Ok(Plan {
+            jobs,
+            ignored: selection.ignored,
+            notes,
+        })
+    }
+
+    /// A value that is given must have a name in one of the definitions that run.
+    fn check_given(&self, definitions: &[&str]) -> Result<(), PlanError> {
+        let jobs: Vec<&Job> = definitions
+            .iter()
+            .filter_map(|name| self.file.job(name))
+            .collect();
+        // A notebook takes values that the file does not name.
+        if jobs.iter().any(|job| job.notebook.is_some()) {
+            return Ok(());
+        }
+        let names = |job: &&Job| {
+            let names = job.parameters.names().chain(job.matrix.names());
+            names.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let known: Vec<String> = jobs.iter().flat_map(names).collect();
+        match self.given.keys().find(|name| !known.contains(name)) {
+            Some(name) => Err(PlanError::Definition(unknown("parameter", name, &known))),
+            None => Ok(()),
+        }
+    }
+
+    /// Of the values that are given, those that concern a definition.
+    fn given_to(&self, job: &Job) -> Parameters {
+        let concerns = |name: &str| {
+            job.notebook.is_some()
+                || job
+                    .parameters
+                    .names()
+                    .chain(job.matrix.names())
+                    .any(|n| n == name)
+        };
+        let given = self.given.iter().filter(|(name, _)| concerns(name));
+        given
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    }
+
+    /// Puts the lint job first, and lets the others wait for it.
+    fn add_lint(&self, jobs: &mut Vec<PlannedJob>) -> Result<(), PlanError> {
+        let notebooks: Vec<String> = jobs
+            .iter()
+            .filter_map(|job| notebook_of(&job.spec))
+            .collect();
+        let lint = crate::lint::job(self.file, &self.inputs, &notebooks, self.image, self.trust)?;
+        if let Some(lint) = lint {
+            for job in jobs.iter_mut() {
+                job.spec.needs.insert(0, LINT.to_owned());
+            }
+            jobs.insert(0, lint);
+        }
+        Ok(())
+    }
+
+    fn job(
+        &self,
+        name: &str,
+        job: &Job,
+        member: Member,
+        earlier: &[PlannedJob],
+        notes: &mut Vec<String>,
+    ) -> Result<PlannedJob, PlanError> {
+        let lock = self.lock(job, &member)?;
+        let mut spec = self.spec(name, job, member, lock.as_ref());
+        let mut parts = Parts::default();
+        let (fingerprint, code) = self.work(&spec, &mut parts, notes)?;
+        for (name, value) in &spec.parameters {
+            parts.json(&format!("parameter {name}"), value);
+        }
+        if let Some(lock) = &lock {
+            parts.digest(&format!("python {}", lock.source.path()), &lock.digest);
+        }
+        parts.text("image", &spec.image);
+        let deps = self.deps(job, &spec, lock.as_ref(), &code, notes)?;
+        parts.files(&deps);
+        declared(&spec, &mut parts);
+        for need in &spec.needs {
+            let keys = earlier.iter().filter(|job| job.spec.definition == *need);
+            parts.digest(
+                &format!("needs {need}"),
+                &digest_of(keys.map(|job| job.key.as_str())),
+            );
+        }
+        let (key, key_parts) = parts.finish();
+        // The key holds what the file says, so that a trusted result may stand for an untrusted commit.
+        if self.trust == Trust::Untrusted {
+            spec.network = Network::None;
+            spec.secrets.clear();
+        }
+        Ok(PlannedJob {
+            unversioned: unversioned(&spec),
+            spec,
+            key,
+            key_parts,
+            fingerprint,
+            deps: deps.into_iter().take(MAX_DEPS).collect(),
+            lock: lock.map(|lock| lock.digest),
+            trust: self.trust,
+        })
+    }
+
+    /// The parts of the work itself; the code is what may name other notebooks.
+    fn work(
+        &self,
+        spec: &JobSpec,
+        parts: &mut Parts,
+        notes: &mut Vec<String>,
+    ) -> Result<(Option<Digest>, String), PlanError> {
+        match &spec.work {
+            Work::Notebook { path } => {
+                let read = self.inputs.notebook(path)?;
+                let wrong = |message: String| PlanError::Notebook {
+                    path: path.clone(),
+                    message,
+                };
+                let injected = notebook::parameters::inject(&read.notebook, &spec.parameters)
+                    .map_err(|error| wrong(error.to_string()))?;
+                let strange = injected.unknown.unwrap_or_default();
+                if !strange.is_empty() {
+                    let known = notebook::parameters::names(&read.notebook).unwrap_or_default();
+                    notes.extend(strange.iter().map(|name| {
+                        let what = unknown("parameter", name, &known);
+                        format!("{}: {what} ({path} does not assign it in its cell tagged 'parameters')", spec.name)
+                    }));
+                }
+                parts.text("notebook", path);
+                parts.digest("code", &read.fingerprint);
+                Ok((Some(read.fingerprint.clone()), code_of(&read.notebook)))
+            }
+            Work::Command { text } => {
+                parts.text("command", text);
+                Ok((None, text.clone()))
+            }
+            Work::Lint { .. } => Ok((None, String::new())),
+        }
+    }
+
+    /// The requirements: the job's own, else the notebook's PEP 723 block, else the default's.
+    fn lock(&self, job: &Job, member: &Member) -> Result<Option<Lock>, PlanError> {
+        let block = match &member.notebook {
+            Some(path) if job.python.is_none() => {
+                notebook_block(&self.inputs.notebook(path)?.notebook).map(|_| path)
+            }
+            Some(_) | None => None,
+        };
+        if let Some(path) = block {
+            return self
+                .inputs
+                .lock(path)
+                .map(Some)
+                .map_err(|m| FileError::whole(m).into());
+        }
+        match job.python.as_ref().or(self.file.defaults.python.as_ref()) {
+            Some(path) if path.value.0 != "none" => {
+                let wrong = |message| FileError::at(path.referenced, message);
+                Ok(self.inputs.lock(&path.value.0).map(Some).map_err(wrong)?)
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// The files that a job's result depends on.
+    fn deps(
+        &self,
+        job: &Job,
+        spec: &JobSpec,
+        lock: Option<&Lock>,
+        code: &str,
+        notes: &mut Vec<String>,
+    ) -> Result<Vec<Dep>, PlanError> {
+        let own = notebook_of(spec);
+        let mut not: Vec<&str> = own.as_deref().into_iter().collect();
+        not.extend(
+            lock.iter()
+                .flat_map(|lock| lock.paths.iter().map(String::as_str)),
+        );
+        let Some(list) = &job.deps else {
+            return Ok(self.inputs.every(code, &not));
+        };
+        let globs = Globs::new(list.iter().map(|glob| glob.value.0.as_str()));
+        let deps = self
+            .inputs
+            .matching(&globs.map_err(FileError::whole)?, &not);
+        for glob in list {
+            let one = Globs::new([glob.value.0.as_str()]);
+            let one = one.map_err(|reason| FileError::at(glob.referenced, reason))?;
+            if !self
+                .inputs
+                .tree()
+                .files()
+                .iter()
+                .any(|file| one.matches(&file.path))
+            {
+                notes.push(format!(
+                    "{}: no file matches '{}' of its 'deps'",
+                    spec.name, glob.value.0
+                ));
+            }
+        }
+        Ok(deps)
+    }
+
+    fn spec(&self, name: &str, job: &Job, member: Member, lock: Option<&Lock>) -> JobSpec {
+        let defaults = &self.file.defaults;
+        let work = match member.notebook {
+            Some(path) => Work::Notebook { path },
+            None => Work::Command {
+                text: job
+                    .command
+                    .as_ref()
+                    .map_or_else(String::new, |c| c.value.0.clone()),
+            },
+        };
+        let texts = |list: &[serde_saphyr::Spanned<file::Word>]| -> Vec<String> {
+            list.iter().map(|word| word.value.0.clone()).collect()
+        };
+        let env = job.env.as_ref().or(defaults.env.as_ref());
+        let secrets = job.secrets.as_deref().or(defaults.secrets.as_deref());
+        let labels = job.runs_on.as_ref().or(defaults.runs_on.as_ref());
+        let network = job
+            .network
+            .or(defaults.network)
+            .unwrap_or(file::Network::Full);
+        JobSpec {
+            name: member.name,
+            definition: name.to_owned(),
+            work,
+            parameters: member.parameters,
+            image: self.image_of(job),
+            python: lock.map(|lock: &Lock| -> PythonSource { lock.source.clone() }),
+            env: env
+                .iter()
+                .flat_map(|env| env.iter())
+                .map(|(k, v)| (k.to_owned(), v.0.clone()))
+                .collect(),
+            secrets: secrets.map(texts).unwrap_or_default(),
+            network: match network {
+                file::Network::Full => Network::Full,
+                file::Network::None => Network::None,
+            },
+            resources: resources(job.resources.as_ref().or(defaults.resources.as_ref())),
+            runs_on: labels
+                .map(|l| l.iter().map(|w| w.0.clone()).collect())
+                .unwrap_or_default(),
+            volumes: BTreeMap::new(),
+            needs: texts(&job.needs),
+            artifacts: texts(&job.artifacts),
+            limits: self.limits(job),
+            model: job.model.as_ref().map(|model| ModelSpec {
+                name: model.name.value.0.clone(),
+                path: model.path.value.0.clone(),
+            }),
+            metrics: job
+                .metrics
+                .iter()
+                .map(|(name, metric)| (name.to_owned(), judged(metric)))
+                .collect(),
+            retries: job.retries.or(defaults.retries).unwrap_or(RETRIES),
+            reuse: job.reuse.or(defaults.reuse).unwrap_or(true),
+        }
+    }
+
+    fn image_of(&self, job: &Job) -> String {
+        match job
+            .image
+            .as_ref()
+            .or(self.file.defaults.image.as_ref())
+            .map(|image| &image.value)
+        {
+            Some(Image::Name(name)) => name.clone(),
+            // The check has refused images that are to be built.
+            Some(Image::Build(_)) | None => self.image.to_owned(),
+        }
+    }
+
+    fn limits(&self, job: &Job) -> Limits {
+        let defaults = &self.file.defaults;
+        Limits {
+            timeout: job
+                .timeout
+                .or(defaults.timeout)
+                .map_or(Limits::default().timeout, |d| d.0),
+            cell_timeout: job.cell_timeout.or(defaults.cell_timeout).map(|d| d.0),
+            silence_timeout: job
+                .silence_timeout
+                .or(defaults.silence_timeout)
+                .map(|d| d.0),
+        }
+    }
+}
+
+fn resources(declared: Option<&file::Resources>) -> Resources {
+    let Some(declared) = declared else {
+        return Resources::default();
+    };
+    let default = Resources::default();
+    let bytes = |size: Option<file::Size>| -> Option<ByteSize> { size.map(|size| size.0) };
+    Resources {
+        cpu_millis: declared.cpus.map_or(default.cpu_millis, |cpus| cpus.0),
+        memory: bytes(declared.memory).unwrap_or(default.memory),
+        shm_size: bytes(declared.shm_size),
+        gpus: declared.gpus.unwrap_or(0),
+        gpu_memory: declared.gpu_memory.as_ref().map(|memory| memory.value.0),
+    }
+}
+
+fn judged(metric: &file::Metric) -> MetricSpec {
+    MetricSpec {
+        goal: match metric.goal {
+            file::Goal::Maximize => Goal::Maximize,
+            file::Goal::Minimize => Goal::Minimize,
+        },
+        max_regression: metric.max_regression.as_ref().map(|limit| limit.value),
+    }
+}
+
+/// The rest of a definition that may change a result or what is kept of it. What is empty has no part:
+/// a key that a later version adds does not change the keys of those who do not use it.
+fn declared(spec: &JobSpec, parts: &mut Parts) {
+    if !spec.env.is_empty() {
+        parts.json("env", &spec.env);
+    }
+    if !spec.secrets.is_empty() {
+        parts.json("secrets", &spec.secrets);
+    }
+    if spec.network == Network::None {
+        parts.text("network", "none");
+    }
+    if spec.resources.gpus > 0 {
+        parts.json("gpus", &spec.resources.gpus);
+    }
+    if !spec.runs_on.is_empty() {
+        parts.json("runs_on", &spec.runs_on);
+    }
+    if !spec.artifacts.is_empty() {
+        parts.json("artifacts", &spec.artifacts);
+    }
+    if let Some(model) = &spec.model {
+        parts.json("model", model);
+    }
+    if !spec.metrics.is_empty() {
+        parts.json("metrics", &spec.metrics);
+    }
+}
+
+fn unversioned(spec: &JobSpec) -> Vec<String> {
+    let mut what = Vec::new();
+    if spec.network == Network::Full {
+        what.push("it may read from the network".to_owned());
+    }
+    if !spec.image.contains("@sha256:") {
+        what.push(format!(
+            "the image '{}' is named without a digest",
+            spec.image
+        ));
+    }
+    what
+}
+
+fn notebook_of(spec: &JobSpec) -> Option<String> {
+    match &spec.work {
+        Work::Notebook { path } => Some(path.clone()),
+        Work::Command { .. } | Work::Lint { .. } => None,
+    }
+}

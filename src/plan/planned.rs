@@ -1,0 +1,72 @@
+//! What a plan is: plain values that the store keeps and a person can be shown.
+
+use protocol::{Digest, JobSpec, Trust};
+use serde::{Deserialize, Serialize};
+
+/// Most files of [`PlannedJob::deps`]; the key counts all of them.
+pub const MAX_DEPS: usize = 5_000;
+
+/// What a commit runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// In an order in which a job stands after those that it needs; lint first.
+    pub jobs: Vec<PlannedJob>,
+    /// Definitions that this trigger does not start.
+    #[serde(default)]
+    pub ignored: Vec<Ignored>,
+    /// Sentences that are no errors but that a person should see.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// A definition that a trigger does not start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ignored {
+    /// Its name.
+    pub definition: String,
+    /// Why.
+    pub why: String,
+}
+
+/// One job, and what its result depends on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlannedJob {
+    /// What to do.
+    pub spec: JobSpec,
+    /// Equal keys, equal results: a hash of `key_parts`.
+    pub key: Digest,
+    /// What the key was made of, in order.
+    pub key_parts: Vec<KeyPart>,
+    /// What the notebook means; none for a command and for lint.
+    #[serde(default)]
+    pub fingerprint: Option<Digest>,
+    /// The files that it depends on, by path; at most [`MAX_DEPS`].
+    #[serde(default)]
+    pub deps: Vec<Dep>,
+    /// Hash of the text that says which Python packages it needs.
+    #[serde(default)]
+    pub lock: Option<Digest>,
+    /// How far its commit is trusted. A result of a lower trust never stands for one of a higher.
+    pub trust: Trust,
+    /// What its result may depend on that has no version, as sentences.
+    #[serde(default)]
+    pub unversioned: Vec<String>,
+}
+
+/// One part of a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyPart {
+    /// Such as `code`, `parameter epochs`, `files`.
+    pub name: String,
+    /// Its value: short text, or a digest.
+    pub value: String,
+}
+
+/// A file that a job depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dep {
+    /// Path in the repository.
+    pub path: String,
+    /// Id of its content; of a notebook its fingerprint.
+    pub id: String,
+}

@@ -1,0 +1,357 @@
+//! What is taken, and what is refused where.
+
+use protocol::Timestamp;
+use trainyard_plan::PipelineFile;
+
+/// The first error as a person sees it.
+fn error(text: &str) -> String {
+    PipelineFile::parse(text.as_bytes())
+        .unwrap_err()
+        .to_string()
+}
+
+const EVERYTHING: &str = r#"
+defaults: {image: trainyard/notebook, python: requirements.txt}
+lint: [ruff, {black: warn}]
+jobs:
+  prepare: {command: "make data"}
+  train:
+    notebook: notebooks/train.ipynb
+    on: {push: [main, "release/*"], pull_request: true, schedule: "0 3 * * 1"}
+    python: uv.lock
+    image: registry.example/cuda:12
+    deps: [src/**, configs/*.yml]
+    parameters: {epochs: 20, name: base, layers: [64, 32]}
+    matrix: {lr: [0.1, 0.01], seed: [1, 2, 3]}
+    resources: {cpus: 4, memory: 16GiB, shm_size: 8GiB, gpus: 1, gpu_memory: 24GiB}
+    runs_on: [datacenter-a]
+    env: {WANDB_MODE: offline, OMP_NUM_THREADS: 4}
+    secrets: [HF_TOKEN]
+    network: full
+    needs: [prepare]
+    artifacts: [reports/**]
+    timeout: 24h
+    cell_timeout: 1h30m
+    silence_timeout: 15m
+    model: {name: churn, path: model/}
+    metrics: {accuracy: {goal: maximize, max_regression: 0.01}}
+    retries: 2
+    reuse: true
+"#;
+
+#[test]
+fn every_key_is_taken() {
+    let file = PipelineFile::parse(EVERYTHING.as_bytes()).unwrap();
+    let train = file.job("train").unwrap();
+    assert_eq!(
+        train.parameters.names().collect::<Vec<_>>(),
+        ["epochs", "name", "layers"]
+    );
+    assert_eq!(
+        train
+            .env
+            .as_ref()
+            .unwrap()
+            .get("OMP_NUM_THREADS")
+            .unwrap()
+            .0,
+        "4"
+    );
+    assert_eq!(train.matrix.get("lr").unwrap().len(), 2);
+}
+
+#[test]
+fn schedules_tell_the_next_time() {
+    let file = PipelineFile::parse(EVERYTHING.as_bytes()).unwrap();
+    let schedules = file.schedules();
+    assert_eq!(schedules.len(), 1);
+    assert_eq!(schedules[0].definition, "train");
+    // 1970-01-01 was a Thursday: the first Monday is the 5th.
+    let first = schedules[0].next_after(Timestamp(0)).unwrap();
+    assert_eq!(first, Timestamp((4 * 24 + 3) * 3_600_000));
+    assert_eq!(
+        schedules[0].next_after(first).unwrap(),
+        first + protocol::Span::hours(7 * 24)
+    );
+}
+
+#[test]
+fn an_unknown_key_names_its_place_and_the_nearest_word() {
+    assert_eq!(
+        error("jobs:\n  train:\n    notebok: a.ipynb\n"),
+        ".trainyard.yml:3:5: unknown key 'notebok'; did you mean 'notebook'?"
+    );
+    assert_eq!(
+        error("jobs:\n  t:\n    command: x\n    resources: {gpu: 1}\n"),
+        ".trainyard.yml:4:17: unknown key 'gpu'; did you mean 'gpus'?"
+    );
+    assert!(error("job: {}\n").contains("did you mean 'jobs'?"));
+    assert_eq!(
+        error("lint: [ruf]\njobs: {t: {command: x}}\n"),
+        ".trainyard.yml:1:8: unknown lint tool 'ruf'; did you mean 'ruff'?"
+    );
+    assert!(error("jobs:\n  t: {command: x, network: ful}\n").contains("did you mean 'full'?"));
+    assert_eq!(
+        error("jobs:\n  prepare: {command: x}\n  t: {command: x, needs: [prepar]}\n"),
+        ".trainyard.yml:3:27: unknown job 'prepar'; did you mean 'prepare'?"
+    );
+    assert_eq!(
+        error("jobs:\n  t:\n    command: train --lr ${lrr}\n    parameters: {lr: 1}\n"),
+        ".trainyard.yml:3:14: unknown parameter 'lrr'; did you mean 'lr'? (a variable of the shell is written $lrr, without braces)"
+    );
+}
+
+#[test]
+fn a_wrong_value_names_its_place_and_what_is_accepted() {
+    for (text, place, words) in [
+        (
+            "jobs:\n  t: {command: x, timeout: soon}",
+            ":2:",
+            "'soon' is not a duration such as",
+        ),
+        (
+            "jobs:\n  t: {command: x, timeout: 24}",
+            ":2:",
+            "'24' is not a duration",
+        ),
+        (
+            "jobs:\n  t: {command: x, timeout: 0s}",
+            ":2:",
+            "ends a job before it begins",
+        ),
+        (
+            "jobs:\n  t:\n    command: x\n    resources: {memory: lots}",
+            ":4:",
+            "'lots' is not a size",
+        ),
+        (
+            "jobs:\n  t:\n    command: x\n    resources: {cpus: many}",
+            ":4:",
+            "'many' is not a number of CPUs",
+        ),
+        (
+            "jobs:\n  t:\n    command: x\n    retries: yes",
+            ":4:",
+            "a whole number",
+        ),
+        ("jobs:\n  t: {command: x, reuse: maybe}", ":2:", "true"),
+        ("jobs: [a, b]", ":1:7", "map"),
+        (
+            "jobs:\n  t: {command: x, on: {schedule: \"61 * * * *\"}}",
+            ":2:",
+            "not a cron expression",
+        ),
+        (
+            "jobs:\n  t: {command: x, on: {push: 3}}",
+            ":2:",
+            "globs of branches",
+        ),
+        (
+            "jobs:\n  t: {command: x, image: {bild: x}}",
+            ":2:",
+            "did you mean 'build'",
+        ),
+        (
+            "jobs:\n  t: {command: x, deps: [\"a[\"]}",
+            ":2:26",
+            "is not a glob",
+        ),
+        (
+            "jobs:\n  t: {command: x, deps: [/etc/*]}",
+            ":2:26",
+            "relative to the repository",
+        ),
+        (
+            "jobs:\n  t: {command: x, python: ../r.txt}",
+            ":2:",
+            "within the repository",
+        ),
+        (
+            "jobs:\n  t: {command: x, python: setup.cfg}",
+            ":2:",
+            "says nothing about packages",
+        ),
+        (
+            "jobs:\n  t: {command: x, metrics: {a: {goal: best}}}",
+            ":2:",
+            "unknown value 'best'",
+        ),
+        (
+            "jobs:\n  t: {command: x, metrics: {a: {}}}",
+            ":2:",
+            "'goal' is missing",
+        ),
+        (
+            "jobs:\n  t: {command: x, model: {name: a/b, path: m}}",
+            ":2:",
+            "not a name of a model",
+        ),
+        (
+            "jobs:\n  t: {command: x, secrets: [a-b]}",
+            ":2:",
+            "environment variable",
+        ),
+        (
+            "jobs:\n  t: {command: x, env: {TRAINYARD_X: 1}}",
+            ":2:",
+            "Trainyard's own",
+        ),
+        (
+            "jobs:\n  t: {command: x, retries: 100}",
+            ":2:",
+            "more than 10",
+        ),
+        (
+            "jobs:\n  t: {command: x}\n  t: {command: y}",
+            ":3:3",
+            "a second time",
+        ),
+        (
+            "jobs:\n  t: {notebook: a.ipynb, command: y}",
+            ":2:",
+            "one of them",
+        ),
+        (
+            "jobs:\n  t: {}",
+            ":2:3",
+            "needs a 'notebook' or a 'command'",
+        ),
+        ("jobs:\n  lint: {command: x}", ":2:3", "Trainyard's own job"),
+        (
+            "jobs:\n  \"a b\": {command: x}",
+            ":2:3",
+            "not a name of a job",
+        ),
+        (
+            "lint: [ruff, ruff]\njobs: {t: {command: x}}",
+            ":1:14",
+            "a second time",
+        ),
+        (
+            "jobs:\n  t: {command: x, parameters: {a: 1}, matrix: {a: [1]}}",
+            ":2:",
+            "'parameters' and in 'matrix'",
+        ),
+        (
+            "jobs:\n  t: {command: x, matrix: {a: []}}",
+            ":2:",
+            "no values",
+        ),
+        (
+            "jobs:\n  t: {command: x, matrix: {a: [1, 1]}}",
+            ":2:",
+            "twice",
+        ),
+        (
+            "jobs:\n  t: {command: x, resources: {gpu_memory: 1GiB}}",
+            ":2:",
+            "say how many",
+        ),
+        ("jobs:\n  t: {command: [", ":2:", ""),
+        ("jobs: {}", "", "no job"),
+        ("", "", "empty"),
+        ("lint: [ruff]", "", "'jobs' is missing"),
+        (
+            "jobs:\n  t:\n    command:\n",
+            ":",
+            "needs a 'notebook' or a 'command'",
+        ),
+    ] {
+        let error = error(text);
+        assert!(
+            error.starts_with(&format!(".trainyard.yml{place}")),
+            "{text:?}: {error}"
+        );
+        assert!(error.contains(words), "{text:?}: {error}");
+    }
+}
+
+#[test]
+fn what_is_not_yet_supported_is_refused_at_its_place() {
+    for (text, place, key) in [
+        (
+            "jobs:\n  t:\n    command: x\n    resources: {gpus: 1, gpu_model: [A100]}",
+            ":4:37",
+            "gpu_model",
+        ),
+        (
+            "jobs:\n  t:\n    command: x\n    resources: {gpus: 1, compute_capability: \">=8.0\"}",
+            ":4:46",
+            "compute_capability",
+        ),
+        (
+            "jobs:\n  t:\n    command: x\n    resources: {gpus: 1, cuda: \">=12.1\"}",
+            ":4:32",
+            "cuda",
+        ),
+        (
+            "jobs:\n  t:\n    command: x\n    volumes: {imagenet: /data}",
+            ":4:14",
+            "volumes",
+        ),
+        (
+            "jobs:\n  t:\n    command: x\n    image: {build: docker/train}",
+            ":4:12",
+            "image: {build: …}",
+        ),
+        (
+            "defaults: {image: {build: docker/train}}\njobs: {t: {command: x}}",
+            ":1:19",
+            "image: {build: …}",
+        ),
+    ] {
+        assert_eq!(
+            error(text),
+            format!(".trainyard.yml{place}: '{key}' is not yet supported: remove it")
+        );
+    }
+}
+
+#[test]
+fn a_circle_of_needs_is_named() {
+    let text = "jobs:\n  a: {command: x, needs: [b]}\n  b: {command: x, needs: [c]}\n  c: {command: x, needs: [a]}\n";
+    assert_eq!(
+        error(text),
+        ".trainyard.yml:4:27: a circle: a needs b needs c needs a"
+    );
+    assert!(error("jobs:\n  a: {command: x, needs: [a]}\n").contains("'a' needs itself"));
+    assert!(error("jobs:\n  a: {command: x, needs: [lint]}\n").contains("waits for lint"));
+}
+
+#[test]
+fn limits_are_said() {
+    let values: Vec<String> = (0..17).map(|n| n.to_string()).collect();
+    let list = values.join(", ");
+    let matrix = format!("jobs:\n  t: {{command: x, matrix: {{a: [{list}], b: [{list}]}}}}\n");
+    assert!(
+        error(&matrix).contains("more than 256 jobs"),
+        "{}",
+        error(&matrix)
+    );
+    let jobs: String = (0..201)
+        .map(|n| format!("  j{n}: {{command: x}}\n"))
+        .collect();
+    assert!(error(&format!("jobs:\n{jobs}")).contains("more than 200 jobs"));
+    let long = format!("# {}\njobs: {{t: {{command: x}}}}", "x".repeat(300 << 10));
+    assert!(error(&long).contains("more than the 262144"));
+    let bomb = "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\n\
+                d: &d [*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d]\njobs: {t: {command: x, parameters: {p: *e}}}\n";
+    assert!(error(bomb).starts_with(".trainyard.yml:"));
+}
+
+#[test]
+fn anchors_are_shared_as_yaml_has_them() {
+    let text = "jobs:\n  a: {command: x, resources: &big {cpus: 8, memory: 32GiB}}\n  b: {command: y, resources: *big}\n";
+    let file = PipelineFile::parse(text.as_bytes()).unwrap();
+    assert_eq!(
+        file.job("b")
+            .unwrap()
+            .resources
+            .as_ref()
+            .unwrap()
+            .cpus
+            .unwrap()
+            .0,
+        8_000
+    );
+}

@@ -1,0 +1,506 @@
+//! What changes a key and what does not; what a trigger starts; what an untrusted commit gets.
+
+use plan::{Context, PlanError, explain};
+use protocol::spec::{LintLevel, Network, PythonSource, Trust};
+use protocol::{TriggerKind, Work};
+use serde_json::json;
+use trainyard_plan as plan;
+
+use crate::support::{Files, job, names, notebook, person, planned, push, refused, trigger};
+
+const FILE: &str = "\
+defaults: {python: requirements.txt}
+lint: [ruff, {black: warn}]
+jobs:
+  train:
+    notebook: notebooks/train.ipynb
+    parameters: {epochs: 20}
+    model: {name: digits, path: model/}
+  report:
+    command: python report.py --epochs ${epochs}
+    parameters: {epochs: 20}
+    needs: [train]
+";
+
+const CELLS: [&str; 2] = ["epochs = 1", "from src import model"];
+
+fn repository() -> Files {
+    Files::default()
+        .with(".trainyard.yml", FILE)
+        .with("README.md", "hello")
+        .with("LICENSE", "MIT")
+        .with("notebooks/train.ipynb", notebook(&CELLS, 0))
+        .with("notebooks/other.ipynb", notebook(&["print('scratch')"], 0))
+        .with("src/model.py", "x = 1\n")
+        .with("report.py", "print(1)\n")
+        .with("requirements.txt", "scikit-learn==1.6\n")
+}
+
+/// Which jobs have another key, and why.
+fn changes(before: &Files, after: &Files) -> Vec<(String, Vec<String>)> {
+    let (before, after) = (planned(before), planned(after));
+    let changed = after.jobs.iter().filter_map(|now| {
+        let earlier = job(&before, &now.spec.name);
+        (now.key != earlier.key).then(|| (now.spec.name.clone(), explain(now, earlier)))
+    });
+    changed.collect()
+}
+
+/// Asserts which jobs run again, and the reasons.
+fn assert_changes(after: &Files, expected: &[(&str, &[&str])]) {
+    let found = changes(&repository(), after);
+    let found: Vec<(&str, Vec<&str>)> = found
+        .iter()
+        .map(|(name, why)| (name.as_str(), why.iter().map(String::as_str).collect()))
+        .collect();
+    let expected: Vec<(&str, Vec<&str>)> = expected.iter().map(|(n, w)| (*n, w.to_vec())).collect();
+    assert_eq!(found, expected);
+}
+
+const REPORT: (&str, &[&str]) = ("report", &["train, which it needs, changed"]);
+
+#[test]
+fn a_plan_has_every_job_with_its_inputs() {
+    let plan = planned(&repository());
+    assert_eq!(names(&plan), ["lint", "train", "report"]);
+    let (lint, train, report) = (&plan.jobs[0], &plan.jobs[1], &plan.jobs[2]);
+    let Work::Lint { tools, notebooks } = &lint.spec.work else {
+        panic!("{:?}", lint.spec.work)
+    };
+    assert_eq!(notebooks, &["notebooks/train.ipynb"]);
+    assert_eq!(tools[1].level, LintLevel::Warn);
+    assert_eq!(
+        (lint.spec.network, lint.spec.needs.len()),
+        (Network::None, 0)
+    );
+    assert_eq!(train.spec.needs, ["lint"]);
+    assert_eq!(report.spec.needs, ["lint", "train"]);
+    assert_eq!(
+        train.spec.python,
+        Some(PythonSource::Requirements("requirements.txt".into()))
+    );
+    let paths: Vec<&str> = train.deps.iter().map(|dep| dep.path.as_str()).collect();
+    assert_eq!(paths, ["report.py", "src/model.py"]);
+    assert!(train.fingerprint.is_some() && report.fingerprint.is_none());
+    assert!(
+        train
+            .unversioned
+            .iter()
+            .any(|what| what.contains("network"))
+    );
+    let text = serde_json::to_string(&plan).unwrap();
+    assert_eq!(serde_json::from_str::<plan::Plan>(&text).unwrap(), plan);
+}
+
+#[test]
+fn the_same_files_give_the_same_keys() {
+    assert_changes(&repository(), &[]);
+}
+
+#[test]
+fn a_commit_that_only_executes_the_notebook_again_changes_nothing() {
+    for times in [1, 2] {
+        let after = repository()
+            .with("notebooks/train.ipynb", notebook(&CELLS, times))
+            .with(
+                "notebooks/other.ipynb",
+                notebook(&["print('scratch')"], times),
+            );
+        assert_changes(&after, &[]);
+    }
+}
+
+#[test]
+fn documents_and_other_notebooks_change_nothing() {
+    let after = repository()
+        .with("README.md", "hello again")
+        .with("docs/guide.md", "new")
+        .with("LICENSE", "Apache")
+        .with(".github/workflows/x.yml", "on: push")
+        .with("notebooks/other.ipynb", notebook(&["print('more')"], 0));
+    assert_changes(&after, &[]);
+}
+
+#[test]
+fn an_imported_module_runs_the_jobs_and_not_the_linters() {
+    let after = repository().with("src/model.py", "x = 2\n");
+    let why: &[&str] = &["src/model.py changed"];
+    let both: &[&str] = &["src/model.py changed", "train, which it needs, changed"];
+    assert_changes(&after, &[("train", why), ("report", both)]);
+}
+
+#[test]
+fn code_of_the_notebook_runs_linters_and_jobs() {
+    let after = repository().with(
+        "notebooks/train.ipynb",
+        notebook(&["epochs = 1", "x = 3"], 0),
+    );
+    assert_changes(
+        &after,
+        &[
+            ("lint", &["code of notebooks/train.ipynb changed"]),
+            ("train", &["code of notebooks/train.ipynb changed"]),
+            REPORT,
+        ],
+    );
+}
+
+#[test]
+fn blanks_at_the_end_of_a_line_are_the_linters_business() {
+    let after = repository().with(
+        "notebooks/train.ipynb",
+        notebook(&["epochs = 1", "from src import model  "], 0),
+    );
+    assert_changes(
+        &after,
+        &[("lint", &["code of notebooks/train.ipynb changed"])],
+    );
+}
+
+#[test]
+fn settings_of_a_tool_run_the_linters() {
+    let after = repository().with("ruff.toml", "line-length = 80");
+    let changed = changes(&repository(), &after);
+    assert_eq!(
+        changed[0],
+        ("lint".to_owned(), vec!["ruff.toml is new".to_owned()])
+    );
+}
+
+#[test]
+fn a_parameter_runs_its_job() {
+    let text = FILE.replacen("{epochs: 20}", "{epochs: 30}", 1);
+    assert_changes(
+        &repository().with(".trainyard.yml", text),
+        &[("train", &["parameter epochs: 20 -> 30"]), REPORT],
+    );
+}
+
+#[test]
+fn requirements_run_the_jobs() {
+    let after = repository().with("requirements.txt", "scikit-learn==1.7\n");
+    let both: &[&str] = &["requirements.txt changed", "train, which it needs, changed"];
+    assert_changes(
+        &after,
+        &[("train", &["requirements.txt changed"]), ("report", both)],
+    );
+}
+
+#[test]
+fn included_requirements_count() {
+    let before = repository()
+        .with("requirements.txt", "-r base.txt\n")
+        .with("base.txt", "a==1\n");
+    let after = before.clone().with("base.txt", "a==2\n");
+    let changed = changes(&before, &after);
+    assert_eq!(
+        changed[0],
+        (
+            "train".to_owned(),
+            vec!["requirements.txt changed".to_owned()]
+        )
+    );
+    let gone = refused(&before.without("base.txt")).to_string();
+    assert_eq!(
+        gone,
+        ".trainyard.yml:1:20: 'requirements.txt' includes 'base.txt', which is not in the repository"
+    );
+}
+
+#[test]
+fn what_does_not_change_a_result_changes_no_key() {
+    let text = FILE.replacen(
+        "    parameters",
+        "    timeout: 2h\n    retries: 0\n    reuse: false\n    on: {push: true}\n    resources: {memory: 8GiB, cpus: 4}\n    parameters",
+        1,
+    );
+    assert_changes(&repository().with(".trainyard.yml", text), &[]);
+}
+
+#[test]
+fn what_may_change_a_result_changes_the_key() {
+    for line in [
+        "env: {A: b}",
+        "secrets: [TOKEN]",
+        "network: none",
+        "resources: {gpus: 1}",
+        "runs_on: [fast]",
+        "artifacts: [out/**]",
+        "image: other/image",
+        "metrics: {accuracy: {goal: maximize}}",
+        "needs: [prepare]",
+        "python: none",
+    ] {
+        let prepare = "jobs:\n  prepare: {command: make}\n";
+        let before = FILE.replacen("jobs:\n", prepare, 1);
+        let after = before.replacen("    parameters", &format!("    {line}\n    parameters"), 1);
+        assert_ne!(before, after);
+        let before = repository().with(".trainyard.yml", before);
+        let changed = changes(&before, &before.clone().with(".trainyard.yml", after));
+        assert_eq!(
+            changed.iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>(),
+            ["train", "report"],
+            "{line}"
+        );
+        assert_eq!(
+            changed[0].1.len(),
+            if line.starts_with("python") { 2 } else { 1 },
+            "{line}: {:?}",
+            changed[0].1
+        );
+    }
+}
+
+#[test]
+fn deps_narrow_what_counts() {
+    let text = FILE.replacen(
+        "    parameters",
+        "    deps: [src/**, nothing/*]\n    parameters",
+        1,
+    );
+    let before = repository().with(".trainyard.yml", text);
+    let plan = planned(&before);
+    let paths: Vec<&str> = job(&plan, "train")
+        .deps
+        .iter()
+        .map(|d| d.path.as_str())
+        .collect();
+    assert_eq!(paths, ["src/model.py"]);
+    assert_eq!(
+        plan.notes,
+        ["train: no file matches 'nothing/*' of its 'deps'"]
+    );
+    let changed = changes(&before, &before.clone().with("report.py", "print(2)\n"));
+    assert_eq!(
+        changed,
+        [("report".to_owned(), vec!["report.py changed".to_owned()])]
+    );
+}
+
+#[test]
+fn a_notebook_that_another_runs_counts_by_what_it_means() {
+    let before = repository().with(
+        "notebooks/train.ipynb",
+        notebook(&["epochs = 1", "%run other.ipynb"], 0),
+    );
+    let executed = before
+        .clone()
+        .with("notebooks/other.ipynb", notebook(&["print('scratch')"], 3));
+    assert_eq!(changes(&before, &executed), []);
+    let changed = before
+        .clone()
+        .with("notebooks/other.ipynb", notebook(&["print('more')"], 0));
+    assert_eq!(
+        changes(&before, &changed)[0],
+        (
+            "train".to_owned(),
+            vec!["notebooks/other.ipynb changed".to_owned()]
+        )
+    );
+}
+
+#[test]
+fn a_matrix_and_a_glob_make_several_jobs() {
+    let text = "jobs:\n  train:\n    notebook: notebooks/*.ipynb\n    matrix: {epochs: [1, 2]}\n";
+    let plan = planned(&repository().with(".trainyard.yml", text));
+    assert_eq!(
+        names(&plan),
+        [
+            "train (notebooks/other.ipynb, epochs=1)",
+            "train (notebooks/other.ipynb, epochs=2)",
+            "train (notebooks/train.ipynb, epochs=1)",
+            "train (notebooks/train.ipynb, epochs=2)",
+        ]
+    );
+    assert_eq!(
+        job(&plan, "train (notebooks/train.ipynb, epochs=2)")
+            .spec
+            .parameters["epochs"],
+        json!(2)
+    );
+    let keys: std::collections::BTreeSet<_> = plan.jobs.iter().map(|j| j.key.clone()).collect();
+    assert_eq!(keys.len(), 4);
+}
+
+#[test]
+fn a_parameter_that_the_notebook_does_not_know_is_said() {
+    let text = "jobs:\n  train:\n    notebook: notebooks/train.ipynb\n    parameters: {epoch: 3}\n";
+    let plan = planned(&repository().with(".trainyard.yml", text));
+    assert_eq!(
+        plan.notes,
+        [
+            "train: unknown parameter 'epoch'; did you mean 'epochs'? (notebooks/train.ipynb does not assign it in its cell tagged 'parameters')"
+        ]
+    );
+}
+
+#[test]
+fn what_is_not_there_is_named_with_its_place() {
+    let with = |text: &str| repository().with(".trainyard.yml", text);
+    assert_eq!(
+        refused(&with("jobs:\n  t:\n    notebook: notebooks/trian.ipynb\n")).to_string(),
+        ".trainyard.yml:3:15: there is no file 'notebooks/trian.ipynb'; did you mean 'notebooks/train.ipynb'?"
+    );
+    assert_eq!(
+        refused(&with("jobs:\n  t:\n    notebook: nb/*.ipynb\n")).to_string(),
+        ".trainyard.yml:3:15: no notebook matches 'nb/*.ipynb'"
+    );
+    assert_eq!(
+        refused(&with("jobs:\n  t:\n    command: x\n    python: req.txt\n")).to_string(),
+        ".trainyard.yml:4:13: there is no file 'req.txt'"
+    );
+    let broken = repository().with("notebooks/train.ipynb", "{\"cells\": [");
+    assert!(
+        matches!(refused(&broken), PlanError::Notebook { path, .. } if path == "notebooks/train.ipynb")
+    );
+}
+
+#[test]
+fn without_a_file_nothing_runs_and_init_is_named() {
+    let error = refused(&repository().without(".trainyard.yml"));
+    assert!(matches!(error, PlanError::NoFile));
+    assert!(error.to_string().contains("trainyard init"));
+}
+
+#[test]
+fn a_pep_723_block_is_the_requirements() {
+    let cells = ["# /// script\n# dependencies = [\"numpy\"]\n# ///\nepochs = 1"];
+    let before = repository().with("notebooks/train.ipynb", notebook(&cells, 0));
+    let train = job(&planned(&before), "train").clone();
+    assert_eq!(
+        train.spec.python,
+        Some(PythonSource::Script("notebooks/train.ipynb".into()))
+    );
+    assert!(train.lock.is_some());
+}
+
+#[test]
+fn each_trigger_starts_what_on_says() {
+    let text = "\
+jobs:
+  always: {command: a}
+  main: {command: b, on: {push: [main]}}
+  reviews: {command: c, on: {pull_request: true}}
+  nightly: {command: d, on: {schedule: '0 3 * * *'}, needs: [main]}
+";
+    let files = Files::default().with(".trainyard.yml", text);
+    let run = |trigger| {
+        let plan = plan::plan(&files, &trigger, &Context::default()).unwrap();
+        names(&plan)
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(run(push()), ["always", "main"]);
+    assert_eq!(
+        run(trigger(TriggerKind::Push, "refs/heads/feature/x")),
+        ["always"]
+    );
+    assert!(run(trigger(TriggerKind::Push, "refs/tags/v1")).is_empty());
+    assert_eq!(
+        run(trigger(
+            TriggerKind::PullRequest { number: 7 },
+            "refs/pull/7/head"
+        )),
+        ["always", "reviews"]
+    );
+    let due = TriggerKind::Schedule {
+        definitions: vec!["nightly".into(), "gone".into()],
+    };
+    assert_eq!(
+        run(trigger(due, "refs/heads/main")),
+        ["main", "nightly"],
+        "with what it needs"
+    );
+    assert_eq!(run(person(&["reviews"], json!({}))), ["reviews"]);
+    assert_eq!(run(person(&[], json!({}))).len(), 4);
+
+    let plan = plan::plan(&files, &push(), &Context::default()).unwrap();
+    let ignored: Vec<(&str, &str)> = plan
+        .ignored
+        .iter()
+        .map(|i| (i.definition.as_str(), i.why.as_str()))
+        .collect();
+    assert_eq!(
+        ignored,
+        [
+            ("reviews", "its 'on' names no pushes"),
+            ("nightly", "its 'on' names no pushes")
+        ]
+    );
+    let error = plan::plan(
+        &files,
+        &person(&["nightli"], json!({})),
+        &Context::default(),
+    )
+    .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "unknown job 'nightli'; did you mean 'nightly'?"
+    );
+}
+
+#[test]
+fn a_person_may_give_other_values() {
+    let plan = plan::plan(
+        &repository(),
+        &person(&["train"], json!({"epochs": 3})),
+        &Context::default(),
+    )
+    .unwrap();
+    assert_eq!(job(&plan, "train").spec.parameters["epochs"], json!(3));
+    assert_ne!(
+        job(&plan, "train").key,
+        job(&planned(&repository()), "train").key
+    );
+    let text = "jobs:\n  t: {command: 'x ${lr}', matrix: {lr: [1, 2]}}\n";
+    let files = Files::default().with(".trainyard.yml", text);
+    let plan = plan::plan(
+        &files,
+        &person(&["t"], json!({"lr": 5})),
+        &Context::default(),
+    )
+    .unwrap();
+    assert_eq!(names(&plan), ["t"], "one value stands for the whole matrix");
+    let error = plan::plan(
+        &files,
+        &person(&["t"], json!({"lrr": 5})),
+        &Context::default(),
+    )
+    .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "unknown parameter 'lrr'; did you mean 'lr'?"
+    );
+}
+
+#[test]
+fn an_untrusted_commit_runs_the_base_branchs_file_without_secrets_and_network() {
+    let text = FILE.replacen("    parameters", "    secrets: [TOKEN]\n    parameters", 1);
+    let base = repository().with(".trainyard.yml", &text);
+    let evil = base.clone().with(
+        ".trainyard.yml",
+        "jobs: {steal: {command: 'curl', secrets: [TOKEN]}}",
+    );
+    let mut request = trigger(TriggerKind::PullRequest { number: 7 }, "refs/pull/7/head");
+    request.trust = Trust::Untrusted;
+    assert!(matches!(
+        plan::plan(&evil, &request, &Context::default()),
+        Err(PlanError::Untrusted)
+    ));
+    let context = Context {
+        base_file: Some(text.as_bytes()),
+        ..Context::default()
+    };
+    let plan = plan::plan(&evil, &request, &context).unwrap();
+    assert_eq!(names(&plan), ["lint", "train", "report"]);
+    for planned in &plan.jobs {
+        assert_eq!(
+            (planned.trust, planned.spec.network),
+            (Trust::Untrusted, Network::None)
+        );
+        assert!(planned.spec.secrets.is_empty());
+    }
+    // The key is what the file says: a trusted result of the same files may stand for it.
+    assert_eq!(job(&plan, "train").key, job(&planned(&base), "train").key);
+}
