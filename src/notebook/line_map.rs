@@ -47,7 +47,10 @@ impl Scan<'_> {
             return reader.value().map(drop);
         }
         reader.object(|reader, key| match key.as_str() {
-            "cells" => self.cells(reader),
+            "cells" => {
+                self.cells.clear(); // of equal keys the last one wins
+                self.cells(reader)
+            }
             "worksheets" if reader.peek()? == b'[' => reader.array(|reader| {
                 if reader.peek()? != b'{' {
                     return reader.value().map(drop);

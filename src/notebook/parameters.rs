@@ -4,8 +4,6 @@
 mod names;
 mod translate;
 
-use std::collections::HashSet;
-
 use serde_json::{Map, Value, json};
 
 use crate::model::{Cell, Notebook};
@@ -86,8 +84,8 @@ pub fn inject(
         let strange = parameters.keys().filter(|name| !known.contains(name));
         strange.cloned().collect()
     });
-    let taken: HashSet<String> = notebook.cells.iter().map(|cell| cell.id.clone()).collect();
-    let mut cell = Cell::code(derive_id("code", &source, &taken), source);
+    let mut cell = Cell::code("", source);
+    cell.id = derive_id(&cell, &notebook.cells);
     cell.metadata.insert("tags".into(), json!([INJECTED]));
 
     let tagged = |tag| notebook.cells.iter().position(|cell| cell.has_tag(tag));

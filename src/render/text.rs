@@ -64,20 +64,28 @@ pub(crate) fn overwritten(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{lead}{}{trail}", lines.join("\n")))
 }
 
+/// Linear in the length of the line, however many carriage returns it has.
 fn line(raw: &str) -> String {
-    let mut shown = String::new();
+    let mut shown: Vec<char> = Vec::new();
+    let mut coloured = false;
     for piece in raw.split('\r').map(erased) {
-        // Colours have no width, so what is left of the old text cannot be told: the new text wins.
-        if piece.contains('\u{1b}') || shown.contains('\u{1b}') {
-            if !piece.is_empty() {
-                shown = piece;
-            }
+        if piece.is_empty() {
             continue;
         }
-        let rest = shown.chars().skip(piece.chars().count());
-        shown = piece.chars().chain(rest).collect();
+        let colours = piece.contains('\u{1b}');
+        // Colours have no width, so what is left of the old text cannot be told: the new text wins.
+        if colours || coloured {
+            shown.clear();
+        }
+        coloured = colours;
+        for (at, c) in piece.chars().enumerate() {
+            match shown.get_mut(at) {
+                Some(old) => *old = c,
+                None => shown.push(c),
+            }
+        }
     }
-    shown
+    shown.into_iter().collect()
 }
 
 fn erased(piece: &str) -> String {
@@ -107,6 +115,13 @@ mod tests {
         );
         assert_eq!(overwritten("ab\u{8}c"), "ac");
         assert_eq!(overwritten("\r 5%\r"), "\r 5%\r");
+    }
+
+    #[test]
+    fn hostile_progress_is_read_in_linear_time() {
+        // Were each return to cost the whole line, this would take an hour.
+        let hostile = format!("{}{}", "x".repeat(1_000_000), "\ra".repeat(1_000_000));
+        assert_eq!(overwritten(&hostile).len(), 1_000_000);
     }
 
     #[test]

@@ -216,6 +216,7 @@ impl<'a> Reader<'a> {
         Ok(code)
     }
 
+    /// Reads a number. An integer beyond 64 bits becomes a float: [`Value`] has nothing else for it.
     fn number(&mut self) -> Result<Value, Fault> {
         let start = self.at;
         if self.text[start..].starts_with("-Infinity") {

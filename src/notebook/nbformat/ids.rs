@@ -1,7 +1,7 @@
 //! Cell ids: where a file has none, or a wrong or repeated one, an id is derived from the cell itself, so
 //! that two reads agree and an inserted cell leaves the others' ids alone.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use sha2::{Digest as _, Sha256};
 
@@ -15,34 +15,46 @@ pub(crate) fn is_valid(id: &str) -> bool {
 
 /// Gives every cell a valid id that no other has. The first of equal ids keeps it, as in Jupyter.
 pub(super) fn repair(cells: &mut [Cell]) {
-    let mut taken: HashSet<String> = HashSet::new();
+    let mut ids = Ids::default();
     let mut wrong = Vec::new();
     for (index, cell) in cells.iter().enumerate() {
-        if !is_valid(&cell.id) || !taken.insert(cell.id.clone()) {
+        if !is_valid(&cell.id) || !ids.taken.insert(cell.id.clone()) {
             wrong.push(index);
         }
     }
     for index in wrong {
-        let cell = &mut cells[index];
-        cell.id = derive(cell.kind.word(), &cell.source, &taken);
-        taken.insert(cell.id.clone());
+        cells[index].id = ids.derive(&cells[index]);
     }
 }
 
-/// An id from a cell's kind and source that is not in `taken`.
-pub(crate) fn derive(kind: &str, source: &str, taken: &HashSet<String>) -> String {
-    let mut content = Sha256::new();
-    content.update(kind);
-    content.update([0]);
-    content.update(source);
-    let content = content.finalize();
-    let mut repeat = 0_u64;
-    loop {
-        let hash = Sha256::new_with_prefix(content).chain_update(repeat.to_le_bytes());
-        let id = hex::encode(&hash.finalize()[..4]);
-        if !taken.contains(&id) {
-            return id;
+/// An id for a cell that is put among `cells`.
+pub(crate) fn derive(cell: &Cell, cells: &[Cell]) -> String {
+    let mut ids = Ids::default();
+    ids.taken.extend(cells.iter().map(|cell| cell.id.clone()));
+    ids.derive(cell)
+}
+
+#[derive(Default)]
+struct Ids {
+    taken: HashSet<String>,
+    /// How many ids were tried for a content: many equal cells must not cost the square of their number.
+    tried: HashMap<[u8; 32], u64>,
+}
+
+impl Ids {
+    /// An id from a cell's kind and source that is not taken; it is, then.
+    fn derive(&mut self, cell: &Cell) -> String {
+        let kind = Sha256::new_with_prefix(cell.kind.word());
+        let content = kind.chain_update([0]).chain_update(&cell.source);
+        let content: [u8; 32] = content.finalize().into();
+        let tried = self.tried.entry(content).or_default();
+        loop {
+            let hash = Sha256::new_with_prefix(content).chain_update(tried.to_le_bytes());
+            let id = hex::encode(&hash.finalize()[..4]);
+            *tried += 1;
+            if self.taken.insert(id.clone()) {
+                return id;
+            }
         }
-        repeat += 1;
     }
 }

@@ -37,10 +37,10 @@ pub(super) fn code(source: &str, language: &str) -> String {
 
 /// Class and length of the token at the beginning; never zero.
 fn token(rest: &str, first: char, line_start: bool) -> (Option<&'static str>, usize) {
-    let line = rest.find('\n').unwrap_or(rest.len());
+    let line = || rest.find('\n').unwrap_or(rest.len());
     match first {
-        '#' => (Some("h-c"), line),
-        '%' | '!' | '@' if line_start && line > 1 => (Some("h-d"), line),
+        '#' => (Some("h-c"), line()),
+        '%' | '!' | '@' if line_start => (Some("h-d"), line()),
         '"' | '\'' => (Some("h-s"), string(rest, first)),
         '0'..='9' => (
             Some("h-n"),
@@ -113,6 +113,12 @@ mod tests {
              <span class=\"h-k\">def</span> <span class=\"h-f\">f</span>(a):  <span class=\"h-c\"># &lt;b&gt;</span>\n    \
              <span class=\"h-k\">return</span> <span class=\"h-s\">f&quot;{a}\\&quot;&quot;</span> + <span class=\"h-n\">1_0.5</span>\n"
         );
+    }
+
+    #[test]
+    fn one_long_line_is_read_in_linear_time() {
+        let source = "f(1)+".repeat(400_000);
+        assert!(code(&source, "python").len() > source.len());
     }
 
     #[test]

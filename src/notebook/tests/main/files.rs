@@ -91,6 +91,19 @@ fn wrong_and_repeated_ids_are_repaired() {
 }
 
 #[test]
+fn many_equal_cells_are_read_in_linear_time() {
+    let cell = r#"{"cell_type":"code","metadata":{},"outputs":[],"source":""}"#;
+    let file = |cells: &str| format!(r#"{{"nbformat":4,"metadata":{{}},"cells":[{cells}]}}"#);
+    let many = file(&vec![cell; 20_000].join(","));
+    let many = read(many.as_bytes()).unwrap();
+    let ids: HashSet<&str> = many.cells.iter().map(|cell| cell.id.as_str()).collect();
+    assert_eq!(ids.len(), 20_000);
+    let too_many = file(&vec!["0"; 100_001].join(","));
+    let refused = Err(ReadError::TooManyCells { cells: 100_001 });
+    assert_eq!(read(too_many.as_bytes()), refused);
+}
+
+#[test]
 fn outputs_are_typed_and_unknown_ones_kept() {
     let executed = read(EXECUTED.as_bytes()).unwrap();
     let said = executed.cells[1].outputs[0].message();
