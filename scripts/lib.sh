@@ -90,7 +90,8 @@ configure_registries() {
     [ -r "$TRAINYARD_CA_BUNDLE" ] || die "TRAINYARD_CA_BUNDLE is $TRAINYARD_CA_BUNDLE, which cannot be read"
     export PIP_CERT=$TRAINYARD_CA_BUNDLE SSL_CERT_FILE=$TRAINYARD_CA_BUNDLE
   fi
-  export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+  # uv trusts a list of its own unless told to trust what the system trusts.
+  export UV_SYSTEM_CERTS=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 }
 
 # fetch_wheels FOLDER LOCK [PIP OPTION...]: the locked wheels as files, each checked against its hash.
