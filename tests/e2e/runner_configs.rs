@@ -27,6 +27,26 @@ fn every_agent_file_is_a_configuration() {
     }
 }
 
+#[test]
+fn every_server_file_is_a_configuration() {
+    for path in files("server", "toml") {
+        let config = server::config::Config::read(&path).unwrap_or_else(|error| panic!("{error}"));
+        if let Err(error) = config.address() {
+            panic!("{}: {error}", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_pipeline_file_is_one() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/digits/.trainyard.yml");
+    for path in files("pipeline", "yml").into_iter().chain([example]) {
+        if let Err(error) = plan::PipelineFile::parse(&fs::read(&path).unwrap()) {
+            panic!("{}: {error}", path.display());
+        }
+    }
+}
+
 /// A unit starts the program that a release unpacks, as an ordinary user, and comes back after a fault.
 #[test]
 fn every_unit_starts_the_packed_program_as_an_ordinary_user() {
