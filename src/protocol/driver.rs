@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::outcome::Failure;
 use crate::spec::{Limits, Parameters};
-use crate::units::{Span, Timestamp};
+use crate::units::{ByteSize, Span, Timestamp};
 
 /// Where the folder lies in a container.
 pub const MOUNT: &str = "/trainyard";
@@ -36,6 +36,13 @@ pub const BLOBS_DIR: &str = "blobs";
 /// Outputs whose JSON is longer become blobs.
 pub const INLINE_LIMIT: usize = 64 << 10;
 
+/// What a job may say where nothing else is asked for. The driver folds a notebook's outputs in memory.
+pub const DEFAULT_OUTPUT_LIMIT: ByteSize = ByteSize::gib(1);
+
+fn default_output_limit() -> ByteSize {
+    DEFAULT_OUTPUT_LIMIT
+}
+
 /// What the driver is to run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DriverJob {
@@ -51,6 +58,9 @@ pub struct DriverJob {
     pub kernel_start_timeout: Span,
     /// Time between a polite end (interrupt, SIGTERM) and SIGKILL.
     pub grace: Span,
+    /// Bytes of events and blobs after which the job is ended.
+    #[serde(default = "default_output_limit")]
+    pub output_limit: ByteSize,
     /// As whom the job's code runs. None: as the driver itself (`shell` executor).
     #[serde(default)]
     pub user: Option<RunAs>,
