@@ -1,0 +1,433 @@
+//! What went wrong, in the words of `protocol::outcome`: kinds, sentences, hints. Does nothing itself.
+
+use protocol::driver::RunAs;
+use protocol::outcome::{Failure, FailureKind, LimitReached};
+use protocol::units::{ByteSize, Span};
+
+use crate::kernel::KernelFault;
+use crate::kernelspec::NoKernel;
+use crate::process::End;
+use crate::story::StoryError;
+use crate::tail::Tail;
+use crate::zmtp::ZmtpError;
+
+/// An exception, as a kernel tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Raised {
+    /// Class.
+    pub(crate) ename: String,
+    /// Message.
+    pub(crate) evalue: String,
+    /// Lines with ANSI colours.
+    pub(crate) traceback: Vec<String>,
+}
+
+impl Raised {
+    /// `sys.exit()` and `sys.exit(0)` end a notebook early and well.
+    #[must_use]
+    pub(crate) fn is_clean_exit(&self) -> bool {
+        self.ename == "SystemExit" && matches!(self.evalue.as_str(), "" | "0" | "None")
+    }
+
+    /// The line of the cell with this count at which it raised, from 1: the first frame of the traceback.
+    #[must_use]
+    pub(crate) fn line(&self, execution_count: u64) -> Option<u32> {
+        let text: String = self
+            .traceback
+            .iter()
+            .map(|line| plain(line) + "\n")
+            .collect();
+        let marks = [
+            format!("Cell In[{execution_count}], line "),
+            format!("Input In [{execution_count}], line "),
+        ];
+        marks.iter().find_map(|mark| {
+            let (_, after) = text.split_once(mark)?;
+            let digits = after
+                .find(|c: char| !c.is_ascii_digit())
+                .unwrap_or(after.len());
+            after[..digits].parse().ok().filter(|line| *line > 0)
+        })
+    }
+}
+
+/// Text without ANSI colours.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("\x1b[") {
+        plain.push_str(before);
+        let end = after
+            .find(|c: char| c.is_ascii_alphabetic())
+            .map_or(after.len(), |at| at + 1);
+        rest = &after[end..];
+    }
+    plain + rest
+}
+
+/// The first line, bounded: a message is one sentence.
+fn short(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    match line.char_indices().nth(300) {
+        Some((cut, _)) => format!("{}…", &line[..cut]),
+        None => line.to_owned(),
+    }
+}
+
+/// A cell raised. `installs`: whether the notebook installs packages by itself.
+#[must_use]
+pub(crate) fn raised(raised: &Raised, installs: bool, user: Option<RunAs>) -> Failure {
+    let evalue = plain(&raised.evalue);
+    let message = match evalue.is_empty() {
+        true => raised.ename.clone(),
+        false => format!("{}: {}", raised.ename, short(&evalue)),
+    };
+    let everything = plain(&raised.traceback.join("\n"));
+    let mut failure = Failure::new(kind_of(&raised.ename, &evalue, &everything), message)
+        .detail(raised.traceback.join("\n"));
+    failure.hint = hint(&raised.ename, &evalue, installs, failure.kind);
+    if let (FailureKind::ProcessLimit, Some(user)) = (failure.kind, user) {
+        failure = failure.limit(LimitReached::Processes {
+            limit: user.processes,
+        });
+    }
+    failure
+}
+
+/// Some exceptions are a limit's.
+fn kind_of(ename: &str, evalue: &str, traceback: &str) -> FailureKind {
+    let no_process = evalue.contains("can't start new thread")
+        || (evalue.contains("[Errno 11]")
+            && (traceback.contains("fork") || traceback.contains("subprocess")));
+    if no_process {
+        FailureKind::ProcessLimit
+    } else if evalue.contains("[Errno 28]") || evalue.contains("[Errno 122]") {
+        FailureKind::DiskLimit
+    } else if evalue.contains("CUDA out of memory")
+        || (ename == "OutOfMemoryError" && evalue.contains("CUDA"))
+    {
+        FailureKind::GpuOutOfMemory
+    } else {
+        FailureKind::CellRaised
+    }
+}
+
+fn hint(ename: &str, evalue: &str, installs: bool, kind: FailureKind) -> Option<String> {
+    const NO_NETWORK: [&str; 6] = [
+        "Temporary failure in name resolution",
+        "Name or service not known",
+        "Network is unreachable",
+        "NameResolutionError",
+        "Failed to establish a new connection",
+        "getaddrinfo failed",
+    ];
+    const REQUIREMENTS: &str =
+        "the file that `python:` names in .trainyard.yml (such as requirements.txt)";
+    if ename == "ModuleNotFoundError"
+        || ename == "ImportError" && evalue.starts_with("No module named")
+    {
+        let module = evalue.split('\'').nth(1).unwrap_or(evalue);
+        let package = module.split('.').next().unwrap_or(module);
+        let installing = match installs {
+            true => {
+                " A package that the notebook installs by itself needs network, and is installed again each time."
+            }
+            false => "",
+        };
+        return Some(format!(
+            "Add the package that has '{package}' to {REQUIREMENTS}, or to the image.{installing}"
+        ));
+    }
+    if NO_NETWORK.iter().any(|words| evalue.contains(words)) {
+        return Some(format!(
+            "The network was not reached. Jobs of untrusted commits and those with `network: none` have none. \
+             Packages belong into {REQUIREMENTS}; data into a volume."
+        ));
+    }
+    match kind {
+        FailureKind::ProcessLimit => Some(
+            "Start fewer processes and threads (DataLoader workers, joblib, OMP_NUM_THREADS)."
+                .into(),
+        ),
+        FailureKind::DiskLimit => Some(
+            "The disk that the job may use is full; remove what is not needed any more.".into(),
+        ),
+        FailureKind::GpuOutOfMemory => {
+            Some("Ask for a GPU with more memory (`gpu_memory`), or make the batch smaller.".into())
+        }
+        _ if evalue.contains("raw_input was called") || ename == "StdinNotImplementedError" => {
+            Some("Nobody can answer input() here; make the value a parameter.".into())
+        }
+        _ => None,
+    }
+}
+
+/// There is no such kernel.
+#[must_use]
+pub(crate) fn no_kernel(error: &NoKernel) -> Failure {
+    match error {
+        NoKernel::NoPython { .. } => Failure::new(FailureKind::ImageUnusable, error.to_string())
+            .hint("The image needs Python and ipykernel; trainyard/notebook has both."),
+        NoKernel::Unknown { .. } => Failure::new(FailureKind::NotebookInvalid, format!("The notebook asks for a kernel that is not here: {error}"))
+            .hint("Choose a kernel that the image has (metadata.kernelspec.name), or an image that has this one."),
+        NoKernel::Unreadable { .. } => Failure::new(FailureKind::ImageUnusable, error.to_string()),
+    }
+}
+
+/// A program would not start. `kind`: where the program or the folder is to blame.
+#[must_use]
+pub(crate) fn not_spawned(
+    kind: FailureKind,
+    program: &str,
+    workdir: &str,
+    error: &std::io::Error,
+) -> Failure {
+    let theirs = [
+        libc::ENOENT,
+        libc::EACCES,
+        libc::ENOEXEC,
+        libc::ENOTDIR,
+        libc::E2BIG,
+        libc::ELOOP,
+        libc::EINVAL,
+    ];
+    let message = format!("'{program}' cannot be started in {workdir}: {error}");
+    match error.raw_os_error() {
+        Some(code) if theirs.contains(&code) => Failure::new(kind, message),
+        Some(_) | None => Failure::new(FailureKind::ExecutorFailed, message),
+    }
+}
+
+/// The kernel ended by itself. `before_ready`: it never answered.
+#[must_use]
+pub(crate) fn kernel_ended(end: End, stderr: &Tail, before_ready: bool) -> Failure {
+    let said = stderr
+        .last_line()
+        .map(|line| format!(": {}", short(&plain(line))))
+        .unwrap_or_default();
+    let without_ipykernel = before_ready
+        && ["ipykernel", "zmq"].iter().any(|name| {
+            stderr
+                .as_str()
+                .contains(&format!("No module named '{name}"))
+        });
+    let mut failure = if without_ipykernel {
+        Failure::new(FailureKind::ImageUnusable, format!("The job's Python cannot run notebooks{said}"))
+            .hint("Add ipykernel to the requirements, or use an image that has it, such as trainyard/notebook.")
+    } else if before_ready {
+        Failure::new(
+            FailureKind::KernelDied,
+            format!("The kernel ended with {end} before it answered{said}"),
+        )
+    } else {
+        Failure::new(
+            FailureKind::KernelDied,
+            format!("The kernel died with {end}{said}"),
+        )
+    };
+    if end == End::Signal(libc::SIGKILL) {
+        failure = failure.hint("SIGKILL mostly means that memory ran out: ask for more (`resources: {memory: ...}`) or use less.");
+    } else if end == End::Signal(libc::SIGSEGV) || end == End::Signal(libc::SIGBUS) {
+        failure = failure.hint(
+            "A native library crashed; a full /dev/shm (`shm_size`) ends a process with SIGBUS.",
+        );
+    }
+    match stderr.as_str().is_empty() {
+        true => failure,
+        false => failure.detail(stderr.as_str()),
+    }
+}
+
+/// There is no kernel any more, and it is not that it ended.
+#[must_use]
+pub(crate) fn kernel_fault(fault: &KernelFault, stderr: &Tail) -> Failure {
+    let failure = match fault {
+        KernelFault::Folder { .. } | KernelFault::Wait(_) => Failure::new(FailureKind::ExecutorFailed, capital(fault)),
+        KernelFault::Spawn { program, workdir, error } => {
+            not_spawned(FailureKind::ImageUnusable, program, workdir, error)
+        }
+        KernelFault::StartTimeout(_) => Failure::new(FailureKind::KernelDied, capital(fault)),
+        KernelFault::Channel { error: ZmtpError::TooLarge { announced, limit }, .. } => {
+            Failure::new(FailureKind::OutputLimit, format!("The kernel announced one message of {announced} bytes and was ended; at most {limit} are taken."))
+                .limit(LimitReached::Bytes { limit: ByteSize(*limit), used: Some(ByteSize(*announced)) })
+                .hint("Write large results to a file and show a part of them.")
+        }
+        KernelFault::Channel { .. } | KernelFault::Wire { .. } => {
+            Failure::new(FailureKind::KernelDied, format!("The kernel broke the protocol and was ended: {fault}"))
+        }
+    };
+    match stderr.as_str().is_empty() {
+        true => failure,
+        false => failure.detail(stderr.as_str()),
+    }
+}
+
+/// The story cannot go on.
+#[must_use]
+pub(crate) fn story(error: &StoryError) -> Failure {
+    match error {
+        StoryError::TooLong(limit) => Failure::new(
+            FailureKind::OutputLimit,
+            format!("The job said more than {limit} bytes and was ended."),
+        )
+        .limit(LimitReached::Bytes {
+            limit: ByteSize(*limit),
+            used: None,
+        })
+        .hint("Print less, or write to a file and declare it under `artifacts`."),
+        StoryError::Io(e) if matches!(e.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => {
+            Failure::new(
+                FailureKind::DiskLimit,
+                format!("The disk of the agent is full: {e}"),
+            )
+        }
+        StoryError::Io(_) => Failure::new(FailureKind::Internal, capital(error)),
+    }
+}
+
+/// A time limit was reached.
+#[must_use]
+pub(crate) fn time_limit(kind: FailureKind, limit: Span) -> Failure {
+    let (message, key) = match kind {
+        FailureKind::CellTimeout => (format!("The cell ran longer than {limit}."), "cell_timeout"),
+        FailureKind::SilenceTimeout => {
+            (format!("Nothing was said for {limit}."), "silence_timeout")
+        }
+        _ => (format!("The job ran longer than {limit}."), "timeout"),
+    };
+    Failure::new(kind, message)
+        .limit(LimitReached::Time { limit })
+        .hint(format!(
+            "Where that is too short, raise `{key}` in .trainyard.yml."
+        ))
+}
+
+/// A command ended badly.
+#[must_use]
+pub(crate) fn command_ended(end: End, program: &str, stderr: &Tail) -> Failure {
+    let failure = Failure::new(
+        FailureKind::CommandFailed,
+        format!("The command ended with {end}."),
+    );
+    let failure = match end {
+        End::Signal(libc::SIGKILL) | End::Code(137) => {
+            failure.hint("SIGKILL mostly means that memory ran out: ask for more (`resources: {memory: ...}`) or use less.")
+        }
+        End::Code(127) => failure.hint(format!("127 is what a shell ends with when a program is not there; was it one that '{program}' calls?")),
+        End::Code(_) | End::Signal(_) => failure,
+    };
+    match stderr.as_str().is_empty() {
+        true => failure,
+        false => failure.detail(stderr.as_str()),
+    }
+}
+
+/// An error as a sentence of its own.
+pub(crate) fn capital(error: &dyn std::fmt::Display) -> String {
+    let text = error.to_string();
+    let mut chars = text.chars();
+    match chars.next() {
+        Some(first) => first.to_uppercase().chain(chars).collect(),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::outcome::Owner;
+
+    use super::*;
+
+    fn exception(ename: &str, evalue: &str, traceback: &str) -> Raised {
+        Raised {
+            ename: ename.into(),
+            evalue: evalue.into(),
+            traceback: traceback.lines().map(str::to_owned).collect(),
+        }
+    }
+
+    #[test]
+    fn the_line_is_that_of_the_cell_not_of_what_it_called() {
+        let traceback = "\u{1b}[31mValueError\u{1b}[39m  Traceback (most recent call last)\n\
+            \u{1b}[36mCell\u{1b}[39m\u{1b}[36m \u{1b}[39m\u{1b}[32mIn[12]\u{1b}[39m\u{1b}[32m, line 7\u{1b}[39m\n\
+            Cell In[2], line 3, in f()";
+        let raised = exception("ValueError", "x", traceback);
+        assert_eq!(raised.line(12), Some(7));
+        assert_eq!(raised.line(2), Some(3));
+        assert_eq!(raised.line(1), None);
+    }
+
+    #[test]
+    fn limits_are_told_from_the_users_own_errors() {
+        let user = Some(RunAs {
+            uid: 1,
+            gid: 1,
+            processes: 64,
+        });
+        let cases = [
+            (
+                "BlockingIOError",
+                "[Errno 11] Resource temporarily unavailable",
+                "os.fork()",
+                FailureKind::ProcessLimit,
+            ),
+            (
+                "RuntimeError",
+                "can't start new thread",
+                "",
+                FailureKind::ProcessLimit,
+            ),
+            (
+                "OSError",
+                "[Errno 28] No space left on device",
+                "",
+                FailureKind::DiskLimit,
+            ),
+            (
+                "OutOfMemoryError",
+                "CUDA out of memory. Tried",
+                "",
+                FailureKind::GpuOutOfMemory,
+            ),
+            (
+                "BlockingIOError",
+                "[Errno 11] Resource temporarily unavailable",
+                "sock.recv()",
+                FailureKind::CellRaised,
+            ),
+            ("ValueError", "x", "", FailureKind::CellRaised),
+        ];
+        for (ename, evalue, traceback, kind) in cases {
+            let failure = raised(&exception(ename, evalue, traceback), false, user);
+            assert_eq!(failure.kind, kind, "{ename}");
+            assert_eq!(
+                failure.hint.is_some(),
+                failure.owner() == Owner::Limit,
+                "{ename}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_missing_module_names_the_requirements() {
+        let failure = raised(
+            &exception("ModuleNotFoundError", "No module named 'sklearn.svm'", ""),
+            true,
+            None,
+        );
+        let hint = failure.hint.unwrap();
+        assert!(
+            hint.contains("'sklearn'")
+                && hint.contains("requirements.txt")
+                && hint.contains("network"),
+            "{hint}"
+        );
+    }
+
+    #[test]
+    fn a_clean_exit_is_no_failure() {
+        assert!(exception("SystemExit", "0", "").is_clean_exit());
+        assert!(exception("SystemExit", "", "").is_clean_exit());
+        assert!(!exception("SystemExit", "1", "").is_clean_exit());
+    }
+}

@@ -1,0 +1,512 @@
+//! A running kernel: started, connected over unix sockets, asked, interrupted, ended. Knows nothing of notebooks.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use protocol::driver::{DriverJob, RunAs};
+use protocol::event::LogStream;
+use protocol::units::Span;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{Gid, Signal, Uid};
+use serde_json::{Map, Value, json};
+
+use crate::kernelspec::KernelCommand;
+use crate::process::{Child, End, Start};
+use crate::signals::Signals;
+use crate::tail::Tail;
+use crate::watch::{Happening, Watch};
+use crate::wire::{Message, Signer, WireError};
+use crate::zmtp::{Connection, Kind, ZmtpError};
+
+/// Longest message taken from a kernel.
+pub(crate) const LONGEST_MESSAGE: u64 = 256 << 20;
+/// Between two tries to connect to a socket that is not there yet.
+const CONNECT_PAUSE: Duration = Duration::from_millis(5);
+/// Until the kernel is asked again who it is: its first words may have been said before it knew that we listen.
+const ASK_AGAIN: Duration = Duration::from_millis(300);
+/// A kernel that closed a channel has this long to be gone.
+const CLOSED_GRACE: Duration = Duration::from_secs(1);
+/// Longest path of a unix socket, without its end.
+const LONGEST_SOCKET_PATH: usize = 107;
+
+/// The channels that are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Channel {
+    /// Requests and their replies.
+    Shell,
+    /// Requests that overtake the others.
+    Control,
+    /// What everybody may hear: outputs and states.
+    Iopub,
+}
+
+impl Channel {
+    /// All, with the number that ends the socket's name.
+    const ALL: [(Channel, u8); 3] = [
+        (Channel::Shell, 1),
+        (Channel::Iopub, 2),
+        (Channel::Control, 4),
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Channel::Shell => "shell",
+            Channel::Control => "control",
+            Channel::Iopub => "iopub",
+        }
+    }
+}
+
+/// Why there is no kernel any more, other than that it ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KernelFault {
+    /// No place for its sockets.
+    #[error("no folder for the kernel's sockets can be made in {place}: {error}")]
+    Folder {
+        /// Where.
+        place: String,
+        /// The reason.
+        error: io::Error,
+    },
+    /// It would not start.
+    #[error("'{program}' cannot be started in {workdir}: {error}")]
+    Spawn {
+        /// The program.
+        program: String,
+        /// Where.
+        workdir: String,
+        /// The reason.
+        error: io::Error,
+    },
+    /// It did not answer.
+    #[error("the kernel did not answer within {0} of its start")]
+    StartTimeout(Span),
+    /// It sent what no kernel sends.
+    #[error("{} channel: {error}", channel.name())]
+    Channel {
+        /// On which channel.
+        channel: Channel,
+        /// What.
+        error: ZmtpError,
+    },
+    /// It sent a message that cannot be believed or read.
+    #[error("{} channel: {error}", channel.name())]
+    Wire {
+        /// On which channel.
+        channel: Channel,
+        /// What.
+        error: WireError,
+    },
+    /// The system refuses to wait.
+    #[error("waiting failed: {0}")]
+    Wait(#[from] io::Error),
+}
+
+/// What a kernel says or does.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// A message.
+    Message(Channel, Message),
+    /// Text beside the protocol.
+    Text(LogStream, String),
+    /// It ended.
+    Ended(End),
+    /// We were told to stop.
+    Stop,
+}
+
+/// How a start ended that gave no kernel and is nobody's fault.
+#[derive(Debug)]
+pub(crate) enum NotStarted {
+    /// A fault.
+    Fault(KernelFault),
+    /// It ended before it answered.
+    Ended(End),
+    /// We were told to stop.
+    Stopped,
+}
+
+impl From<KernelFault> for NotStarted {
+    fn from(fault: KernelFault) -> Self {
+        NotStarted::Fault(fault)
+    }
+}
+
+/// What a kernel says about itself.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct KernelInfo {
+    /// Its language: name, version, file extension and so on.
+    pub(crate) language: Map<String, Value>,
+    /// Implementation and version.
+    pub(crate) name: String,
+}
+
+/// A kernel.
+#[derive(Debug)]
+pub(crate) struct Kernel<'a> {
+    watch: Watch<'a, Channel>,
+    folder: Folder,
+    signer: Signer,
+    session: String,
+    interrupt_by_message: bool,
+    /// What stops the next wait.
+    fault: Option<KernelFault>,
+    closed: Option<(Instant, Channel, ZmtpError)>,
+    ended: bool,
+    /// The end of what it said on standard error.
+    pub(crate) stderr: Tail,
+}
+
+impl<'a> Kernel<'a> {
+    /// Starts the process. It answers nothing yet.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub(crate) fn spawn(
+        command: &KernelCommand,
+        job: &DriverJob,
+        signals: &'a Signals,
+    ) -> Result<Self, KernelFault> {
+        let session = random_hex(8);
+        let key = random_hex(32);
+        let folder = Folder::make(&job.env, job.user)?;
+        let connection_file = folder.connection_file(&key, job.user)?;
+        let argv: Vec<String> = command
+            .argv
+            .iter()
+            .map(|part| part.replace("{connection_file}", &connection_file.display().to_string()))
+            .collect();
+        let mut env = job.env.clone();
+        env.extend(command.env.clone());
+        // A warning of the debugger's about frozen modules, in every notebook, for nobody.
+        env.entry("PYDEVD_DISABLE_FILE_VALIDATION".into())
+            .or_insert_with(|| "1".into());
+        let start = Start {
+            argv: &argv,
+            env: &env,
+            workdir: Path::new(&job.workdir),
+            user: job.user,
+        };
+        let child = Child::start(&start).map_err(|error| KernelFault::Spawn {
+            program: argv.first().cloned().unwrap_or_default(),
+            workdir: job.workdir.clone(),
+            error,
+        })?;
+        Ok(Self {
+            watch: Watch::new(child, signals),
+            folder,
+            signer: Signer::new(&key, &session),
+            session,
+            interrupt_by_message: command.interrupt_by_message,
+            fault: None,
+            closed: None,
+            ended: false,
+            stderr: Tail::default(),
+        })
+    }
+
+    /// Connects and waits for its first answer, and until it is sure that we hear what it says. Text that comes
+    /// meanwhile goes to `text`.
+    ///
+    /// # Errors
+    /// Where it ends, does not answer in time, or is stopped.
+    pub(crate) fn connect(
+        &mut self,
+        within: Span,
+        mut text: impl FnMut(LogStream, &str),
+    ) -> Result<KernelInfo, NotStarted> {
+        let deadline = Instant::now() + Duration::from(within);
+        let mut asked: Vec<String> = Vec::new();
+        let mut ask_at = Instant::now();
+        let (mut info, mut heard) = (None, false);
+        loop {
+            let now = Instant::now();
+            if now >= deadline {
+                return Err(KernelFault::StartTimeout(within).into());
+            }
+            let connected = self.connect_missing()?;
+            if connected && now >= ask_at {
+                asked.push(self.ask(Channel::Shell, "kernel_info_request", &json!({})));
+                // A kernel that has not answered at all is starting: asking twice does not help it.
+                ask_at = now
+                    + if info.is_some() {
+                        ASK_AGAIN
+                    } else {
+                        ASK_AGAIN * 10
+                    };
+            }
+            let pause = if connected {
+                ask_at
+            } else {
+                now + CONNECT_PAUSE
+            };
+            for said in self.wait(deadline.min(pause))? {
+                match said {
+                    Said::Message(_, message)
+                        if !message.parent.as_ref().is_some_and(|id| asked.contains(id)) => {}
+                    Said::Message(Channel::Shell, message) if info.is_none() => {
+                        info = Some(kernel_info(&message));
+                        ask_at = Instant::now() + ASK_AGAIN;
+                    }
+                    Said::Message(Channel::Iopub, message) => heard |= message.kind == "status",
+                    Said::Message(..) => {}
+                    Said::Text(stream, said) => text(stream, &said),
+                    Said::Ended(end) => return Err(NotStarted::Ended(end)),
+                    Said::Stop => return Err(NotStarted::Stopped),
+                }
+            }
+            if let Some(info) = info.clone().filter(|_| heard) {
+                return Ok(info);
+            }
+        }
+    }
+
+    /// Sends a request; its id is what the answers' parent will be.
+    pub(crate) fn ask(&mut self, channel: Channel, kind: &str, content: &Value) -> String {
+        let (id, frames) = self.signer.request(kind, content);
+        if let Some((_, connection)) = self
+            .watch
+            .connections
+            .iter_mut()
+            .find(|(name, _)| *name == channel)
+        {
+            connection.send(&frames);
+        }
+        id
+    }
+
+    /// Waits for the kernel to say something, until then.
+    ///
+    /// # Errors
+    /// Where it broke the protocol; what it said before was given out before.
+    pub(crate) fn wait(&mut self, until: Instant) -> Result<Vec<Said>, KernelFault> {
+        if let Some(fault) = self.fault.take() {
+            return Err(fault);
+        }
+        let until = match &self.closed {
+            Some((since, ..)) => until.min(*since + CLOSED_GRACE),
+            None => until,
+        };
+        let mut all = Vec::new();
+        for happening in self.watch.wait(until)? {
+            match happening {
+                Happening::Text(stream, text) => {
+                    if stream == LogStream::Stderr {
+                        self.stderr.push(&text);
+                    }
+                    all.push(Said::Text(stream, text));
+                }
+                Happening::Frames(channel, frames) => match self.signer.read(frames) {
+                    Ok(message) => all.push(Said::Message(channel, message)),
+                    Err(error) => {
+                        self.fault
+                            .get_or_insert(KernelFault::Wire { channel, error });
+                    }
+                },
+                Happening::Broken(channel, error @ (ZmtpError::Closed | ZmtpError::Io(_))) => {
+                    self.closed.get_or_insert((Instant::now(), channel, error));
+                }
+                Happening::Broken(channel, error) => {
+                    self.fault
+                        .get_or_insert(KernelFault::Channel { channel, error });
+                }
+                Happening::Ended(end) => {
+                    self.ended = true;
+                    all.push(Said::Ended(end));
+                }
+                Happening::Stop => all.push(Said::Stop),
+            }
+        }
+        let overdue = |since: &Instant| !self.ended && since.elapsed() >= CLOSED_GRACE;
+        if let Some((_, channel, error)) = self.closed.take_if(|(since, ..)| overdue(since)) {
+            self.fault
+                .get_or_insert(KernelFault::Channel { channel, error });
+        }
+        Ok(all)
+    }
+
+    /// Whether its process has ended.
+    #[must_use]
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Asks it to leave what it does.
+    pub(crate) fn interrupt(&mut self) {
+        if self.interrupt_by_message {
+            self.ask(Channel::Control, "interrupt_request", &json!({}));
+        } else {
+            self.watch.child.signal(Signal::INT);
+        }
+    }
+
+    /// Asks it to end.
+    pub(crate) fn shut_down(&mut self) {
+        self.ask(
+            Channel::Control,
+            "shutdown_request",
+            &json!({"restart": false}),
+        );
+    }
+
+    /// Ends it, now.
+    pub(crate) fn kill(&self) {
+        self.watch.child.signal(Signal::KILL);
+    }
+
+    /// Connects to the sockets that are there; true once all are.
+    fn connect_missing(&mut self) -> Result<bool, KernelFault> {
+        for (channel, number) in Channel::ALL {
+            let known = self
+                .watch
+                .connections
+                .iter()
+                .any(|(name, _)| *name == channel);
+            if known || self.closed.is_some() {
+                continue;
+            }
+            let broken = |error| KernelFault::Channel { channel, error };
+            let Some(stream) =
+                try_connect(&self.folder.socket(number)).map_err(|e| broken(e.into()))?
+            else {
+                return Ok(false);
+            };
+            let kind = match channel {
+                Channel::Iopub => Kind::Sub,
+                Channel::Shell | Channel::Control => Kind::Dealer,
+            };
+            let connection =
+                Connection::new(stream, kind, self.session.as_bytes(), LONGEST_MESSAGE)
+                    .map_err(broken)?;
+            self.watch.connections.push((channel, connection));
+        }
+        Ok(true)
+    }
+}
+
+fn kernel_info(message: &Message) -> KernelInfo {
+    let content: Value = message.content().unwrap_or_default();
+    let text = |key: &str| {
+        content[key]
+            .as_str()
+            .unwrap_or_default()
+            .chars()
+            .take(80)
+            .collect::<String>()
+    };
+    let language = content["language_info"]
+        .as_object()
+        .cloned()
+        .unwrap_or_default();
+    let version = language
+        .get("version")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let name = format!(
+        "{} {} ({} {version})",
+        text("implementation"),
+        text("implementation_version"),
+        language
+            .get("name")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    );
+    KernelInfo { language, name }
+}
+
+/// Connects without waiting; None where nobody listens yet.
+fn try_connect(path: &Path) -> io::Result<Option<UnixStream>> {
+    use rustix::io::Errno;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
+        Ok(()) => Ok(Some(socket.into())),
+        Err(Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// A private folder with a short name: the path of a socket is at most 107 bytes long.
+#[derive(Debug)]
+struct Folder(PathBuf);
+
+impl Folder {
+    fn make(env: &BTreeMap<String, String>, user: Option<RunAs>) -> Result<Self, KernelFault> {
+        let base = env
+            .get("TMPDIR")
+            .filter(|base| base.starts_with('/') && base.len() < LONGEST_SOCKET_PATH - 40)
+            .map_or("/tmp", String::as_str);
+        let path = Path::new(base).join(format!("trainyard-{}", random_hex(6)));
+        let fault = |error| KernelFault::Folder {
+            place: base.to_owned(),
+            error,
+        };
+        DirBuilder::new().mode(0o700).create(&path).map_err(fault)?;
+        let folder = Self(path);
+        give(&folder.0, user).map_err(fault)?;
+        Ok(folder)
+    }
+
+    fn socket(&self, number: u8) -> PathBuf {
+        self.0.join(format!("k-{number}"))
+    }
+
+    fn connection_file(&self, key: &str, user: Option<RunAs>) -> Result<PathBuf, KernelFault> {
+        let path = self.0.join("kernel.json");
+        let content = json!({
+            "transport": "ipc", "ip": self.0.join("k"),
+            "shell_port": 1, "iopub_port": 2, "stdin_port": 3, "control_port": 4, "hb_port": 5,
+            "key": key, "signature_scheme": "hmac-sha256", "kernel_name": "",
+        });
+        let written = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| file.write_all(content.to_string().as_bytes()))
+            .and_then(|()| give(&path, user));
+        written.map_err(|error| KernelFault::Folder {
+            place: self.0.display().to_string(),
+            error,
+        })?;
+        Ok(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // The job may have put anything there; what cannot be removed goes with the container.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn give(path: &Path, user: Option<RunAs>) -> io::Result<()> {
+    if let Some(user) = user {
+        rustix::fs::chown(
+            path,
+            Some(Uid::from_raw(user.uid)),
+            Some(Gid::from_raw(user.gid)),
+        )?;
+    }
+    Ok(())
+}
+
+/// Random bytes as hex digits.
+fn random_hex(bytes: usize) -> String {
+    let mut random = vec![0; bytes];
+    // Without /dev/urandom the process id and the clock must do: the folder is private all the same.
+    if File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut random))
+        .is_err()
+    {
+        let seed = format!("{} {:?}", std::process::id(), Instant::now());
+        let digest = protocol::digest::Digest::of(seed);
+        return digest.as_str().chars().cycle().take(bytes * 2).collect();
+    }
+    hex::encode(random)
+}

@@ -1,0 +1,23 @@
+# Starts IPython's kernel so that it never drops a message: its iopub socket would do so without a word
+# where we read more slowly than it speaks. With XPUB_NODROP it waits instead.
+import sys
+
+# As ipykernel_launcher does: the working folder comes back later, and must not shadow what is imported here.
+if sys.path and sys.path[0] == "":
+    del sys.path[0]
+
+import zmq
+from ipykernel.kernelapp import IPKernelApp
+
+
+class KernelApp(IPKernelApp):
+    def _bind_socket(self, s, port):
+        if s.type in (zmq.PUB, zmq.XPUB):
+            s.setsockopt(zmq.XPUB_NODROP, 1)
+        return super()._bind_socket(s, port)
+
+    def log_connection_info(self):
+        """Nobody is to connect: the lines for people at a terminal would stand in the job's log."""
+
+
+KernelApp.launch_instance()

@@ -1,0 +1,442 @@
+//! The attempt's story as it is told: text coalesced, large outputs as blobs, one event a line, and the same events
+//! folded into the executed notebook. Knows no kernel and no process.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::time::{Duration, Instant};
+
+use notebook::fold::CellEnd;
+use notebook::message::{OutputMessage, StreamName};
+use notebook::{Fold, Notebook, nbformat};
+use protocol::driver::{INLINE_LIMIT, NOTEBOOK_FILE};
+use protocol::event::{CellStatus, EventKind, LogStream, OutputContent, Unnumbered};
+use protocol::units::{ByteSize, Span, Timestamp};
+use serde_json::{Map, Value};
+
+use crate::out::Out;
+
+/// Text waits this long for more of its kind.
+const COALESCE: Duration = Duration::from_millis(100);
+/// Room in an event beside its text.
+const ENVELOPE: usize = 512;
+/// The notebook is written again after this multiple of what the last time took, and not before [`LEAST_PAUSE`].
+const PAUSE_FACTOR: u32 = 20;
+const LEAST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Why the story cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoryError {
+    /// More was said than is kept.
+    #[error("the job said more than {0} bytes")]
+    TooLong(u64),
+    /// The out folder cannot be written to.
+    #[error("events cannot be written: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Whose text it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Voice {
+    /// A cell's.
+    Cell(u32, StreamName),
+    /// Not a cell's.
+    Log(LogStream),
+}
+
+#[derive(Debug)]
+struct Pending {
+    voice: Voice,
+    text: String,
+    /// Length of the text as JSON.
+    cost: usize,
+    since: Instant,
+}
+
+/// Writes events.
+#[derive(Debug)]
+pub(crate) struct Story {
+    out: Out,
+    file: File,
+    limit: u64,
+    said: u64,
+    pending: Option<Pending>,
+    last_said: Instant,
+    fold: Option<Fold>,
+    /// Whether the fold is ahead of the file, and when the file may be written again.
+    unsaved: bool,
+    save_after: Instant,
+}
+
+impl Story {
+    /// Begins, or goes on where a file is.
+    ///
+    /// # Errors
+    /// Where the events file cannot be opened.
+    pub(crate) fn new(out: Out, limit: ByteSize) -> io::Result<Self> {
+        let file = out.events()?;
+        let now = Instant::now();
+        Ok(Self {
+            out,
+            file,
+            limit: limit.0,
+            said: 0,
+            pending: None,
+            last_said: now,
+            fold: None,
+            unsaved: false,
+            save_after: now + LEAST_PAUSE,
+        })
+    }
+
+    /// From now on outputs are folded into this notebook.
+    pub(crate) fn fold_into(&mut self, notebook: Notebook) {
+        self.fold = Some(Fold::new(notebook));
+        self.unsaved = true;
+    }
+
+    /// When the job was heard last.
+    #[must_use]
+    pub(crate) fn last_said(&self) -> Instant {
+        self.last_said
+    }
+
+    /// When [`Story::tick`] has something to do.
+    #[must_use]
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let flush = self
+            .pending
+            .as_ref()
+            .map(|pending| pending.since + COALESCE);
+        let save = self.unsaved.then_some(self.save_after);
+        flush.into_iter().chain(save).min()
+    }
+
+    /// Writes what has waited long enough.
+    ///
+    /// # Errors
+    /// As [`Story::say`].
+    pub(crate) fn tick(&mut self) -> Result<(), StoryError> {
+        let now = Instant::now();
+        if self
+            .pending
+            .as_ref()
+            .is_some_and(|pending| now >= pending.since + COALESCE)
+        {
+            self.flush()?;
+        }
+        if self.unsaved && now >= self.save_after {
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    /// Says something of the platform's own, for people.
+    ///
+    /// # Errors
+    /// As [`Story::say`].
+    pub(crate) fn note(&mut self, text: &str) -> Result<(), StoryError> {
+        self.text(Voice::Log(LogStream::Platform), &format!("{text}\n"))
+    }
+
+    /// Text: joined with what came just before from the same voice, cut where an event would be longer than 64 KiB.
+    ///
+    /// # Errors
+    /// As [`Story::say`].
+    pub(crate) fn text(&mut self, voice: Voice, text: &str) -> Result<(), StoryError> {
+        self.last_said = Instant::now();
+        if self
+            .pending
+            .as_ref()
+            .is_some_and(|pending| pending.voice != voice)
+        {
+            self.flush()?;
+        }
+        let mut rest = text;
+        while !rest.is_empty() {
+            let pending = self.pending.get_or_insert_with(|| Pending {
+                voice,
+                text: String::new(),
+                cost: 0,
+                since: Instant::now(),
+            });
+            let (taken, cost) = fitting(rest, INLINE_LIMIT - ENVELOPE - pending.cost);
+            pending.text.push_str(&rest[..taken]);
+            pending.cost += cost;
+            rest = &rest[taken..];
+            if !rest.is_empty() {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An output of a cell.
+    ///
+    /// # Errors
+    /// As [`Story::say`].
+    pub(crate) fn output(&mut self, cell: u32, output: OutputMessage) -> Result<(), StoryError> {
+        self.last_said = Instant::now();
+        match output {
+            OutputMessage::Stream { name, text } => self.text(Voice::Cell(cell, name), &text),
+            OutputMessage::DisplayData { .. }
+            | OutputMessage::ExecuteResult { .. }
+            | OutputMessage::Error { .. }
+            | OutputMessage::UpdateDisplayData { .. }
+            | OutputMessage::ClearOutput { .. } => {
+                self.flush()?;
+                self.write_output(cell, output)
+            }
+        }
+    }
+
+    /// A cell began.
+    ///
+    /// # Errors
+    /// As [`Story::say`].
+    pub(crate) fn cell_started(&mut self, cell: u32, of: u32) -> Result<(), StoryError> {
+        self.last_said = Instant::now();
+        self.folded(|fold| fold.cell_started(cell as usize, Timestamp::now().0).is_ok());
+        self.say(EventKind::CellStarted { cell, of })
+    }
+
+    /// A cell ended.
+    ///
+    /// # Errors
+    /// As [`Story::say`].
+    pub(crate) fn cell_finished(
+        &mut self,
+        cell: u32,
+        status: CellStatus,
+        duration: Duration,
+        execution_count: Option<u64>,
+    ) -> Result<(), StoryError> {
+        let duration = Span::from(duration);
+        self.flush()?;
+        self.folded(|fold| {
+            let word = serde_json::to_value(status).unwrap_or_default();
+            let end = CellEnd {
+                execution_count,
+                at_ms: Timestamp::now().0,
+                duration_ms: duration.0,
+                status: word.as_str().unwrap_or_default(),
+            };
+            fold.cell_finished(cell as usize, &end).is_ok()
+        });
+        self.say(EventKind::CellFinished {
+            cell,
+            status,
+            duration,
+            execution_count,
+        })
+    }
+
+    /// What the kernel says about its language.
+    pub(crate) fn language_info(&mut self, info: Map<String, Value>) {
+        self.folded(|fold| {
+            fold.language_info(info);
+            true
+        });
+    }
+
+    /// Writes an event, after the text that came before it.
+    ///
+    /// # Errors
+    /// Where the disk is full or the job has said more than is kept.
+    pub(crate) fn say(&mut self, kind: EventKind) -> Result<(), StoryError> {
+        self.flush()?;
+        self.write(kind)
+    }
+
+    /// Writes the executed notebook as far as it is.
+    ///
+    /// # Errors
+    /// Where the disk is full.
+    pub(crate) fn save(&mut self) -> Result<(), StoryError> {
+        let Some(fold) = self.fold.as_ref().filter(|_| self.unsaved) else {
+            return Ok(());
+        };
+        let began = Instant::now();
+        let text = nbformat::write(fold.notebook());
+        self.out
+            .replace(NOTEBOOK_FILE, |file| file.write_all(text.as_bytes()))?;
+        self.unsaved = false;
+        self.save_after = Instant::now() + (began.elapsed() * PAUSE_FACTOR).max(LEAST_PAUSE);
+        Ok(())
+    }
+
+    /// The last word: pending text, the notebook, and all of it on the disk.
+    ///
+    /// # Errors
+    /// Where the disk is full.
+    pub(crate) fn close(&mut self) -> Result<(), StoryError> {
+        let flushed = self.flush();
+        let saved = self.save();
+        self.file.sync_all()?;
+        flushed.and(saved)
+    }
+
+    fn folded(&mut self, change: impl FnOnce(&mut Fold) -> bool) {
+        if let Some(fold) = &mut self.fold {
+            self.unsaved |= change(fold);
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), StoryError> {
+        let Some(Pending { voice, text, .. }) = self.pending.take() else {
+            return Ok(());
+        };
+        match voice {
+            Voice::Cell(cell, name) => {
+                self.write_output(cell, OutputMessage::Stream { name, text })
+            }
+            Voice::Log(stream) => self.write(EventKind::Log { stream, text }),
+        }
+    }
+
+    fn write_output(&mut self, cell: u32, output: OutputMessage) -> Result<(), StoryError> {
+        self.folded(|fold| fold.output(cell as usize, &output).is_ok());
+        let content = match large_json(&output)? {
+            None => OutputContent::Inline { output },
+            Some(json) => {
+                self.count(json.len())?;
+                OutputContent::Stored {
+                    blob: self.out.blob(&json)?,
+                    bytes: ByteSize(json.len() as u64),
+                }
+            }
+        };
+        self.write(EventKind::Output { cell, content })
+    }
+
+    /// One line, with one call: a reader never sees half of one that was written by a live driver.
+    fn write(&mut self, kind: EventKind) -> Result<(), StoryError> {
+        let mut line =
+            serde_json::to_vec(&Unnumbered::now(kind.into())).map_err(io::Error::from)?;
+        line.push(b'\n');
+        self.count(line.len())?;
+        Ok(self.file.write_all(&line)?)
+    }
+
+    /// Past the limit only what says that it was reached is still written.
+    fn count(&mut self, bytes: usize) -> Result<(), StoryError> {
+        let before = self.said;
+        self.said = self.said.saturating_add(bytes as u64);
+        if before <= self.limit && self.said > self.limit {
+            return Err(StoryError::TooLong(self.limit));
+        }
+        Ok(())
+    }
+}
+
+/// The output's JSON where it is too long to stand in an event.
+fn large_json(output: &OutputMessage) -> io::Result<Option<Vec<u8>>> {
+    let json = serde_json::to_vec(output)?;
+    Ok((json.len() > INLINE_LIMIT).then_some(json))
+}
+
+/// How many bytes of `text` are at most `room` bytes long as JSON, whole characters, and how long those are.
+fn fitting(text: &str, room: usize) -> (usize, usize) {
+    let mut cost = 0;
+    for (at, c) in text.char_indices() {
+        let more = match c {
+            '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+            '\0'..='\u{1f}' => 6,
+            _ => c.len_utf8(),
+        };
+        if cost + more > room {
+            return (at, cost);
+        }
+        cost += more;
+    }
+    (text.len(), cost)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use protocol::event::EventBody;
+
+    use super::*;
+
+    fn story(folder: &tempfile::TempDir, limit: u64) -> Story {
+        Story::new(Out::open(folder.path(), None).unwrap(), ByteSize(limit)).unwrap()
+    }
+
+    fn told(folder: &tempfile::TempDir) -> Vec<EventKind> {
+        let text = fs::read_to_string(folder.path().join("out/events.ndjson")).unwrap();
+        let event = |line: &str| match serde_json::from_str::<Unnumbered>(line).unwrap().body {
+            EventBody::Known(kind) => kind,
+            EventBody::Unknown(other) => panic!("{other:?}"),
+        };
+        text.lines().map(event).collect()
+    }
+
+    #[test]
+    fn text_is_joined_by_voice_and_cut_at_64_kib_of_json() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut story = story(&folder, 1 << 30);
+        let line = "\u{1}é\"\n".repeat(100);
+        for _ in 0..200 {
+            story.text(Voice::Log(LogStream::Stdout), &line).unwrap();
+        }
+        story.text(Voice::Log(LogStream::Stderr), "oops").unwrap();
+        story.close().unwrap();
+
+        let raw = fs::read_to_string(folder.path().join("out/events.ndjson")).unwrap();
+        assert!(raw.lines().all(|line| line.len() <= INLINE_LIMIT));
+        let mut all = String::new();
+        let events = told(&folder);
+        for event in &events[..events.len() - 1] {
+            let EventKind::Log {
+                stream: LogStream::Stdout,
+                text,
+            } = event
+            else {
+                panic!("{event:?}")
+            };
+            all.push_str(text);
+        }
+        assert_eq!(all, line.repeat(200));
+        assert_eq!(
+            events.last(),
+            Some(&EventKind::Log {
+                stream: LogStream::Stderr,
+                text: "oops".into()
+            })
+        );
+        assert!(events.len() < 10, "{}", events.len());
+    }
+
+    #[test]
+    fn what_waits_is_written_after_a_while() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut story = story(&folder, 1 << 30);
+        assert_eq!(story.due(), None);
+        story.text(Voice::Log(LogStream::Stdout), "x").unwrap();
+        story.tick().unwrap();
+        let due = story.due().unwrap();
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        story.tick().unwrap();
+        assert_eq!(story.due(), None);
+        assert_eq!(told(&folder).len(), 1);
+    }
+
+    #[test]
+    fn a_job_without_end_is_told_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut story = story(&folder, 10_000);
+        let more = |story: &mut Story| {
+            story.say(EventKind::Log {
+                stream: LogStream::Stdout,
+                text: "x".repeat(4_000),
+            })
+        };
+        more(&mut story).unwrap();
+        more(&mut story).unwrap();
+        assert!(matches!(more(&mut story), Err(StoryError::TooLong(10_000))));
+        story.note("that was too much").unwrap();
+        story.close().unwrap();
+        assert_eq!(told(&folder).len(), 3);
+    }
+}

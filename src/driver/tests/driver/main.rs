@@ -1,0 +1,6 @@
+//! Stories of the real driver with a real IPython kernel, each in a folder of its own.
+
+mod commands;
+mod endings;
+mod notebooks;
+mod support;

@@ -1,0 +1,251 @@
+//! Notebooks that run to their end, and what is kept of them.
+
+use std::fs;
+
+use notebook::message::OutputMessage;
+use protocol::driver::{CellCount, DriverWork};
+use protocol::event::{CellStatus, EventKind, OutputContent};
+use protocol::outcome::FailureKind;
+use serde_json::json;
+
+use crate::support::{World, notebook_of};
+
+#[test]
+fn a_plain_notebook_runs_cell_by_cell() {
+    let told = World::notebook(&[("x = 20\nprint('hello')", &[]), ("", &[]), ("x + 1", &[])]).run();
+    told.succeeded();
+    assert_eq!(
+        told.result.cells,
+        CellCount {
+            executed: 2,
+            total: 2
+        }
+    );
+    let kinds: Vec<&str> = told
+        .events
+        .iter()
+        .map(|event| match event {
+            EventKind::Kernel { status, .. } => status.as_str(),
+            EventKind::CellStarted { .. } => "started",
+            EventKind::Output { .. } => "output",
+            EventKind::CellFinished { .. } => "finished",
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let expected =
+        "starting ready started output finished started finished started output finished ended";
+    assert_eq!(kinds.join(" "), expected);
+    assert_eq!(told.stdout(0), "hello\n");
+    assert_eq!(told.statuses()[1], (1, CellStatus::Skipped));
+    let OutputMessage::ExecuteResult {
+        data,
+        execution_count,
+        ..
+    } = &told.outputs(2)[0]
+    else {
+        panic!()
+    };
+    assert_eq!(
+        (data["text/plain"].as_str(), *execution_count),
+        (Some("21"), Some(2))
+    );
+
+    let executed = told.executed();
+    assert_eq!(
+        executed["cells"][0]["outputs"][0]["text"],
+        json!(["hello\n"])
+    );
+    assert_eq!(executed["cells"][2]["execution_count"], 2);
+    assert_eq!(executed["metadata"]["language_info"]["name"], "python");
+}
+
+#[test]
+fn a_display_is_updated_from_a_later_cell() {
+    let told = World::notebook(&[
+        ("from IPython.display import display\nhandle = display('before', display_id='d')", &[]),
+        ("handle.update('after')", &[]),
+        ("from IPython.display import clear_output\nprint('gone')\nclear_output()\nprint('kept')", &[]),
+    ])
+    .run();
+    told.succeeded();
+    let executed = told.executed();
+    assert_eq!(
+        executed["cells"][0]["outputs"][0]["data"]["text/plain"],
+        json!(["'after'"])
+    );
+    assert_eq!(
+        executed["cells"][2]["outputs"][0]["text"],
+        json!(["kept\n"])
+    );
+    assert!(told.outputs(1).iter().any(
+        |o| matches!(o, OutputMessage::UpdateDisplayData { display_id, .. } if display_id == "d")
+    ));
+}
+
+#[test]
+fn tags_let_a_cell_raise_or_pass_it_over() {
+    let told = World::notebook(&[
+        ("raise ValueError('expected')", &["raises-exception"]),
+        ("open('ran', 'w')", &["skip-execution"]),
+        ("print('still here')", &[]),
+    ])
+    .run();
+    told.succeeded();
+    let expected = [
+        (0, CellStatus::ErrorAllowed),
+        (1, CellStatus::Skipped),
+        (2, CellStatus::Ok),
+    ];
+    assert_eq!(told.statuses(), expected);
+    assert!(!told.world.path("work/ran").exists());
+    assert_eq!(
+        told.executed()["cells"][0]["outputs"][0]["ename"],
+        "ValueError"
+    );
+    assert_eq!(
+        told.result.cells,
+        CellCount {
+            executed: 2,
+            total: 2
+        }
+    );
+}
+
+#[test]
+fn parameters_stand_behind_the_defaults_and_places_are_those_of_the_repository() {
+    let mut world = World::notebook(&[
+        ("lr = 1\nepochs = 2", &["parameters"]),
+        ("print(lr, epochs)\n\nraise KeyError(lr)", &[]),
+    ]);
+    let parameters = json!({"lr": 0.5, "colour": "red"});
+    world.job.work = DriverWork::Notebook {
+        path: "nb.ipynb".into(),
+        parameters: parameters.as_object().unwrap().clone(),
+    };
+    let told = world.run();
+    assert_eq!(told.stdout(2), "0.5 2\n");
+    let failure = told.failure();
+    let cell = failure.cell.as_ref().unwrap();
+    assert_eq!(
+        (cell.path.as_str(), cell.index, cell.line),
+        ("nb.ipynb", 1, Some(3))
+    );
+    assert!(
+        told.log(protocol::event::LogStream::Platform)
+            .contains("colour")
+    );
+    assert_eq!(
+        told.executed()["cells"][1]["metadata"]["tags"],
+        json!(["injected-parameters"])
+    );
+}
+
+#[test]
+fn forty_thousand_lines_arrive_in_order_without_loss() {
+    let told = World::cell("import sys\nfor i in range(40000):\n    print(i, flush=True)").run();
+    told.succeeded();
+    let expected: String = (0..40_000).map(|i| format!("{i}\n")).collect();
+    assert!(
+        told.stdout(0) == expected,
+        "{} bytes of {}",
+        told.stdout(0).len(),
+        expected.len()
+    );
+    let outputs = told
+        .events
+        .iter()
+        .filter(|event| matches!(event, EventKind::Output { .. }))
+        .count();
+    assert!(outputs < 2_000, "{outputs} events");
+}
+
+#[test]
+fn a_large_output_is_a_blob_and_stands_in_the_notebook() {
+    let told = World::cell("from IPython.display import HTML, display\ndisplay(HTML('x' * 5_000_000))\nprint('y' * 200_000)").run();
+    told.succeeded();
+    let stored = told.events.iter().filter(|event| {
+        matches!(event, EventKind::Output { content: OutputContent::Stored { bytes, .. }, .. } if bytes.0 > 5_000_000)
+    });
+    assert_eq!(stored.count(), 1);
+    let events = fs::read_to_string(told.world.path("out/events.ndjson")).unwrap();
+    assert!(events.lines().all(|line| line.len() <= 64 << 10));
+    assert_eq!(told.stdout(0).len(), 200_001);
+    assert_eq!(
+        told.executed()["cells"][0]["outputs"][0]["data"]["text/html"][0]
+            .as_str()
+            .unwrap()
+            .len(),
+        5_000_000
+    );
+}
+
+#[test]
+fn what_a_thread_says_late_is_kept() {
+    let source = "import threading, time\ndef late():\n    time.sleep(0.3)\n    print('late')\n\
+        thread = threading.Thread(target=late)\nthread.start()";
+    let told = World::notebook(&[(source, &[]), ("thread.join()\nprint('second')", &[])]).run();
+    told.succeeded();
+    // To which of the two cells it belongs is the kernel's choice.
+    assert_eq!(told.stdout(0) + &told.stdout(1), "late\nsecond\n");
+}
+
+#[test]
+fn a_program_that_the_kernel_calls_is_heard() {
+    let told = World::notebook(&[
+        ("!echo shell", &[]),
+        ("import os; os.system('echo below') and None", &[]),
+    ])
+    .run();
+    told.succeeded();
+    assert!(told.stdout(0).contains("shell"));
+    let below = told.stdout(1) + &told.log(protocol::event::LogStream::Stdout);
+    assert!(below.contains("below"), "{below:?}");
+}
+
+#[test]
+fn leaving_early_with_zero_is_well() {
+    for source in ["import sys; sys.exit(0)", "exit()"] {
+        let told = World::notebook(&[(source, &[]), ("print('never')", &[])]).run();
+        told.succeeded();
+        assert_eq!(told.statuses(), [(0, CellStatus::Ok)], "{source}");
+        assert_eq!(
+            told.result.cells,
+            CellCount {
+                executed: 1,
+                total: 2
+            }
+        );
+    }
+    let told = World::cell("import sys; sys.exit(3)").run();
+    assert_eq!(told.failure().kind, FailureKind::CellRaised);
+}
+
+#[test]
+fn what_is_no_notebook_is_said_to_be_none() {
+    let world = World::cell("1");
+    world.write("nb.ipynb", "{\"cells\": [}");
+    let told = world.run();
+    assert_eq!(told.failure().kind, FailureKind::NotebookInvalid);
+    assert!(
+        told.failure().message.starts_with("nb.ipynb: "),
+        "{}",
+        told.failure().message
+    );
+
+    let world = World::cell("1");
+    let mut notebook = notebook_of(&json!([]));
+    notebook["metadata"]["kernelspec"] = json!({"name": "fortran", "language": "fortran"});
+    world.write("nb.ipynb", &notebook.to_string());
+    let told = world.run();
+    assert_eq!(told.failure().kind, FailureKind::NotebookInvalid);
+    assert!(
+        told.failure().message.contains("'fortran'") && told.failure().message.contains("python3")
+    );
+
+    let mut world = World::cell("1");
+    world.job.work = DriverWork::Notebook {
+        path: "../nb.ipynb".into(),
+        parameters: Default::default(),
+    };
+    assert_eq!(world.run().failure().kind, FailureKind::NotebookInvalid);
+}
