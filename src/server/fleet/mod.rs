@@ -12,6 +12,8 @@ pub mod poll;
 pub mod register;
 pub mod uploads;
 
+pub(crate) use orders::{authorization, secret};
+
 use protocol::agent_api::{ABANDONED, ApiError};
 use protocol::job::{Move, State};
 use protocol::{AttemptId, Timestamp};

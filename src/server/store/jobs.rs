@@ -1,12 +1,30 @@
 //! Rows of jobs. [`advance`] is the only door through which a state is written.
 
+use plan::PlannedJob;
 use protocol::job::{Move, State, next};
 use protocol::{AttemptId, Digest, JobId, JobSpec, PipelineId, ProjectId, Timestamp, Trust};
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
 use super::rows::{Columns as _, to_int, to_json, to_word};
 use super::{Connection, Result, StoreError};
+
+/// What a plan says of a job beside what is to be done.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Lineage {
+    /// What its notebook means.
+    #[serde(default)]
+    pub fingerprint: Option<Digest>,
+    /// Hash of the text that says which Python packages it needs.
+    #[serde(default)]
+    pub lock: Option<Digest>,
+    /// What its result may depend on that has no version, as sentences.
+    #[serde(default)]
+    pub unversioned: Vec<String>,
+    /// What changed since the last job of this name, as sentences, most telling first.
+    #[serde(default)]
+    pub changed: Vec<String>,
+}
 
 /// One unit of work.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,8 +41,8 @@ pub struct Job {
     pub key: Option<Digest>,
     /// How far its commit is trusted.
     pub trust: Trust,
-    /// What the plan says of it: explanation, fingerprint, lock.
-    pub lineage: Value,
+    /// What the plan says of it.
+    pub lineage: Lineage,
     /// Where it stands.
     pub state: State,
     /// Rises with every write of the state.
@@ -78,7 +96,7 @@ pub async fn insert(db: &mut Connection, job: &Job) -> Result<()> {
     .bind(job.key.as_ref().map(Digest::as_str))
     .bind(to_word(&job.trust)?)
     .bind(to_json(&job.spec)?)
-    .bind(job.lineage.to_string())
+    .bind(to_json(&job.lineage)?)
     .bind(to_json(&job.state)?)
     .bind(job.state.word())
     .bind(to_int(job.version))
@@ -90,6 +108,42 @@ pub async fn insert(db: &mut Connection, job: &Job) -> Result<()> {
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// Keeps the plan of a job: what its key was made of.
+pub async fn insert_plan(db: &mut Connection, id: &JobId, planned: &PlannedJob) -> Result<()> {
+    sqlx::query("INSERT INTO plans (job, planned) VALUES ($1, $2)")
+        .bind(id.as_str())
+        .bind(to_json(planned)?)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// The plan of the newest job of this name in a project, whatever became of it.
+pub async fn last_plan(
+    db: &mut Connection,
+    project: &ProjectId,
+    name: &str,
+) -> Result<Option<PlannedJob>> {
+    let row = sqlx::query(
+        "SELECT plans.planned FROM plans JOIN jobs ON jobs.id = plans.job \
+         WHERE jobs.project = $1 AND jobs.name = $2 ORDER BY jobs.id DESC LIMIT 1",
+    )
+    .bind(project.as_str())
+    .bind(name)
+    .fetch_optional(db)
+    .await?;
+    row.map(|row| row.json("planned")).transpose()
+}
+
+/// The plan of a job.
+pub async fn plan(db: &mut Connection, id: &JobId) -> Result<Option<PlannedJob>> {
+    let row = sqlx::query("SELECT planned FROM plans WHERE job = $1")
+        .bind(id.as_str())
+        .fetch_optional(db)
+        .await?;
+    row.map(|row| row.json("planned")).transpose()
 }
 
 /// Takes one step and writes the state after it; gives the job as it is then. `started` is the

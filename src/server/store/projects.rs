@@ -88,24 +88,32 @@ pub async fn by_name(db: &mut Connection, name: &str) -> Result<Option<Project>>
     row.as_ref().map(project).transpose()
 }
 
-/// Notes how a look at the remote ended, and the default branch where it is known.
+/// Notes that a look at the remote is done with: all that it showed was planned.
 pub async fn checked(
     db: &mut Connection,
     id: &ProjectId,
     default_branch: Option<&str>,
-    problem: Option<&str>,
     at: Timestamp,
 ) -> Result<()> {
     sqlx::query(
-        "UPDATE projects SET checked_at = $1, problem = $2, \
-         default_branch = COALESCE($3, default_branch) WHERE id = $4",
+        "UPDATE projects SET checked_at = $1, problem = NULL, \
+         default_branch = COALESCE($2, default_branch) WHERE id = $3",
     )
     .bind(at.0)
-    .bind(problem)
     .bind(default_branch)
     .bind(id.as_str())
     .execute(db)
     .await?;
+    Ok(())
+}
+
+/// Notes why a look at the remote failed.
+pub async fn set_problem(db: &mut Connection, id: &ProjectId, problem: &str) -> Result<()> {
+    sqlx::query("UPDATE projects SET problem = $1 WHERE id = $2")
+        .bind(problem)
+        .bind(id.as_str())
+        .execute(db)
+        .await?;
     Ok(())
 }
 

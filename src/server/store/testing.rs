@@ -16,7 +16,7 @@ use sqlx::Connection as _;
 
 use super::agents::Agent;
 use super::attempts::{Attempt, Fate};
-use super::jobs::Job;
+use super::jobs::{Job, Lineage};
 use super::pipelines::Pipeline;
 use super::projects::Project;
 use super::{Address, Store};
@@ -189,7 +189,7 @@ pub fn job(pipeline: &Pipeline, name: &str) -> Job {
         },
         key: Some(Digest::of(name)),
         trust: Trust::Trusted,
-        lineage: serde_json::json!({}),
+        lineage: Lineage::default(),
         state: State::Queued,
         version: 1,
         generation: 0,

@@ -69,7 +69,7 @@ CREATE TABLE jobs (
     job_key TEXT,
     trust TEXT NOT NULL,
     spec TEXT NOT NULL,
-    -- JSON of the plan's explanation and lineage.
+    -- JSON of fingerprint, lock, and what is said about the plan.
     lineage TEXT NOT NULL,
     -- JSON of the state, its word for indexes, and the version that guards it.
     state TEXT NOT NULL,
@@ -86,6 +86,14 @@ CREATE TABLE jobs (
 );
 CREATE INDEX jobs_by_word ON jobs (word);
 CREATE INDEX jobs_by_key ON jobs (project, job_key);
+
+CREATE INDEX jobs_by_name ON jobs (project, name);
+
+-- What a job's key was made of: large, and read only to explain.
+CREATE TABLE plans (
+    job TEXT NOT NULL PRIMARY KEY REFERENCES jobs (id),
+    planned TEXT NOT NULL
+);
 
 CREATE TABLE agents (
     id TEXT NOT NULL PRIMARY KEY,

@@ -1,0 +1,385 @@
+//! Makes pipelines: a trigger and its plan become rows in one transaction, each job in the state that its
+//! key and its needs give it. It knows rows, not git.
+
+use plan::{Plan, PlannedJob};
+use protocol::job::{Block, Move, State};
+use protocol::{Failure, JobId, Outcome, PipelineId, ProjectId, Timestamp, Trigger, TriggerKind};
+
+use crate::live::Change;
+use crate::state::Server;
+use crate::store::jobs::{Job, Lineage};
+use crate::store::pipelines::Pipeline;
+use crate::store::{Connection, Result, StoreError, jobs, pipelines, projects};
+use crate::{settle, trigger};
+
+/// Who cancels the jobs of an older commit.
+pub const SUPERSEDED: &str = "superseded by a newer commit";
+
+/// What became of planning a commit.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Planned {
+    /// Jobs, perhaps none.
+    Jobs(Plan),
+    /// There is no pipeline file: nothing runs, and nothing is wrong.
+    Nothing {
+        /// The sentence for the status.
+        why: String,
+    },
+    /// Nothing can be planned, and it is the user's to mend.
+    Wrong(Failure),
+}
+
+/// What a commit says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Words {
+    /// The first line of its message.
+    pub subject: String,
+    /// Who wrote it.
+    pub author: String,
+}
+
+/// Makes the pipeline of a trigger, or gives the one that it made before. A push also remembers where its
+/// ref is, in the same transaction, and supersedes what is queued for older commits of that ref.
+///
+/// # Errors
+/// The store's; then nothing was written.
+pub async fn create(
+    server: &Server,
+    project: &ProjectId,
+    trigger: &Trigger,
+    words: &Words,
+    planned: Planned,
+) -> Result<Pipeline> {
+    let mut tx = server.store.begin().await?;
+    let key = trigger::key(trigger);
+    let before = pipelines::by_trigger(&mut tx, project, &key).await?;
+    let (pipeline, changed) = match before {
+        Some(pipeline) => (pipeline, Vec::new()),
+        None => {
+            let pipeline = row(&mut tx, project, trigger, words, &planned).await?;
+            pipelines::insert(&mut tx, &pipeline).await?;
+            let mut changed = supersede(&mut tx, &pipeline).await?;
+            if let Planned::Jobs(plan) = &planned {
+                changed.extend(add_jobs(&mut tx, &pipeline, &plan.jobs).await?);
+            }
+            (pipeline, changed)
+        }
+    };
+    if let (TriggerKind::Push, Some(reference)) = (&trigger.kind, &trigger.reference) {
+        projects::set_ref(&mut tx, project, reference, &trigger.commit, trigger.at).await?;
+    }
+    tx.commit().await?;
+    tracing::info!(pipeline = %pipeline.id, commit = trigger.commit.short(), jobs = changed.len(), "planned");
+    announce(server, &changed);
+    Ok(pipeline)
+}
+
+/// Wakes all that may want to know of jobs that are new or have moved.
+pub(crate) fn announce(server: &Server, changed: &[Job]) {
+    for job in changed {
+        server.live.tell(Change::Job {
+            pipeline: job.pipeline.clone(),
+            job: job.id.clone(),
+        });
+    }
+    server.live.queue_changed();
+    server.live.orders_changed();
+    server.live.attempt_finished();
+}
+
+async fn row(
+    db: &mut Connection,
+    project: &ProjectId,
+    trigger: &Trigger,
+    words: &Words,
+    planned: &Planned,
+) -> Result<Pipeline> {
+    let (problem, notes) = match planned {
+        Planned::Jobs(plan) => (None, plan.notes.clone()),
+        Planned::Nothing { why } => (None, vec![why.clone()]),
+        Planned::Wrong(failure) => (Some(failure.clone()), Vec::new()),
+    };
+    Ok(Pipeline {
+        id: PipelineId::generate(),
+        project: project.clone(),
+        number: pipelines::next_number(db, project).await?,
+        trigger_key: trigger::key(trigger),
+        trigger: trigger.clone(),
+        subject: words.subject.chars().take(500).collect(),
+        author: words.author.chars().take(200).collect(),
+        problem,
+        notes,
+        created_at: Timestamp::now(),
+    })
+}
+
+/// Cancels what no host has yet of older pushes to the same ref; gives the jobs that changed.
+async fn supersede(tx: &mut Connection, pipeline: &Pipeline) -> Result<Vec<Job>> {
+    let (TriggerKind::Push, Some(reference)) =
+        (&pipeline.trigger.kind, &pipeline.trigger.reference)
+    else {
+        return Ok(Vec::new());
+    };
+    let mut changed = Vec::new();
+    for older in pipelines::unfinished_pushes(tx, &pipeline.project, reference).await? {
+        if older.id == pipeline.id {
+            continue;
+        }
+        for job in jobs::of_pipeline(tx, &older.id).await? {
+            match job.state {
+                State::Blocked { .. } | State::Queued => {
+                    changed.extend(cancel(tx, &job, SUPERSEDED).await?);
+                }
+                // What has a host may end: its result is worth something.
+                State::Leased { .. }
+                | State::Running { .. }
+                | State::Stopping { .. }
+                | State::Finished { .. } => {}
+            }
+        }
+    }
+    Ok(changed)
+}
+
+/// Cancels a job; gives all jobs that changed with it.
+///
+/// # Errors
+/// The store's, or [`StoreError::Illegal`] where it is over.
+pub async fn cancel(tx: &mut Connection, job: &Job, by: &str) -> Result<Vec<Job>> {
+    // Another cancel before it may have settled it.
+    let job = jobs::get(tx, &job.id).await?;
+    let at = Timestamp::now();
+    let step = Move::Cancel { by: by.to_owned() };
+    let job = match jobs::advance(tx, &job, step, None, at).await {
+        Ok(job) => job,
+        Err(StoreError::Illegal(_)) if by == SUPERSEDED => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut changed = vec![job.clone()];
+    if job.state.outcome().is_some() {
+        changed.extend(settle::after(tx, &job, at).await?);
+    }
+    Ok(changed)
+}
+
+/// Adds the jobs of a plan, in its order, so that a job finds those that it needs.
+async fn add_jobs(
+    tx: &mut Connection,
+    pipeline: &Pipeline,
+    planned: &[PlannedJob],
+) -> Result<Vec<Job>> {
+    let mut added: Vec<Job> = Vec::with_capacity(planned.len());
+    for plan in planned {
+        let mut job = new_job(pipeline, plan);
+        let last = jobs::last_plan(tx, &pipeline.project, &plan.spec.name).await?;
+        job.lineage.changed = match &last {
+            Some(last) => plan::explain(plan, last),
+            None => vec!["it is new".to_owned()],
+        };
+        job.state = first_state(tx, pipeline, &job, &added).await?;
+        match &job.state {
+            State::Queued => job.queued_at = Some(job.created_at),
+            State::Finished { .. } => job.finished_at = Some(job.created_at),
+            State::Blocked { .. }
+            | State::Leased { .. }
+            | State::Running { .. }
+            | State::Stopping { .. } => {}
+        }
+        jobs::insert(tx, &job).await?;
+        jobs::insert_plan(tx, &job.id, plan).await?;
+        added.push(job);
+    }
+    Ok(added)
+}
+
+fn new_job(pipeline: &Pipeline, plan: &PlannedJob) -> Job {
+    Job {
+        id: JobId::generate(),
+        pipeline: pipeline.id.clone(),
+        project: pipeline.project.clone(),
+        spec: plan.spec.clone(),
+        key: Some(plan.key.clone()),
+        trust: plan.trust,
+        lineage: Lineage {
+            fingerprint: plan.fingerprint.clone(),
+            lock: plan.lock.clone(),
+            unversioned: plan.unversioned.clone(),
+            changed: Vec::new(),
+        },
+        state: State::Blocked { on: Block::Needs },
+        version: 1,
+        generation: 0,
+        priority: 0,
+        reason: None,
+        created_at: Timestamp::now(),
+        queued_at: None,
+        finished_at: None,
+    }
+}
+
+/// Where a new job stands: an equal result stands for it, an equal job is joined, or it waits its turn.
+async fn first_state(
+    db: &mut Connection,
+    pipeline: &Pipeline,
+    job: &Job,
+    earlier: &[Job],
+) -> Result<State> {
+    if pipeline.trigger.may_reuse()
+        && job.spec.reuse
+        && let Some(key) = &job.key
+    {
+        let equal = jobs::with_key(db, &job.project, key).await?;
+        if let Some(state) = stand_in(job, &equal) {
+            return Ok(state);
+        }
+    }
+    Ok(match settle::step(job, earlier, None) {
+        None => job.state.clone(),
+        Some(Move::Settle { outcome }) => State::Finished { outcome },
+        Some(_) => State::Queued,
+    })
+}
+
+/// The state of a job that needs not run itself. `equal` has jobs of its key that succeeded or go on,
+/// newest first. One of lower trust never stands for one of higher.
+fn stand_in(job: &Job, equal: &[Job]) -> Option<State> {
+    let trusted = || equal.iter().filter(|other| other.trust >= job.trust);
+    let succeeded = trusted().find(|other| other.state.outcome() == Some(&Outcome::Succeeded));
+    if let Some(other) = succeeded {
+        return Some(State::Finished {
+            outcome: Outcome::Reused {
+                of: other.id.clone(),
+            },
+        });
+    }
+    let goes_on = |other: &&Job| match &other.state {
+        State::Queued | State::Leased { .. } | State::Running { .. } => true,
+        State::Blocked { on } => *on == Block::Needs,
+        State::Stopping { .. } | State::Finished { .. } => false,
+    };
+    let joined = trusted().find(goes_on)?;
+    Some(State::Blocked {
+        on: Block::Equal {
+            job: joined.id.clone(),
+        },
+    })
+}
+
+/// Asks for a finished job again: a new pipeline at the same commit with this job. What it needs is taken
+/// from before where it succeeded, and asked for again where it did not.
+///
+/// # Errors
+/// [`StoreError::Illegal`] where the job is not over; the store's.
+pub async fn rerun(server: &Server, id: &JobId, by: Option<&str>) -> Result<Pipeline> {
+    let mut tx = server.store.begin().await?;
+    let job = jobs::get(&mut tx, id).await?;
+    if job.state.outcome().is_none() {
+        return Err(protocol::job::IllegalMove {
+            from: job.state.word(),
+            wanted: "be asked for again: it is not over",
+        }
+        .into());
+    }
+    let old = pipelines::get(&mut tx, &job.pipeline).await?;
+    let siblings = jobs::of_pipeline(&mut tx, &old.id).await?;
+    let trigger = Trigger {
+        kind: TriggerKind::Rerun { of: id.clone() },
+        by: by.map(str::to_owned),
+        at: Timestamp::now(),
+        ..old.trigger.clone()
+    };
+    let words = Words {
+        subject: old.subject.clone(),
+        author: old.author.clone(),
+    };
+    let nothing = Planned::Jobs(Plan {
+        jobs: Vec::new(),
+        ignored: Vec::new(),
+        notes: Vec::new(),
+    });
+    let pipeline = row(&mut tx, &old.project, &trigger, &words, &nothing).await?;
+    pipelines::insert(&mut tx, &pipeline).await?;
+    let mut added = Vec::new();
+    for old in needed(&siblings, &job) {
+        let again = run_again(&pipeline, old, old.id == *id, &added);
+        jobs::insert(&mut tx, &again).await?;
+        if let Some(plan) = jobs::plan(&mut tx, &old.id).await? {
+            jobs::insert_plan(&mut tx, &again.id, &plan).await?;
+        }
+        added.push(again);
+    }
+    tx.commit().await?;
+    announce(server, &added);
+    Ok(pipeline)
+}
+
+/// A job and all that it needs, in the order of the plan.
+fn needed<'a>(siblings: &'a [Job], job: &'a Job) -> Vec<&'a Job> {
+    let mut definitions = vec![job.spec.definition.as_str()];
+    let mut index = 0;
+    while index < definitions.len() {
+        let of = definitions[index];
+        for sibling in siblings.iter().filter(|s| s.spec.definition == of) {
+            for need in &sibling.spec.needs {
+                if !definitions.contains(&need.as_str()) {
+                    definitions.push(need);
+                }
+            }
+        }
+        index += 1;
+    }
+    siblings
+        .iter()
+        .filter(|other| {
+            let same = other.spec.definition == job.spec.definition;
+            other.id == job.id || (!same && definitions.contains(&other.spec.definition.as_str()))
+        })
+        .collect()
+}
+
+fn run_again(pipeline: &Pipeline, old: &Job, asked: bool, earlier: &[Job]) -> Job {
+    let at = Timestamp::now();
+    let mut job = Job {
+        id: JobId::generate(),
+        pipeline: pipeline.id.clone(),
+        state: State::Blocked { on: Block::Needs },
+        version: 1,
+        generation: 0,
+        reason: None,
+        created_at: at,
+        queued_at: None,
+        finished_at: None,
+        ..old.clone()
+    };
+    let kept = match old.state.outcome() {
+        Some(Outcome::Succeeded) if !asked => Some(old.id.clone()),
+        Some(Outcome::Reused { of }) if !asked => Some(of.clone()),
+        _ => None,
+    };
+    if let Some(of) = kept {
+        job.state = State::Finished {
+            outcome: Outcome::Reused { of },
+        };
+        job.finished_at = Some(at);
+    } else if let Some(Move::Unblock) = settle::step(&job, earlier, None) {
+        job.state = State::Queued;
+        job.queued_at = Some(at);
+    }
+    job
+}
+
+/// Cancels a job because a person asked; gives it as it is then.
+///
+/// # Errors
+/// [`StoreError::Illegal`] where it is over; the store's.
+pub async fn cancel_by_hand(server: &Server, id: &JobId, by: &str) -> Result<Job> {
+    let mut tx = server.store.begin().await?;
+    let job = jobs::get(&mut tx, id).await?;
+    let changed = cancel(&mut tx, &job, by).await?;
+    tx.commit().await?;
+    announce(server, &changed);
+    changed
+        .into_iter()
+        .next()
+        .ok_or_else(|| StoreError::Missing(format!("job {id}")))
+}

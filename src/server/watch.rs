@@ -1,0 +1,341 @@
+//! Looks at remotes: what moved is fetched, planned and written down. A webhook only wakes it. It knows
+//! projects and git; what a plan means for jobs is decided in `pipelines`.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use mirror::{Deadline, Mirror, MirrorError};
+use plan::{Context, PlanError};
+use protocol::spec::Parameters;
+use protocol::{CommitId, Failure, FailureKind, ProjectId, Timestamp, Trigger, TriggerKind, Trust};
+use tokio::time::Instant;
+
+use crate::fleet::authorization;
+use crate::pipelines::{self, Planned, Words};
+use crate::state::Server;
+use crate::store::pipelines::Pipeline;
+use crate::store::projects::{self, Project};
+use crate::store::{Result as StoreResult, StoreError};
+use crate::trigger::{self, Refs};
+
+/// Why a remote could not be looked at, or a commit not be planned now.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// Git's.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
+    /// The project's credential.
+    #[error("{0}")]
+    Credential(String),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Somebody asked for what the plan does not have.
+    #[error("{0}")]
+    Wrong(String),
+    /// The server is stopping.
+    #[error("the server is stopping")]
+    Stopping,
+}
+
+/// Runs until the server stops: every project in its interval, and all at once when a forge says so.
+pub async fn run(server: Server) {
+    let mut next: HashMap<ProjectId, Instant> = HashMap::new();
+    loop {
+        match tick(&server, &mut next).await {
+            Ok(()) => {}
+            Err(error) => tracing::error!(%error, "projects could not be read"),
+        }
+        let soonest = next.values().min().copied();
+        let until = soonest.unwrap_or_else(|| Instant::now() + server.config.tick.into());
+        // A project that was just added is not in the list: look for it soon.
+        let until = until.min(Instant::now() + Duration::from_secs(1));
+        tokio::select! {
+            () = server.shutdown.cancelled() => return,
+            () = server.live.refs_change() => next.clear(),
+            () = tokio::time::sleep_until(until) => {}
+        }
+    }
+}
+
+/// One pass over the projects that are due; `next` says when each is.
+async fn tick(server: &Server, next: &mut HashMap<ProjectId, Instant>) -> StoreResult<()> {
+    let mut db = server.store.read().await?;
+    let all = projects::all(&mut db).await?;
+    drop(db);
+    next.retain(|id, _| all.iter().any(|project| project.id == *id));
+    for project in all {
+        if server.shutdown.is_cancelled() {
+            return Ok(());
+        }
+        let due = next.get(&project.id).is_none_or(|at| Instant::now() >= *at);
+        if !due {
+            continue;
+        }
+        let looked = look(server, &project).await;
+        let interval = if is_local(&project.url) {
+            server.config.poll_interval_local
+        } else {
+            server.config.poll_interval
+        };
+        next.insert(project.id.clone(), Instant::now() + interval.into());
+        match looked {
+            Ok(_) | Err(WatchError::Stopping) => {}
+            Err(error) => {
+                let problem = error.to_string();
+                if project.problem.as_ref() != Some(&problem) {
+                    tracing::warn!(
+                        project = project.name,
+                        problem,
+                        "the remote could not be looked at"
+                    );
+                    let mut tx = server.store.begin().await?;
+                    projects::set_problem(&mut tx, &project.id, &problem).await?;
+                    tx.commit().await?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_local(url: &str) -> bool {
+    url.starts_with('/') || url.starts_with("file://")
+}
+
+/// Looks at one remote, and plans all that moved. Gives the pipelines that it led to.
+///
+/// # Errors
+/// [`WatchError`]; what was planned before it stays, and the rest comes at the next look.
+pub async fn look(server: &Server, project: &Project) -> Result<Vec<Pipeline>, WatchError> {
+    let at = Timestamp::now();
+    let auth = credential(project)?;
+    let (url, deadline) = (project.url.clone(), deadline(server));
+    let found =
+        blocking(move || Ok(mirror::remote_refs(&url, auth.as_deref(), &deadline)?)).await?;
+    let now: Refs = found.refs.into_iter().map(|r| (r.name, r.commit)).collect();
+    let mut db = server.store.read().await?;
+    let before: Refs = projects::refs(&mut db, &project.id)
+        .await?
+        .into_iter()
+        .collect();
+    drop(db);
+    let first = project.checked_at.is_none();
+    let head = found.head.as_deref();
+    let changes = trigger::changes(&before, &now, head, first, at);
+
+    let mut made = Vec::new();
+    if !changes.triggers.is_empty() {
+        fetch(server, project).await?;
+    }
+    for trigger in &changes.triggers {
+        made.push(plan_and_create(server, project, trigger).await?);
+    }
+    let branch = head.and_then(|name| name.strip_prefix("refs/heads/"));
+    let quiet = changes.noted.is_empty()
+        && changes.gone.is_empty()
+        && !first
+        && project.problem.is_none()
+        && branch == project.default_branch.as_deref();
+    if !quiet {
+        let mut tx = server.store.begin().await?;
+        for (name, commit) in &changes.noted {
+            projects::set_ref(&mut tx, &project.id, name, commit, at).await?;
+        }
+        for name in &changes.gone {
+            projects::remove_ref(&mut tx, &project.id, name).await?;
+        }
+        projects::checked(&mut tx, &project.id, branch, at).await?;
+        tx.commit().await.map_err(StoreError::from)?;
+    }
+    Ok(made)
+}
+
+/// Plans by hand, at a branch, tag or commit (none: the default branch), only some definitions (empty: all),
+/// with values that replace the file's.
+///
+/// # Errors
+/// [`WatchError`]: the revision or a definition is not there, or the remote does not answer.
+pub async fn by_hand(
+    server: &Server,
+    project: &Project,
+    revision: Option<&str>,
+    definitions: Vec<String>,
+    parameters: Parameters,
+    by: Option<&str>,
+) -> Result<Pipeline, WatchError> {
+    fetch(server, project).await?;
+    let (root, url) = (server.config.mirrors(), project.url.clone());
+    let asked = revision.map(str::to_owned);
+    let (commit, reference) = blocking(move || {
+        let mirror = Mirror::open(&root, &url)?;
+        let name = match asked {
+            Some(name) => name,
+            None => mirror
+                .default_branch()?
+                .unwrap_or_else(|| "HEAD".to_owned()),
+        };
+        let commit = mirror.resolve(&name)?;
+        let full = format!("refs/heads/{name}");
+        let branch = mirror.refs()?.into_iter().any(|r| r.name == full);
+        Ok((commit, branch.then_some(full)))
+    })
+    .await?;
+    let trigger = Trigger {
+        kind: TriggerKind::Person {
+            definitions,
+            parameters,
+        },
+        commit,
+        reference,
+        base: None,
+        trust: Trust::Trusted,
+        by: by.map(str::to_owned),
+        at: Timestamp::now(),
+    };
+    plan_and_create(server, project, &trigger).await
+}
+
+/// Plans a commit that the mirror has, and writes the pipeline down.
+///
+/// # Errors
+/// [`WatchError`]; a wrong pipeline file is none: the pipeline says it.
+pub async fn plan_and_create(
+    server: &Server,
+    project: &Project,
+    trigger: &Trigger,
+) -> Result<Pipeline, WatchError> {
+    let (root, url, asked) = (
+        server.config.mirrors(),
+        project.url.clone(),
+        trigger.clone(),
+    );
+    let (words, planned) = blocking(move || {
+        let mirror = Mirror::open(&root, &url)?;
+        let commit = mirror.commit(&asked.commit)?;
+        let words = Words {
+            subject: commit.summary().to_owned(),
+            author: commit.author.clone(),
+        };
+        let tree = mirror.tree(&asked.commit)?;
+        Ok((
+            words,
+            outcome(plan::plan(&tree, &asked, &Context::default()))?,
+        ))
+    })
+    .await?;
+    let planned = check_secrets(server, project, planned);
+    Ok(pipelines::create(server, &project.id, trigger, &words, planned).await?)
+}
+
+/// Sorts what planning led to: the user's to mend, nothing to do, or an error of ours.
+fn outcome(planned: Result<plan::Plan, PlanError>) -> Result<Planned, WatchError> {
+    let wrong = |kind, message| Ok(Planned::Wrong(Failure::new(kind, message)));
+    match planned {
+        Ok(plan) => Ok(Planned::Jobs(plan)),
+        Err(error @ (PlanError::NoFile | PlanError::Untrusted)) => Ok(Planned::Nothing {
+            why: error.to_string(),
+        }),
+        Err(error @ PlanError::File(_)) => wrong(FailureKind::PipelineFileWrong, error.to_string()),
+        Err(error @ PlanError::Notebook { .. }) => {
+            wrong(FailureKind::NotebookInvalid, error.to_string())
+        }
+        Err(PlanError::Definition(message)) => Err(WatchError::Wrong(message)),
+        Err(PlanError::Tree(error)) => Err(error.into()),
+    }
+}
+
+/// A job that wants a secret that nobody gave would fail on a GPU: it fails here.
+fn check_secrets(server: &Server, project: &Project, planned: Planned) -> Planned {
+    let Planned::Jobs(plan) = &planned else {
+        return planned;
+    };
+    let missing = plan.jobs.iter().find_map(|job| {
+        let names = &job.spec.secrets;
+        let name = names
+            .iter()
+            .find(|name| crate::fleet::secret(server, &project.name, name).is_none())?;
+        Some((job.spec.name.clone(), name.clone()))
+    });
+    match missing {
+        None => planned,
+        Some((job, name)) => Planned::Wrong(
+            Failure::new(
+                FailureKind::PipelineFileWrong,
+                format!("job '{job}' wants the secret {name}, which this server does not have"),
+            )
+            .hint(format!(
+                "an administrator writes it to {}",
+                server
+                    .config
+                    .secrets()
+                    .join(&project.name)
+                    .join(&name)
+                    .display()
+            )),
+        ),
+    }
+}
+
+/// Brings the mirror of a project up to date.
+///
+/// # Errors
+/// [`WatchError`].
+pub async fn fetch(server: &Server, project: &Project) -> Result<(), WatchError> {
+    let auth = credential(project)?;
+    let (root, url, deadline) = (
+        server.config.mirrors(),
+        project.url.clone(),
+        deadline(server),
+    );
+    blocking(move || Ok(Mirror::open(&root, &url)?.fetch(auth.as_deref(), &deadline)?)).await
+}
+
+fn credential(project: &Project) -> Result<Option<String>, WatchError> {
+    project
+        .credential
+        .as_ref()
+        .map(authorization)
+        .transpose()
+        .map_err(WatchError::Credential)
+}
+
+fn deadline(server: &Server) -> Deadline {
+    Deadline::within(server.config.fetch_timeout.into())
+}
+
+/// Runs what waits for git or the disk where it holds nobody up.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, WatchError> + Send + 'static,
+) -> Result<T, WatchError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or(Err(WatchError::Stopping))
+}
+
+/// The pipeline file's time tables at the head of the default branch; none where there is no file.
+pub(crate) async fn schedules(
+    server: &Server,
+    project: &Project,
+) -> Result<Option<(CommitId, String, Vec<plan::Schedule>)>, WatchError> {
+    let Some(branch) = project.default_branch.clone() else {
+        return Ok(None);
+    };
+    let (root, url) = (server.config.mirrors(), project.url.clone());
+    blocking(move || {
+        let mirror = Mirror::open(&root, &url)?;
+        let Ok(commit) = mirror.resolve(&format!("refs/heads/{branch}")) else {
+            return Ok(None);
+        };
+        let tree = mirror.tree(&commit)?;
+        let Ok(bytes) = mirror::Tree::read(&tree, plan::FILE_NAME) else {
+            return Ok(None);
+        };
+        // A wrong file is red at its commit; here it has no time tables.
+        let schedules = plan::PipelineFile::parse(&bytes)
+            .map(|file| file.schedules())
+            .unwrap_or_default();
+        Ok(Some((commit, format!("refs/heads/{branch}"), schedules)))
+    })
+    .await
+}
