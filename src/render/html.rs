@@ -11,10 +11,11 @@ mod highlight;
 mod output;
 mod sanitize;
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use notebook::message::OutputMessage;
-use notebook::{Cell, CellKind, Notebook};
+use notebook::message::{OutputMessage, StreamName};
+use notebook::{Cell, CellKind, Notebook, Output};
 use serde_json::Value;
 
 use crate::text::{cut, head, size};
@@ -221,8 +222,20 @@ fn put_code_cell(out: &mut String, cell: &Cell, number: usize, budget: &mut Budg
              <div class=\"nb-outputs\">\n"
         ),
     );
-    for output in &cell.outputs {
+    let mut outputs = cell.outputs.iter().peekable();
+    while let Some(output) = outputs.next() {
         match output.message() {
+            Some(OutputMessage::Stream { name, text }) => {
+                // Not every tool joins neighbouring streams, and a progress bar goes over many.
+                let mut text = Cow::Borrowed(text.as_str());
+                while let Some(OutputMessage::Stream { text: more, .. }) = outputs
+                    .next_if(|next| is_stream(next, *name))
+                    .and_then(Output::message)
+                {
+                    text.to_mut().push_str(more);
+                }
+                output::put_stream(out, *name, &text, budget);
+            }
             Some(message) => output::put(out, message, budget),
             None => out.push_str(
                 "<p class=\"nb-cut\">an output of a kind that Trainyard does not know</p>\n",
@@ -230,6 +243,10 @@ fn put_code_cell(out: &mut String, cell: &Cell, number: usize, budget: &mut Budg
         }
     }
     out.push_str("</div>\n</section>\n");
+}
+
+fn is_stream(output: &Output, wanted: StreamName) -> bool {
+    matches!(output.message(), Some(OutputMessage::Stream { name, .. }) if *name == wanted)
 }
 
 /// Text within a bound, with a visible mark in its middle where something is left out.

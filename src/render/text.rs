@@ -119,9 +119,9 @@ mod tests {
 
     #[test]
     fn hostile_progress_is_read_in_linear_time() {
-        // Were each return to cost the whole line, this would take an hour.
-        let hostile = format!("{}{}", "x".repeat(1_000_000), "\ra".repeat(1_000_000));
-        assert_eq!(overwritten(&hostile).len(), 1_000_000);
+        // Were each return to cost the whole line, this would take minutes.
+        let hostile = format!("{}{}", "x".repeat(200_000), "\ra".repeat(200_000));
+        assert_eq!(overwritten(&hostile).len(), 200_000);
     }
 
     #[test]

@@ -406,4 +406,26 @@ mod tests {
         assert_eq!(place("a\nbé\nc", 5), (2, 3));
         assert_eq!(place("a\nbé\nc", 99), (3, 2));
     }
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config { failure_persistence: None, ..Default::default() })]
+
+        /// Serde is the judge of what is JSON; only numbers too large for it are read here.
+        #[test]
+        fn what_is_json_is_what_serde_says(text in "[\\[\\]{}\",:0-2eE+.\\-tfnulrsa \\n\\\\é]{0,16}") {
+            let text = text.replace("-0", "-1"); // Python reads `-0` as 0, serde as -0.0
+            let judged = serde_json::from_str::<Value>(&text);
+            match (read(&text), judged) {
+                (Ok(ours), Ok(theirs)) => proptest::prop_assert_eq!(ours.to_string(), theirs.to_string()),
+                (Err(_), Err(_)) => {}
+                (Ok(_), Err(e)) => proptest::prop_assert!(e.to_string().contains("out of range"), "{}", text),
+                (Err(fault), Ok(_)) => proptest::prop_assert!(false, "{}: {:?}", text, fault),
+            }
+        }
+
+        #[test]
+        fn every_string_comes_back(text in "\\PC{0,20}|[\\x00-\\x7f]{0,20}") {
+            let json = serde_json::to_string(&text).unwrap();
+            proptest::prop_assert_eq!(read(&json).unwrap(), Value::String(text));
+        }
+    }
 }

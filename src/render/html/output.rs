@@ -34,13 +34,7 @@ impl<'a> Budget<'a> {
 /// Appends the output.
 pub(super) fn put(out: &mut String, message: &OutputMessage, budget: &mut Budget<'_>) {
     match message {
-        OutputMessage::Stream { name, text } => {
-            let class = match name {
-                StreamName::Stdout => "nb-stdout",
-                StreamName::Stderr => "nb-stderr",
-            };
-            put_text(out, text, class, budget);
-        }
+        OutputMessage::Stream { name, text } => put_stream(out, *name, text, budget),
         OutputMessage::Error {
             ename,
             evalue,
@@ -61,6 +55,17 @@ pub(super) fn put(out: &mut String, message: &OutputMessage, budget: &mut Budget
             out.push_str("</div>\n");
         }
         OutputMessage::ClearOutput { .. } => {}
+    }
+}
+
+/// Appends the text of a stream, unless it is blank.
+pub(super) fn put_stream(out: &mut String, name: StreamName, text: &str, budget: &mut Budget<'_>) {
+    let class = match name {
+        StreamName::Stdout => "nb-stdout",
+        StreamName::Stderr => "nb-stderr",
+    };
+    if !text.trim().is_empty() {
+        put_text(out, text, class, budget);
     }
 }
 

@@ -13,7 +13,6 @@ pub(super) fn markdown(text: &str, attachments: Option<&Value>) -> String {
     options.extension.table = true;
     options.extension.strikethrough = true;
     options.extension.autolink = true;
-    options.extension.tasklist = true;
     options.extension.footnotes = true;
     options.extension.math_dollars = true;
     options.render.r#unsafe = true; // what is made here is sanitised below, raw HTML included

@@ -213,6 +213,19 @@ fn a_cell_with_its_outputs() {
 }
 
 #[test]
+fn a_progress_bar_over_many_outputs_is_one_line() {
+    let mut one = Cell::code("x", "");
+    one.outputs = (0..=9)
+        .map(|n| stream(&format!("\r{n}0% ")).into())
+        .collect();
+    let html = cell(&one, 0);
+    assert!(
+        html.contains("<pre class=\"nb-output nb-stdout\">90% </pre>"),
+        "{html}"
+    );
+}
+
+#[test]
 fn markdown_has_tables_math_and_attachments() {
     let mut one = Cell::code(
         "x",
@@ -260,7 +273,9 @@ fn everything_has_a_bound_and_says_so() {
         );
     }
     let mut one = Cell::code("x", "");
-    one.outputs = (0..9).map(|_| stream(&"y".repeat(90)).into()).collect();
+    one.outputs = (0..9)
+        .map(|_| display(json!({"text/plain": "y".repeat(90)})).into())
+        .collect();
     let html = cell_with(&one, 0, &small);
     assert_eq!(html.matches("yyy").count() / 30, 2, "{html}");
     assert_eq!(html.matches("not shown").count(), 7, "{html}");

@@ -58,7 +58,7 @@ fn code<'a>(notebook: &'a mut Notebook, index: &Index) -> &'a mut Cell {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn an_execution_changes_nothing(notebook in notebook(), count in 1..99_u64) {

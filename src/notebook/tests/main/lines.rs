@@ -63,6 +63,8 @@ fn what_is_not_json_has_no_map() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
     #[test]
     fn every_line_that_a_cell_has_is_found(sources in prop::collection::vec("[a-c\"\\\\é\n\r]{0,12}", 0..5), pretty in any::<bool>()) {
         let cells: Vec<Value> = sources.iter().map(|source| {
