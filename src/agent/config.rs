@@ -83,6 +83,9 @@ pub struct Jobs {
     pub gid: Option<u32>,
     /// Processes and threads that one job may have.
     pub processes: u64,
+    /// What one job may say in all, as events and large outputs.
+    #[serde(with = "human")]
+    pub output: ByteSize,
     /// Time between a polite end and SIGKILL, where a stop says nothing else.
     #[serde(with = "human")]
     pub grace: Span,
@@ -108,6 +111,7 @@ impl Default for Jobs {
             uid: None,
             gid: None,
             processes: 4096,
+            output: protocol::driver::DEFAULT_OUTPUT_LIMIT,
             grace: Span::secs(30),
             kernel_start_timeout: Span::secs(60),
             offline: false,

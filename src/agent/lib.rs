@@ -3,9 +3,15 @@
 
 pub mod attempt;
 pub mod client;
+mod collect;
+mod command;
 pub mod config;
+mod environment;
+pub mod executor;
 pub mod hardware;
 pub mod host;
 pub mod identity;
 pub mod journal;
 pub mod ledger;
+mod lint;
+mod workspace;

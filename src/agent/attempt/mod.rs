@@ -1,8 +1,311 @@
-//! One attempt, from its order to its report. It knows neither the server nor the queue.
+//! One attempt, from its order to its report: a machine of stages, each with its data on the disk, so that an
+//! agent that was killed goes on where it was. It knows neither the server nor the queue.
 
+mod clean;
+mod collect;
 mod control;
-mod dir;
+pub(crate) mod dir;
+mod disk;
+mod follow;
+mod job;
+mod judge;
+mod places;
+mod rebuild;
+mod run;
+mod state;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use protocol::agent_api::AttemptOrder;
+use protocol::event::{EventKind, LogStream, Phase};
+use protocol::report::{AttemptReport, BookedGpu, Setting};
+use protocol::{Failure, FailureKind, Outcome, Timestamp, Unnumbered};
+
+use crate::environment::{self, NotReady, Request};
+use crate::executor::{Engine, EngineError, Image};
+use crate::host::Host;
+use crate::journal::Journal;
+use crate::workspace;
+
+pub use clean::{forget, kept_until};
 pub use control::{Control, StopReason};
 pub use dir::AttemptDir;
 pub(crate) use dir::{read_json, write_json};
+
+use state::{Ended, Prepared, Stage, State};
+
+/// Carries out an attempt as far as its report, which is left in `report.json` too. Called again after the agent was
+/// killed, it goes on: a job that still runs is found and followed from where the journal ends.
+///
+/// Writes every event but two, which are the caller's: the phase `upload`, and the last one (`finished`).
+/// Before the call, blobs of needed jobs lie in [`AttemptDir::needs_blobs`]; after it, those to upload in
+/// [`AttemptDir::blobs`].
+///
+/// It always answers a report: whatever goes wrong is a failure in it, with its owner.
+pub async fn run(
+    host: &Host,
+    dir: AttemptDir,
+    journal: &Journal,
+    control: Control,
+) -> AttemptReport {
+    match dir.report() {
+        Ok(Some(report)) => return report,
+        Ok(None) => {}
+        Err(error) => tracing::warn!(
+            "{}: report.json is made anew: {error}",
+            dir.path().display()
+        ),
+    }
+    let order = match dir.order() {
+        Ok(order) => order,
+        Err(error) => {
+            let failure = Failure::new(
+                FailureKind::Internal,
+                format!(
+                    "the order in {} cannot be read: {error}",
+                    dir.path().display()
+                ),
+            );
+            return collect::bare_report(Outcome::Failed(failure));
+        }
+    };
+    let attempt = Attempt {
+        host,
+        dir,
+        journal,
+        control,
+        order,
+    };
+    attempt.carry_out().await
+}
+
+/// What all stages share.
+struct Attempt<'a> {
+    host: &'a Host,
+    dir: AttemptDir,
+    journal: &'a Journal,
+    control: Control,
+    order: AttemptOrder,
+}
+
+impl Attempt<'_> {
+    async fn carry_out(&self) -> AttemptReport {
+        let (mut state, resumed) = self.load();
+        let mut first = true;
+        loop {
+            self.announce(&state.stage, resumed && first);
+            first = false;
+            let began = Instant::now();
+            let phase = state.stage.phase();
+            let next = match state.stage.clone() {
+                Stage::Workspace => self.workspace().await,
+                Stage::Environment => self.environment(&mut state.setting).await,
+                Stage::Run(prepared) => Ok(Stage::collect(
+                    self.run_job(&prepared, &mut state).await,
+                    self.journal,
+                )),
+                Stage::Collect { ended, from } => return self.collect(&state, &ended, from).await,
+            };
+            *state.phases.entry(phase.word().into()).or_default() += began.elapsed();
+            state.stage = next.unwrap_or_else(|ended| Stage::collect(*ended, self.journal));
+            self.save(&state);
+        }
+    }
+
+    /// The state of an interrupted try, or a new one.
+    fn load(&self) -> (State, bool) {
+        match dir::read_json(&self.dir.state_file()) {
+            Ok(Some(state)) => (state, true),
+            Ok(None) => (State::new(self.setting()), false),
+            Err(error) => {
+                tracing::warn!(attempt = %self.order.attempt, "state.json cannot be read, the attempt begins anew: {error}");
+                (State::new(self.setting()), false)
+            }
+        }
+    }
+
+    /// A state that cannot be written costs a restart its memory, not the job its result.
+    fn save(&self, state: &State) {
+        if let Err(error) = dir::write_json(&self.dir.state_file(), state) {
+            tracing::error!(attempt = %self.order.attempt, "cannot write state.json: {error}");
+        }
+    }
+
+    fn setting(&self) -> Setting {
+        let inventory = &self.host.inventory;
+        let booked = |uuid: &String| BookedGpu {
+            uuid: uuid.clone(),
+            model: inventory
+                .gpus
+                .iter()
+                .find(|gpu| gpu.uuid == *uuid)
+                .map_or_else(String::new, |gpu| gpu.model.clone()),
+        };
+        Setting {
+            host: inventory.host.clone(),
+            executor: if self.in_container() {
+                "docker"
+            } else {
+                "shell"
+            }
+            .into(),
+            image: if self.in_container() {
+                self.order.spec.image.clone()
+            } else {
+                String::new()
+            },
+            cpu_model: inventory.cpu_model.clone(),
+            system: self.host.system.clone(),
+            gpus: self.order.gpus.iter().map(booked).collect(),
+            driver: inventory.driver.clone(),
+            agent_version: env!("CARGO_PKG_VERSION").into(),
+            ..Setting::default()
+        }
+    }
+
+    fn in_container(&self) -> bool {
+        self.host.config.executors.docker
+    }
+
+    /// Writes an event. A journal that refuses is said once, in the log: the attempt goes on.
+    fn tell(&self, kind: EventKind) {
+        if let Err(error) = self.journal.append(Unnumbered::now(kind.into())) {
+            tracing::error!(attempt = %self.order.attempt, "{error}");
+        }
+    }
+
+    fn log(&self, text: impl Into<String>) {
+        self.tell(EventKind::Log {
+            stream: LogStream::Platform,
+            text: text.into() + "\n",
+        });
+    }
+
+    fn announce(&self, stage: &Stage, resumed: bool) {
+        let collecting = matches!(stage, Stage::Collect { .. });
+        if !(resumed && collecting) {
+            self.tell(EventKind::Phase {
+                phase: stage.phase(),
+                detail: resumed.then(|| "goes on after a restart of the agent".into()),
+            });
+        }
+    }
+
+    async fn workspace(&self) -> Result<Stage, Box<Ended>> {
+        let flag = Arc::new(AtomicBool::new(false));
+        let deadline = mirror::Deadline::within(self.host.config.jobs.checkout_timeout.into())
+            .or_when(Arc::clone(&flag));
+        let (mirrors, dir, order) = (
+            self.host.data().join("mirrors"),
+            self.dir.clone(),
+            self.order.clone(),
+        );
+        let user = self.host.job_user;
+        let mut work = tokio::task::spawn_blocking(move || {
+            workspace::prepare(&mirrors, &dir, &order, &deadline)?;
+            clean::make_folders(&dir, user)
+        });
+        let done = tokio::select! {
+            done = &mut work => done,
+            reason = self.control.stopped() => {
+                flag.store(true, Ordering::Relaxed);
+                // It looks at the flag often; a disk that hangs must not hang the answer.
+                let _ = tokio::time::timeout(Duration::from_secs(10), work).await;
+                return Err(Ended::stopped(reason));
+            }
+        };
+        match done {
+            Ok(Ok(())) => Ok(Stage::Environment),
+            Ok(Err(failure)) => Err(Ended::failed(failure)),
+            Err(error) => Err(Ended::failed(Failure::new(
+                FailureKind::Internal,
+                format!("making the workspace broke off: {error}"),
+            ))),
+        }
+    }
+
+    async fn environment(&self, setting: &mut Setting) -> Result<Stage, Box<Ended>> {
+        let image = match self.in_container() {
+            true => Some(self.image().await?),
+            false => None,
+        };
+        setting.image_id = image.as_ref().map(|(_, image)| image.identity.clone());
+        let mut prepared = Prepared {
+            image: image.as_ref().map(|(_, image)| image.clone()),
+            environment: None,
+            launched: None,
+        };
+        if let Some(source) = &self.order.spec.python {
+            let workspace = self.dir.workspace();
+            let request = Request {
+                source,
+                workspace: &workspace,
+                trust: self.order.trust,
+                container: image.as_ref().map(|(engine, image)| (engine, image)),
+            };
+            let environment = match environment::prepare(self.host, &request, &self.control).await {
+                Ok(environment) => environment,
+                Err(NotReady::Failed(failure)) => return Err(Ended::failed(failure)),
+                Err(NotReady::Stopped(reason)) => return Err(Ended::stopped(reason)),
+            };
+            let packages = environment.packages.lines().count();
+            self.tell(EventKind::Phase {
+                phase: Phase::Environment,
+                detail: Some(match environment.built_in {
+                    Some(took) => format!(
+                        "built in {took}: {packages} packages ({})",
+                        environment.key.short()
+                    ),
+                    None => format!(
+                        "was here already: {packages} packages ({})",
+                        environment.key.short()
+                    ),
+                }),
+            });
+            setting.environment = Some(environment.key.clone());
+            setting.packages = Some(environment.packages.clone());
+            setting.python = Some(environment.python.clone());
+            prepared.environment = Some(environment);
+        }
+        Ok(Stage::Run(prepared))
+    }
+
+    async fn image(&self) -> Result<(Engine, Image), Box<Ended>> {
+        let engine = self.engine().await.map_err(Ended::failed)?;
+        let jobs = &self.host.config.jobs;
+        let pull = (!jobs.offline).then(|| jobs.pull_timeout.into());
+        let image = tokio::select! {
+            image = engine.image(&self.order.spec.image, pull) => image,
+            reason = self.control.stopped() => return Err(Ended::stopped(reason)),
+        };
+        let image = image.map_err(|error| Ended::failed(image_failure(&error)))?;
+        Ok((engine, image))
+    }
+
+    async fn engine(&self) -> Result<Engine, Failure> {
+        Engine::connect(&self.host.config).await.map_err(|error| {
+            Failure::new(FailureKind::ExecutorFailed, error.to_string())
+                .hint("`trainyard doctor` looks at the engine and says what to do.")
+        })
+    }
+}
+
+fn image_failure(error: &EngineError) -> Failure {
+    match error {
+        EngineError::NoImage { .. } => Failure::new(FailureKind::ImageUnusable, error.to_string())
+            .hint("Correct `image:`, or bring the image to the host (docker pull, docker load; scripts/setup builds trainyard/notebook)."),
+        EngineError::Pull { .. } => Failure::new(FailureKind::ExecutorFailed, error.to_string())
+            .hint("Does the host reach the registry? Where it may not: bring the image by `docker load`."),
+        EngineError::Unreachable { .. } | EngineError::Refused { .. } | EngineError::Call(_) => {
+            Failure::new(FailureKind::ExecutorFailed, error.to_string())
+                .hint("`trainyard doctor` looks at the engine and says what to do.")
+        }
+    }
+}
+
+/// When a report is made.
+fn now() -> Timestamp {
+    Timestamp::now()
+}

@@ -1,0 +1,414 @@
+//! The last stage: what the job left becomes events, blobs and the report. Run twice, it gives the same.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+
+use notebook::message::OutputMessage;
+use protocol::driver::{BLOBS_DIR, EVENTS_FILE, NOTEBOOK_FILE, OUT_DIR};
+use protocol::event::{Artifact, ArtifactRole, EventKind, LogStream, OutputContent};
+use protocol::outcome::CellPlace;
+use protocol::report::{AttemptReport, MetricValue, Setting};
+use protocol::{Failure, FailureKind, Outcome, Span, Work};
+use serde_json::Value;
+
+use super::follow::{open_plain, parse};
+use super::state::{Ended, State};
+use super::{Attempt, clean, dir, now, rebuild};
+use crate::collect::{self, Blobs, CollectError};
+use crate::executor::{Process, Running};
+use crate::{command, lint};
+
+/// What scrapbook's `glue` displays.
+const SCRAP: &str = "application/scrapbook.scrap.json+json";
+/// The file of metrics in the workspace, and its largest size.
+const METRICS_FILE: &str = "metrics.json";
+const METRICS_BYTES: u64 = 1 << 20;
+/// Most metrics of one job.
+const MOST_METRICS: usize = 10_000;
+
+/// What was gathered.
+#[derive(Default)]
+struct Gathered {
+    events: Vec<EventKind>,
+    artifacts: Vec<Artifact>,
+    metrics: BTreeMap<String, (f64, i64)>,
+    /// Set where gathering shows that the job did not do what it should.
+    failure: Option<Failure>,
+}
+
+impl Gathered {
+    fn say(&mut self, text: impl Into<String>) {
+        self.events.push(EventKind::Log {
+            stream: LogStream::Platform,
+            text: text.into() + "\n",
+        });
+    }
+
+    fn keep(&mut self, artifact: Artifact) {
+        self.events.push(EventKind::Artifact(artifact.clone()));
+        self.artifacts.push(artifact);
+    }
+
+    fn metric(&mut self, name: String, value: f64, step: i64, told: bool) {
+        if self.metrics.len() < MOST_METRICS || self.metrics.contains_key(&name) {
+            if !told {
+                self.events.push(EventKind::Metric {
+                    name: name.clone(),
+                    value,
+                    step,
+                });
+            }
+            self.metrics.insert(name, (value, step));
+        }
+    }
+}
+
+impl Attempt<'_> {
+    pub(super) async fn collect(&self, state: &State, ended: &Ended, from: u64) -> AttemptReport {
+        let began = std::time::Instant::now();
+        self.remove_what_ran().await;
+        let mut ended = ended.clone();
+        let gathered = match ended.ran {
+            // Hashing a large model takes its time; other attempts share this runtime.
+            true => tokio::task::block_in_place(|| self.gather(&ended)),
+            false => Gathered::default(),
+        };
+        if let (Some(failure), true) = (&gathered.failure, ended.outcome.is_success()) {
+            ended.outcome = Outcome::Failed(failure.clone());
+        }
+        if let Outcome::Failed(failure) = &mut ended.outcome {
+            self.place_cell(failure);
+        }
+        let done = self.journal.last().saturating_sub(from);
+        for event in gathered
+            .events
+            .iter()
+            .skip(usize::try_from(done).unwrap_or(usize::MAX))
+        {
+            self.tell(event.clone());
+        }
+        let mut phases: BTreeMap<String, Span> = state
+            .phases
+            .iter()
+            .map(|(phase, total)| (phase.clone(), total.0))
+            .collect();
+        phases.insert("collect".into(), began.elapsed().into());
+        let report = AttemptReport {
+            outcome: ended.outcome,
+            started_at: state.started_at,
+            finished_at: now(),
+            phases,
+            artifacts: gathered.artifacts,
+            metrics: gathered
+                .metrics
+                .into_iter()
+                .map(|(name, (value, step))| MetricValue { name, value, step })
+                .collect(),
+            params: self.params(),
+            setting: state.setting.clone(),
+            usage: ended.usage,
+            cells_executed: ended.cells.executed,
+            cells_total: ended.cells.total,
+        };
+        self.finish(&report);
+        report
+    }
+
+    fn finish(&self, report: &AttemptReport) {
+        if let Err(error) = dir::write_json(&self.dir.report_file(), report) {
+            tracing::error!(attempt = %self.order.attempt, "cannot write report.json: {error}");
+            return;
+        }
+        let failed = matches!(report.outcome, Outcome::Failed(_));
+        let keep = failed
+            .then_some(self.host.config.jobs.keep_failed)
+            .filter(|keep| keep.0 > 0);
+        if let Err(error) = clean::leave(&self.dir, keep) {
+            tracing::warn!(attempt = %self.order.attempt, "cannot remove what the job had: {error}");
+        }
+    }
+
+    /// The container, or the processes, are not wanted any more.
+    async fn remove_what_ran(&self) {
+        if !self.in_container() {
+            Process::known(0, 0, self.order.attempt.as_str()).sweep();
+            return;
+        }
+        let Ok(engine) = self.engine().await else {
+            return;
+        };
+        match engine.find(&self.labels()).await {
+            Ok(found) => {
+                for one in found {
+                    Running::Container(one.container).remove().await;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(attempt = %self.order.attempt, "cannot look for the container: {error}")
+            }
+        }
+    }
+
+    fn params(&self) -> BTreeMap<String, String> {
+        let parameters = self.order.spec.parameters.iter();
+        parameters
+            .map(|(name, value)| (name.clone(), command::plain(value)))
+            .collect()
+    }
+
+    fn gather(&self, ended: &Ended) -> Gathered {
+        let mut gathered = Gathered::default();
+        for (name, value) in self.params() {
+            gathered.events.push(EventKind::Param { name, value });
+        }
+        let result = Blobs::open(self.dir.blobs())
+            .and_then(|blobs| self.gather_files(&blobs, ended, &mut gathered));
+        if let Err(error) = result {
+            gathered.failure = Some(trouble(&error));
+        }
+        gathered
+    }
+
+    fn gather_files(
+        &self,
+        blobs: &Blobs,
+        ended: &Ended,
+        gathered: &mut Gathered,
+    ) -> Result<(), CollectError> {
+        let spec = &self.order.spec;
+        let workspace = self.dir.workspace();
+        match &spec.work {
+            Work::Notebook { path } => self.keep_notebook(path, blobs, gathered)?,
+            Work::Command { .. } => {}
+            Work::Lint { tools, notebooks } => {
+                if ended.outcome.is_success() {
+                    let places = self.places(None);
+                    let verdict = lint::read(
+                        tools,
+                        notebooks,
+                        &workspace,
+                        &places.workspace,
+                        &self.dir.tmp(),
+                    );
+                    for line in verdict.log {
+                        gathered.say(line);
+                    }
+                    gathered
+                        .events
+                        .extend(verdict.findings.into_iter().map(EventKind::Finding));
+                    gathered.failure = verdict.failure;
+                }
+                return Ok(());
+            }
+        }
+        self.read_story(blobs, gathered)?;
+        self.read_metrics(&workspace, gathered);
+        if let Some(model) = &spec.model {
+            match collect::model(&workspace, &model.path, blobs) {
+                Ok(files) if files.is_empty() => {
+                    gathered.failure = Some(model_missing(&model.path))
+                }
+                Ok(files) => files.into_iter().for_each(|file| gathered.keep(file)),
+                Err(CollectError::Missing { .. }) => {
+                    gathered.failure = Some(model_missing(&model.path))
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        for file in collect::declared(&workspace, &spec.artifacts, blobs)? {
+            gathered.keep(file);
+        }
+        Ok(())
+    }
+
+    /// The executed notebook; where the driver died, folded from its events.
+    fn keep_notebook(
+        &self,
+        path: &str,
+        blobs: &Blobs,
+        gathered: &mut Gathered,
+    ) -> Result<(), CollectError> {
+        let out = self.dir.contract().join(OUT_DIR);
+        let written = out.join(NOTEBOOK_FILE);
+        let whole = self.result().is_some() && written.exists();
+        let rebuilt = match whole {
+            true => None,
+            false => rebuild::executed(
+                &self.dir.workspace().join(path),
+                &self.order.spec.parameters,
+                &out,
+            ),
+        };
+        let kept = match rebuilt {
+            Some(text) => blobs.keep_bytes(
+                text.as_bytes(),
+                &written,
+                ArtifactRole::Notebook,
+                path.to_owned(),
+            )?,
+            None if written.exists() => {
+                blobs.keep(&written, ArtifactRole::Notebook, path.to_owned())?
+            }
+            None => return Ok(()),
+        };
+        gathered.keep(kept);
+        Ok(())
+    }
+
+    /// Metrics that were displayed or told, and outputs that lie in blobs.
+    fn read_story(&self, blobs: &Blobs, gathered: &mut Gathered) -> Result<(), CollectError> {
+        let out = self.dir.contract().join(OUT_DIR);
+        let Ok(file) = open_plain(&out.join(EVENTS_FILE)) else {
+            return Ok(());
+        };
+        for line in BufReader::new(file).split(b'\n').map_while(Result::ok) {
+            let event = parse(&line);
+            match event.body.known() {
+                Some(EventKind::Metric { name, value, step }) => {
+                    gathered.metric(name.clone(), *value, *step, true)
+                }
+                Some(EventKind::Output { content, .. }) => {
+                    if let OutputContent::Stored { blob, .. } = content {
+                        let file = out.join(BLOBS_DIR).join(blob.as_str());
+                        let kept =
+                            blobs.keep(&file, ArtifactRole::Output, format!("outputs/{blob}"))?;
+                        if kept.blob == *blob && !gathered.artifacts.contains(&kept) {
+                            gathered.keep(kept);
+                        }
+                    } else if let Some((name, value)) = scrap(content) {
+                        gathered.metric(name, value, 0, false);
+                    }
+                }
+                Some(_) | None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// `metrics.json`: one flat object of numbers.
+    fn read_metrics(&self, workspace: &Path, gathered: &mut Gathered) {
+        let path = workspace.join(METRICS_FILE);
+        let Ok(bytes) = collect::small(&path, METRICS_BYTES) else {
+            return;
+        };
+        match serde_json::from_slice::<serde_json::Map<String, Value>>(&bytes) {
+            Ok(values) => {
+                for (name, value) in values {
+                    match number(&value) {
+                        Some(value) => gathered.metric(name, value, 0, false),
+                        None => gathered.say(format!(
+                            "{METRICS_FILE}: '{name}' is no number and was left out"
+                        )),
+                    }
+                }
+            }
+            Err(error) => gathered.say(format!(
+                "{METRICS_FILE} is not one flat JSON object and was left out: {error}"
+            )),
+        }
+    }
+
+    /// Where a failure's cell stands in the raw file.
+    fn place_cell(&self, failure: &mut Failure) {
+        let Some(CellPlace {
+            path,
+            index,
+            line: Some(line),
+            raw_line: raw @ None,
+        }) = &mut failure.cell
+        else {
+            return;
+        };
+        let bytes = collect::small(&self.dir.workspace().join(path), 64 << 20).unwrap_or_default();
+        if let Ok(map) = notebook::LineMap::read(&bytes) {
+            *raw = map.raw_line(*index as usize, *line as usize);
+        }
+    }
+}
+
+fn model_missing(path: &str) -> Failure {
+    Failure::new(FailureKind::ModelMissing, format!("the job declares a model at '{path}' and left nothing there"))
+        .hint("Save the model below that path (it is in $TRAINYARD_MODEL_DIR), or correct `model:` in .trainyard.yml.")
+}
+
+fn trouble(error: &CollectError) -> Failure {
+    match error {
+        CollectError::Glob { .. } => {
+            Failure::new(FailureKind::PipelineFileWrong, error.to_string())
+                .hint("Correct `artifacts:` in .trainyard.yml.")
+        }
+        CollectError::TooMuch { .. } => Failure::new(FailureKind::OutputLimit, error.to_string())
+            .hint("Name fewer files, or pack them into one."),
+        CollectError::Missing { .. } | CollectError::Disk { .. } => {
+            Failure::new(FailureKind::Internal, error.to_string())
+        }
+    }
+}
+
+/// A number that was glued.
+fn scrap(content: &OutputContent) -> Option<(String, f64)> {
+    let OutputContent::Inline { output } = content else {
+        return None;
+    };
+    let data = match output {
+        OutputMessage::DisplayData { data, .. } | OutputMessage::ExecuteResult { data, .. } => data,
+        OutputMessage::Stream { .. }
+        | OutputMessage::Error { .. }
+        | OutputMessage::UpdateDisplayData { .. }
+        | OutputMessage::ClearOutput { .. } => return None,
+    };
+    let scrap = data.get(SCRAP)?;
+    Some((
+        scrap.get("name")?.as_str()?.to_owned(),
+        number(scrap.get("data")?)?,
+    ))
+}
+
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Number(number) => number.as_f64(),
+        Value::String(word) => match word.as_str() {
+            "NaN" => Some(f64::NAN),
+            "Infinity" => Some(f64::INFINITY),
+            "-Infinity" => Some(f64::NEG_INFINITY),
+            _ => None,
+        },
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// A report of an attempt that could not even begin.
+pub(super) fn bare_report(outcome: Outcome) -> AttemptReport {
+    AttemptReport {
+        outcome,
+        started_at: now(),
+        finished_at: now(),
+        phases: BTreeMap::new(),
+        artifacts: Vec::new(),
+        metrics: Vec::new(),
+        params: BTreeMap::new(),
+        setting: Setting::default(),
+        usage: protocol::report::Usage::default(),
+        cells_executed: 0,
+        cells_total: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_glued_number_is_a_metric_and_other_scraps_are_not() {
+        let glued = |data: Value| {
+            let output = serde_json::json!({
+                "output": {"output_type": "display_data", "metadata": {},
+                    "data": {SCRAP: {"name": "accuracy", "data": data, "encoder": "json", "version": 1}}},
+            });
+            scrap(&serde_json::from_value(output).unwrap())
+        };
+        assert_eq!(glued(0.5.into()), Some(("accuracy".into(), 0.5)));
+        assert_eq!(glued("text".into()), None);
+    }
+}

@@ -1,0 +1,238 @@
+//! What the driver is told, and the container around it. It starts nothing.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use protocol::agent_api::Source;
+use protocol::driver::{DriverJob, DriverWork, HandOver, RunAs};
+use protocol::{ByteSize, Digest, Failure, FailureKind, Span, Trust, Work};
+
+use super::Attempt;
+use super::places::Places;
+use super::state::Prepared;
+use crate::executor::{ContainerSpec, MountSpec};
+use crate::{command, lint};
+
+/// Where the driver lies in a container.
+pub(super) const DRIVER: &str = "/trainyard-driver";
+/// Processes of a container above those of its job: the driver's own threads.
+const HEADROOM: u64 = 64;
+/// The driver needs these, and gives none to the job.
+const CAPABILITIES: [&str; 5] = ["SETUID", "SETGID", "CHOWN", "KILL", "DAC_OVERRIDE"];
+/// Variables of an image that a job does not get: GPUs are ours to give, a preloaded library is nobody's
+/// wish, and matplotlib finds the notebook's backend by itself.
+const NOT_FROM_IMAGE: [&str; 3] = ["NVIDIA_VISIBLE_DEVICES", "LD_PRELOAD", "MPLBACKEND"];
+const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The driver's command line in a container.
+pub(super) fn driver_argv() -> Vec<String> {
+    [DRIVER, "run", "--dir", protocol::driver::MOUNT]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+impl Attempt<'_> {
+    pub(super) fn driver_job(&self, places: &Places, prepared: &Prepared) -> DriverJob {
+        let spec = &self.order.spec;
+        let (uid, gid) = self.host.job_user;
+        let agent = (rustix::process::geteuid(), rustix::process::getegid());
+        let contained = self.in_container();
+        DriverJob {
+            work: match &spec.work {
+                Work::Notebook { path } => DriverWork::Notebook {
+                    path: path.clone(),
+                    parameters: spec.parameters.clone(),
+                },
+                Work::Command { text } => DriverWork::Command {
+                    argv: command::argv(text, &spec.parameters),
+                },
+                Work::Lint { tools, notebooks } => DriverWork::Command {
+                    argv: lint::argv(tools, notebooks),
+                },
+            },
+            workdir: places.workspace.clone(),
+            env: self.job_env(places, prepared),
+            limits: spec.limits.clone(),
+            kernel_start_timeout: self.host.config.jobs.kernel_start_timeout,
+            grace: self.host.config.jobs.grace,
+            output_limit: self.host.config.jobs.output,
+            user: contained.then_some(RunAs {
+                uid,
+                gid,
+                processes: self.host.config.jobs.processes,
+            }),
+            // Root removes everything; an ordinary agent wants it handed over.
+            hand_over: (contained && !agent.0.is_root()).then(|| HandOver {
+                uid: agent.0.as_raw(),
+                gid: agent.1.as_raw(),
+                paths: [&places.workspace, &places.home, &places.tmp]
+                    .map(Clone::clone)
+                    .to_vec(),
+            }),
+        }
+    }
+
+    /// The job's environment variables, complete; docs/jobs.md has them as a table.
+    fn job_env(&self, places: &Places, prepared: &Prepared) -> BTreeMap<String, String> {
+        let spec = &self.order.spec;
+        let mut env: BTreeMap<String, String> = match &prepared.image {
+            Some(image) => image.env.clone(),
+            None => host_env(),
+        };
+        env.retain(|name, _| !NOT_FROM_IMAGE.contains(&name.as_str()));
+        let mut set = |name: &str, value: &str| {
+            env.insert(name.to_owned(), value.to_owned());
+        };
+        set("TRAINYARD", "1");
+        set("TRAINYARD_ATTEMPT", self.order.attempt.as_str());
+        set("TRAINYARD_JOB", &spec.name);
+        set("TRAINYARD_PROJECT", &self.order.project_name);
+        set("TRAINYARD_NEEDS", &places.needs);
+        match &self.order.source {
+            Source::Git { commit, .. } => set("TRAINYARD_COMMIT", commit.as_str()),
+            Source::Folder { .. } => {}
+        }
+        if let Some(model) = &spec.model {
+            set(
+                "TRAINYARD_MODEL_DIR",
+                &format!("{}/{}", places.workspace, model.path.trim_end_matches('/')),
+            );
+        }
+        set("HOME", &places.home);
+        // Nobody in the image's passwd has the job's user id.
+        set("USER", "trainyard");
+        set("LOGNAME", "trainyard");
+        set("TMPDIR", &places.tmp);
+        set("XDG_CACHE_HOME", &places.cache);
+        for (name, folder) in [
+            ("HF_HOME", "huggingface"),
+            ("TORCH_HOME", "torch"),
+            ("TRITON_CACHE_DIR", "triton"),
+            ("TORCHINDUCTOR_CACHE_DIR", "inductor"),
+        ] {
+            set(name, &format!("{}/{folder}", places.cache));
+        }
+        set("PYTHONDONTWRITEBYTECODE", "1");
+        set("PYTHONUNBUFFERED", "1");
+        let gpus = self.order.gpus.join(",");
+        match (self.in_container(), gpus.is_empty()) {
+            (true, true) => set("NVIDIA_VISIBLE_DEVICES", "void"),
+            (true, false) => set("NVIDIA_VISIBLE_DEVICES", &gpus),
+            // Without a container this is what keeps a job to its GPUs.
+            (false, _) => set("CUDA_VISIBLE_DEVICES", &gpus),
+        }
+        if let Some(environment) = &places.environment {
+            set("VIRTUAL_ENV", environment);
+        }
+        env.entry("LANG".into()).or_insert_with(|| "C.UTF-8".into());
+        env.extend(spec.env.clone());
+        env.extend(self.order.secrets.clone());
+        let path = env.get("PATH").map_or(USUAL_PATH, String::as_str);
+        if let Some(environment) = &places.environment {
+            let path = format!("{environment}/bin:{path}");
+            env.insert("PATH".into(), path);
+        } else if !env.contains_key("PATH") {
+            env.insert("PATH".into(), USUAL_PATH.into());
+        }
+        env
+    }
+
+    /// Labels by which this attempt's container is found again.
+    pub(super) fn labels(&self) -> BTreeMap<String, String> {
+        let data = Digest::of(self.host.data().as_os_str().as_encoded_bytes());
+        [
+            ("trainyard.attempt", self.order.attempt.to_string()),
+            ("trainyard.generation", self.order.generation.to_string()),
+            ("trainyard.data", data.short().to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+
+    pub(super) fn container_spec(
+        &self,
+        places: &Places,
+        prepared: &Prepared,
+    ) -> Result<ContainerSpec, Failure> {
+        let resources = &self.order.spec.resources;
+        let memory = (resources.memory.0 > 0).then_some(resources.memory.0);
+        let all_cpus =
+            std::thread::available_parallelism().map_or(1_000, |n| n.get() as u64 * 1_000);
+        let mut mounts = self.mounts(places, prepared.environment.as_ref());
+        mounts.extend(self.volumes()?);
+        Ok(ContainerSpec {
+            name: format!("trainyard-{}-{}", self.order.attempt, self.order.generation),
+            image: prepared
+                .image
+                .as_ref()
+                .map(|image| image.id.clone())
+                .unwrap_or_default(),
+            argv: driver_argv(),
+            user: "0:0".into(),
+            workdir: "/".into(),
+            env: BTreeMap::new(),
+            labels: self.labels(),
+            mounts,
+            network: self.order.spec.network,
+            capabilities: &CAPABILITIES,
+            memory,
+            // The engine refuses more than there are.
+            cpu_millis: (resources.cpu_millis > 0).then(|| resources.cpu_millis.min(all_cpus)),
+            processes: Some(self.host.config.jobs.processes + HEADROOM),
+            shm: Some(
+                resources
+                    .shm_size
+                    .map_or_else(|| memory.unwrap_or(ByteSize::gib(2).0) / 2, |size| size.0),
+            ),
+            gpus: self.order.gpus.clone(),
+        })
+    }
+
+    /// The named volumes that the job mounts.
+    fn volumes(&self) -> Result<Vec<MountSpec>, Failure> {
+        let mut mounts = Vec::new();
+        for (name, at) in &self.order.spec.volumes {
+            let refuse = |message: String| Err(Failure::new(FailureKind::ExecutorFailed, message));
+            let Some(volume) = self.host.config.volumes.get(name) else {
+                return refuse(format!("this host has no volume '{name}'"));
+            };
+            if self.order.trust == Trust::Untrusted && !volume.public {
+                return refuse(format!(
+                    "the volume '{name}' is not public, and the commit is not trusted"
+                ));
+            }
+            if !Path::new(at).is_absolute() || at.contains("..") {
+                return refuse(format!("'{at}' is no place for the volume '{name}'"));
+            }
+            let writable = volume.writable && self.order.trust == Trust::Trusted;
+            mounts.push(MountSpec {
+                from: volume.path.clone(),
+                at: at.clone(),
+                writable,
+            });
+        }
+        Ok(mounts)
+    }
+
+    /// How long the driver may take in all before something is wrong with it.
+    pub(super) fn longest(&self) -> Span {
+        let (limits, jobs) = (&self.order.spec.limits, &self.host.config.jobs);
+        Span(limits.timeout.0 + jobs.kernel_start_timeout.0 + 2 * jobs.grace.0 + 120_000)
+    }
+}
+
+/// Without a container: what programs need of the agent's own environment, and no more.
+fn host_env() -> BTreeMap<String, String> {
+    let wanted = [
+        "PATH",
+        "LANG",
+        "LC_ALL",
+        "LD_LIBRARY_PATH",
+        "PYENV_ROOT",
+        "SSL_CERT_FILE",
+        "REQUESTS_CA_BUNDLE",
+    ];
+    std::env::vars()
+        .filter(|(name, _)| wanted.contains(&name.as_str()))
+        .collect()
+}

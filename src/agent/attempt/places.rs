@@ -1,0 +1,89 @@
+//! Where a job finds its things: paths in its container, or on the host. It makes none of them.
+
+use std::path::Path;
+
+use protocol::Trust;
+
+use super::Attempt;
+use crate::environment::{self, Environment};
+use crate::executor::MountSpec;
+
+/// Paths as the job sees them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Places {
+    pub(super) workspace: String,
+    pub(super) needs: String,
+    pub(super) home: String,
+    pub(super) tmp: String,
+    pub(super) cache: String,
+    pub(super) environment: Option<String>,
+}
+
+impl Attempt<'_> {
+    pub(super) fn places(&self, environment: Option<&Environment>) -> Places {
+        let show = |path: &Path| path.display().to_string();
+        if self.in_container() {
+            let inside = |environment: &Environment| {
+                let name = environment.folder.file_name().unwrap_or_default();
+                format!("{}/{}", environment::MOUNT, name.to_string_lossy())
+            };
+            Places {
+                workspace: "/workspace".into(),
+                needs: "/needs".into(),
+                home: "/home/trainyard".into(),
+                tmp: "/tmp".into(),
+                cache: "/cache".into(),
+                environment: environment.map(inside),
+            }
+        } else {
+            Places {
+                workspace: show(&self.dir.workspace()),
+                needs: show(&self.dir.needs()),
+                home: show(&self.dir.home()),
+                tmp: show(&self.dir.tmp()),
+                cache: show(&self.cache()),
+                environment: environment.map(|environment| show(&environment.folder)),
+            }
+        }
+    }
+
+    /// Caches of torch, Triton and Hugging Face: kept for the next job of the same project and trust.
+    pub(super) fn cache(&self) -> std::path::PathBuf {
+        let trust = match self.order.trust {
+            Trust::Untrusted => "untrusted",
+            Trust::Trusted => "trusted",
+        };
+        self.host
+            .data()
+            .join("caches")
+            .join(self.order.project.as_str())
+            .join(trust)
+    }
+
+    /// What of the host is in the container at these places.
+    pub(super) fn mounts(
+        &self,
+        places: &Places,
+        environment: Option<&Environment>,
+    ) -> Vec<MountSpec> {
+        let contract = self.dir.contract();
+        let mut mounts = vec![
+            MountSpec::writable(self.dir.workspace(), &places.workspace),
+            MountSpec::read_only(self.dir.needs(), &places.needs),
+            MountSpec::writable(self.dir.home(), &places.home),
+            MountSpec::writable(self.dir.tmp(), &places.tmp),
+            MountSpec::writable(self.dir.tmp(), "/var/tmp"),
+            MountSpec::writable(self.cache(), &places.cache),
+            MountSpec::writable(&contract, protocol::driver::MOUNT),
+            MountSpec::read_only(
+                contract.join(protocol::driver::JOB_FILE),
+                format!("{}/{}", protocol::driver::MOUNT, protocol::driver::JOB_FILE),
+            ),
+            MountSpec::read_only(&self.host.driver, super::job::DRIVER),
+        ];
+        if let (Some(environment), Some(at)) = (environment, &places.environment) {
+            mounts.push(MountSpec::read_only(&environment.folder, at));
+        }
+        mounts
+    }
+}

@@ -1,0 +1,381 @@
+//! The stage in which the job runs: start it or find it, follow it to its end, see that it keeps its limits.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, Instant};
+
+use protocol::driver::{DriverResult, JOB_FILE, OUT_DIR, RESULT_FILE};
+use protocol::event::{EventKind, Sample};
+use protocol::{ByteSize, Failure, FailureKind};
+
+use super::disk::{DiskWatch, Full};
+use super::follow::{Follower, open_plain};
+use super::judge::{Cause, Evidence};
+use super::state::{Ended, Launched, Prepared, Stage, State};
+use super::{Attempt, StopReason, clean, dir, judge};
+use crate::executor::{Exit, Meter, Process, Reading, Running};
+use crate::workspace;
+
+/// Between the driver's own end of a stopped job and ours of the driver.
+const DRIVER_GRACE: Duration = Duration::from_secs(10);
+/// How long lines that the journal refuses are tried again after the job's end.
+const JOURNAL_GRACE: Duration = Duration::from_secs(60);
+
+impl Attempt<'_> {
+    pub(super) async fn run_job(&self, prepared: &Prepared, state: &mut State) -> Ended {
+        let running = match self.find(prepared).await {
+            Ok(Some(running)) => running,
+            Ok(None) if self.result().is_some() || prepared.launched.is_some() => {
+                let exit = Exit {
+                    lost: true,
+                    ..Exit::default()
+                };
+                return self.end(exit, None, Peaks::default()).await;
+            }
+            Ok(None) => match self.launch(prepared, state).await {
+                Ok(running) => running,
+                Err(failure) => return *Ended::failed(failure),
+            },
+            Err(failure) => return *Ended::failed(failure),
+        };
+        let (exit, cause, peaks) = self.follow(&running).await;
+        let ended = self.end(exit, cause, peaks).await;
+        if ended.outcome.is_success() {
+            return ended;
+        }
+        // Whatever it left must not go on.
+        running.kill().await;
+        ended
+    }
+
+    /// What an earlier agent started.
+    async fn find(&self, prepared: &Prepared) -> Result<Option<Running>, Failure> {
+        if !self.in_container() {
+            return Ok(match prepared.launched {
+                Some(Launched::Process { pid, started }) => Some(Running::Process(Process::known(
+                    pid,
+                    started,
+                    self.order.attempt.as_str(),
+                ))),
+                Some(Launched::Container) | None => None,
+            });
+        }
+        let engine = self.engine().await?;
+        let found = engine.find(&self.labels()).await;
+        let found =
+            found.map_err(|error| Failure::new(FailureKind::ExecutorFailed, error.to_string()))?;
+        let Some(found) = found.into_iter().next() else {
+            return Ok(None);
+        };
+        if found.only_made {
+            // The agent ended between making and starting it: both are done again.
+            found.container.remove().await;
+            return Ok(None);
+        }
+        Ok(Some(Running::Container(found.container)))
+    }
+
+    async fn launch(&self, prepared: &Prepared, state: &mut State) -> Result<Running, Failure> {
+        let places = self.places(prepared.environment.as_ref());
+        let unwritable = |error: io::Error| {
+            Failure::new(
+                FailureKind::ExecutorFailed,
+                format!("cannot prepare {}: {error}", self.dir.path().display()),
+            )
+        };
+        self.prepare_contract(prepared).map_err(unwritable)?;
+        if !self.in_container() {
+            return self.launch_process(prepared, state);
+        }
+        let spec = self.container_spec(&places, prepared)?;
+        let engine = self.engine().await?;
+        self.refuse_silent_gpus(&engine).await?;
+        let container = engine
+            .create(&spec)
+            .await
+            .map_err(|error| start_failure(&error.to_string()))?;
+        // Before the start: one that is found is never started twice.
+        state.stage = Stage::Run(Prepared {
+            launched: Some(Launched::Container),
+            ..prepared.clone()
+        });
+        if let Err(error) = container.start().await {
+            container.remove().await;
+            return Err(start_failure(&error.to_string()));
+        }
+        self.save(state);
+        Ok(Running::Container(container))
+    }
+
+    /// Podman takes a request for GPUs and gives none, without a word.
+    async fn refuse_silent_gpus(&self, engine: &crate::executor::Engine) -> Result<(), Failure> {
+        if self.order.gpus.is_empty() {
+            return Ok(());
+        }
+        let facts = engine
+            .facts()
+            .await
+            .map_err(|error| start_failure(&error.to_string()))?;
+        if facts.name == "podman" {
+            return Err(Failure::new(
+                FailureKind::ExecutorFailed,
+                "this host's engine is Podman, which ignores requests for GPUs by Docker's API",
+            )
+            .hint("Use Docker with NVIDIA's container toolkit on hosts with GPUs."));
+        }
+        Ok(())
+    }
+
+    fn launch_process(&self, prepared: &Prepared, state: &mut State) -> Result<Running, Failure> {
+        self.log("the shell executor isolates nothing: the job runs as the agent's user, with its files and its network");
+        // One that was started just before an agent was killed is not known by its id.
+        Process::known(0, 0, self.order.attempt.as_str()).sweep();
+        let started = Process::start(
+            &self.host.driver,
+            &self.dir.contract(),
+            self.order.attempt.as_str(),
+        );
+        let process = started.map_err(|error| start_failure(&error.to_string()))?;
+        state.stage = Stage::Run(Prepared {
+            launched: Some(Launched::Process {
+                pid: process.pid,
+                started: process.started,
+            }),
+            ..prepared.clone()
+        });
+        self.save(state);
+        Ok(Running::Process(process))
+    }
+
+    /// The folder of the driver's contract, new.
+    fn prepare_contract(&self, prepared: &Prepared) -> io::Result<()> {
+        let contract = self.dir.contract();
+        workspace::remove(&contract)?;
+        fs::create_dir_all(contract.join(OUT_DIR))?;
+        fs::create_dir_all(self.cache())?;
+        workspace::give(&self.cache(), self.host.job_user)?;
+        let places = self.places(prepared.environment.as_ref());
+        let job = contract.join(JOB_FILE);
+        dir::write_json(&job, &self.driver_job(&places, prepared))?;
+        // The driver in a container may be another user than the agent.
+        fs::set_permissions(&job, fs::Permissions::from_mode(0o644))
+    }
+
+    async fn follow(&self, running: &Running) -> (Exit, Option<Cause>, Peaks) {
+        let contract = self.dir.contract();
+        let mut follower = Follower::new(&contract, self.journal);
+        let folders = vec![self.dir.workspace(), self.dir.tmp(), self.dir.home()];
+        let mut watch = Watch {
+            disk: DiskWatch::new(folders, &self.host.config.disk),
+            meter: running.meter().await,
+            peaks: Peaks::default(),
+            next_sample: Instant::now(),
+            samples: 0,
+            used: None,
+        };
+        let mut end = std::pin::pin!(running.wait());
+        let mut ticks = tokio::time::interval(self.host.config.timing.follow.into());
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let longest = Instant::now() + Duration::from(self.longest());
+        let (mut asked, mut kill_at, mut cause) = (None, None, None);
+        let exit = loop {
+            tokio::select! {
+                exit = &mut end => break exit,
+                reason = next_request(&self.control, asked.as_ref()) => {
+                    kill_at = Some(stop(running, &reason).await);
+                    cause = Some(Cause::Stopped(reason.clone()));
+                    asked = Some(reason);
+                }
+                _ = ticks.tick() => {
+                    self.take(&mut follower);
+                    if cause.is_none() {
+                        cause = self.look(&mut watch);
+                        if cause.is_none() && Instant::now() > longest {
+                            cause = Some(Cause::TooLong(self.longest()));
+                        }
+                        if cause.is_some() {
+                            kill_at = Some(Instant::now());
+                        }
+                    }
+                    if kill_at.is_some_and(|at| Instant::now() >= at) {
+                        kill_at = None;
+                        running.kill().await;
+                    }
+                }
+            }
+        };
+        self.drain(&mut follower).await;
+        (exit, cause, watch.peaks)
+    }
+
+    /// Takes new lines; a journal that refuses is tried again at the next tick.
+    fn take(&self, follower: &mut Follower<'_>) -> bool {
+        match follower.step() {
+            Ok(more) => more,
+            Err(error) => {
+                tracing::error!(attempt = %self.order.attempt, "{error}");
+                true
+            }
+        }
+    }
+
+    async fn drain(&self, follower: &mut Follower<'_>) {
+        let deadline = Instant::now() + JOURNAL_GRACE;
+        loop {
+            match follower.step() {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) if Instant::now() > deadline => {
+                    tracing::error!(attempt = %self.order.attempt, "events are lost: {error}");
+                    return;
+                }
+                Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+            }
+        }
+    }
+
+    /// Looks at memory, processes and disk; says why the job must end, where it must.
+    fn look(&self, watch: &mut Watch<'_>) -> Option<Cause> {
+        if let Some(meter) = &watch.meter {
+            let reading = meter.read();
+            watch.peaks.add(&reading);
+            if Instant::now() >= watch.next_sample {
+                self.sample(watch, &reading);
+            }
+        }
+        watch.disk.look().map(Cause::DiskFull)
+    }
+
+    /// Samples come quickly at first: short jobs want a curve too.
+    fn sample(&self, watch: &mut Watch<'_>, reading: &Reading) {
+        let now = Instant::now();
+        let wait = Duration::from_millis(500 << watch.samples.min(10))
+            .min(self.host.config.timing.sample.into());
+        watch.next_sample = now + wait;
+        watch.samples += 1;
+        let (Some(memory), Some(cpu)) = (reading.memory, reading.cpu_time) else {
+            return;
+        };
+        if let Some((before, at)) = watch.used.replace((cpu, now)) {
+            let passed = u64::try_from(now.duration_since(at).as_millis())
+                .unwrap_or(1)
+                .max(1);
+            self.tell(EventKind::Sample(Sample {
+                cpu_millis: cpu.0.saturating_sub(before.0) * 1_000 / passed,
+                memory,
+                gpus: Vec::new(),
+            }));
+        }
+    }
+
+    /// Judges by what is there.
+    async fn end(&self, exit: Exit, cause: Option<Cause>, peaks: Peaks) -> Ended {
+        let mut result = self.result();
+        if result.is_none() && self.in_container() {
+            // A driver that died handed nothing over.
+            clean::sweep(self).await;
+            result = self.result();
+        }
+        judge::judge(&Evidence {
+            spec: &self.order.spec,
+            processes: self.host.config.jobs.processes,
+            exit,
+            cause,
+            result,
+            peaks,
+        })
+    }
+
+    /// The driver's last word, where it had one.
+    pub(super) fn result(&self) -> Option<DriverResult> {
+        let path = self.dir.contract().join(OUT_DIR).join(RESULT_FILE);
+        let file = open_plain(&path).ok()?;
+        serde_json::from_reader(io::BufReader::new(io::Read::take(file, 16 << 20))).ok()
+    }
+}
+
+struct Watch<'a> {
+    disk: DiskWatch<'a>,
+    meter: Option<Meter>,
+    peaks: Peaks,
+    next_sample: Instant,
+    samples: u32,
+    /// CPU time at the last sample.
+    used: Option<(protocol::Span, Instant)>,
+}
+
+/// The most that was seen.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Peaks {
+    pub(super) memory: Option<ByteSize>,
+    pub(super) cpu_time: Option<protocol::Span>,
+    pub(super) processes: Option<u64>,
+    pub(super) oom_kills: Option<u64>,
+}
+
+impl Peaks {
+    fn add(&mut self, reading: &Reading) {
+        self.memory = self.memory.max(reading.memory_peak).max(reading.memory);
+        self.cpu_time = self.cpu_time.max(reading.cpu_time);
+        self.processes = self.processes.max(reading.processes);
+        self.oom_kills = self.oom_kills.max(reading.oom_kills);
+    }
+}
+
+/// The first request to stop, or another one than the last.
+async fn next_request(control: &super::Control, asked: Option<&StopReason>) -> StopReason {
+    match asked {
+        None => control.stopped().await,
+        Some(known) => control.changed_from(known).await,
+    }
+}
+
+/// Passes a request on; answers when the driver's time is over.
+async fn stop(running: &Running, reason: &StopReason) -> Instant {
+    match reason {
+        StopReason::Stop { grace, .. } if grace.0 > 0 => {
+            running.terminate().await;
+            Instant::now() + Duration::from(*grace) + DRIVER_GRACE
+        }
+        StopReason::Stop { .. } | StopReason::Abandon => {
+            running.kill().await;
+            Instant::now() + DRIVER_GRACE
+        }
+    }
+}
+
+fn start_failure(words: &str) -> Failure {
+    let failure = Failure::new(
+        FailureKind::ExecutorFailed,
+        format!("the job could not be started: {words}"),
+    );
+    if words.contains("could not select device driver") {
+        failure.hint("Install NVIDIA's container toolkit on the host (`nvidia-ctk runtime configure`) and restart the engine.")
+    } else if words.contains("exec format error") {
+        Failure {
+            kind: FailureKind::ImageUnusable,
+            ..failure
+        }
+        .hint("The image is for another platform than this host.")
+    } else {
+        failure.hint("`trainyard doctor` looks at the engine and says what to do.")
+    }
+}
+
+/// For the judge's tests and the disk's message.
+impl Full {
+    pub(super) fn words(&self) -> String {
+        if self.host {
+            format!(
+                "the host's disk ran out while the job held {} of it",
+                self.used
+            )
+        } else {
+            format!(
+                "the job wrote {}, more than the {} that it may",
+                self.used, self.limit
+            )
+        }
+    }
+}

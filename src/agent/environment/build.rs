@@ -1,0 +1,370 @@
+//! Building an environment: `uv`, mounted into a container of the job's image, or on the host itself.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Instant;
+
+use protocol::outcome::LimitReached;
+use protocol::spec::Network;
+use protocol::{Failure, FailureKind, Span};
+
+use super::inputs::{Inputs, Kind};
+use super::{MOUNT, NotReady, Place, Ready, Request, broken, words};
+use crate::attempt::Control;
+use crate::executor::{ContainerSpec, Engine, Image, MountSpec};
+use crate::host::Host;
+use crate::workspace;
+
+const SCRIPT: &str = include_str!("build.sh");
+/// Label of a container that builds; its value is the environment's folder.
+const LABEL: &str = "trainyard.environment";
+/// Names that lead pip to an index, and what uv calls them.
+const PIP_NAMES: [(&str, &str); 2] = [
+    ("PIP_INDEX_URL", "UV_DEFAULT_INDEX"),
+    ("PIP_EXTRA_INDEX_URL", "UV_INDEX"),
+];
+/// Variables of the agent's environment that are passed on besides `UV_…`.
+const PASSED: [&str; 6] = [
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+];
+/// Variables of uv's that are ours to set, or that mean something on the host only.
+const NOT_PASSED: [&str; 8] = [
+    "UV_CACHE_DIR",
+    "UV_PYTHON",
+    "UV_PROJECT_ENVIRONMENT",
+    "UV_WORKING_DIRECTORY",
+    "UV_PROJECT",
+    "UV_CONFIG_FILE",
+    "UV_INSTALL_DIR",
+    "UV_PYTHON_INSTALL_DIR",
+];
+
+/// The host's Python, by path and version, for keys of environments without a container.
+pub(super) fn host_python() -> Result<String, Failure> {
+    let said = std::process::Command::new("python3")
+        .args([
+            "-c",
+            "import sys, platform; print(sys.executable, platform.python_version())",
+        ])
+        .stdin(Stdio::null())
+        .output();
+    match said {
+        Ok(output) if output.status.success() => {
+            Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        }
+        Ok(_) | Err(_) => Err(Failure::new(
+            FailureKind::ExecutorFailed,
+            "there is no python3 on this host",
+        )
+        .hint("Install Python, or run the job in a container.")),
+    }
+}
+
+/// Builds it; what an interrupted build left is removed first.
+pub(super) async fn build(
+    host: &Host,
+    request: &Request<'_>,
+    inputs: &Inputs,
+    place: &Place,
+    deadline: Instant,
+    control: &Control,
+) -> Result<Ready, NotReady> {
+    let uv = host.uv.as_deref().ok_or_else(|| {
+        Failure::new(FailureKind::ExecutorFailed, "the program `uv`, which builds Python environments, is not on this host")
+            .hint("Install it (`pip install uv`, or scripts/setup), or set `uv` under `[python]` in the agent's configuration.")
+    })?;
+    place.clear()?;
+    let scratch = Scratch::make(host, place, inputs)?;
+    let ended = match request.container {
+        Some((engine, image)) => {
+            in_container(
+                host, request, engine, image, uv, place, &scratch, deadline, control,
+            )
+            .await?
+        }
+        None => on_host(host, request, uv, place, &scratch, deadline, control).await?,
+    };
+    let output = scratch.read("log");
+    match ended {
+        Some(0) => {
+            let packages = scratch.read("packages.txt");
+            let resolved = place.root.join(format!("{}.resolved", place.name));
+            fs::write(&resolved, &packages).map_err(|error| broken(&resolved, &error))?;
+            Ok(Ready {
+                packages,
+                python: scratch.read("python.txt"),
+            })
+        }
+        Some(97) => Err(Failure::new(FailureKind::ImageUnusable, "the image has no Python")
+            .hint("Choose an image with Python and ipykernel, such as trainyard/notebook, or leave `python:` out.")
+            .into()),
+        Some(_) => {
+            let variables = index_variables(host);
+            let index = variables.get("UV_DEFAULT_INDEX").or(variables.get("UV_INDEX_URL"));
+            Err(words::failure(&output, index.map_or("https://pypi.org/simple", |url| without_password(url))).into())
+        }
+        None => {
+            let limit: Span = host.config.python.build_timeout;
+            Err(Failure::new(FailureKind::JobTimeout, format!("building the Python environment took longer than {limit}"))
+                .hint("Pin the requirements, or raise `build_timeout` under `[python]` in the agent's configuration.")
+                .limit(LimitReached::Time { limit })
+                .detail(output)
+                .into())
+        }
+    }
+}
+
+/// The index as it may be shown.
+fn without_password(url: &str) -> &str {
+    url.rsplit_once('@').map_or(url, |(_, rest)| rest)
+}
+
+/// A folder for one build: the script's files in and out.
+struct Scratch {
+    path: PathBuf,
+    kind: &'static str,
+    /// Relative to the workspace, or to this folder for a block.
+    input: String,
+}
+
+impl Scratch {
+    fn make(host: &Host, place: &Place, inputs: &Inputs) -> Result<Self, Failure> {
+        let path = place.root.join(format!("{}.build", place.name));
+        let made = || {
+            workspace::remove(&path)?;
+            fs::create_dir_all(path.join("tmp"))?;
+            fs::write(path.join("build.sh"), SCRIPT)?;
+            if let Kind::Block(block) = &inputs.kind {
+                fs::write(path.join("block.py"), block)?;
+            }
+            let resolved = place.root.join(format!("{}.resolved", place.name));
+            if resolved.exists() {
+                fs::copy(&resolved, path.join("resolved.txt"))?;
+            }
+            workspace::give(&path, host.job_user)
+        };
+        made().map_err(|error| broken(&path, &error))?;
+        let (kind, input) = match &inputs.kind {
+            Kind::File(path) => ("file", path.clone()),
+            Kind::Lock(folder) if folder.is_empty() => ("lock", ".".to_owned()),
+            Kind::Lock(folder) => ("lock", folder.clone()),
+            Kind::Block(_) => ("block", "block.py".to_owned()),
+        };
+        Ok(Self { path, kind, input })
+    }
+
+    fn read(&self, name: &str) -> String {
+        let bytes = fs::read(self.path.join(name)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The script's variables, for these places as the script sees them.
+    fn variables(
+        &self,
+        root: &Path,
+        name: &str,
+        scratch: &Path,
+        workspace: &Path,
+        uv: &Path,
+    ) -> BTreeMap<String, String> {
+        let show = |path: &Path| path.display().to_string();
+        let input = match self.kind {
+            "block" => show(&scratch.join(&self.input)),
+            _ => show(&workspace.join(&self.input)),
+        };
+        [
+            ("UV", show(uv)),
+            ("TARGET", show(&root.join(name))),
+            ("RESULT", show(scratch)),
+            ("SCRATCH", show(&scratch.join("tmp"))),
+            ("WORKSPACE", show(workspace)),
+            ("KIND", self.kind.to_owned()),
+            ("INPUT", input),
+            ("UV_CACHE_DIR", show(&root.join(".cache"))),
+            ("UV_LINK_MODE", "hardlink".to_owned()),
+            ("UV_PYTHON_DOWNLOADS", "never".to_owned()),
+            ("UV_NO_PROGRESS", "1".to_owned()),
+            ("HOME", show(&scratch.join("tmp"))),
+            ("TMPDIR", show(&scratch.join("tmp"))),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = workspace::remove(&self.path) {
+            tracing::warn!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// Settings of the package index, from the configuration and the agent's own environment.
+fn index_variables(host: &Host) -> BTreeMap<String, String> {
+    let mut variables = BTreeMap::new();
+    for (name, value) in std::env::vars() {
+        let pip = PIP_NAMES.iter().find(|(pip, _)| *pip == name);
+        if let Some((_, uv)) = pip {
+            variables.entry((*uv).to_owned()).or_insert(value);
+        } else if (name.starts_with("UV_") && !NOT_PASSED.contains(&name.as_str()))
+            || PASSED.contains(&name.as_str())
+        {
+            variables.insert(name, value);
+        }
+    }
+    variables.extend(host.config.python.env.clone());
+    variables
+}
+
+/// The authorities to trust: from the configuration, else the agent's environment.
+fn ca_bundle(host: &Host) -> Option<PathBuf> {
+    let own = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    host.config
+        .python
+        .ca_bundle
+        .clone()
+        .or(own)
+        .filter(|path| path.is_file())
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one call, and each is a thing of its own"
+)]
+async fn in_container(
+    host: &Host,
+    request: &Request<'_>,
+    engine: &Engine,
+    image: &Image,
+    uv: &Path,
+    place: &Place,
+    scratch: &Scratch,
+    deadline: Instant,
+    control: &Control,
+) -> Result<Option<i64>, NotReady> {
+    let root = Path::new(MOUNT);
+    let inside = root.join(format!("{}.build", place.name));
+    let mut env = image.env.clone();
+    env.extend(index_variables(host));
+    env.extend(scratch.variables(
+        root,
+        &place.name,
+        &inside,
+        Path::new("/workspace"),
+        Path::new("/trainyard-uv"),
+    ));
+    let mut mounts = vec![
+        MountSpec::writable(&place.root, MOUNT),
+        MountSpec::read_only(request.workspace, "/workspace"),
+        MountSpec::read_only(uv, "/trainyard-uv"),
+        MountSpec::writable(scratch.path.join("tmp"), "/tmp"),
+    ];
+    if let Some(bundle) = ca_bundle(host) {
+        mounts.push(MountSpec::read_only(bundle, "/trainyard-ca.pem"));
+        env.insert("SSL_CERT_FILE".into(), "/trainyard-ca.pem".into());
+    }
+    let label = place.folder().display().to_string();
+    let labels = BTreeMap::from([(LABEL.to_owned(), label)]);
+    let refused = |error: crate::executor::EngineError| {
+        Failure::new(
+            FailureKind::ExecutorFailed,
+            format!("the container that builds the environment could not be started: {error}"),
+        )
+    };
+    // One that an earlier agent left is ended: its environment would be half-built.
+    for found in engine.find(&labels).await.map_err(refused)? {
+        found.container.remove().await;
+    }
+    let (uid, gid) = host.job_user;
+    let spec = ContainerSpec {
+        name: format!(
+            "trainyard-environment-{}-{}",
+            place.name,
+            std::process::id()
+        ),
+        image: image.id.clone(),
+        argv: [
+            "sh",
+            "-c",
+            r#"exec sh "$RESULT/build.sh" >"$RESULT/log" 2>&1"#,
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        user: format!("{uid}:{gid}"),
+        workdir: "/workspace".into(),
+        env,
+        labels,
+        mounts,
+        network: Network::Full,
+        capabilities: &[],
+        memory: None,
+        cpu_millis: None,
+        processes: Some(host.config.jobs.processes),
+        shm: None,
+        gpus: Vec::new(),
+    };
+    let container = engine.create(&spec).await.map_err(refused)?;
+    let started = container.start().await.map_err(refused);
+    let ended = match started {
+        Ok(()) => tokio::select! {
+            exit = container.wait() => Ok(Some(exit.code.unwrap_or(-1))),
+            () = tokio::time::sleep_until(deadline.into()) => Ok(None),
+            reason = control.stopped() => Err(NotReady::Stopped(reason)),
+        },
+        Err(failure) => Err(failure.into()),
+    };
+    container.remove().await;
+    ended
+}
+
+async fn on_host(
+    host: &Host,
+    request: &Request<'_>,
+    uv: &Path,
+    place: &Place,
+    scratch: &Scratch,
+    deadline: Instant,
+    control: &Control,
+) -> Result<Option<i64>, NotReady> {
+    let log = scratch.path.join("log");
+    let file = fs::File::create(&log).map_err(|error| broken(&log, &error))?;
+    let mut command = tokio::process::Command::new("sh");
+    command
+        .arg(scratch.path.join("build.sh"))
+        .envs(index_variables(host))
+        .envs(scratch.variables(
+            &place.root,
+            &place.name,
+            &scratch.path,
+            request.workspace,
+            uv,
+        ))
+        // The Python that the key names may be a shim that looks into the agent's HOME.
+        .env("HOME", std::env::var_os("HOME").unwrap_or_default())
+        .stdin(Stdio::null())
+        .stdout(file.try_clone().map_err(|error| broken(&log, &error))?)
+        .stderr(file)
+        .kill_on_drop(true);
+    if let Some(bundle) = ca_bundle(host) {
+        command.env("SSL_CERT_FILE", bundle);
+    }
+    let mut child = command.spawn().map_err(|error| {
+        Failure::new(
+            FailureKind::ExecutorFailed,
+            format!("`sh` could not be started: {error}"),
+        )
+    })?;
+    tokio::select! {
+        status = child.wait() => Ok(Some(status.ok().and_then(|s| s.code()).map_or(-1, i64::from))),
+        () = tokio::time::sleep_until(deadline.into()) => Ok(None),
+        reason = control.stopped() => Err(NotReady::Stopped(reason)),
+    }
+}

@@ -1,0 +1,185 @@
+//! The driver as a process of this host: nothing is isolated. A process is known by its id and start time,
+//! so that an agent that was restarted does not take another one for it.
+
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+
+use rustix::process::{Pid, Signal};
+
+use super::{Exit, LOOK_AGAIN};
+
+/// Says to which attempt a process belongs; children inherit it.
+pub(crate) const ATTEMPT_VARIABLE: &str = "TRAINYARD_ATTEMPT";
+
+/// A driver on this host.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    /// Clock ticks after boot at which it began.
+    pub(crate) started: u64,
+    attempt: String,
+    /// Ours to reap, unless the agent was restarted.
+    child: Option<Mutex<std::process::Child>>,
+}
+
+impl Process {
+    /// Starts the driver on its contract folder, in a process group of its own.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub(crate) fn start(driver: &Path, contract: &Path, attempt: &str) -> io::Result<Self> {
+        let log = fs::File::create(contract.join("driver.log"))?;
+        let mut child = Command::new(driver)
+            .args(["run", "--dir"])
+            .arg(contract)
+            .env_clear()
+            .env(ATTEMPT_VARIABLE, attempt)
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0)
+            .spawn()?;
+        let pid = child.id();
+        let Some(started) = start_time(pid) else {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(io::Error::other("the driver ended at once"));
+        };
+        Ok(Self {
+            pid,
+            started,
+            attempt: attempt.to_owned(),
+            child: Some(Mutex::new(child)),
+        })
+    }
+
+    /// A driver that an earlier agent started.
+    pub(crate) fn known(pid: u32, started: u64, attempt: &str) -> Self {
+        Self {
+            pid,
+            started,
+            attempt: attempt.to_owned(),
+            child: None,
+        }
+    }
+
+    fn is_alive(&self) -> bool {
+        start_time(self.pid) == Some(self.started)
+    }
+
+    /// Waits for the end.
+    pub(crate) async fn wait(&self) -> Exit {
+        loop {
+            if let Some(child) = &self.child {
+                let mut child = child
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                if let Ok(Some(status)) = child.try_wait() {
+                    use std::os::unix::process::ExitStatusExt as _;
+                    let code = status.code().or(status.signal().map(|signal| 128 + signal));
+                    return Exit {
+                        code: code.map(i64::from),
+                        ..Exit::default()
+                    };
+                }
+            } else if !self.is_alive() {
+                return Exit::default();
+            }
+            tokio::time::sleep(LOOK_AGAIN / 10).await;
+        }
+    }
+
+    pub(crate) fn terminate(&self) {
+        if self.is_alive()
+            && let Some(pid) = pid(self.pid)
+        {
+            let _ = rustix::process::kill_process(pid, Signal::TERM);
+        }
+    }
+
+    pub(crate) fn kill(&self) {
+        if self.is_alive()
+            && let Some(pid) = pid(self.pid)
+        {
+            let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+        }
+        self.sweep();
+    }
+
+    /// Ends what the attempt left behind: processes that carry its id in their environment.
+    pub(crate) fn sweep(&self) {
+        let mark = format!("{ATTEMPT_VARIABLE}={}", self.attempt);
+        let Ok(processes) = fs::read_dir("/proc") else {
+            return;
+        };
+        for entry in processes.flatten() {
+            let Some(id) = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+            else {
+                continue;
+            };
+            let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+            let ours = environment
+                .split(|&byte| byte == 0)
+                .any(|line| line == mark.as_bytes());
+            if ours
+                && id != std::process::id()
+                && let Some(pid) = pid(id)
+            {
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            }
+        }
+    }
+}
+
+fn pid(pid: u32) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(pid).ok()?)
+}
+
+/// Field 22 of `/proc/PID/stat`; none where the process is not there or is only waiting to be reaped.
+fn start_time(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before may hold anything, brackets and spaces too.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut fields = fields.split(' ');
+    if fields.next() == Some("Z") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_its_start_too() {
+        let own = std::process::id();
+        let started = start_time(own).unwrap();
+        assert!(Process::known(own, started, "x").is_alive());
+        assert!(!Process::known(own, started + 1, "x").is_alive());
+    }
+
+    #[tokio::test]
+    async fn what_an_attempt_left_is_swept_by_its_mark() {
+        let attempt = format!("sweep-{}", std::process::id());
+        let mut left = Command::new("sleep")
+            .arg("600")
+            .env(ATTEMPT_VARIABLE, &attempt)
+            .spawn()
+            .unwrap();
+        Process::known(1, 0, &attempt).sweep();
+        let ended = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        while left.try_wait().unwrap().is_none() {
+            assert!(std::time::Instant::now() < ended, "the process still runs");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+}

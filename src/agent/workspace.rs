@@ -1,0 +1,174 @@
+//! The files of an attempt: a checkout or a copy, and what earlier jobs left for it. It knows no executor.
+
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use mirror::{Deadline, Mirror, MirrorError, WorkTree};
+use protocol::agent_api::{AttemptOrder, Source};
+use protocol::event::{Artifact, ArtifactRole};
+use protocol::{Failure, FailureKind};
+
+use crate::attempt::AttemptDir;
+
+/// Makes the workspace anew; what an interrupted try left is removed first. Blocks.
+///
+/// # Errors
+/// A failure with owner and words, ready for the report.
+pub(crate) fn prepare(
+    mirrors: &Path,
+    dir: &AttemptDir,
+    order: &AttemptOrder,
+    deadline: &Deadline,
+) -> Result<(), Failure> {
+    let disk = |error: io::Error| disk_failure(&dir.workspace(), &error);
+    remove(&dir.workspace()).map_err(disk)?;
+    match &order.source {
+        Source::Git {
+            url,
+            commit,
+            reference,
+            authorization,
+        } => {
+            let checkout = || {
+                let mirror = Mirror::open(mirrors, url)?;
+                mirror.fetch_commit(
+                    commit,
+                    reference.as_deref(),
+                    authorization.as_deref(),
+                    deadline,
+                )?;
+                mirror.checkout(commit, &dir.workspace(), deadline)
+            };
+            checkout().map_err(|error| checkout_failure(&error))?;
+        }
+        Source::Folder { path } => {
+            WorkTree::open(Path::new(path))
+                .and_then(|tree| tree.copy_to(&dir.workspace(), deadline))
+                .map_err(|error| checkout_failure(&error))?;
+        }
+    }
+    place_needs(dir, order)
+}
+
+fn checkout_failure(error: &MirrorError) -> Failure {
+    let failure = Failure::new(
+        FailureKind::CheckoutFailed,
+        format!("the files could not be fetched: {error}"),
+    );
+    match error {
+        MirrorError::NoSuchCommit { .. } => failure.hint("Was the branch rewritten (force-pushed) meanwhile? Then start the pipeline of its new head."),
+        MirrorError::NoGit { .. } => failure.hint("Install git on the agent's host."),
+        _ => failure,
+    }
+}
+
+fn disk_failure(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(
+        FailureKind::CheckoutFailed,
+        format!("cannot write {}: {error}", path.display()),
+    )
+    .hint("Look at the disk of the agent's data folder (`trainyard doctor`).")
+}
+
+/// Links the artifacts of needed jobs to `needs/<definition>/<path>`; a model's files below `model/`.
+fn place_needs(dir: &AttemptDir, order: &AttemptOrder) -> Result<(), Failure> {
+    let root = dir.needs();
+    let disk = |path: &Path| {
+        let path = path.to_owned();
+        move |error: io::Error| disk_failure(&path, &error)
+    };
+    remove(&root).map_err(disk(&root))?;
+    fs::create_dir_all(&root).map_err(disk(&root))?;
+    for (definition, artifacts) in &order.needs {
+        for artifact in artifacts {
+            let Some(place) = place_of(&root.join(definition), artifact) else {
+                return Err(Failure::new(
+                    FailureKind::Internal,
+                    format!(
+                        "an artifact of '{definition}' has the unsafe path '{}'",
+                        artifact.path
+                    ),
+                ));
+            };
+            if let Some(parent) = place.parent() {
+                fs::create_dir_all(parent).map_err(disk(parent))?;
+            }
+            let blob = dir.needs_blobs().join(artifact.blob.as_str());
+            // A copy: the job must not change what others may still read.
+            fs::copy(&blob, &place).map_err(disk(&place))?;
+        }
+    }
+    Ok(())
+}
+
+/// Where an artifact goes below `root`; none where its path would lead out of it.
+fn place_of(root: &Path, artifact: &Artifact) -> Option<PathBuf> {
+    let relative = Path::new(&artifact.path);
+    let plain = relative
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
+    let folder = match artifact.role {
+        ArtifactRole::Model => root.join("model"),
+        ArtifactRole::Notebook | ArtifactRole::Declared | ArtifactRole::Output => root.to_owned(),
+    };
+    (plain && !artifact.path.is_empty()).then(|| folder.join(relative))
+}
+
+/// Removes a file or folder; one that is not there is fine.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Gives a folder with all that is in it to the user that jobs run as; links are given, not followed. Does
+/// nothing where the agent is no root: jobs run as the agent's user then.
+pub(crate) fn give(folder: &Path, (uid, gid): (u32, u32)) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    for entry in walkdir::WalkDir::new(folder).follow_links(false) {
+        let entry = entry?;
+        std::os::unix::fs::lchown(entry.path(), Some(uid), Some(gid))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::{ByteSize, Digest};
+
+    #[test]
+    fn an_artifact_stays_below_its_definition() {
+        let artifact = |path: &str, role| Artifact {
+            role,
+            path: path.into(),
+            blob: Digest::of("x"),
+            size: ByteSize(1),
+        };
+        let place = |path: &str, role| place_of(Path::new("/n"), &artifact(path, role));
+        assert_eq!(
+            place("reports/a.csv", ArtifactRole::Declared),
+            Some("/n/reports/a.csv".into())
+        );
+        assert_eq!(
+            place("weights.pt", ArtifactRole::Model),
+            Some("/n/model/weights.pt".into())
+        );
+        for unsafe_path in ["../x", "/etc/passwd", "a/../../x", ""] {
+            assert_eq!(
+                place(unsafe_path, ArtifactRole::Declared),
+                None,
+                "{unsafe_path}"
+            );
+        }
+    }
+}
