@@ -1,5 +1,7 @@
 //! The command line: a file per command. Commands wire crates together; logic lives in the crates.
 
+mod init;
+mod plan;
 mod version;
 
 use std::process::ExitCode;
@@ -24,6 +26,10 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Write a first .trainyard.yml from what lies in the repository
+    Init(init::Args),
+    /// Show what a push would run, and why
+    Plan(plan::Args),
     /// Print versions of the program and of the agent API
     Version(version::Args),
 }
@@ -59,6 +65,8 @@ impl From<Exit> for ExitCode {
 /// Runs one command.
 pub(crate) async fn dispatch(command: Command) -> anyhow::Result<Exit> {
     match command {
+        Command::Init(args) => init::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Version(args) => version::run(&args),
     }
 }

@@ -1,0 +1,202 @@
+//! `trainyard plan`: what a commit would run, from the files as they are.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args as ClapArgs;
+use comfy_table::{ContentArrangement, Table, presets};
+use mirror::{Repository, Tree, WorkTree};
+use plan::{Context, Decision, Plan, PlanError, Verdict};
+use protocol::spec::Resources;
+use protocol::{CommitId, Timestamp, Trigger, TriggerKind, Trust};
+use serde_json::json;
+
+use super::Exit;
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {
+    /// Plan this commit, branch or tag instead of the files as they are
+    #[arg(long, value_name = "REV")]
+    commit: Option<String>,
+    /// Plan a push to this branch [default: the one that is checked out]
+    #[arg(long)]
+    branch: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// A folder of the repository
+    #[arg(default_value = ".")]
+    path: PathBuf,
+}
+
+/// The files that are planned, and the commit that they are compared with.
+struct Subject {
+    tree: Box<dyn Tree>,
+    /// As a person would say it.
+    name: String,
+    repository: Option<Repository>,
+    commit: Option<CommitId>,
+    base: Option<CommitId>,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let subject = subject(args)?;
+    let branch = match (&args.branch, &subject.repository) {
+        (Some(branch), _) => Some(branch.clone()),
+        (None, Some(repository)) => repository.default_branch()?,
+        (None, None) => None,
+    };
+    let trigger = push(&subject, branch.as_deref());
+    let now = plan::plan(subject.tree.as_ref(), &trigger, &Context::default())?;
+    let earlier = match (&subject.repository, &subject.base) {
+        (Some(repository), Some(base)) => earlier(repository, base, &trigger)?,
+        (_, _) => None,
+    };
+    let before = subject.base.as_ref().map_or("any commit", CommitId::short);
+    let verdicts = plan::verdicts(&now, earlier.as_ref(), before);
+    if args.json {
+        let report = json!({
+            "commit": subject.commit,
+            "base": subject.base,
+            "branch": branch,
+            "jobs": verdicts,
+            "plan": now,
+        });
+        println!("{}", serde_json::to_string_pretty(&report)?);
+        return Ok(Exit::Done);
+    }
+    let on = branch.map_or_else(String::new, |branch| format!(", pushed to {branch}"));
+    println!("{}{on}, compared with {before}\n", subject.name);
+    println!("{}", table(&verdicts, &now));
+    for note in &now.notes {
+        println!("note: {note}");
+    }
+    println!("\n{}", summary(&verdicts));
+    Ok(Exit::Done)
+}
+
+/// What is planned: a commit, or the folder as it is.
+fn subject(args: &Args) -> anyhow::Result<Subject> {
+    if let Some(name) = &args.commit {
+        let repository = Repository::discover(&args.path)?
+            .with_context(|| format!("'{}' lies in no git repository", args.path.display()))?;
+        let commit = repository.resolve(name)?;
+        let base = repository.commit(&commit)?.parents.into_iter().next();
+        return Ok(Subject {
+            tree: Box::new(repository.tree(&commit)?),
+            name: format!("Commit {}", commit.short()),
+            repository: Some(repository),
+            commit: Some(commit),
+            base,
+        });
+    }
+    let folder = WorkTree::open(&args.path)?;
+    let (repository, head) = (folder.repository().cloned(), folder.head().cloned());
+    let parent = match (&repository, &head) {
+        (Some(repository), Some(head)) => repository.commit(head)?.parents.into_iter().next(),
+        (_, _) => None,
+    };
+    let clean = !folder.dirty();
+    let (name, base) = match &head {
+        Some(head) if clean => (format!("Commit {}", head.short()), parent),
+        Some(head) => ("The files as they are".to_owned(), Some(head.clone())),
+        None => ("The files as they are".to_owned(), None),
+    };
+    let commit = head.filter(|_| clean);
+    Ok(Subject {
+        tree: Box::new(folder),
+        name,
+        repository,
+        commit,
+        base,
+    })
+}
+
+/// A push of the subject. Without a commit the id is of no commit; a plan does not look at it.
+fn push(subject: &Subject, branch: Option<&str>) -> Trigger {
+    let nothing = || "0".repeat(40).parse().expect("forty zeros are a commit id");
+    Trigger {
+        kind: TriggerKind::Push,
+        commit: subject.commit.clone().unwrap_or_else(nothing),
+        reference: branch.map(|branch| format!("refs/heads/{branch}")),
+        base: subject.base.clone(),
+        trust: Trust::Trusted,
+        by: None,
+        at: Timestamp::now(),
+    }
+}
+
+/// The plan of the commit before; none where it has no file, or a wrong one.
+fn earlier(
+    repository: &Repository,
+    base: &CommitId,
+    trigger: &Trigger,
+) -> anyhow::Result<Option<Plan>> {
+    let tree = repository.tree(base)?;
+    match plan::plan(&tree, trigger, &Context::default()) {
+        Ok(plan) => Ok(Some(plan)),
+        Err(PlanError::Tree(error)) => Err(error.into()),
+        Err(
+            PlanError::NoFile
+            | PlanError::File(_)
+            | PlanError::Notebook { .. }
+            | PlanError::Definition(_)
+            | PlanError::Untrusted,
+        ) => Ok(None),
+    }
+}
+
+fn table(verdicts: &[Verdict], plan: &Plan) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["JOB", "PLAN", "NEEDS", "WHY"]);
+    for verdict in verdicts {
+        let job = plan.jobs.iter().find(|job| job.spec.name == verdict.name);
+        let needs = job.map_or_else(String::new, |job| needs(&job.spec.resources));
+        table.add_row([
+            &verdict.name,
+            word(verdict.decision),
+            &needs,
+            &verdict.why.join("\n"),
+        ]);
+    }
+    table
+}
+
+fn word(decision: Decision) -> &'static str {
+    match decision {
+        Decision::Run => "run",
+        Decision::Cached => "cached",
+        Decision::Ignored => "ignored",
+    }
+}
+
+/// `4 CPUs, 16 GiB, 1 GPU of 24 GiB`.
+fn needs(resources: &Resources) -> String {
+    let cpus = resources.cpu_millis as f64 / 1000.0;
+    let mut text = format!(
+        "{cpus} CPU{}, {}",
+        if cpus > 1.0 { "s" } else { "" },
+        resources.memory
+    );
+    if resources.gpus > 0 {
+        let plural = if resources.gpus > 1 { "s" } else { "" };
+        text.push_str(&format!(", {} GPU{plural}", resources.gpus));
+    }
+    if let Some(memory) = resources.gpu_memory {
+        text.push_str(&format!(" of {memory}"));
+    }
+    text
+}
+
+fn summary(verdicts: &[Verdict]) -> String {
+    let count = |decision| verdicts.iter().filter(|v| v.decision == decision).count();
+    format!(
+        "{} to run, {} cached where they succeeded before, {} ignored",
+        count(Decision::Run),
+        count(Decision::Cached),
+        count(Decision::Ignored)
+    )
+}
