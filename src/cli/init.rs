@@ -37,12 +37,25 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         println!("found {seen}");
     }
     println!("\nwrote {}\n\nnext:", target.display());
-    println!("  trainyard plan                     what a push of these files would run");
+    let mut steps = vec![(
+        "trainyard plan".to_owned(),
+        "what a push of these files would run",
+    )];
     if let Some(notebook) = &first.notebook {
-        println!("  trainyard run {notebook}    run it here, as it would be run there");
+        steps.push((
+            format!("trainyard run '{notebook}'"),
+            "run it here, as it would be run there",
+        ));
     }
-    println!(
-        "  git add {FILE_NAME} && git commit     then push: a Trainyard server takes it from there"
-    );
+    let commit = format!("git add {FILE_NAME} && git commit");
+    steps.push((commit, "then push: a Trainyard server takes it from there"));
+    let width = steps
+        .iter()
+        .map(|(command, _)| command.len())
+        .max()
+        .unwrap_or_default();
+    for (command, what) in &steps {
+        println!("  {command:width$}   {what}");
+    }
     Ok(Exit::Done)
 }

@@ -1,5 +1,6 @@
 //! `trainyard plan`: what a commit would run, from the files as they are.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -62,17 +63,30 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
             "jobs": verdicts,
             "plan": now,
         });
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        say(&serde_json::to_string_pretty(&report)?)?;
         return Ok(Exit::Done);
     }
     let on = branch.map_or_else(String::new, |branch| format!(", pushed to {branch}"));
-    println!("{}{on}, compared with {before}\n", subject.name);
-    println!("{}", table(&verdicts, &now));
-    for note in &now.notes {
-        println!("note: {note}");
-    }
-    println!("\n{}", summary(&verdicts));
+    let title = format!("{}{on}, compared with {before}", subject.name);
+    let notes: String = now
+        .notes
+        .iter()
+        .map(|note| format!("note: {note}\n"))
+        .collect();
+    say(&format!(
+        "{title}\n\n{}\n{notes}\n{}",
+        table(&verdicts, &now).trim_fmt(),
+        summary(&verdicts)
+    ))?;
     Ok(Exit::Done)
+}
+
+/// Prints text; a reader that went away (`| head`) is no error.
+fn say(text: &str) -> std::io::Result<()> {
+    match writeln!(std::io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
 }
 
 /// What is planned: a commit, or the folder as it is.

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+// The reason stands in each sentence; as a `source` it would be said twice where a chain is printed.
+
 /// A failure of git, of the network behind it, or of the disk below it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -23,10 +25,10 @@ pub enum MirrorError {
         host: String,
     },
     /// The `git` program could not be started.
-    #[error("the git program could not be started: {source}; is git installed?")]
+    #[error("the git program could not be started: {reason}; is git installed?")]
     NoGit {
         /// Why.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// The `git` program ended with an error.
     #[error("{what} failed: {message}")]
@@ -91,20 +93,20 @@ pub enum MirrorError {
         path: PathBuf,
     },
     /// libgit2 could not read the repository.
-    #[error("the repository '{}' cannot be read: {source}", path.display())]
+    #[error("the repository '{}' cannot be read: {reason}", path.display())]
     Unreadable {
         /// The repository.
         path: PathBuf,
         /// libgit2's words.
-        source: git2::Error,
+        reason: git2::Error,
     },
     /// The disk.
-    #[error("'{}': {source}", path.display())]
+    #[error("'{}': {reason}", path.display())]
     Io {
         /// File or folder.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
 }
 
@@ -112,12 +114,12 @@ impl MirrorError {
     /// For `map_err`: an error of the disk at `path`.
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| MirrorError::Io { path, source }
+        move |reason| MirrorError::Io { path, reason }
     }
 
     /// For `map_err`: an error of libgit2 in the repository at `path`.
     pub(crate) fn unreadable(path: impl Into<PathBuf>) -> impl FnOnce(git2::Error) -> Self {
         let path = path.into();
-        move |source| MirrorError::Unreadable { path, source }
+        move |reason| MirrorError::Unreadable { path, reason }
     }
 }

@@ -268,7 +268,7 @@ fn wait(
         .process_group(0);
     let mut child = command
         .spawn()
-        .map_err(|source| MirrorError::NoGit { source })?;
+        .map_err(|reason| MirrorError::NoGit { reason })?;
     let stdout = child.stdout.take().map(|pipe| drain(pipe, STDOUT_BYTES));
     let stderr = child.stderr.take().map(|pipe| drain(pipe, STDERR_BYTES));
     let ended = until_exit(&child, what, deadline);
@@ -277,7 +277,7 @@ fn wait(
     end_group(&child);
     let status = child
         .wait()
-        .map_err(|source| MirrorError::NoGit { source })?;
+        .map_err(|reason| MirrorError::NoGit { reason })?;
     let collect = |reader: Option<JoinHandle<Vec<u8>>>| {
         reader
             .and_then(|handle| handle.join().ok())

@@ -268,8 +268,8 @@ fn lock(repository: &Path, deadline: &Deadline) -> Result<File, MirrorError> {
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
-            Err(std::fs::TryLockError::Error(source)) => {
-                return Err(MirrorError::Io { path, source });
+            Err(std::fs::TryLockError::Error(reason)) => {
+                return Err(MirrorError::Io { path, reason });
             }
             Err(std::fs::TryLockError::WouldBlock) => {}
         }

@@ -40,6 +40,37 @@ impl WorkTree {
         }
     }
 
+    /// Like [`WorkTree::open`], but the root is the nearest folder, from `folder` up to the repository's
+    /// root, that has a file called `marker`: a project within a repository. Paths are relative to it.
+    ///
+    /// # Errors
+    /// As [`WorkTree::open`].
+    pub fn open_marked(folder: &Path, marker: &str) -> Result<Self, MirrorError> {
+        let mut tree = Self::open(folder)?;
+        let folder = folder.canonicalize().map_err(MirrorError::io(folder))?;
+        let within = folder.ancestors().take_while(|f| f.starts_with(&tree.root));
+        let Some(root) = within
+            .into_iter()
+            .find(|f| f.join(marker).is_file())
+            .map(Path::to_path_buf)
+        else {
+            return Ok(tree);
+        };
+        let prefix = root
+            .strip_prefix(&tree.root)
+            .map_or_else(|_| PathBuf::new(), Path::to_path_buf);
+        let prefix = format!("{}/", prefix.to_string_lossy());
+        if prefix != "/" {
+            let inner = tree.files.into_iter().filter_map(|mut file| {
+                file.path = file.path.strip_prefix(&prefix)?.to_owned();
+                Some(file)
+            });
+            tree.files = inner.collect();
+            tree.root = root;
+        }
+        Ok(tree)
+    }
+
     /// The root: of the repository, or the folder itself.
     #[must_use]
     pub fn root(&self) -> &Path {
@@ -131,11 +162,11 @@ impl WorkTree {
             .build();
         for item in walk {
             let item = item.map_err(|error| {
-                let source = error.into_io_error();
-                let source = source.unwrap_or_else(|| std::io::ErrorKind::Other.into());
+                let reason = error.into_io_error();
+                let reason = reason.unwrap_or_else(|| std::io::ErrorKind::Other.into());
                 MirrorError::Io {
                     path: root.clone(),
-                    source,
+                    reason,
                 }
             })?;
             let Ok(path) = item.path().strip_prefix(&root) else {
@@ -239,7 +270,7 @@ fn entry(root: &Path, known: Known) -> Result<Option<FileEntry>, MirrorError> {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => return Ok(None),
-        Err(source) => return Err(MirrorError::Io { path: full, source }),
+        Err(reason) => return Err(MirrorError::Io { path: full, reason }),
     };
     let kind = metadata.file_type();
     let mode = if kind.is_symlink() {

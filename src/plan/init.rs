@@ -112,8 +112,8 @@ fn notebooks(inputs: &Inputs<'_>, seen: &mut Vec<String>) -> (Vec<First>, Vec<St
                 other.name == job.name || other.name.starts_with(&format!("{}-", job.name))
             })
             .count();
-        if taken > 0 || job.name == "lint" {
-            job.name = format!("{}-{}", job.name, (taken + 1).max(2));
+        if taken > 0 {
+            job.name = format!("{}-{}", job.name, taken + 1);
         }
         jobs.push(job);
     }
@@ -140,7 +140,7 @@ fn first(path: &str, notebook: &Notebook) -> First {
 }
 
 /// A name of a job from a file's.
-fn name(path: &str) -> String {
+pub(crate) fn name(path: &str) -> String {
     let stem = path.rsplit('/').next().unwrap_or(path);
     let stem = stem.split('.').next().unwrap_or(stem);
     let clean: String = stem

@@ -45,9 +45,18 @@ pub fn plan(tree: &dyn Tree, trigger: &Trigger, context: &Context<'_>) -> Result
         (None, Trust::Trusted) if tree.get(FILE_NAME).is_none() => return Err(PlanError::NoFile),
         (None, Trust::Trusted) => tree.read(FILE_NAME)?,
     };
-    let file = PipelineFile::parse(&bytes)?;
+    plan_of(&PipelineFile::parse(&bytes)?, tree, trigger, context)
+}
+
+/// The plan of a file that has been read.
+pub(crate) fn plan_of(
+    file: &PipelineFile,
+    tree: &dyn Tree,
+    trigger: &Trigger,
+    context: &Context<'_>,
+) -> Result<Plan, PlanError> {
     let maker = Maker {
-        file: &file,
+        file,
         inputs: Inputs::new(tree),
         trust: trigger.trust,
         image: context.default_image.unwrap_or(DEFAULT_IMAGE),

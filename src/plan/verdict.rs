@@ -52,6 +52,10 @@ pub fn verdicts(now: &Plan, earlier: Option<&Plan>, before: &str) -> Vec<Verdict
                 vec![format!("nothing that it depends on changed since {before}")],
             ),
             (false, Some(old)) => (Decision::Run, explain(job, &old)),
+            (false, None) if earlier.is_none() => (
+                Decision::Run,
+                vec![format!("{before} has no pipeline file to compare with")],
+            ),
             (false, None) => (Decision::Run, vec![format!("it was not there at {before}")]),
         };
         all.push(Verdict {

@@ -255,6 +255,26 @@ fn the_ids_of_a_tree_are_gits_own() {
 }
 
 #[test]
+fn a_project_within_a_repository_is_its_own_root() {
+    let repo = Repo::new();
+    repo.write("README.md", "outside");
+    repo.write("examples/digits/.trainyard.yml", "jobs: {}");
+    repo.write("examples/digits/src/a.py", "x = 1\n");
+    repo.commit("Begin");
+    let inner = repo.path().join("examples/digits/src");
+    let work = WorkTree::open_marked(&inner, ".trainyard.yml").unwrap();
+    let paths: Vec<&str> = work.files().iter().map(|f| f.path.as_str()).collect();
+    assert_eq!(paths, [".trainyard.yml", "src/a.py"]);
+    assert_eq!(work.read("src/a.py").unwrap(), b"x = 1\n");
+    assert!(work.root().ends_with("examples/digits"));
+    let whole = WorkTree::open_marked(repo.path(), ".trainyard.yml").unwrap();
+    assert!(
+        whole.get("README.md").is_some(),
+        "without the file it is the whole repository"
+    );
+}
+
+#[test]
 fn a_folder_outside_of_a_repository_is_read_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(".gitignore"), "big/\n").unwrap();

@@ -124,10 +124,17 @@ pub(crate) fn unknown<T: AsRef<str>>(what: &str, word: &str, known: &[T]) -> Str
 /// The known word that was probably meant.
 pub(crate) fn nearest<'a, T: AsRef<str>>(word: &str, known: &'a [T]) -> Option<&'a str> {
     let word = word.to_lowercase().replace('-', "_");
+    let begins = known
+        .iter()
+        .map(AsRef::as_ref)
+        .find(|k| word.len() >= 3 && k.to_lowercase().starts_with(&word));
     let score = |known: &str| strsim::damerau_levenshtein(&word, &known.to_lowercase());
     let scored = known.iter().map(|k| (score(k.as_ref()), k.as_ref()));
     let (distance, near) = scored.min()?;
     let limit = (near.chars().count().max(word.chars().count()) / 3).max(1);
-    let begins = word.len() >= 3 && near.to_lowercase().starts_with(&word);
-    (distance <= limit || begins).then_some(near)
+    if distance <= limit {
+        Some(near)
+    } else {
+        begins
+    }
 }

@@ -85,6 +85,7 @@ fn an_unknown_key_names_its_place_and_the_nearest_word() {
         error("jobs:\n  t:\n    command: x\n    resources: {gpu: 1}\n"),
         ".trainyard.yml:4:17: unknown key 'gpu'; did you mean 'gpus'?"
     );
+    assert!(error("jobs: {t: {command: x, tim: 3}}").contains("did you mean 'timeout'?"));
     assert!(error("job: {}\n").contains("did you mean 'jobs'?"));
     assert_eq!(
         error("lint: [ruf]\njobs: {t: {command: x}}\n"),

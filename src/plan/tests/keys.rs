@@ -504,3 +504,66 @@ fn an_untrusted_commit_runs_the_base_branchs_file_without_secrets_and_network() 
     // The key is what the file says: a trusted result of the same files may stand for it.
     assert_eq!(job(&plan, "train").key, job(&planned(&base), "train").key);
 }
+
+#[test]
+fn a_notebook_runs_here_as_its_job_says_or_by_itself() {
+    let here = |files: &Files, path: &str| {
+        let given = json!({"epochs": 3}).as_object().unwrap().clone();
+        plan::plan_notebook(files, path, &given, &Context::default()).unwrap()
+    };
+    let plan = here(&repository(), "./notebooks/train.ipynb");
+    assert_eq!(names(&plan), ["train"]);
+    let spec = &plan.jobs[0].spec;
+    assert_eq!(
+        (&spec.parameters["epochs"], spec.needs.len()),
+        (&json!(3), 0)
+    );
+    assert!(spec.model.is_some());
+    // No job names it: the defaults hold.
+    let plan = here(&repository(), "notebooks/other.ipynb");
+    assert_eq!(
+        plan.jobs[0].spec.python,
+        Some(PythonSource::Requirements("requirements.txt".into()))
+    );
+    // No file: requirements are looked for beside it.
+    let bare = repository()
+        .without(".trainyard.yml")
+        .with("notebooks/requirements.txt", "numpy");
+    let plan = here(&bare, "notebooks/other.ipynb");
+    assert_eq!(
+        plan.jobs[0].spec.python,
+        Some(PythonSource::Requirements(
+            "notebooks/requirements.txt".into()
+        ))
+    );
+    let none = plan::plan_notebook(
+        &bare,
+        "none.ipynb",
+        &Default::default(),
+        &Context::default(),
+    );
+    assert!(
+        none.unwrap_err()
+            .to_string()
+            .contains("there is no file 'none.ipynb'")
+    );
+}
+
+#[test]
+fn verdicts_say_what_becomes_of_each_job() {
+    let before = planned(&repository());
+    let after = planned(&repository().with("report.py", "print(2)\n"));
+    let decisions: Vec<_> = plan::verdicts(&after, Some(&before), "abc")
+        .into_iter()
+        .map(|v| (v.name, v.decision, v.why))
+        .collect();
+    let cached = || vec!["nothing that it depends on changed since abc".to_owned()];
+    assert_eq!(
+        decisions[0],
+        ("lint".to_owned(), plan::Decision::Cached, cached())
+    );
+    assert_eq!(decisions[1].1, plan::Decision::Run);
+    assert_eq!(decisions[1].2, ["report.py changed"]);
+    let first = plan::verdicts(&after, None, "abc");
+    assert!(first.iter().all(|v| v.decision == plan::Decision::Run));
+}
