@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use protocol::driver::{DriverJob, Verdict};
+use protocol::driver::{DriverJob, DriverWork, Verdict};
 use protocol::event::LogStream;
 use protocol::outcome::FailureKind;
 use rustix::process::Signal;
@@ -46,12 +46,15 @@ pub(crate) fn run(
         workdir: Path::new(&job.workdir),
         user: job.user,
     };
-    let program = argv.first().map_or("", String::as_str);
     let child = match Child::start(&start) {
         Ok(child) => child,
         Err(e) => {
-            let failure =
-                failure::not_spawned(FailureKind::CommandFailed, program, &job.workdir, &e);
+            let failure = failure::not_spawned(
+                FailureKind::CommandFailed,
+                program_of(job),
+                &job.workdir,
+                &e,
+            );
             return Ok(Ending::of(Verdict::Failed { failure }));
         }
     };
@@ -75,7 +78,7 @@ pub(crate) fn run(
                     }
                     story.text(Voice::Log(stream), &text)?;
                 }
-                Happening::Ended(end) => return Ok(ended(end, winding, program, &stderr)),
+                Happening::Ended(end) => return Ok(ended(end, winding, job, &stderr)),
                 Happening::Stop => stop = Some(Verdict::Stopped),
                 Happening::Frames(..) | Happening::Broken(..) => {}
             }
@@ -108,22 +111,29 @@ pub(crate) fn run(
             .as_ref()
             .is_some_and(|winding| winding.kills > KILLS)
         {
-            return Ok(ended(End::Signal(libc::SIGKILL), winding, program, &stderr));
+            return Ok(ended(End::Signal(libc::SIGKILL), winding, job, &stderr));
         }
     }
 }
 
-fn ended(end: End, winding: Option<Winding>, program: &str, stderr: &Tail) -> Ending {
+fn ended(end: End, winding: Option<Winding>, job: &DriverJob, stderr: &Tail) -> Ending {
     let verdict = match (winding, end) {
         (Some(winding), _) => winding.verdict,
         (None, End::Code(0)) => Verdict::Succeeded,
         (None, end) => Verdict::Failed {
-            failure: failure::command_ended(end, program, stderr),
+            failure: failure::command_ended(end, program_of(job), stderr, job.user),
         },
     };
     Ending {
         exit_code: end.code(),
         signal: end.signal(),
         ..Ending::of(verdict)
+    }
+}
+
+fn program_of(job: &DriverJob) -> &str {
+    match &job.work {
+        DriverWork::Command { argv } => argv.first().map_or("", String::as_str),
+        DriverWork::Notebook { .. } => "",
     }
 }

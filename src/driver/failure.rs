@@ -11,6 +11,8 @@ use crate::story::StoryError;
 use crate::tail::Tail;
 use crate::zmtp::ZmtpError;
 
+const NO_MEMORY: &str = "SIGKILL mostly means that memory ran out: ask for more (`resources: {memory: ...}`) or use less.";
+
 /// An exception, as a kernel tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Raised {
@@ -226,7 +228,7 @@ pub(crate) fn kernel_ended(end: End, stderr: &Tail, before_ready: bool) -> Failu
         )
     };
     if end == End::Signal(libc::SIGKILL) {
-        failure = failure.hint("SIGKILL mostly means that memory ran out: ask for more (`resources: {memory: ...}`) or use less.");
+        failure = failure.hint(NO_MEMORY);
     } else if end == End::Signal(libc::SIGSEGV) || end == End::Signal(libc::SIGBUS) {
         failure = failure.hint(
             "A native library crashed; a full /dev/shm (`shm_size`) ends a process with SIGBUS.",
@@ -304,21 +306,67 @@ pub(crate) fn time_limit(kind: FailureKind, limit: Span) -> Failure {
 
 /// A command ended badly.
 #[must_use]
-pub(crate) fn command_ended(end: End, program: &str, stderr: &Tail) -> Failure {
-    let failure = Failure::new(
-        FailureKind::CommandFailed,
-        format!("The command ended with {end}."),
+pub(crate) fn command_ended(
+    end: End,
+    program: &str,
+    stderr: &Tail,
+    user: Option<RunAs>,
+) -> Failure {
+    let kind = command_kind(stderr);
+    let mut failure = Failure::new(
+        kind,
+        format!("The command ended with {end}{}.", last_words(kind, stderr)),
     );
-    let failure = match end {
-        End::Signal(libc::SIGKILL) | End::Code(137) => {
-            failure.hint("SIGKILL mostly means that memory ran out: ask for more (`resources: {memory: ...}`) or use less.")
-        }
-        End::Code(127) => failure.hint(format!("127 is what a shell ends with when a program is not there; was it one that '{program}' calls?")),
-        End::Code(_) | End::Signal(_) => failure,
+    failure.hint = match end {
+        _ if kind != FailureKind::CommandFailed => hint("", "", false, kind),
+        End::Signal(libc::SIGKILL) | End::Code(137) => Some(NO_MEMORY.to_owned()),
+        End::Code(127) => Some(format!(
+            "127 is what a shell ends with when a program is not there; was it one that '{program}' calls?"
+        )),
+        End::Code(_) | End::Signal(_) => None,
     };
+    if let (FailureKind::ProcessLimit, Some(user)) = (kind, user) {
+        failure = failure.limit(LimitReached::Processes {
+            limit: user.processes,
+        });
+    }
     match stderr.as_str().is_empty() {
         true => failure,
         false => failure.detail(stderr.as_str()),
+    }
+}
+
+/// What the last lines on standard error say: a limit has its own words in every program.
+fn command_kind(stderr: &Tail) -> FailureKind {
+    const LINES: usize = 20;
+    let lines: Vec<&str> = stderr.as_str().lines().rev().take(LINES).collect();
+    let said = |words: &[&str]| {
+        lines
+            .iter()
+            .any(|line| words.iter().any(|word| line.contains(word)))
+    };
+    if said(&[
+        "Cannot fork",
+        "fork: retry",
+        "fork: Resource temporarily unavailable",
+        "can't start new thread",
+    ]) || said(&["BlockingIOError: [Errno 11]"]) && stderr.as_str().contains("fork")
+    {
+        FailureKind::ProcessLimit
+    } else if said(&["No space left on device", "Disk quota exceeded"]) {
+        FailureKind::DiskLimit
+    } else if said(&["CUDA out of memory"]) {
+        FailureKind::GpuOutOfMemory
+    } else {
+        FailureKind::CommandFailed
+    }
+}
+
+/// A limit is better understood with the words that told it.
+fn last_words(kind: FailureKind, stderr: &Tail) -> String {
+    match stderr.last_line() {
+        Some(line) if kind != FailureKind::CommandFailed => format!(": {}", short(&plain(line))),
+        Some(_) | None => String::new(),
     }
 }
 
@@ -406,6 +454,28 @@ mod tests {
                 "{ename}"
             );
         }
+    }
+
+    #[test]
+    fn a_commands_last_lines_tell_a_limit() {
+        let kind = |text: &str| {
+            let mut stderr = Tail::default();
+            stderr.push(text);
+            command_ended(End::Code(2), "sh", &stderr, None).kind
+        };
+        assert_eq!(kind("/bin/sh: 1: Cannot fork\n"), FailureKind::ProcessLimit);
+        assert_eq!(
+            kind("OSError: [Errno 28] No space left on device\n"),
+            FailureKind::DiskLimit
+        );
+        assert_eq!(
+            kind("torch.OutOfMemoryError: CUDA out of memory. Tried\n"),
+            FailureKind::GpuOutOfMemory
+        );
+        assert_eq!(
+            kind(&("Cannot fork\n".to_owned() + &"later\n".repeat(30))),
+            FailureKind::CommandFailed
+        );
     }
 
     #[test]

@@ -31,6 +31,10 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(5);
 const ASK_AGAIN: Duration = Duration::from_millis(300);
 /// A kernel that closed a channel has this long to be gone.
 const CLOSED_GRACE: Duration = Duration::from_secs(1);
+/// From so many messages in a row on, they are read in batches: waking for each one takes the kernel's time.
+const FLOOD: u32 = 32;
+/// How long a batch is gathered, and the pause that ends a flood.
+const BATCH: Duration = Duration::from_millis(2);
 /// Longest path of a unix socket, without its end.
 const LONGEST_SOCKET_PATH: usize = 107;
 
@@ -158,6 +162,8 @@ pub(crate) struct Kernel<'a> {
     fault: Option<KernelFault>,
     closed: Option<(Instant, Channel, ZmtpError)>,
     ended: bool,
+    /// Waits in a row that brought outputs, and when the last one did.
+    flood: (u32, Instant),
     /// The end of what it said on standard error.
     pub(crate) stderr: Tail,
 }
@@ -206,6 +212,7 @@ impl<'a> Kernel<'a> {
             fault: None,
             closed: None,
             ended: false,
+            flood: (0, Instant::now()),
             stderr: Tail::default(),
         })
     }
@@ -292,8 +299,13 @@ impl<'a> Kernel<'a> {
             Some((since, ..)) => until.min(*since + CLOSED_GRACE),
             None => until,
         };
+        if self.flood.0 > FLOOD {
+            std::thread::sleep(BATCH);
+        }
         let mut all = Vec::new();
-        for happening in self.watch.wait(until)? {
+        let happenings = self.watch.wait(until)?;
+        self.note_flood(&happenings);
+        for happening in happenings {
             match happening {
                 Happening::Text(stream, text) => {
                     if stream == LogStream::Stderr {
@@ -328,6 +340,21 @@ impl<'a> Kernel<'a> {
                 .get_or_insert(KernelFault::Channel { channel, error });
         }
         Ok(all)
+    }
+
+    /// A reply ends a flood, and so does a pause: a short cell never waits.
+    fn note_flood(&mut self, happenings: &[Happening<Channel>]) {
+        let on = |channel| {
+            happenings
+                .iter()
+                .any(|h| matches!(h, Happening::Frames(on, _) if *on == channel))
+        };
+        let (count, last) = self.flood;
+        let goes_on = on(Channel::Iopub) && !on(Channel::Shell) && last.elapsed() < 2 * BATCH;
+        self.flood = (
+            if goes_on { count.saturating_add(1) } else { 0 },
+            Instant::now(),
+        );
     }
 
     /// Whether its process has ended.
@@ -440,6 +467,7 @@ impl Folder {
         let base = env
             .get("TMPDIR")
             .filter(|base| base.starts_with('/') && base.len() < LONGEST_SOCKET_PATH - 40)
+            .filter(|base| Path::new(base).is_dir())
             .map_or("/tmp", String::as_str);
         let path = Path::new(base).join(format!("trainyard-{}", random_hex(6)));
         let fault = |error| KernelFault::Folder {

@@ -20,4 +20,5 @@ class KernelApp(IPKernelApp):
         """Nobody is to connect: the lines for people at a terminal would stand in the job's log."""
 
 
-KernelApp.launch_instance()
+# The history of a notebook is the notebook: no file of it in anybody's home.
+KernelApp.launch_instance(argv=[*sys.argv[1:], "--HistoryManager.hist_file=:memory:"])

@@ -252,7 +252,7 @@ impl Run<'_, '_> {
     fn judge(&mut self, index: usize, reply: Reply, took: Duration) -> Result<(), Halt> {
         let cell = &self.script.cells[index];
         let (at, count) = (cell.index, reply.execution_count);
-        let raised = Raised {
+        let mut raised = Raised {
             ename: reply.ename,
             evalue: reply.evalue,
             traceback: reply.traceback,
@@ -261,6 +261,9 @@ impl Run<'_, '_> {
             .payload
             .iter()
             .any(|payload| payload["source"] == "ask_exit");
+        if reply.status == "aborted" {
+            raised.ename = "The kernel did not run the cell".to_owned();
+        }
         self.executed += 1;
         if reply.status == "ok" || raised.is_clean_exit() {
             self.story.cell_finished(at, CellStatus::Ok, took, count)?;
@@ -305,7 +308,7 @@ impl Run<'_, '_> {
         let mut halt = None;
         for said in said {
             match said {
-                Said::Message(Channel::Iopub, message) => self.heard(&message)?,
+                Said::Message(Channel::Iopub, message) => self.heard(message)?,
                 Said::Message(Channel::Shell, message) => self.replied(&message)?,
                 Said::Message(Channel::Control, _) => {}
                 Said::Text(stream, text) => self.story.text(Voice::Log(stream), &text)?,
@@ -324,7 +327,7 @@ impl Run<'_, '_> {
     }
 
     /// A message on iopub: an output, or a state of the cell that runs.
-    fn heard(&mut self, message: &Message) -> Result<(), StoryError> {
+    fn heard(&mut self, message: Message) -> Result<(), StoryError> {
         let of = message
             .parent
             .as_ref()
@@ -334,8 +337,8 @@ impl Run<'_, '_> {
             running.heard = Instant::now();
             if message.parent.as_deref() == Some(running.request.as_str()) {
                 match message.kind.as_str() {
-                    "status" => running.idle |= is_idle(message),
-                    "execute_input" => running.count = count_of(message),
+                    "status" => running.idle |= is_idle(&message),
+                    "execute_input" => running.count = count_of(&message),
                     _ => {}
                 }
             }
@@ -352,19 +355,18 @@ impl Run<'_, '_> {
             return Ok(());
         }
         // Said for no cell that we know: by something that was started outside all, shown where we are.
-        let current = self.running.as_ref().map(|running| running.cell);
-        match (message.output::<OutputMessage>(), of.or(current)) {
+        let cell = of.or(self.running.as_ref().map(|running| running.cell));
+        let kind = message.kind.clone();
+        match (message.into_output::<OutputMessage>(), cell) {
             (Ok(output), Some(cell)) => self.story.output(cell, output),
             (Ok(OutputMessage::Stream { text, .. }), None) => {
                 self.story.text(Voice::Log(LogStream::Stdout), &text)
             }
             (Ok(_), None) => self.story.note(&format!(
-                "The kernel showed a {} outside all cells; it is not kept.",
-                message.kind
+                "The kernel showed a {kind} outside all cells; it is not kept."
             )),
             (Err(error), _) => self.story.note(&format!(
-                "An output of the kernel ({}) is not kept: {error}.",
-                message.kind
+                "An output of the kernel ({kind}) is not kept: {error}."
             )),
         }
     }

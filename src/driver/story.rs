@@ -294,17 +294,19 @@ impl Story {
     }
 
     fn write_output(&mut self, cell: u32, output: OutputMessage) -> Result<(), StoryError> {
-        self.folded(|fold| fold.output(cell as usize, &output).is_ok());
-        let content = match large_json(&output)? {
-            None => OutputContent::Inline { output },
+        let stored = match large_json(&output)? {
+            None => None,
             Some(json) => {
                 self.count(json.len())?;
-                OutputContent::Stored {
+                let bytes = ByteSize(json.len() as u64);
+                Some(OutputContent::Stored {
                     blob: self.out.blob(&json)?,
-                    bytes: ByteSize(json.len() as u64),
-                }
+                    bytes,
+                })
             }
         };
+        self.folded(|fold| fold.output(cell as usize, &output).is_ok());
+        let content = stored.unwrap_or(OutputContent::Inline { output });
         self.write(EventKind::Output { cell, content })
     }
 

@@ -54,15 +54,17 @@ impl Message {
     ///
     /// # Errors
     /// Where it is not an object, or lacks what its type promises.
-    pub(crate) fn output<T: DeserializeOwned>(&self) -> Result<T, WireError> {
+    pub(crate) fn into_output<T: DeserializeOwned>(self) -> Result<T, WireError> {
         let mut value: Value = self.content()?;
+        // Outputs can be large: from here on there is one copy.
+        drop(self.content);
         let display_id = value
             .pointer_mut("/transient/display_id")
             .map(Value::take)
             .filter(Value::is_string);
         if let Some(object) = value.as_object_mut() {
             object.remove("transient");
-            object.insert("output_type".into(), self.kind.clone().into());
+            object.insert("output_type".into(), self.kind.into());
             if let Some(id) = display_id {
                 object.insert("display_id".into(), id);
             }
@@ -240,7 +242,7 @@ mod tests {
             parent: None,
             content: br#"{"data": {"text/plain": "a"}, "metadata": {}, "transient": {"display_id": "d"}}"#.to_vec(),
         };
-        let value: Value = message.output().unwrap();
+        let value: Value = message.into_output().unwrap();
         assert_eq!(value["output_type"], "display_data");
         assert_eq!(value["display_id"], "d");
         assert!(value.get("transient").is_none());
@@ -253,7 +255,7 @@ mod tests {
             parent: None,
             content: b"{\"name\": \"stdout\", \"text\": \"\xff\"}".to_vec(),
         };
-        assert_eq!(message.output::<Value>().unwrap()["text"], "\u{fffd}");
+        assert_eq!(message.into_output::<Value>().unwrap()["text"], "\u{fffd}");
     }
 
     #[test]

@@ -2,5 +2,6 @@
 
 mod commands;
 mod endings;
+mod hostile;
 mod notebooks;
 mod support;
