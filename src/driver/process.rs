@@ -193,7 +193,9 @@ fn become_the_job(user: Option<RunAs>) -> io::Result<()> {
         .open("/proc/self/oom_score_adj")
         .and_then(|mut file| file.write_all(b"1000"));
     if let Some(user) = user {
-        let limit = Some(user.processes);
+        // Above what we have ourselves it cannot be raised, and need not be.
+        let ours = process::getrlimit(Resource::Nproc).maximum;
+        let limit = Some(ours.map_or(user.processes, |ours| ours.min(user.processes)));
         process::setrlimit(
             Resource::Nproc,
             Rlimit {
