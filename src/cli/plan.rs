@@ -53,7 +53,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         (Some(repository), Some(base)) => earlier(repository, base, &trigger)?,
         (_, _) => None,
     };
-    let before = subject.base.as_ref().map_or("any commit", CommitId::short);
+    let before = subject.base.as_ref().map_or("", CommitId::short);
     let verdicts = plan::verdicts(&now, earlier.as_ref(), before);
     if args.json {
         let report = json!({
@@ -67,7 +67,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     }
     let on = branch.map_or_else(String::new, |branch| format!(", pushed to {branch}"));
-    let title = format!("{}{on}, compared with {before}", subject.name);
+    let with = match &earlier {
+        Some(_) => format!(", compared with {before}"),
+        None => String::new(),
+    };
+    let title = format!("{}{on}{with}", subject.name);
     let notes: String = now
         .notes
         .iter()

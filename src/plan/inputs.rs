@@ -232,6 +232,9 @@ impl<'a> Inputs<'a> {
         let mut named = BTreeSet::new();
         let mut texts = vec![code.to_owned()];
         while let Some(text) = texts.pop() {
+            if !text.contains(".ipynb") {
+                continue;
+            }
             for path in &notebooks {
                 let name = path.rsplit('/').next().unwrap_or(path);
                 if text.contains(name)

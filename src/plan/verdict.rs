@@ -54,7 +54,7 @@ pub fn verdicts(now: &Plan, earlier: Option<&Plan>, before: &str) -> Vec<Verdict
             (false, Some(old)) => (Decision::Run, explain(job, &old)),
             (false, None) if earlier.is_none() => (
                 Decision::Run,
-                vec![format!("{before} has no pipeline file to compare with")],
+                vec!["there is no earlier plan to compare with".to_owned()],
             ),
             (false, None) => (Decision::Run, vec![format!("it was not there at {before}")]),
         };

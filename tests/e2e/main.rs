@@ -1,4 +1,5 @@
 //! End-to-end tests: stories told to the real binaries, and the walls between the crates.
 
+mod plan;
 mod runner_configs;
 mod walls;
