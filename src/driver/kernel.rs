@@ -1,23 +1,19 @@
 //! A running kernel: started, connected over unix sockets, asked, interrupted, ended. Knows nothing of notebooks.
 
-use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use protocol::driver::{DriverJob, RunAs};
+use protocol::driver::DriverJob;
 use protocol::event::LogStream;
 use protocol::units::Span;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use rustix::process::{Gid, Signal, Uid};
+use rustix::process::Signal;
 use serde_json::{Map, Value, json};
 
 use crate::kernelspec::KernelCommand;
 use crate::process::{Child, End, Start};
 use crate::signals::Signals;
+use crate::sockets::{Folder, random_hex, try_connect};
 use crate::tail::Tail;
 use crate::watch::{Happening, Watch};
 use crate::wire::{Message, Signer, WireError};
@@ -35,8 +31,6 @@ const CLOSED_GRACE: Duration = Duration::from_secs(1);
 const FLOOD: u32 = 32;
 /// How long a batch is gathered, and the pause that ends a flood.
 const BATCH: Duration = Duration::from_millis(2);
-/// Longest path of a unix socket, without its end.
-const LONGEST_SOCKET_PATH: usize = 107;
 
 /// The channels that are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,8 +174,9 @@ impl<'a> Kernel<'a> {
     ) -> Result<Self, KernelFault> {
         let session = random_hex(8);
         let key = random_hex(32);
-        let folder = Folder::make(&job.env, job.user)?;
-        let connection_file = folder.connection_file(&key, job.user)?;
+        let no_folder = |(place, error)| KernelFault::Folder { place, error };
+        let folder = Folder::make(&job.env, job.user).map_err(no_folder)?;
+        let connection_file = folder.connection_file(&key, job.user).map_err(no_folder)?;
         let argv: Vec<String> = command
             .argv
             .iter()
@@ -444,97 +439,4 @@ fn kernel_info(message: &Message) -> KernelInfo {
             .unwrap_or_default()
     );
     KernelInfo { language, name }
-}
-
-/// Connects without waiting; None where nobody listens yet.
-fn try_connect(path: &Path) -> io::Result<Option<UnixStream>> {
-    use rustix::io::Errno;
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
-        Ok(()) => Ok(Some(socket.into())),
-        Err(Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN) => Ok(None),
-        Err(e) => Err(e.into()),
-    }
-}
-
-/// A private folder with a short name: the path of a socket is at most 107 bytes long.
-#[derive(Debug)]
-struct Folder(PathBuf);
-
-impl Folder {
-    fn make(env: &BTreeMap<String, String>, user: Option<RunAs>) -> Result<Self, KernelFault> {
-        let base = env
-            .get("TMPDIR")
-            .filter(|base| base.starts_with('/') && base.len() < LONGEST_SOCKET_PATH - 40)
-            .filter(|base| Path::new(base).is_dir())
-            .map_or("/tmp", String::as_str);
-        let path = Path::new(base).join(format!("trainyard-{}", random_hex(6)));
-        let fault = |error| KernelFault::Folder {
-            place: base.to_owned(),
-            error,
-        };
-        DirBuilder::new().mode(0o700).create(&path).map_err(fault)?;
-        let folder = Self(path);
-        give(&folder.0, user).map_err(fault)?;
-        Ok(folder)
-    }
-
-    fn socket(&self, number: u8) -> PathBuf {
-        self.0.join(format!("k-{number}"))
-    }
-
-    fn connection_file(&self, key: &str, user: Option<RunAs>) -> Result<PathBuf, KernelFault> {
-        let path = self.0.join("kernel.json");
-        let content = json!({
-            "transport": "ipc", "ip": self.0.join("k"),
-            "shell_port": 1, "iopub_port": 2, "stdin_port": 3, "control_port": 4, "hb_port": 5,
-            "key": key, "signature_scheme": "hmac-sha256", "kernel_name": "",
-        });
-        let written = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .and_then(|mut file| file.write_all(content.to_string().as_bytes()))
-            .and_then(|()| give(&path, user));
-        written.map_err(|error| KernelFault::Folder {
-            place: self.0.display().to_string(),
-            error,
-        })?;
-        Ok(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // The job may have put anything there; what cannot be removed goes with the container.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn give(path: &Path, user: Option<RunAs>) -> io::Result<()> {
-    if let Some(user) = user {
-        rustix::fs::chown(
-            path,
-            Some(Uid::from_raw(user.uid)),
-            Some(Gid::from_raw(user.gid)),
-        )?;
-    }
-    Ok(())
-}
-
-/// Random bytes as hex digits.
-fn random_hex(bytes: usize) -> String {
-    let mut random = vec![0; bytes];
-    // Without /dev/urandom the process id and the clock must do: the folder is private all the same.
-    if File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut random))
-        .is_err()
-    {
-        let seed = format!("{} {:?}", std::process::id(), Instant::now());
-        let digest = protocol::digest::Digest::of(seed);
-        return digest.as_str().chars().cycle().take(bytes * 2).collect();
-    }
-    hex::encode(random)
 }

@@ -12,6 +12,7 @@ mod process;
 mod run;
 mod script;
 mod signals;
+mod sockets;
 mod story;
 mod tail;
 mod watch;

@@ -18,6 +18,7 @@ use crate::process::End;
 use crate::script::Script;
 use crate::signals::Signals;
 use crate::story::{Story, StoryError, Voice};
+use crate::tail::Tail;
 use crate::wire::Message;
 use crate::{Ending, kernelspec};
 
@@ -99,62 +100,64 @@ pub(crate) fn run(
     story: &mut Story,
 ) -> Ending {
     let total = script.cells.iter().filter(|cell| cell.runs).count() as u32;
-    let count = CellCount { executed: 0, total };
-    let early = |verdict| Ending {
-        cells: count,
-        ..Ending::of(verdict)
-    };
-    let failed = |failure| early(Verdict::Failed { failure });
-    let command = match kernelspec::find(script.kernel.as_deref(), &job.env) {
-        Ok(command) => command,
-        Err(error) => return failed(failure::no_kernel(&error)),
-    };
-    if let Err(error) = kernel_event(story, "starting", &command.name) {
-        return failed(failure::story(&error));
-    }
-    let mut kernel = match Kernel::spawn(&command, job, signals) {
-        Ok(kernel) => kernel,
-        Err(fault) => return failed(failure::kernel_fault(&fault, &Default::default())),
-    };
-    let mut trouble = None;
-    let connected = kernel.connect(job.kernel_start_timeout, |stream, text| {
-        let told = story.text(Voice::Log(stream), text);
-        trouble = trouble.take().or(told.err());
-    });
-    if let Some(error) = trouble {
-        return failed(failure::story(&error));
-    }
-    let info = match connected {
-        Ok(info) => info,
-        Err(NotStarted::Stopped) => return early(Verdict::Stopped),
-        Err(NotStarted::Ended(end)) => {
-            let _ = kernel_event(story, "died", &end.to_string());
-            let ending = failed(failure::kernel_ended(end, &kernel.stderr, true));
-            return Ending {
-                exit_code: end.code(),
-                signal: end.signal(),
-                ..ending
+    match start(job, script, signals, story) {
+        Ok(kernel) => {
+            let run = Run {
+                job,
+                script,
+                kernel,
+                story,
+                clock: Clock::start(&job.limits),
+                cells: HashMap::new(),
+                running: None,
+                executed: 0,
             };
+            run.finish(total)
         }
-        Err(NotStarted::Fault(fault)) => {
-            return failed(failure::kernel_fault(&fault, &kernel.stderr));
-        }
-    };
-    story.language_info(info.language);
-    if let Err(error) = kernel_event(story, "ready", &info.name) {
-        return failed(failure::story(&error));
+        Err(ending) => Ending {
+            cells: CellCount { executed: 0, total },
+            ..*ending
+        },
     }
-    let run = Run {
-        job,
-        script,
-        kernel,
-        story,
-        clock: Clock::start(&job.limits),
-        cells: HashMap::new(),
-        running: None,
-        executed: 0,
-    };
-    run.finish(total)
+}
+
+/// Finds and starts the kernel; where there is none, how the attempt ended.
+fn start<'b>(
+    job: &DriverJob,
+    script: &Script,
+    signals: &'b Signals,
+    story: &mut Story,
+) -> Result<Kernel<'b>, Box<Ending>> {
+    let failed = |failure| Box::new(Ending::of(Verdict::Failed { failure }));
+    let told = |told: Result<(), StoryError>| told.map_err(|error| failed(failure::story(&error)));
+
+    let command = kernelspec::find(script.kernel.as_deref(), &job.env)
+        .map_err(|error| failed(failure::no_kernel(&error)))?;
+    told(kernel_event(story, "starting", &command.name))?;
+    let mut kernel = Kernel::spawn(&command, job, signals)
+        .map_err(|fault| failed(failure::kernel_fault(&fault, &Tail::default())))?;
+    let mut trouble = Ok(());
+    let connected = kernel.connect(job.kernel_start_timeout, |stream, text| {
+        let said = story.text(Voice::Log(stream), text);
+        trouble = std::mem::replace(&mut trouble, Ok(())).and(said);
+    });
+    told(trouble)?;
+    match connected {
+        Ok(info) => {
+            story.language_info(info.language);
+            told(kernel_event(story, "ready", &info.name))?;
+            Ok(kernel)
+        }
+        Err(NotStarted::Stopped) => Err(Box::new(Ending::of(Verdict::Stopped))),
+        Err(NotStarted::Ended(end)) => {
+            told(kernel_event(story, "died", &end.to_string()))?;
+            Err(Box::new(Ending {
+                signal: end.signal(),
+                ..*failed(failure::kernel_ended(end, &kernel.stderr, true))
+            }))
+        }
+        Err(NotStarted::Fault(fault)) => Err(failed(failure::kernel_fault(&fault, &kernel.stderr))),
+    }
 }
 
 fn kernel_event(story: &mut Story, status: &str, detail: &str) -> Result<(), StoryError> {
