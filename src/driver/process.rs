@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use protocol::driver::RunAs;
 use rustix::io::Errno;
-use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions};
+use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use rustix::{process, thread};
 
@@ -193,16 +193,6 @@ fn become_the_job(user: Option<RunAs>) -> io::Result<()> {
         .open("/proc/self/oom_score_adj")
         .and_then(|mut file| file.write_all(b"1000"));
     if let Some(user) = user {
-        // Above what we have ourselves it cannot be raised, and need not be.
-        let ours = process::getrlimit(Resource::Nproc).maximum;
-        let limit = Some(ours.map_or(user.processes, |ours| ours.min(user.processes)));
-        process::setrlimit(
-            Resource::Nproc,
-            Rlimit {
-                current: limit,
-                maximum: limit,
-            },
-        )?;
         drop_privileges(user)?;
     }
     process::set_parent_process_death_signal(Some(Signal::KILL))?;

@@ -95,7 +95,9 @@ pub struct RunAs {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// RLIMIT_NPROC of the job's user; below the container's limit, so that the driver can still work.
+    /// How many processes and threads the job may have, to say so where it reaches that. The container's pids limit
+    /// enforces it, and the driver needs no process of its own. RLIMIT_NPROC would not do: it counts a user's
+    /// processes over all containers of a host, so that one job would fail for what another one starts.
     pub processes: u64,
 }
 
