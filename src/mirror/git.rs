@@ -2,7 +2,7 @@
 //! protocol of the URL, credentials by environment alone, a deadline that ends its whole process group.
 //! It knows no repository layout.
 
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -188,9 +188,9 @@ pub(crate) fn run(
     command.current_dir(folder.unwrap_or(Path::new("/")));
     // A repository of this host may belong to somebody else. Its address was given by hand, and git
     // reads this one setting from a file only: what the other end runs does not get the environment.
-    let trusted = remote.local_path().map(SafeDirectory::write).transpose()?;
+    let trusted = remote.local_path().map(safe_directory).transpose()?;
     if let Some(trusted) = &trusted {
-        command.env("GIT_CONFIG_GLOBAL", &trusted.file);
+        command.env("GIT_CONFIG_GLOBAL", trusted.path());
     }
     let (status, stdout, stderr) = wait(command, what, deadline)?;
     if status.success() {
@@ -221,38 +221,14 @@ fn message(stderr: &str, auth: Option<&str>) -> String {
 }
 
 /// A git configuration file that allows one folder of another owner; removed when dropped.
-struct SafeDirectory {
-    file: std::path::PathBuf,
-}
-
-impl SafeDirectory {
-    fn write(path: &str) -> Result<Self, MirrorError> {
-        use std::io::Write as _;
-        let quoted = path.replace('\\', "\\\\").replace('"', "\\\"");
-        let bare = path
-            .trim_end_matches('/')
-            .replace('\\', "\\\\")
-            .replace('"', "\\\"");
-        let name = format!(
-            "trainyard-git-{}-{}",
-            std::process::id(),
-            protocol::JobId::generate()
-        );
-        let file = std::env::temp_dir().join(name);
-        let text = format!("[safe]\n\tdirectory = \"{quoted}\"\n\tdirectory = \"{bare}/.git\"\n");
-        let mut handle = std::fs::File::create_new(&file).map_err(MirrorError::io(&file))?;
-        handle
-            .write_all(text.as_bytes())
-            .map_err(MirrorError::io(&file))?;
-        Ok(Self { file })
-    }
-}
-
-impl Drop for SafeDirectory {
-    fn drop(&mut self) {
-        // A leftover of a few bytes in the temporary folder does no harm.
-        let _ = std::fs::remove_file(&self.file);
-    }
+fn safe_directory(path: &str) -> Result<tempfile::NamedTempFile, MirrorError> {
+    let quote = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
+    let (whole, bare) = (quote(path), quote(path.trim_end_matches('/')));
+    let text = format!("[safe]\n\tdirectory = \"{whole}\"\n\tdirectory = \"{bare}/.git\"\n");
+    let wrong = || MirrorError::io(std::env::temp_dir());
+    let mut file = tempfile::NamedTempFile::new().map_err(wrong())?;
+    file.write_all(text.as_bytes()).map_err(wrong())?;
+    Ok(file)
 }
 
 /// Waits for the end of the process, or ends its whole group at the deadline.

@@ -356,3 +356,33 @@ fn anchors_are_shared_as_yaml_has_them() {
         8_000
     );
 }
+
+/// Every error has a place within the file, whatever the bytes are.
+#[test]
+fn spoilt_files_are_refused_with_a_place_and_nothing_worse() {
+    let lines = EVERYTHING.lines().count() as u64 + 60;
+    let mut state = 1_u64;
+    let mut random = |below: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % below
+    };
+    let pieces: [&[u8]; 12] = [
+        b"[", b"}", b": ", b"\n", b"- ", b"\"", b"&a ", b"*a", b"!!int ", b"\xff", b"${x}", b"<<: ",
+    ];
+    let mut refused = 0;
+    for _ in 0..1_000 {
+        let mut bytes = EVERYTHING.as_bytes().to_vec();
+        for _ in 0..=random(4) {
+            let (at, length) = (random(bytes.len()), random(6));
+            let end = (at + length).min(bytes.len());
+            bytes.splice(at..end, pieces[random(pieces.len())].iter().copied());
+        }
+        if let Err(error) = PipelineFile::parse(&bytes) {
+            refused += 1;
+            assert!(error.line <= lines && !error.message.is_empty(), "{error}");
+        }
+    }
+    assert!(refused > 300, "{refused}");
+}
