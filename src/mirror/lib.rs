@@ -13,7 +13,7 @@ mod work_tree;
 
 pub use deadline::Deadline;
 pub use error::MirrorError;
-pub use mirror::{Mirror, RemoteRefs, remote_refs};
+pub use mirror::{Mirror, RemoteRefs, check_url, remote_refs};
 pub use repository::{CommitInfo, Ref, Repository};
 pub use tree::{CommitTree, FileEntry, FileMode, MAX_FILES, MAX_READ_BYTES, Tree};
 pub use work_tree::WorkTree;

@@ -196,6 +196,14 @@ impl Mirror {
     }
 }
 
+/// Whether `url` is an address that this program may fetch from.
+///
+/// # Errors
+/// [`MirrorError::Url`] or [`MirrorError::UrlPassword`], with what to write instead.
+pub fn check_url(url: &str) -> Result<(), MirrorError> {
+    Remote::parse(url).map(|_| ())
+}
+
 /// What the repository at `url` has now, without a mirror.
 ///
 /// # Errors

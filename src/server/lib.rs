@@ -8,6 +8,7 @@ pub mod fleet;
 pub mod forge;
 pub mod live;
 pub mod pipelines;
+pub mod project;
 pub mod schedule;
 pub mod secret;
 pub mod settle;

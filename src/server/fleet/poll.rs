@@ -228,6 +228,7 @@ async fn take_silence(
         };
         server.leases.found(&attempt.id);
         finish::without_report(server, &attempt.id, Fate::Abandoned, outcome).await?;
+        free(server, &attempt.id).await?;
     }
     for (attempt, fate) in booked {
         if reported.contains(&attempt) {

@@ -34,24 +34,36 @@ where
     F: Fn(Store) -> Fut,
     Fut: Future<Output = ()>,
 {
+    on_both_addresses(|address| {
+        let story = &story;
+        async move {
+            let store = Store::open(&address).await.expect("a new database");
+            story(store.clone()).await;
+            store.close().await;
+        }
+    })
+    .await;
+}
+
+/// Runs `story` with the address of an empty SQLite file, then with that of an empty Postgres schema.
+///
+/// # Panics
+/// As [`on_both`].
+pub async fn on_both_addresses<F, Fut>(story: F)
+where
+    F: Fn(Address) -> Fut,
+    Fut: Future<Output = ()>,
+{
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let store = Store::open(&Address::Sqlite(folder.path().join("trainyard.db")))
-        .await
-        .expect("a new SQLite database");
     eprintln!("on SQLite");
-    story(store.clone()).await;
-    store.close().await;
+    story(Address::Sqlite(folder.path().join("trainyard.db"))).await;
 
     let Some(schema) = Schema::create().await else {
         eprintln!("not on Postgres: {VARIABLE}=skip");
         return;
     };
-    let store = Store::open(&schema.address())
-        .await
-        .expect("a new Postgres schema");
     eprintln!("on Postgres");
-    story(store.clone()).await;
-    store.close().await;
+    story(schema.address()).await;
     schema.remove().await;
 }
 
