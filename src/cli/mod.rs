@@ -2,6 +2,10 @@
 
 mod init;
 mod plan;
+mod project;
+mod remote;
+mod server;
+mod signals;
 mod version;
 
 use std::process::ExitCode;
@@ -30,6 +34,10 @@ pub(crate) enum Command {
     Init(init::Args),
     /// Show what a push would run, and why
     Plan(plan::Args),
+    /// Add and list watched repositories
+    Project(project::Args),
+    /// Run the server
+    Server(server::Args),
     /// Print versions of the program and of the agent API
     Version(version::Args),
 }
@@ -67,6 +75,8 @@ pub(crate) async fn dispatch(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Init(args) => init::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Project(args) => project::run(args).await,
+        Command::Server(args) => server::run(args).await,
         Command::Version(args) => version::run(&args),
     }
 }
