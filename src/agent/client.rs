@@ -343,6 +343,23 @@ impl Client {
         Ok(answer.accepted)
     }
 
+    /// The server's clock, where it tells it; that it answers at all is what matters first.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn clock(&self) -> Result<Option<chrono::DateTime<chrono::Utc>>, ClientError> {
+        let url = format!("{}/healthz", self.server);
+        let call = self.http.get(url).timeout(self.patience);
+        let response = self.send(call).await?;
+        let date = response
+            .headers()
+            .get("date")
+            .and_then(|date| date.to_str().ok());
+        Ok(date
+            .and_then(|date| chrono::DateTime::parse_from_rfc2822(date).ok())
+            .map(|date| date.to_utc()))
+    }
+
     fn call(&self, method: Method, path: &str) -> RequestBuilder {
         let url = format!("{}/agent/v1/{path}", self.server);
         let request = self.http.request(method, url).timeout(self.patience);

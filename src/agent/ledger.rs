@@ -75,13 +75,21 @@ impl Ledger {
     /// # Errors
     /// Where the disk refuses or a file is not the ledger's.
     pub fn open(dir: &Path, ignore: &[String]) -> Result<Self, LedgerError> {
-        let at = |path: &Path| {
-            let path = path.to_owned();
-            move |source| LedgerError { path, source }
-        };
         fs::create_dir_all(dir).map_err(at(dir))?;
+        Self::look(dir, ignore)
+    }
+
+    /// The ledger in `dir` as it is, to be looked at; a folder that is missing has no bookings.
+    ///
+    /// # Errors
+    /// Where a file cannot be read or is not the ledger's.
+    pub fn look(dir: &Path, ignore: &[String]) -> Result<Self, LedgerError> {
         let mut state = State::default();
-        for entry in fs::read_dir(dir).map_err(at(dir))? {
+        let entries = match fs::read_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            entries => Some(entries.map_err(at(dir))?),
+        };
+        for entry in entries.into_iter().flatten() {
             let path = entry.map_err(at(dir))?.path();
             let name = path
                 .file_name()
@@ -357,6 +365,11 @@ impl Ledger {
 
 fn refuse(kind: FailureKind, message: String) -> Box<Failure> {
     Box::new(Failure::new(kind, message))
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> LedgerError {
+    let path = path.to_owned();
+    move |source| LedgerError { path, source }
 }
 
 fn remove(path: PathBuf) -> Result<(), LedgerError> {

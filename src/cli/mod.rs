@@ -1,5 +1,8 @@
 //! The command line: a file per command. Commands wire crates together; logic lives in the crates.
 
+mod agent;
+mod doctor;
+mod gpus;
 mod init;
 mod plan;
 mod project;
@@ -30,6 +33,12 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run the agent of this host, or introduce it to a server
+    Agent(agent::Args),
+    /// Look for what may keep a job from running on this host
+    Doctor(doctor::Args),
+    /// Show the GPUs of this host as Trainyard sees them
+    Gpus(gpus::Args),
     /// Write a first .trainyard.yml from what lies in the repository
     Init(init::Args),
     /// Show what a push would run, and why
@@ -73,6 +82,9 @@ impl From<Exit> for ExitCode {
 /// Runs one command.
 pub(crate) async fn dispatch(command: Command) -> anyhow::Result<Exit> {
     match command {
+        Command::Agent(args) => agent::run(args).await,
+        Command::Doctor(args) => doctor::run(&args).await,
+        Command::Gpus(args) => gpus::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Project(args) => project::run(args).await,

@@ -1,5 +1,6 @@
 //! End-to-end tests: stories told to the real binaries, and the walls between the crates.
 
+mod agent;
 mod plan;
 mod runner_configs;
 mod walls;

@@ -1,0 +1,417 @@
+//! The looks themselves, one function each.
+
+use std::io::Read as _;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use protocol::hardware::GpuHealth;
+
+use super::{Check, client};
+use crate::config::Config;
+use crate::executor::{Engine, EngineFacts};
+use crate::hardware::{Disk, Hardware, Machine, NvmlAbsent, unjudged};
+use crate::host::{find_driver, find_uv};
+
+/// How long a program may take to say its version.
+const PROGRAM_WITHIN: Duration = Duration::from_secs(10);
+/// Clocks that differ by more make time-outs and logs hard to read.
+const CLOCK_SECONDS: i64 = 30;
+
+pub(super) async fn engine(config: &Config) -> (Vec<Check>, Option<(Engine, EngineFacts)>) {
+    let executors = &config.executors;
+    let mut found = Vec::new();
+    if executors.shell {
+        found.push(Check::warn(
+            "executor",
+            "`executors.shell` is on: where there is no engine, jobs run as processes of this user and are not isolated at all",
+            "use it only for code that you would run yourself",
+        ));
+    }
+    if !executors.docker {
+        if !executors.shell {
+            let hint = "set `executors.docker = true` in the agent's configuration (or `executors.shell`, which isolates nothing)";
+            found.push(Check::fail(
+                "executor",
+                "no executor is on: this agent can run nothing",
+                hint,
+            ));
+        }
+        return (found, None);
+    }
+    match facts(config).await {
+        Ok((engine, facts)) => {
+            found.push(Check::ok(
+                "engine",
+                format!(
+                    "{} {} (API {}, cgroup v{})",
+                    facts.name, facts.version, facts.api, facts.cgroup
+                ),
+            ));
+            found.extend(judge_engine(&facts));
+            (found, Some((engine, facts)))
+        }
+        Err(reason) => {
+            let hint = "install and start Docker (`scripts/setup` does both), or put this user into the group `docker`; another engine's socket goes into `executors.docker_host`";
+            found.push(Check::fail("engine", reason, hint));
+            (found, None)
+        }
+    }
+}
+
+async fn facts(config: &Config) -> Result<(Engine, EngineFacts), String> {
+    let engine = Engine::connect(config)
+        .await
+        .map_err(|error| error.to_string())?;
+    let facts = tokio::time::timeout(config.timing.engine.into(), engine.facts())
+        .await
+        .map_err(|_| format!("the engine did not answer within {}", config.timing.engine))?
+        .map_err(|error| error.to_string())?;
+    Ok((engine, facts))
+}
+
+/// What of an engine's ways matters to jobs.
+fn judge_engine(facts: &EngineFacts) -> Vec<Check> {
+    let mut found = Vec::new();
+    if facts.rootless {
+        found.push(Check::warn(
+            "rootless",
+            "the engine runs as an ordinary user: limits of CPUs and memory hold only with cgroup v2 and delegation",
+            "check with `docker info` that no limit is missing, or use the system's engine",
+        ));
+    }
+    if facts.user_namespaces {
+        found.push(Check::warn(
+            "user namespaces",
+            "`userns-remap` is on: files of a job belong to other user ids on this host",
+            "run the agent as root, or turn `userns-remap` off: else workspaces cannot be collected",
+        ));
+    }
+    if facts.selinux {
+        found.push(Check::warn(
+            "selinux",
+            "SELinux is enforced on containers: the agent's folders may not be readable in them",
+            "label the data folder: `chcon -Rt container_file_t` on it",
+        ));
+    }
+    if facts.name == "podman" {
+        found.push(Check::warn(
+            "podman",
+            "Podman ignores requests for GPUs silently",
+            "use Docker for jobs that need GPUs",
+        ));
+    } else if !facts.live_restore {
+        found.push(Check::warn(
+            "live-restore",
+            "a restart of the Docker daemon ends every running job",
+            "set \"live-restore\": true in /etc/docker/daemon.json and reload the daemon",
+        ));
+    }
+    found
+}
+
+pub(super) async fn image(engine: &Engine, name: &str) -> Check {
+    match engine.image(name, None).await {
+        Ok(image) => Check::ok("image", format!("{name} is here ({})", image.identity)),
+        Err(error) => Check::warn(
+            "image",
+            error.to_string(),
+            "build it with `scripts/setup`, bring it with `docker load`, or name another image in the pipeline file",
+        ),
+    }
+}
+
+pub(super) fn driver() -> Check {
+    let path = match find_driver() {
+        Ok(path) => path,
+        Err(error) => return Check::fail("driver", error.to_string(), "run `scripts/setup`"),
+    };
+    match is_static(&path) {
+        Ok(true) => Check::ok("driver", path.display().to_string()),
+        Ok(false) => Check::fail(
+            "driver",
+            format!(
+                "{} is linked dynamically: it will not start in every image",
+                path.display()
+            ),
+            "build it with `scripts/setup`, which links it statically",
+        ),
+        Err(error) => Check::fail(
+            "driver",
+            format!("{}: {error}", path.display()),
+            "set TRAINYARD_DRIVER to the driver of this release",
+        ),
+    }
+}
+
+/// Whether an ELF executable asks for no interpreter.
+fn is_static(path: &Path) -> std::io::Result<bool> {
+    const PT_INTERP: u32 = 3;
+    let mut head = Vec::new();
+    std::fs::File::open(path)?
+        .take(64 << 10)
+        .read_to_end(&mut head)?;
+    let wrong = || std::io::Error::other("it is no 64-bit ELF executable");
+    let bytes = |at: usize, n: usize| head.get(at..at + n).ok_or_else(wrong);
+    if bytes(0, 5)? != b"\x7fELF\x02" {
+        return Err(wrong());
+    }
+    let short = |at: usize| {
+        Ok::<_, std::io::Error>(usize::from(u16::from_le_bytes([
+            bytes(at, 2)?[0],
+            bytes(at, 2)?[1],
+        ])))
+    };
+    let table = u64::from_le_bytes(bytes(32, 8)?.try_into().map_err(|_| wrong())?);
+    let table = usize::try_from(table).map_err(|_| wrong())?;
+    let (size, count) = (short(54)?, short(56)?);
+    for n in 0..count {
+        let kind = bytes(table + n * size, 4)?;
+        if u32::from_le_bytes(kind.try_into().map_err(|_| wrong())?) == PT_INTERP {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+pub(super) async fn uv(config: &Config) -> Check {
+    let Some(path) = find_uv(config) else {
+        return Check::fail(
+            "uv",
+            "the program `uv`, which builds Python environments, was not found",
+            "run `scripts/setup`, or set `python.uv` in the agent's configuration",
+        );
+    };
+    match version(&path).await {
+        Ok(words) => Check::ok("uv", format!("{words} ({})", path.display())),
+        Err(reason) => Check::fail(
+            "uv",
+            format!("{}: {reason}", path.display()),
+            "install uv anew",
+        ),
+    }
+}
+
+pub(super) async fn git() -> Check {
+    match version(Path::new("git")).await {
+        Ok(words) => Check::ok("git", words),
+        Err(reason) => Check::fail(
+            "git",
+            format!("`git` does not run: {reason}"),
+            "install git",
+        ),
+    }
+}
+
+async fn version(program: &Path) -> Result<String, String> {
+    let output = tokio::process::Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(PROGRAM_WITHIN, output)
+        .await
+        .map_err(|_| format!("no answer within {PROGRAM_WITHIN:?}"))?
+        .map_err(|error| error.to_string())?;
+    if !output.status.success() {
+        return Err(output.status.to_string());
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
+pub(super) fn share(config: &Config) -> Check {
+    let machine = Machine::look();
+    let share = machine.share(config);
+    let found = format!(
+        "jobs may use {} of {} CPUs and {} of {}",
+        cpus(share.cpu_millis),
+        cpus(machine.cpu_millis),
+        share.memory,
+        machine.memory,
+    );
+    let asked = &config.capacity;
+    let too_much = asked.memory.is_some_and(|memory| memory > machine.memory)
+        || asked
+            .cpus
+            .is_some_and(|cpus| cpus * 1_000.0 > machine.cpu_millis as f64);
+    if too_much {
+        return Check::warn(
+            "capacity",
+            found,
+            "`capacity` asks for more than this host has, or than the agent's own cgroup allows",
+        );
+    }
+    Check::ok("capacity", found)
+}
+
+fn cpus(millis: u64) -> String {
+    format!("{}", millis as f64 / 1_000.0)
+}
+
+pub(super) fn disk(config: &Config) -> Vec<Check> {
+    let data = config.data.display();
+    let room = match Disk::of(&config.data) {
+        Ok(disk) if disk.free < config.disk.watermark => Check::fail(
+            "disk",
+            format!(
+                "{data}: {} free, less than the watermark of {}",
+                disk.free, config.disk.watermark
+            ),
+            "make room, move `data` to another disk, or lower `disk.watermark`; until then no job is taken",
+        ),
+        Ok(disk) => Check::ok(
+            "disk",
+            format!("{data}: {} of {} free", disk.free, disk.size),
+        ),
+        Err(error) => Check::fail(
+            "disk",
+            format!("{data}: {error}"),
+            "correct `data` in the agent's configuration",
+        ),
+    };
+    let there = config
+        .data
+        .ancestors()
+        .find(|path| path.exists())
+        .unwrap_or(&config.data);
+    match rustix::fs::access(there, rustix::fs::Access::WRITE_OK) {
+        Ok(()) => vec![room],
+        Err(_) => {
+            let found = format!("this user may not write to {}", there.display());
+            let hint =
+                "give it the folder, or name another one as `data` in the agent's configuration";
+            vec![room, Check::fail("data folder", found, hint)]
+        }
+    }
+}
+
+pub(super) fn gpus(hardware: &Hardware, engine: Option<&EngineFacts>) -> Check {
+    match hardware.absent() {
+        Some(absent @ NvmlAbsent::NoDriver) => return Check::ok("gpus", format!("none: {absent}")),
+        Some(absent @ NvmlAbsent::Broken(_)) => {
+            let hint = "run `nvidia-smi`; after an upgrade of the driver the host wants a restart";
+            return Check::warn("gpus", absent.to_string(), hint);
+        }
+        None => {}
+    }
+    let gpus = unjudged(hardware.gpus());
+    let sick: Vec<String> = gpus
+        .iter()
+        .filter_map(|gpu| match &gpu.health {
+            GpuHealth::Healthy | GpuHealth::InUseOutside { .. } => None,
+            GpuHealth::Quarantined { reason } => Some(format!("GPU {}: {reason}", gpu.index)),
+            GpuHealth::Lost { error } => Some(format!("GPU {}: {error}", gpu.index)),
+        })
+        .collect();
+    let found = format!("{} by NVML", gpus.len());
+    if !sick.is_empty() {
+        return Check::warn(
+            "gpus",
+            format!("{found}; {}", sick.join("; ")),
+            "no job gets a GPU that is not healthy",
+        );
+    }
+    let blind = engine.is_some_and(|facts| !facts.runtimes.iter().any(|name| name == "nvidia"));
+    if blind && !gpus.is_empty() {
+        return Check::warn(
+            "gpus",
+            format!("{found}; the engine names no runtime `nvidia`"),
+            "install the NVIDIA container toolkit, and run `nvidia-ctk runtime configure`",
+        );
+    }
+    Check::ok("gpus", found)
+}
+
+pub(super) async fn server(config: &Config) -> Vec<Check> {
+    let client = match client(config) {
+        None => {
+            return vec![Check::ok(
+                "server",
+                "none is configured: `trainyard run` needs none",
+            )];
+        }
+        Some(Err(reason)) => {
+            return vec![Check::fail(
+                "server",
+                reason,
+                "correct `server` in the agent's configuration",
+            )];
+        }
+        Some(Ok(client)) => client,
+    };
+    let theirs = match client.clock().await {
+        Ok(clock) => clock,
+        Err(error) => {
+            let hint =
+                "is the URL right, does the server run, does a proxy or firewall stand between?";
+            return vec![Check::warn("server", error.to_string(), hint)];
+        }
+    };
+    let reached = Check::ok("server", format!("{} answers", client.server()));
+    let clock = match theirs.map(|theirs| (chrono::Utc::now() - theirs).num_seconds()) {
+        None => Check::ok("clock", "the server does not tell its time"),
+        Some(ahead) if ahead.abs() > CLOCK_SECONDS => Check::warn(
+            "clock",
+            format!(
+                "this host's clock is {} s {} the server's",
+                ahead.abs(),
+                if ahead > 0 { "ahead of" } else { "behind" }
+            ),
+            "let both follow a time server (chrony, systemd-timesyncd)",
+        ),
+        Some(_) => Check::ok("clock", format!("within {CLOCK_SECONDS} s of the server's")),
+    };
+    vec![reached, clock]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dynamic_program_is_told_from_a_text() {
+        let own = std::env::current_exe().unwrap();
+        assert!(
+            !is_static(&own).unwrap(),
+            "a test's executable is linked dynamically"
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let text = dir.path().join("driver");
+        std::fs::write(&text, "#!/bin/sh\n").unwrap();
+        assert!(is_static(&text).is_err());
+    }
+
+    #[test]
+    fn an_engine_with_odd_ways_is_not_passed_over_silently() {
+        let plain = EngineFacts {
+            name: "docker".into(),
+            live_restore: true,
+            ..EngineFacts::default()
+        };
+        assert_eq!(judge_engine(&plain), vec![]);
+        let odd = EngineFacts {
+            rootless: true,
+            user_namespaces: true,
+            selinux: true,
+            live_restore: false,
+            ..plain.clone()
+        };
+        let names: Vec<_> = judge_engine(&odd).iter().map(|check| check.name).collect();
+        assert_eq!(
+            names,
+            ["rootless", "user namespaces", "selinux", "live-restore"]
+        );
+        let podman = EngineFacts {
+            name: "podman".into(),
+            ..plain
+        };
+        assert_eq!(judge_engine(&podman)[0].name, "podman");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_not_there_is_said() {
+        assert!(version(Path::new("/no/such/program")).await.is_err());
+        assert!(version(Path::new("git")).await.unwrap().contains("git"));
+    }
+}

@@ -1,0 +1,162 @@
+//! Uploading an attempt's blobs: each by its offset, so that a cut costs one piece.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use protocol::Digest;
+use protocol::agent_api::BLOB_PIECE_BYTES;
+use sha2::{Digest as _, Sha256};
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tokio_util::sync::CancellationToken;
+
+use super::deliver::Delivery;
+use crate::client::{BlobState, ClientError, Piece};
+
+/// How often new blobs are looked for while an attempt runs.
+const LOOK: Duration = Duration::from_millis(500);
+/// How often a blob is brought anew whose hash the server does not find.
+const TRIES: u32 = 3;
+
+impl Delivery<'_> {
+    /// Uploads blobs as they come, until `closing` and none is left. Answers those that cannot be.
+    pub(super) async fn blobs(self, closing: &CancellationToken) -> Vec<(Digest, String)> {
+        let mut done = BTreeSet::new();
+        let mut lost = Vec::new();
+        let mut seen = self.journal.watch();
+        loop {
+            // In this order: what is there when the attempt is over must be in the list.
+            let closed = closing.is_cancelled();
+            seen.borrow_and_update();
+            match list(&self.dir.blobs()) {
+                Ok(blobs) => {
+                    for blob in blobs
+                        .into_iter()
+                        .filter(|blob| !done.contains(blob))
+                        .collect::<Vec<_>>()
+                    {
+                        if let Err(why) = self.upload(&blob).await {
+                            tracing::error!(attempt = %self.attempt, blob = blob.short(), "not uploaded: {why}");
+                            lost.push((blob.clone(), why));
+                        }
+                        done.insert(blob);
+                    }
+                }
+                Err(error) => tracing::error!("{}: {error}", self.dir.blobs().display()),
+            }
+            if closed {
+                return lost;
+            }
+            tokio::select! {
+                () = closing.cancelled() => {}
+                // A blob is there before the event that names it.
+                _ = async { tokio::join!(seen.changed(), tokio::time::sleep(LOOK)) } => {}
+            }
+        }
+    }
+
+    async fn upload(self, blob: &Digest) -> Result<(), String> {
+        let path = self.dir.blobs().join(blob.as_str());
+        let client = &self.shared.client;
+        for _ in 0..TRIES {
+            let state = self.persist(|| client.blob(blob)).await;
+            let sent = match state.map_err(|error| error.to_string())? {
+                BlobState::Complete => return Ok(()),
+                BlobState::Partial(offset) => self.send_from(blob, &path, offset).await,
+            };
+            match sent {
+                Ok(()) => return Ok(()),
+                Err(Unsent::WrongHash) => {
+                    let here = hash_of(&path)
+                        .await
+                        .map_err(|e| format!("{}: {e}", path.display()))?;
+                    if here != *blob {
+                        return Err(format!(
+                            "the file on the agent's disk has changed to {}",
+                            here.short()
+                        ));
+                    }
+                }
+                Err(Unsent::Never(why)) => return Err(why),
+            }
+        }
+        Err(format!("the server found a wrong hash {TRIES} times"))
+    }
+
+    /// Sends a blob from `offset` to its end.
+    async fn send_from(self, blob: &Digest, path: &Path, mut offset: u64) -> Result<(), Unsent> {
+        let never = |error: io::Error| Unsent::Never(format!("{}: {error}", path.display()));
+        let mut file = File::open(path).await.map_err(never)?;
+        let size = file.metadata().await.map_err(never)?.len();
+        let mut backoff = self.shared.backoff();
+        loop {
+            if offset > size {
+                return Err(Unsent::Never(format!(
+                    "the server has {offset} of {size} bytes"
+                )));
+            }
+            file.seek(io::SeekFrom::Start(offset))
+                .await
+                .map_err(never)?;
+            let mut bytes = Vec::new();
+            let mut piece = (&mut file).take(BLOB_PIECE_BYTES as u64);
+            piece.read_to_end(&mut bytes).await.map_err(never)?;
+            let client = &self.shared.client;
+            let call = || {
+                let bytes = bytes.clone();
+                client.put_piece(
+                    self.attempt,
+                    blob,
+                    Piece {
+                        offset,
+                        size,
+                        bytes,
+                    },
+                )
+            };
+            let before = offset;
+            match self.persist(call).await {
+                Ok(BlobState::Complete) => return Ok(()),
+                Ok(BlobState::Partial(next)) => offset = next,
+                Err(ClientError::WrongHash(_)) => return Err(Unsent::WrongHash),
+                Err(error) => return Err(Unsent::Never(error.to_string())),
+            }
+            if offset <= before {
+                tokio::time::sleep(backoff.next()).await;
+            } else {
+                backoff.reset();
+            }
+        }
+    }
+}
+
+/// Why a blob is not on the server.
+enum Unsent {
+    WrongHash,
+    Never(String),
+}
+
+/// The blobs of a folder. Files under other names are not finished.
+fn list(folder: &Path) -> io::Result<Vec<Digest>> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+        entries => entries?,
+    };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    Ok(names.filter_map(|name| name.parse().ok()).collect())
+}
+
+/// The hash of a file's bytes.
+pub(super) async fn hash_of(path: &Path) -> io::Result<Digest> {
+    let mut file = File::open(path).await?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut buffer).await? {
+            0 => return Ok(Digest::from_hasher(hasher)),
+            n => hasher.update(&buffer[..n]),
+        }
+    }
+}

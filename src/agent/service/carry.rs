@@ -1,0 +1,354 @@
+//! One attempt from its order until the server has its report: fetch what it needs, book its GPUs, run it,
+//! give the GPUs back, deliver. Every step may be the first one of a new process.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::agent_api::AttemptOrder;
+use protocol::event::{EventKind, LogStream, Phase};
+use protocol::report::{AttemptReport, Setting, Usage};
+use protocol::{Failure, FailureKind, Outcome, Timestamp, Unnumbered};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::attempts::Handle;
+use super::deliver::{Delivery, not_delivered, without_blobs};
+use super::{Shared, keep, sight};
+use crate::attempt::{self, AttemptDir, write_json};
+use crate::client::ClientError;
+use crate::journal::Journal;
+
+/// How often a GPU is looked at until it is clean.
+const CLEAN_LOOK: Duration = Duration::from_millis(500);
+
+/// Carries an attempt out, from wherever an earlier process left it.
+pub(super) async fn carry(
+    shared: Arc<Shared>,
+    dir: AttemptDir,
+    order: AttemptOrder,
+    handle: Handle,
+) {
+    let carrier = Carrier {
+        shared: &shared,
+        dir: &dir,
+        order: &order,
+        handle: &handle,
+    };
+    let journal = carrier.journal().await;
+    let delivery = Delivery {
+        shared: &shared,
+        attempt: &order.attempt,
+        generation: order.generation,
+        dir: &dir,
+        journal: &journal,
+    };
+    let over = CancellationToken::new();
+    let (judged, verdict) = oneshot::channel();
+    let run = async {
+        let report = carrier.judge(&journal).await;
+        // The other end is gone where nobody believes the attempt any more.
+        let _ = judged.send(report);
+        over.cancel();
+        carrier.release().await;
+    };
+    // The barrier: blobs, then the last event, then the report, each after the one before was acknowledged.
+    let told = CancellationToken::new();
+    let deliver = async {
+        let files = async {
+            let lost = delivery.blobs(&over).await;
+            let report = without_blobs(verdict.await.ok()?, &lost);
+            carrier.tell_end(&journal, &report).await;
+            told.cancel();
+            Some(report)
+        };
+        let (report, story) = tokio::join!(files, delivery.events(&told));
+        let report = match story {
+            Ok(()) => report?,
+            Err(why) => not_delivered(
+                report?,
+                format!("the attempt's story could not be delivered: {why}"),
+            ),
+        };
+        delivery.finish(&report).await;
+        Some(report)
+    };
+    let ((), delivered) = tokio::join!(run, handle.gone.run_until_cancelled(deliver));
+    drop(journal);
+    let believed = delivered.flatten().is_some();
+    let left = order.clone();
+    let cleaned = tokio::task::spawn_blocking(move || {
+        if believed {
+            keep::reported(&dir, left)
+        } else {
+            keep::discard(&dir)
+        }
+    });
+    if let Err(error) = cleaned.await {
+        tracing::error!(attempt = %order.attempt, "cleaning up failed: {error}");
+    }
+    if handle.gone.is_cancelled() {
+        shared.attempts.forget(&order.attempt);
+    } else {
+        shared.attempts.phase(&order.attempt, Phase::Finished);
+        shared.news.notify_one();
+    }
+}
+
+struct Carrier<'a> {
+    shared: &'a Shared,
+    dir: &'a AttemptDir,
+    order: &'a AttemptOrder,
+    handle: &'a Handle,
+}
+
+impl Carrier<'_> {
+    /// The attempt's journal. A damaged one is set aside and its story begins anew: the server's next number
+    /// is the one to go on from, and the driver's lines are read again.
+    async fn journal(&self) -> Journal {
+        let path = self.dir.journal();
+        let mut backoff = self.shared.backoff();
+        loop {
+            let error = match Journal::open(&path) {
+                Ok(journal) => return journal,
+                Err(error) => error,
+            };
+            tracing::error!(attempt = %self.order.attempt, "{error}");
+            if matches!(error, crate::journal::JournalError::Damaged { .. }) {
+                let aside = path.with_extension("damaged");
+                keep::remove_all(&aside);
+                if let Err(error) = std::fs::rename(&path, &aside) {
+                    tracing::error!("cannot set {} aside: {error}", path.display());
+                }
+            }
+            tokio::time::sleep(backoff.next()).await;
+        }
+    }
+
+    /// The report: the one that is there, or the one that the run comes to. It is on the disk when this
+    /// returns.
+    async fn judge(&self, journal: &Journal) -> AttemptReport {
+        let there = self.dir.report().unwrap_or_else(|error| {
+            tracing::error!(attempt = %self.order.attempt, "report.json: {error}; judged anew");
+            None
+        });
+        let report = match there {
+            Some(report) => report,
+            None => match self.prepare(journal).await {
+                Ok(()) => {
+                    attempt::run(
+                        &self.shared.host,
+                        self.dir.clone(),
+                        journal,
+                        self.handle.control.clone(),
+                    )
+                    .await
+                }
+                Err(failure) => self.unrun(*failure),
+            },
+        };
+        self.write_down(&report).await;
+        self.shared
+            .attempts
+            .phase(&self.order.attempt, Phase::Upload);
+        report
+    }
+
+    /// Fetches what the attempt needs and books its GPUs. One that was told to stop meanwhile goes straight
+    /// to its run, which knows how to end it.
+    async fn prepare(&self, journal: &Journal) -> Result<(), Box<Failure>> {
+        tokio::select! {
+            fetched = self.fetch_needs(journal) => fetched?,
+            _ = self.handle.control.stopped() => return Ok(()),
+        }
+        if self.order.gpus.is_empty() {
+            return Ok(());
+        }
+        let now = sight::gpus(&self.shared.hardware).await;
+        self.shared
+            .ledger
+            .book(&self.order.attempt, &self.order.gpus, &now)
+    }
+
+    async fn fetch_needs(&self, journal: &Journal) -> Result<(), Box<Failure>> {
+        let deadline =
+            Instant::now() + Duration::from(self.shared.host.config.jobs.checkout_timeout);
+        let folder = self.dir.needs_blobs();
+        for (definition, artifacts) in &self.order.needs {
+            for artifact in artifacts {
+                let place = folder.join(artifact.blob.as_str());
+                if place.exists() {
+                    continue;
+                }
+                let fetch = self.fetch(&artifact.blob, &folder, &place);
+                let fetched = tokio::time::timeout_at(deadline, fetch).await;
+                let why = match fetched {
+                    Ok(Ok(())) => continue,
+                    Ok(Err(error)) => error.to_string(),
+                    Err(_) => format!(
+                        "not within {}",
+                        self.shared.host.config.jobs.checkout_timeout
+                    ),
+                };
+                let sentence = format!(
+                    "{} of '{definition}' could not be fetched: {why}",
+                    artifact.path
+                );
+                self.say(journal, &sentence);
+                return Err(Box::new(Failure::new(
+                    FailureKind::CheckoutFailed,
+                    sentence,
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    async fn fetch(
+        &self,
+        blob: &protocol::Digest,
+        folder: &std::path::Path,
+        place: &std::path::Path,
+    ) -> Result<(), ClientError> {
+        std::fs::create_dir_all(folder).map_err(|source| ClientError::Disk {
+            path: folder.display().to_string(),
+            source,
+        })?;
+        let mut backoff = self.shared.backoff();
+        let mut tries_left = 3;
+        loop {
+            let error = match self
+                .shared
+                .client
+                .fetch_blob(&self.order.attempt, blob, place)
+                .await
+            {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            // Bytes that were changed on the way may be right the next time.
+            let changed = matches!(error, ClientError::WrongHash(_)) && tries_left > 0;
+            if !error.is_temporary() && !changed {
+                return Err(error);
+            }
+            tries_left -= i32::from(changed);
+            tokio::time::sleep(backoff.next()).await;
+        }
+    }
+
+    /// The report of an attempt that did not run.
+    fn unrun(&self, failure: Failure) -> AttemptReport {
+        let host = &self.shared.host;
+        let now = Timestamp::now();
+        AttemptReport {
+            outcome: Outcome::Failed(failure),
+            started_at: now,
+            finished_at: now,
+            phases: BTreeMap::new(),
+            artifacts: vec![],
+            metrics: vec![],
+            params: BTreeMap::new(),
+            setting: Setting {
+                host: host.inventory.host.clone(),
+                image: self.order.spec.image.clone(),
+                cpu_model: host.inventory.cpu_model.clone(),
+                system: host.system.clone(),
+                agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+                ..Setting::default()
+            },
+            usage: Usage::default(),
+            cells_executed: 0,
+            cells_total: 0,
+        }
+    }
+
+    /// Keeps the report, so that nothing runs twice.
+    async fn write_down(&self, report: &AttemptReport) {
+        let path = self.dir.report_file();
+        self.insist(|| {
+            if path.exists() {
+                return Ok(());
+            }
+            write_json(&path, report).map_err(|error| format!("{}: {error}", path.display()))
+        })
+        .await;
+    }
+
+    /// Writes the phase `upload` and the last event, once.
+    async fn tell_end(&self, journal: &Journal, report: &AttemptReport) {
+        self.insist(|| end(journal, &report.outcome).map_err(|error| error.to_string()))
+            .await;
+    }
+
+    /// Does what must be done before the attempt goes on, as soon as the disk lets it.
+    async fn insist(&self, mut what: impl FnMut() -> Result<(), String>) {
+        let mut backoff = self.shared.backoff();
+        while let Err(error) = what() {
+            tracing::error!(attempt = %self.order.attempt, "{error}; trying again");
+            tokio::select! {
+                () = tokio::time::sleep(backoff.next()) => {}
+                () = self.handle.gone.cancelled() => return,
+            }
+        }
+    }
+
+    /// Gives back what the attempt had of the host, GPUs when they are clean or their grace is over.
+    async fn release(&self) {
+        let attempt = &self.order.attempt;
+        let shared = self.shared;
+        if !self.order.gpus.is_empty() {
+            let deadline = Instant::now() + Duration::from(shared.host.config.gpus.clean_grace);
+            let unclean = loop {
+                let unclean = shared
+                    .ledger
+                    .unclean(attempt, &sight::gpus(&shared.hardware).await);
+                if unclean.is_empty() || Instant::now() >= deadline {
+                    break unclean;
+                }
+                tokio::time::sleep(CLEAN_LOOK).await;
+            };
+            for (uuid, reason) in &unclean {
+                tracing::error!(%attempt, uuid, "a GPU is quarantined: {reason}");
+            }
+            let mut backoff = shared.backoff();
+            while let Err(error) = shared.ledger.give_back(attempt, &unclean) {
+                tracing::error!(%attempt, "{error}; trying again");
+                tokio::time::sleep(backoff.next()).await;
+            }
+        }
+        shared.attempts.released(attempt);
+        shared.news.notify_one();
+    }
+
+    fn say(&self, journal: &Journal, sentence: &str) {
+        let line = EventKind::Log {
+            stream: LogStream::Platform,
+            text: format!("{sentence}\n"),
+        };
+        if let Err(error) = journal.append(Unnumbered::now(line.into())) {
+            tracing::error!(attempt = %self.order.attempt, "{error}");
+        }
+    }
+}
+
+/// Writes the last event, once.
+fn end(journal: &Journal, outcome: &Outcome) -> Result<(), crate::journal::JournalError> {
+    let last = journal.read(journal.last(), usize::MAX)?;
+    let ended = last
+        .last()
+        .and_then(|event| event.body.known())
+        .is_some_and(|kind| matches!(kind, EventKind::Finished { .. }));
+    if !ended {
+        journal.append(Unnumbered::now(
+            EventKind::Phase {
+                phase: Phase::Upload,
+                detail: None,
+            }
+            .into(),
+        ))?;
+        let outcome = outcome.clone();
+        journal.append(Unnumbered::now(EventKind::Finished { outcome }.into()))?;
+    }
+    journal.sync()
+}

@@ -1,0 +1,400 @@
+//! The agent's service: asks the server what to do, carries attempts out, and delivers what they leave. It
+//! must not know how an attempt is carried out.
+//!
+//! All that it has to remember lies under `attempts/` and `bookings/`: a service that is killed finds its
+//! attempts there when it starts again, and goes on.
+
+mod attempts;
+mod backoff;
+mod blobs;
+mod carry;
+mod deliver;
+mod events;
+mod keep;
+mod sight;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use protocol::agent_api::{AttemptOrder, PollAnswer, PollRequest, VERSION};
+use protocol::{AttemptId, Digest, Span};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::attempt::AttemptDir;
+use crate::client::{Client, ClientError};
+use crate::config::Config;
+use crate::hardware::{self, Hardware};
+use crate::host::{Host, HostError};
+use crate::identity::{DataLock, Identity, IdentityError};
+use crate::ledger::{Ledger, LedgerError};
+
+use attempts::Attempts;
+use backoff::Backoff;
+use sight::Sight;
+
+/// The most that a server may hold a poll.
+const LONGEST_POLL: Span = Span::secs(20);
+/// How often kept workspaces are looked through.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// The service cannot start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The agent has no identity, or its folder is in use.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// This host cannot run attempts.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// Bookings cannot be read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The server sends this agent away: its secret is revoked, or its version too old.
+    #[error("{0}; running jobs go on meanwhile")]
+    SentAway(ClientError),
+    /// The client cannot be made.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The attempts' folder cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Attempts {
+        /// Which folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Introduces this host to the server at `url` with a one-time token.
+///
+/// # Errors
+/// Where the data folder is in use or registered already, or the server refuses.
+pub async fn register(config: &Config, url: &str, token: &str) -> Result<Identity, IdentityError> {
+    let _lock = DataLock::take(&config.data)?;
+    let hardware = Hardware::open();
+    let engine = Sight::new(config).engine(config).await;
+    let gpus = hardware::unjudged(hardware.gpus());
+    let inventory = hardware.inventory(config, engine, gpus);
+    Identity::register(config, url, token, inventory).await
+}
+
+/// A running agent. Dropped, it leaves containers and shell jobs running: the next one goes on with them.
+#[derive(Debug)]
+pub struct Service {
+    shared: Arc<Shared>,
+    sight: Sight,
+    /// Dropped, they end; the jobs do not.
+    tasks: JoinSet<()>,
+    names: HashMap<tokio::task::Id, AttemptId>,
+    _lock: DataLock,
+}
+
+/// What the attempts of a service share.
+#[derive(Debug)]
+struct Shared {
+    host: Host,
+    client: Client,
+    hardware: Arc<Hardware>,
+    ledger: Ledger,
+    attempts: Attempts,
+    /// Something that the server should hear before a held poll ends.
+    news: Notify,
+    /// Why the server wants no more calls.
+    sent_away: Mutex<Option<ClientError>>,
+    /// Cancelled with `sent_away`.
+    over: CancellationToken,
+}
+
+impl Shared {
+    /// The server wants no more calls from this agent.
+    fn send_away(&self, error: ClientError) {
+        let mut slot = self
+            .sent_away
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        slot.get_or_insert(error);
+        self.over.cancel();
+    }
+
+    fn backoff(&self) -> Backoff {
+        let timing = &self.host.config.timing;
+        Backoff::new(timing.retry, timing.retry_most)
+    }
+}
+
+/// What a tick came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tick {
+    /// The server's answer was carried out.
+    Done,
+    /// The answer asked for nothing new.
+    Quiet,
+    /// Something happened here that the server should hear at once: the poll was given up.
+    News,
+    /// An order could not be begun; the server will repeat it.
+    Refused,
+}
+
+impl Service {
+    /// Runs an agent until `shutdown`. Jobs are left running then.
+    ///
+    /// # Errors
+    /// Where it cannot start, or the server sends it away for good.
+    pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), ServiceError> {
+        let mut service = Self::open(config).await?;
+        let end = service.serve(&shutdown).await;
+        service.tasks.shutdown().await;
+        end
+    }
+
+    /// Takes the data folder and goes on with every attempt in it.
+    ///
+    /// # Errors
+    /// Where it cannot start.
+    pub async fn open(config: Config) -> Result<Self, ServiceError> {
+        let lock = DataLock::take(&config.data)?;
+        let identity = Identity::read(&config.data)?;
+        let client = identity.client(&config)?;
+        let hardware = Arc::new(Hardware::open());
+        let ledger = Ledger::open(&config.data.join("bookings"), &config.gpus.ignore)?;
+        let mut sight = Sight::new(&config);
+        let engine = sight.engine(&config).await;
+        let gpus = ledger.judged(&hardware.gpus());
+        let inventory = hardware.inventory(&config, engine, gpus);
+        let mut service = Self {
+            shared: Arc::new(Shared {
+                host: Host::open(config, inventory)?,
+                client,
+                hardware,
+                ledger,
+                attempts: Attempts::default(),
+                news: Notify::new(),
+                sent_away: Mutex::default(),
+                over: CancellationToken::new(),
+            }),
+            sight,
+            tasks: JoinSet::new(),
+            names: HashMap::new(),
+            _lock: lock,
+        };
+        service.resume()?;
+        tracing::info!(agent = %identity.agent, server = service.shared.client.server(), "agent started");
+        Ok(service)
+    }
+
+    async fn serve(&mut self, shutdown: &CancellationToken) -> Result<(), ServiceError> {
+        let over = self.shared.over.clone();
+        let mut inventory = None;
+        let mut last = Tick::Done;
+        let mut connected = None;
+        let mut backoff = self.shared.backoff();
+        let mut sweep = Instant::now();
+        loop {
+            if sweep.elapsed() >= SWEEP {
+                sweep = Instant::now();
+                let config = &self.shared.host.config;
+                keep::sweep(&config.data, self.sight.closed(config).is_some());
+            }
+            self.reap();
+            let held = last != Tick::News;
+            let began = Instant::now();
+            let outcome = tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                () = over.cancelled() => return Err(self.sent_away()),
+                outcome = self.tick(&mut inventory, held) => outcome,
+            };
+            let wait = match outcome {
+                Ok(tick) => {
+                    if tick != Tick::News && connected.replace(true) == Some(false) {
+                        tracing::info!("the server answers again");
+                    }
+                    backoff.reset();
+                    last = tick;
+                    if held {
+                        pause(tick, began, self.shared.host.config.timing.retry.into())
+                    } else {
+                        Duration::ZERO
+                    }
+                }
+                Err(error) if error.is_temporary() => {
+                    if connected.replace(false) != Some(false) {
+                        tracing::warn!("{error}; jobs go on, trying again");
+                    }
+                    last = Tick::Quiet;
+                    backoff.next()
+                }
+                Err(error) => {
+                    tracing::error!("{error}");
+                    if matches!(
+                        error,
+                        ClientError::Unauthorized(_) | ClientError::Version(_)
+                    ) {
+                        return Err(ServiceError::SentAway(error));
+                    }
+                    backoff.next()
+                }
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                () = over.cancelled() => return Err(self.sent_away()),
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    fn sent_away(&self) -> ServiceError {
+        let mut slot = self
+            .shared
+            .sent_away
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let error = slot.take().unwrap_or(ClientError::Abandoned);
+        tracing::error!("{error}");
+        ServiceError::SentAway(error)
+    }
+
+    /// One poll and what follows from its answer. `known` is the inventory's hash that the server has. A
+    /// poll that is not `held` is answered at once; one that is, is given up when there is news.
+    ///
+    /// # Errors
+    /// The call's.
+    pub async fn tick(
+        &mut self,
+        known: &mut Option<Digest>,
+        held: bool,
+    ) -> Result<Tick, ClientError> {
+        let shared = Arc::clone(&self.shared);
+        let request = self.request(known.as_ref(), held).await;
+        let answer = tokio::select! {
+            biased;
+            answer = shared.client.poll(&request) => answer?,
+            () = shared.news.notified(), if held => return Ok(Tick::News),
+        };
+        *known = Some(request.inventory_hash).filter(|_| !answer.want_inventory);
+        shared.attempts.forget_reported(&request.attempts);
+        Ok(self.apply(answer))
+    }
+
+    async fn request(&mut self, known: Option<&Digest>, held: bool) -> PollRequest {
+        let shared = &self.shared;
+        let config = &shared.host.config;
+        let engine = self.sight.engine(config).await;
+        let readings = sight::gpus(&shared.hardware).await;
+        if let Err(error) = shared.ledger.clear_quarantines(&readings) {
+            tracing::error!("{error}");
+        }
+        let gpus = shared.ledger.judged(&readings);
+        let inventory = shared.hardware.inventory(config, engine, gpus);
+        let inventory_hash = hardware::hash(&inventory);
+        let closed = self.sight.closed(config);
+        PollRequest {
+            protocol: VERSION,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            inventory: (known != Some(&inventory_hash)).then_some(inventory),
+            inventory_hash,
+            attempts: shared.attempts.statuses(),
+            wait: if held {
+                config.timing.poll.min(LONGEST_POLL)
+            } else {
+                Span(0)
+            },
+            accepting: closed.is_none(),
+            closed,
+        }
+    }
+
+    fn apply(&mut self, answer: PollAnswer) -> Tick {
+        let mut tick = Tick::Quiet;
+        for id in &answer.abandoned {
+            if self.shared.attempts.abandon(id) {
+                tick = Tick::Done;
+            }
+        }
+        for stop in answer.stop {
+            if self.shared.attempts.stop(&stop) {
+                tick = Tick::Done;
+            }
+        }
+        for order in answer.start {
+            let id = order.attempt.clone();
+            match self.begin(order) {
+                Ok(true) => tick = Tick::Done,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::error!(attempt = %id, "the attempt cannot be begun: {error}");
+                    return Tick::Refused;
+                }
+            }
+        }
+        tick
+    }
+
+    /// Begins an attempt, once: its order is on the disk before anything is done.
+    fn begin(&mut self, order: AttemptOrder) -> std::io::Result<bool> {
+        if self.shared.attempts.has(&order.attempt) {
+            return Ok(false);
+        }
+        let dir = AttemptDir::create(self.shared.host.data(), &order)?;
+        if keep::is_reported(&dir) {
+            return Ok(false);
+        }
+        tracing::info!(attempt = %order.attempt, job = order.spec.name, project = order.project_name, "attempt begins");
+        self.spawn(dir, order);
+        Ok(true)
+    }
+
+    fn spawn(&mut self, dir: AttemptDir, order: AttemptOrder) {
+        let shared = Arc::clone(&self.shared);
+        let entry = shared.attempts.enter(&dir, &order);
+        let id = order.attempt.clone();
+        let task = self.tasks.spawn(carry::carry(shared, dir, order, entry));
+        self.names.insert(task.id(), id);
+    }
+
+    /// Forgets tasks that ended. One that panicked takes its attempt out of the polls: the server orders it
+    /// again, and it goes on from its folder.
+    fn reap(&mut self) {
+        while let Some(ended) = self.tasks.try_join_next_with_id() {
+            match ended {
+                Ok((task, ())) => {
+                    self.names.remove(&task);
+                }
+                Err(error) => {
+                    tracing::error!("carrying an attempt out failed: {error}");
+                    if let Some(attempt) = self.names.remove(&error.id()) {
+                        self.shared.attempts.forget(&attempt);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Goes on with what an earlier process left.
+    fn resume(&mut self) -> Result<(), ServiceError> {
+        let path = self.shared.host.data().join("attempts");
+        let found = keep::found(&path).map_err(|source| ServiceError::Attempts {
+            path: path.clone(),
+            source,
+        })?;
+        for (dir, order) in found {
+            tracing::info!(attempt = %order.attempt, job = order.spec.name, "attempt goes on");
+            self.spawn(dir, order);
+        }
+        Ok(())
+    }
+}
+
+/// How long to wait after a tick. A server that answers at once, over and over, with nothing new, must not
+/// keep both busy.
+fn pause(tick: Tick, began: Instant, retry: Duration) -> Duration {
+    match tick {
+        Tick::Done | Tick::News => Duration::ZERO,
+        Tick::Refused => retry,
+        Tick::Quiet => retry.saturating_sub(began.elapsed()),
+    }
+}
