@@ -162,8 +162,7 @@ pub enum EventKind {
     Artifact(Artifact),
     /// The last event of an attempt.
     Finished {
-        /// How it ended.
-        #[serde(flatten)]
+        /// How it ended. Not flattened: a failure has a `kind` of its own.
         outcome: Outcome,
     },
 }
@@ -391,6 +390,17 @@ mod tests {
             r#"{"seq":12,"at":7,"kind":"output","cell":3,"output":{"output_type":"stream","name":"stdout","text":"hi\n"}}"#
         );
         assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), event);
+    }
+
+    #[test]
+    fn a_failure_does_not_hide_the_kind_of_its_event() {
+        use crate::outcome::{Failure, FailureKind};
+        let outcome = Outcome::Failed(Failure::new(FailureKind::CommandFailed, "exit code 3"));
+        let event = Unnumbered::now(EventKind::Finished { outcome }.into());
+        let json = serde_json::to_string(&event).unwrap();
+        let read: Unnumbered = serde_json::from_str(&json).unwrap();
+        assert!(read.body.known().is_some(), "{json}");
+        assert_eq!(read, event);
     }
 
     #[test]

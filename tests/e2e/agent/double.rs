@@ -12,8 +12,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use protocol::agent_api::{
-    ABANDONED, ApiError, AttemptOrder, EventsAnswer, FinishAnswer, OFFSET_HEADER, PollAnswer, PollRequest,
-    RegisterRequest, Registered, StopOrder,
+    ABANDONED, ApiError, AttemptOrder, EventsAnswer, FinishAnswer, OFFSET_HEADER, PollAnswer,
+    PollRequest, RegisterRequest, Registered, StopOrder,
 };
 use protocol::event::Phase;
 use protocol::report::AttemptReport;
@@ -132,13 +132,20 @@ impl Double {
     pub(crate) async fn until(&self, what: &str, holds: impl Fn(&World) -> bool) {
         if !self.world.until(Duration::from_secs(60), holds).await {
             let world = self.world.lock();
-            panic!("in vain: {what}; events {:?}, reports {:?}", world.events.last(), world.reports);
+            panic!(
+                "in vain: {what}; events {:?}, reports {:?}",
+                world.events.last(),
+                world.reports
+            );
         }
     }
 }
 
 fn refuse(status: StatusCode, code: &str, message: &str) -> Response {
-    let error = ApiError { code: code.into(), message: message.into() };
+    let error = ApiError {
+        code: code.into(),
+        message: message.into(),
+    };
     (status, Json(error)).into_response()
 }
 
@@ -147,11 +154,17 @@ fn lost() -> Response {
 }
 
 fn known(world: &World, headers: &HeaderMap) -> Result<(), Box<Response>> {
-    let right = headers.get("authorization").is_some_and(|value| value == &format!("Bearer {SECRET}"));
+    let right = headers
+        .get("authorization")
+        .is_some_and(|value| value == &format!("Bearer {SECRET}"));
     if right && !world.faults.revoked {
         return Ok(());
     }
-    Err(Box::new(refuse(StatusCode::UNAUTHORIZED, "unauthorized", "the secret was revoked")))
+    Err(Box::new(refuse(
+        StatusCode::UNAUTHORIZED,
+        "unauthorized",
+        "the secret was revoked",
+    )))
 }
 
 fn count_down(fault: &mut u32) -> bool {
@@ -162,14 +175,23 @@ fn count_down(fault: &mut u32) -> bool {
 
 async fn register(Json(request): Json<RegisterRequest>) -> Response {
     if request.token != TOKEN {
-        return refuse(StatusCode::UNAUTHORIZED, "unauthorized", "this token is not valid");
+        return refuse(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "this token is not valid",
+        );
     }
-    Json(Registered { agent: AgentId::generate(), secret: SECRET.into() }).into_response()
+    Json(Registered {
+        agent: AgentId::generate(),
+        secret: SECRET.into(),
+    })
+    .into_response()
 }
 
 fn answer(world: &World, request: &PollRequest) -> PollAnswer {
     let has = |id: &AttemptId| request.attempts.iter().find(|status| status.attempt == *id);
-    let reported = |id: &AttemptId| world.reports.len() == world.orders.len() && world.orders.contains_key(id);
+    let reported =
+        |id: &AttemptId| world.reports.len() == world.orders.len() && world.orders.contains_key(id);
     PollAnswer {
         start: world
             .orders
@@ -184,19 +206,30 @@ fn answer(world: &World, request: &PollRequest) -> PollAnswer {
             .filter(|stop| has(&stop.attempt).is_some_and(|status| status.phase < Phase::Upload))
             .cloned()
             .collect(),
-        abandoned: world.abandoned.iter().filter(|id| has(id).is_some()).cloned().collect(),
+        abandoned: world
+            .abandoned
+            .iter()
+            .filter(|id| has(id).is_some())
+            .cloned()
+            .collect(),
         want_inventory: false,
     }
 }
 
-async fn poll(State(shared): State<Shared>, headers: HeaderMap, Json(request): Json<PollRequest>) -> Response {
+async fn poll(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+    Json(request): Json<PollRequest>,
+) -> Response {
     let wait = Duration::from(request.wait);
     shared.change(|world| {
         world.polls += 1;
         world.last_poll = Some(request.clone());
     });
     shared
-        .until(wait, |world| known(world, &headers).is_err() || answer(world, &request) != PollAnswer::default())
+        .until(wait, |world| {
+            known(world, &headers).is_err() || answer(world, &request) != PollAnswer::default()
+        })
         .await;
     let mut world = shared.lock();
     if let Err(refusal) = known(&world, &headers) {
@@ -222,12 +255,16 @@ async fn events(
         if world.abandoned.contains(&id) {
             return refuse(StatusCode::CONFLICT, ABANDONED, "a later attempt runs");
         }
-        let batch: Vec<Event> = body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let batch: Vec<Event> = body
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
         let before = world.events.len();
         for event in batch {
             match world.events.get(event.seq as usize - 1) {
                 Some(kept) if *kept != event => {
-                    let violation = format!("number {} used twice: {kept:?} and {event:?}", event.seq);
+                    let violation =
+                        format!("number {} used twice: {kept:?} and {event:?}", event.seq);
                     world.violations.push(violation);
                 }
                 Some(_) => {}
@@ -243,7 +280,10 @@ async fn events(
                 world.events.truncate(before);
             }
         }
-        Json(EventsAnswer { next: world.events.len() as u64 + 1 }).into_response()
+        Json(EventsAnswer {
+            next: world.events.len() as u64 + 1,
+        })
+        .into_response()
     })
 }
 
@@ -268,7 +308,9 @@ async fn put(
 ) -> Response {
     shared.change(|world| world.received += body.len());
     let forever = Duration::from_secs(3600);
-    shared.until(forever, |world| !world.faults.blobs_hang).await;
+    shared
+        .until(forever, |world| !world.faults.blobs_hang)
+        .await;
     let number = |name: &str| query[name].parse::<usize>().unwrap();
     shared.change(|world| {
         let cut = count_down(&mut world.faults.cut_pieces);
@@ -286,7 +328,11 @@ async fn put(
         }
         let whole = world.parts.remove(&blob).unwrap();
         if Digest::of(&whole) != blob || count_down(&mut world.faults.wrong_hashes) {
-            return refuse(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "the hash is another one");
+            return refuse(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "invalid",
+                "the hash is another one",
+            );
         }
         world.blobs.insert(blob, whole);
         StatusCode::CREATED.into_response()
@@ -313,12 +359,16 @@ async fn finish(State(shared): State<Shared>, Path(id): Path<AttemptId>, body: B
         let report: AttemptReport = serde_json::from_slice(&body).unwrap();
         for artifact in &report.artifacts {
             if !world.blobs.contains_key(&artifact.blob) {
-                world.violations.push(format!("the report came before {}", artifact.path));
+                world
+                    .violations
+                    .push(format!("the report came before {}", artifact.path));
             }
         }
         let told = world.events.last().and_then(|event| event.body.known());
         if !matches!(told, Some(protocol::event::EventKind::Finished { .. })) {
-            world.violations.push(format!("the report came before the last event, after {told:?}"));
+            world.violations.push(format!(
+                "the report came before the last event, after {told:?}"
+            ));
         }
         if !world.reports.contains(&report) {
             world.reports.push(report);

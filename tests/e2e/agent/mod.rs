@@ -13,7 +13,8 @@ use protocol::agent_api::{AttemptOrder, Source, StopOrder};
 use protocol::event::{Artifact, ArtifactRole, EventKind, LogStream};
 use protocol::spec::{Limits, Network, Resources};
 use protocol::{
-    AttemptId, ByteSize, Digest, FailureKind, JobId, JobSpec, Outcome, PipelineId, ProjectId, Span, Trust, Work,
+    AttemptId, ByteSize, Digest, FailureKind, JobId, JobSpec, Outcome, PipelineId, ProjectId, Span,
+    Trust, Work,
 };
 
 /// A host with an agent on it.
@@ -36,9 +37,21 @@ impl Host {
         );
         std::fs::write(dir.path().join("agent.toml"), config).unwrap();
         std::fs::create_dir(dir.path().join("project")).unwrap();
-        let mut host = Self { dir, server, agent: None };
-        let registered = host.command(&["agent", "register", &host.server.url]).env("TRAINYARD_TOKEN", TOKEN).output().unwrap();
-        assert!(registered.status.success(), "{}", String::from_utf8_lossy(&registered.stderr));
+        let mut host = Self {
+            dir,
+            server,
+            agent: None,
+        };
+        let registered = host
+            .command(&["agent", "register", &host.server.url])
+            .env("TRAINYARD_TOKEN", TOKEN)
+            .output()
+            .unwrap();
+        assert!(
+            registered.status.success(),
+            "{}",
+            String::from_utf8_lossy(&registered.stderr)
+        );
         host.start();
         host
     }
@@ -53,8 +66,18 @@ impl Host {
     }
 
     fn start(&mut self) {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path("agent.log")).unwrap();
-        self.agent = Some(self.command(&["agent"]).stderr(log).stdin(Stdio::null()).spawn().unwrap());
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.path("agent.log"))
+            .unwrap();
+        self.agent = Some(
+            self.command(&["agent"])
+                .stderr(log)
+                .stdin(Stdio::null())
+                .spawn()
+                .unwrap(),
+        );
     }
 
     /// Ends the agent's process at once, and nothing else.
@@ -67,7 +90,10 @@ impl Host {
     /// Asks the agent to end, and gives its exit code.
     async fn terminate(&mut self) -> Option<i32> {
         let agent = self.agent.as_ref().unwrap();
-        Command::new("kill").arg(agent.id().to_string()).status().unwrap();
+        Command::new("kill")
+            .arg(agent.id().to_string())
+            .status()
+            .unwrap();
         self.exit().await
     }
 
@@ -95,7 +121,9 @@ impl Host {
             pipeline: PipelineId::generate(),
             project: ProjectId::generate(),
             project_name: "digits".into(),
-            source: Source::Folder { path: self.path("project").display().to_string() },
+            source: Source::Folder {
+                path: self.path("project").display().to_string(),
+            },
             trust: Trust::Trusted,
             spec: spec(text),
             secrets: BTreeMap::new(),
@@ -104,12 +132,15 @@ impl Host {
         };
         change(&mut order);
         let id = order.attempt.clone();
-        self.server.with(|world| world.orders.insert(id.clone(), order));
+        self.server
+            .with(|world| world.orders.insert(id.clone(), order));
         id
     }
 
     async fn reported(&self) -> Outcome {
-        self.server.until("the attempt is reported", |world| !world.reports.is_empty()).await;
+        self.server
+            .until("the attempt is reported", |world| !world.reports.is_empty())
+            .await;
         self.server.with(|world| {
             assert_eq!(world.violations, Vec::<String>::new());
             assert_eq!(world.reports.len(), 1, "one result is believed");
@@ -121,16 +152,25 @@ impl Host {
     fn output(&self) -> String {
         self.server.with(|world| {
             let text = |kind: &EventKind| match kind {
-                EventKind::Log { stream: LogStream::Stdout, text } => Some(text.clone()),
+                EventKind::Log {
+                    stream: LogStream::Stdout,
+                    text,
+                } => Some(text.clone()),
                 _ => None,
             };
-            world.events.iter().filter_map(|event| text(event.body.known()?)).collect()
+            world
+                .events
+                .iter()
+                .filter_map(|event| text(event.body.known()?))
+                .collect()
         })
     }
 
     fn attempts(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.path("data/attempts")).unwrap();
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
     }
 }
 
@@ -198,9 +238,14 @@ async fn a_job_starts_though_answers_get_lost() {
     assert_eq!(host.reported().await, Outcome::Succeeded);
     assert_eq!(host.output(), lines(1));
     wait("its folder is removed", || host.attempts().is_empty()).await;
-    host.server.until("it leaves the polls", |world| {
-        world.last_poll.as_ref().is_some_and(|poll| poll.attempts.is_empty())
-    }).await;
+    host.server
+        .until("it leaves the polls", |world| {
+            world
+                .last_poll
+                .as_ref()
+                .is_some_and(|poll| poll.attempts.is_empty())
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -212,11 +257,18 @@ async fn batches_that_are_repeated_or_forgotten_leave_a_whole_story() {
     });
     let file = host.path("go");
     host.order(&counted(2_000, &file), |order| order.spec.artifacts.clear());
-    host.server.until("the first lines arrive", |world| world.events.len() > 3).await;
+    host.server
+        .until("the first lines arrive", |world| world.events.len() > 3)
+        .await;
     std::fs::write(&file, "").unwrap();
     assert_eq!(host.reported().await, Outcome::Succeeded);
     assert_eq!(host.output(), lines(2_000));
-    host.server.with(|world| assert_eq!((world.faults.unacknowledged, world.faults.forgotten), (0, 0)));
+    host.server.with(|world| {
+        assert_eq!(
+            (world.faults.unacknowledged, world.faults.forgotten),
+            (0, 0)
+        )
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,7 +286,11 @@ async fn an_upload_goes_on_where_it_was_cut() {
         let blob = Digest::of(vec![b'a'; 20_000_000]);
         assert_eq!(world.blobs.get(&blob).map(Vec::len), Some(20_000_000));
         // Twice whole, because the hash was doubted once, and two halves of a piece.
-        assert!(world.received <= 2 * 20_000_000 + 2 * (8 << 20), "{}", world.received);
+        assert!(
+            world.received <= 2 * 20_000_000 + 2 * (8 << 20),
+            "{}",
+            world.received
+        );
     });
 }
 
@@ -245,39 +301,72 @@ async fn a_file_that_the_server_never_takes_is_the_platforms_failure() {
     let file = host.path("go");
     std::fs::write(&file, "").unwrap();
     host.order(&counted(1, &file), |_| {});
-    let Outcome::Failed(failure) = host.reported().await else { panic!("it succeeded") };
+    let Outcome::Failed(failure) = host.reported().await else {
+        panic!("it succeeded")
+    };
     assert_eq!(failure.kind, FailureKind::UploadFailed);
     assert!(failure.message.contains("out.bin"), "{}", failure.message);
-    host.server.with(|world| assert!(world.reports[0].artifacts.is_empty()));
+    host.server
+        .with(|world| assert!(world.reports[0].artifacts.is_empty()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_abandoned_attempt_ends_and_leaves_nothing() {
     let host = Host::new("").await;
     let pid = host.path("pid");
-    let id = host.order(&format!("echo $$ > {}; exec sleep 600", pid.display()), |_| {});
-    wait("the job runs", || std::fs::read_to_string(&pid).is_ok_and(|pid| pid.ends_with('\n'))).await;
+    let id = host.order(
+        &format!("echo $$ > {}; exec sleep 600", pid.display()),
+        |_| {},
+    );
+    wait("the job runs", || {
+        std::fs::read_to_string(&pid).is_ok_and(|pid| pid.ends_with('\n'))
+    })
+    .await;
     host.server.with(|world| world.abandoned.insert(id));
     let process = format!("/proc/{}", std::fs::read_to_string(&pid).unwrap().trim());
     wait("the job is ended", || !Path::new(&process).exists()).await;
     wait("its folder is removed", || host.attempts().is_empty()).await;
-    host.server.until("it leaves the polls", |world| {
-        world.last_poll.as_ref().is_some_and(|poll| poll.attempts.is_empty())
-    }).await;
+    host.server
+        .until("it leaves the polls", |world| {
+            world
+                .last_poll
+                .as_ref()
+                .is_some_and(|poll| poll.attempts.is_empty())
+        })
+        .await;
     host.server.with(|world| assert!(world.reports.is_empty()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_attempt_reports_who_asked() {
     let host = Host::new("").await;
-    let id = host.order("echo line 1; exec sleep 600", |order| order.spec.artifacts.clear());
-    host.server.until("the job runs", |world| world.events.iter().any(|event| {
-        matches!(event.body.known(), Some(EventKind::Log { stream: LogStream::Stdout, .. }))
-    })).await;
-    host.server.with(|world| {
-        world.stops.push(StopOrder { attempt: id, by: "ada".into(), grace: Span::secs(5) });
+    let id = host.order("echo line 1; exec sleep 600", |order| {
+        order.spec.artifacts.clear()
     });
-    assert_eq!(host.reported().await, Outcome::Cancelled { by: "ada".into() });
+    host.server
+        .until("the job runs", |world| {
+            world.events.iter().any(|event| {
+                matches!(
+                    event.body.known(),
+                    Some(EventKind::Log {
+                        stream: LogStream::Stdout,
+                        ..
+                    })
+                )
+            })
+        })
+        .await;
+    host.server.with(|world| {
+        world.stops.push(StopOrder {
+            attempt: id,
+            by: "ada".into(),
+            grace: Span::secs(5),
+        });
+    });
+    assert_eq!(
+        host.reported().await,
+        Outcome::Cancelled { by: "ada".into() }
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -285,12 +374,19 @@ async fn an_agent_that_is_killed_goes_on_with_its_job() {
     let mut host = Host::new("").await;
     let file = host.path("go");
     host.order(&counted(500, &file), |_| {});
-    host.server.until("lines arrive", |world| world.events.len() > 3).await;
+    host.server
+        .until("lines arrive", |world| world.events.len() > 3)
+        .await;
     host.kill();
     host.start();
-    host.server.until("the attempt is in the polls of the new agent", |world| {
-        world.last_poll.as_ref().is_some_and(|poll| !poll.attempts.is_empty())
-    }).await;
+    host.server
+        .until("the attempt is in the polls of the new agent", |world| {
+            world
+                .last_poll
+                .as_ref()
+                .is_some_and(|poll| !poll.attempts.is_empty())
+        })
+        .await;
     host.kill();
     std::fs::write(&file, "").unwrap();
     host.start();
@@ -307,7 +403,9 @@ async fn an_agent_that_is_killed_while_it_uploads_reports_once() {
     let file = host.path("go");
     std::fs::write(&file, "").unwrap();
     host.order(&counted(100, &file), |_| {});
-    host.server.until("the upload begins", |world| world.received > 0).await;
+    host.server
+        .until("the upload begins", |world| world.received > 0)
+        .await;
     host.kill();
     host.server.with(|world| world.faults.blobs_hang = false);
     host.start();
@@ -349,7 +447,8 @@ async fn what_a_job_needs_lies_there_or_the_platform_is_to_blame() {
         size: ByteSize(bytes.len() as u64),
     };
     let needs: BTreeMap<_, _> = [("prepare".to_owned(), vec![need.clone()])].into();
-    host.server.with(|world| world.blobs.insert(need.blob.clone(), bytes));
+    host.server
+        .with(|world| world.blobs.insert(need.blob.clone(), bytes));
     host.order("cat $TRAINYARD_NEEDS/prepare/data/part.txt", |order| {
         order.spec.artifacts.clear();
         order.needs = needs.clone();
@@ -359,13 +458,23 @@ async fn what_a_job_needs_lies_there_or_the_platform_is_to_blame() {
 
     let other = Host::new("").await;
     other.server.with(|world| {
-        world.blobs.insert(need.blob.clone(), b"from an earlier job\n".to_vec());
+        world
+            .blobs
+            .insert(need.blob.clone(), b"from an earlier job\n".to_vec());
         world.faults.changed = Some(need.blob.clone());
     });
-    other.order("cat $TRAINYARD_NEEDS/prepare/data/part.txt", |order| order.needs = needs);
-    let Outcome::Failed(failure) = other.reported().await else { panic!("it succeeded") };
+    other.order("cat $TRAINYARD_NEEDS/prepare/data/part.txt", |order| {
+        order.needs = needs
+    });
+    let Outcome::Failed(failure) = other.reported().await else {
+        panic!("it succeeded")
+    };
     assert_eq!(failure.kind, FailureKind::CheckoutFailed);
-    assert!(failure.message.contains("data/part.txt") && failure.message.contains("hash"), "{}", failure.message);
+    assert!(
+        failure.message.contains("data/part.txt") && failure.message.contains("hash"),
+        "{}",
+        failure.message
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -376,11 +485,16 @@ async fn the_workspace_of_a_failed_job_is_kept_without_its_secrets() {
         order.spec.secrets = vec!["HF_TOKEN".into()];
         order.secrets = [("HF_TOKEN".to_owned(), "hf-very-secret".to_owned())].into();
     });
-    let Outcome::Failed(failure) = host.reported().await else { panic!("it succeeded") };
+    let Outcome::Failed(failure) = host.reported().await else {
+        panic!("it succeeded")
+    };
     assert_eq!(failure.kind, FailureKind::CommandFailed);
     let folder = host.path("data/attempts").join(id.as_str());
     wait("it is kept", || folder.join("reported").exists()).await;
-    assert_eq!(std::fs::read_to_string(folder.join("workspace/left.txt")).unwrap(), "made\n");
+    assert_eq!(
+        std::fs::read_to_string(folder.join("workspace/left.txt")).unwrap(),
+        "made\n"
+    );
     wait("nothing else is", || !folder.join("journal").exists()).await;
     let order = std::fs::read_to_string(folder.join("order.json")).unwrap();
     assert!(!order.contains("hf-very-secret"), "{order}");
@@ -389,11 +503,17 @@ async fn the_workspace_of_a_failed_job_is_kept_without_its_secrets() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_closes_the_agent_and_says_why() {
     let host = Host::new("[disk]\nwatermark = \"4000TiB\"\n").await;
-    host.server.until("it says so", |world| {
-        world.last_poll.as_ref().is_some_and(|poll| {
-            !poll.accepting && poll.closed.as_ref().is_some_and(|why| why.contains("watermark"))
+    host.server
+        .until("it says so", |world| {
+            world.last_poll.as_ref().is_some_and(|poll| {
+                !poll.accepting
+                    && poll
+                        .closed
+                        .as_ref()
+                        .is_some_and(|why| why.contains("watermark"))
+            })
         })
-    }).await;
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -401,7 +521,10 @@ async fn an_identity_is_kept_from_others_and_used_by_one() {
     use std::os::unix::fs::PermissionsExt as _;
     let host = Host::new("").await;
     let identity = host.path("data/agent.json");
-    assert_eq!(std::fs::metadata(&identity).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        std::fs::metadata(&identity).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     host.server.until("it polls", |world| world.polls > 0).await;
     let second = host.command(&["agent"]).output().unwrap();
     assert_eq!(second.status.code(), Some(2));
@@ -414,7 +537,10 @@ async fn a_wrong_token_registers_nobody() {
     let mut host = Host::new("").await;
     host.kill();
     std::fs::remove_file(host.path("data/agent.json")).unwrap();
-    let refused = host.command(&["agent", "register", &host.server.url, "--token", "guess"]).output().unwrap();
+    let refused = host
+        .command(&["agent", "register", &host.server.url, "--token", "guess"])
+        .output()
+        .unwrap();
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("not valid"));
     assert!(!host.path("data/agent.json").exists());
@@ -426,15 +552,30 @@ async fn a_wrong_token_registers_nobody() {
 fn doctor_and_gpus_speak_json() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("agent.toml");
-    let text = format!("data = \"{}\"\n[executors]\ndocker = false\n", dir.path().display());
+    let text = format!(
+        "data = \"{}\"\n[executors]\ndocker = false\n",
+        dir.path().display()
+    );
     std::fs::write(&config, text).unwrap();
     let run = |command: &str| {
-        Command::new(env!("CARGO_BIN_EXE_trainyard")).args([command, "--json", "--config"]).arg(&config).output().unwrap()
+        Command::new(env!("CARGO_BIN_EXE_trainyard"))
+            .args([command, "--json", "--config"])
+            .arg(&config)
+            .output()
+            .unwrap()
     };
     let doctor = run("doctor");
-    assert_eq!(doctor.status.code(), Some(1), "without an executor no job can run");
+    assert_eq!(
+        doctor.status.code(),
+        Some(1),
+        "without an executor no job can run"
+    );
     let checks: Vec<serde_json::Value> = serde_json::from_slice(&doctor.stdout).unwrap();
-    assert!(checks.iter().any(|check| check["name"] == "executor" && check["level"] == "fail"));
+    assert!(
+        checks
+            .iter()
+            .any(|check| check["name"] == "executor" && check["level"] == "fail")
+    );
     let gpus = run("gpus");
     assert!(gpus.status.success());
     serde_json::from_slice::<Vec<serde_json::Value>>(&gpus.stdout).unwrap();
