@@ -80,13 +80,17 @@ fn short(text: &str) -> String {
 #[must_use]
 pub(crate) fn raised(raised: &Raised, installs: bool, user: Option<RunAs>) -> Failure {
     let evalue = plain(&raised.evalue);
-    let message = match evalue.is_empty() {
-        true => raised.ename.clone(),
-        false => format!("{}: {}", raised.ename, short(&evalue)),
+    // Not every kernel has classes of exceptions.
+    let message = match (raised.ename.as_str(), short(&evalue)) {
+        ("", evalue) => format!("The cell failed: {evalue}"),
+        (ename, evalue) if evalue.is_empty() => ename.to_owned(),
+        (ename, evalue) => format!("{ename}: {evalue}"),
     };
     let everything = plain(&raised.traceback.join("\n"));
-    let mut failure = Failure::new(kind_of(&raised.ename, &evalue, &everything), message)
-        .detail(raised.traceback.join("\n"));
+    let mut failure = Failure::new(kind_of(&raised.ename, &evalue, &everything), message);
+    if !raised.traceback.is_empty() {
+        failure = failure.detail(raised.traceback.join("\n"));
+    }
     failure.hint = hint(&raised.ename, &evalue, installs, failure.kind);
     if let (FailureKind::ProcessLimit, Some(user)) = (failure.kind, user) {
         failure = failure.limit(LimitReached::Processes {

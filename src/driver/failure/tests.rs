@@ -114,3 +114,12 @@ fn a_clean_exit_is_no_failure() {
     assert!(exception("SystemExit", "", "").is_clean_exit());
     assert!(!exception("SystemExit", "1", "").is_clean_exit());
 }
+
+#[test]
+fn a_kernel_without_classes_of_exceptions_still_says_something() {
+    let failure = raised(&exception("", "2", ""), false, None);
+    assert_eq!(
+        (failure.message.as_str(), failure.detail),
+        ("The cell failed: 2", None)
+    );
+}
