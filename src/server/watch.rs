@@ -1,13 +1,16 @@
 //! Looks at remotes: what moved is fetched, planned and written down. A webhook only wakes it. It knows
 //! projects and git; what a plan means for jobs is decided in `pipelines`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use mirror::{Deadline, Mirror, MirrorError};
 use plan::{Context, PlanError};
 use protocol::spec::Parameters;
-use protocol::{CommitId, Failure, FailureKind, ProjectId, Timestamp, Trigger, TriggerKind, Trust};
+use protocol::{
+    CommitId, Failure, FailureKind, ProjectId, Span, Timestamp, Trigger, TriggerKind, Trust,
+};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::fleet::authorization;
@@ -38,65 +41,88 @@ pub enum WatchError {
     Stopping,
 }
 
-/// Runs until the server stops: every project in its interval, and all at once when a forge says so.
+/// Most remotes that are looked at at the same time.
+const AT_ONCE: usize = 16;
+
+/// Runs until the server stops: every project in its interval, and all at once when a forge says so. A
+/// remote that hangs holds up no other.
 pub async fn run(server: Server) {
     let mut next: HashMap<ProjectId, Instant> = HashMap::new();
+    let mut looks: JoinSet<(ProjectId, Span)> = JoinSet::new();
+    let mut busy: HashSet<ProjectId> = HashSet::new();
+    let mut again: HashSet<ProjectId> = HashSet::new();
     loop {
-        match tick(&server, &mut next).await {
-            Ok(()) => {}
+        match due(&server, &next).await {
+            Ok(projects) => {
+                for project in projects {
+                    if looks.len() < AT_ONCE && busy.insert(project.id.clone()) {
+                        looks.spawn(look_and_note(server.clone(), project));
+                    }
+                }
+            }
             Err(error) => tracing::error!(%error, "projects could not be read"),
         }
-        let soonest = next.values().min().copied();
-        let until = soonest.unwrap_or_else(|| Instant::now() + server.config.tick.into());
-        // A project that was just added is not in the list: look for it soon.
-        let until = until.min(Instant::now() + Duration::from_secs(1));
+        // A project that was just added is in no list: look for it soon.
+        let soon = Instant::now() + Duration::from_secs(1);
+        let soonest = next.iter().filter(|(id, _)| !busy.contains(*id));
+        let until = match soonest.map(|(_, at)| *at).min() {
+            Some(at) if looks.len() < AT_ONCE => at.min(soon),
+            Some(_) | None => soon,
+        };
         tokio::select! {
             () = server.shutdown.cancelled() => return,
-            () = server.live.refs_change() => next.clear(),
+            () = server.live.refs_change() => {
+                next.clear();
+                again.clone_from(&busy);
+            }
+            Some(Ok((id, interval))) = looks.join_next() => {
+                busy.remove(&id);
+                // What moved while it was looked at may have been missed.
+                if !again.remove(&id) {
+                    next.insert(id, Instant::now() + interval.into());
+                }
+            }
             () = tokio::time::sleep_until(until) => {}
         }
     }
 }
 
-/// One pass over the projects that are due; `next` says when each is.
-async fn tick(server: &Server, next: &mut HashMap<ProjectId, Instant>) -> StoreResult<()> {
+/// The projects whose time has come.
+async fn due(server: &Server, next: &HashMap<ProjectId, Instant>) -> StoreResult<Vec<Project>> {
     let mut db = server.store.read().await?;
     let all = projects::all(&mut db).await?;
-    drop(db);
-    next.retain(|id, _| all.iter().any(|project| project.id == *id));
-    for project in all {
-        if server.shutdown.is_cancelled() {
-            return Ok(());
-        }
-        let due = next.get(&project.id).is_none_or(|at| Instant::now() >= *at);
-        if !due {
-            continue;
-        }
-        let looked = look(server, &project).await;
-        let interval = if is_local(&project.url) {
-            server.config.poll_interval_local
-        } else {
-            server.config.poll_interval
-        };
-        next.insert(project.id.clone(), Instant::now() + interval.into());
-        match looked {
-            Ok(_) | Err(WatchError::Stopping) => {}
-            Err(error) => {
-                let problem = error.to_string();
-                if project.problem.as_ref() != Some(&problem) {
-                    tracing::warn!(
-                        project = project.name,
-                        problem,
-                        "the remote could not be looked at"
-                    );
-                    let mut tx = server.store.begin().await?;
-                    projects::set_problem(&mut tx, &project.id, &problem).await?;
-                    tx.commit().await?;
-                }
+    let now = Instant::now();
+    let is_due = |project: &Project| next.get(&project.id).is_none_or(|at| now >= *at);
+    Ok(all.into_iter().filter(is_due).collect())
+}
+
+/// One look; its error becomes the project's problem. Gives the time to the next look.
+async fn look_and_note(server: Server, project: Project) -> (ProjectId, Span) {
+    let interval = if is_local(&project.url) {
+        server.config.poll_interval_local
+    } else {
+        server.config.poll_interval
+    };
+    if let Err(error) = look(&server, &project).await {
+        let problem = error.to_string();
+        if project.problem.as_ref() != Some(&problem) && !server.shutdown.is_cancelled() {
+            tracing::warn!(
+                project = project.name,
+                problem,
+                "the remote could not be looked at"
+            );
+            if let Err(error) = note_problem(&server, &project.id, &problem).await {
+                tracing::error!(project = project.name, %error, "that could not be kept");
             }
         }
     }
-    Ok(())
+    (project.id, interval)
+}
+
+async fn note_problem(server: &Server, id: &ProjectId, problem: &str) -> StoreResult<()> {
+    let mut tx = server.store.begin().await?;
+    projects::set_problem(&mut tx, id, problem).await?;
+    Ok(tx.commit().await?)
 }
 
 fn is_local(url: &str) -> bool {
