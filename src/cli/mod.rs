@@ -9,6 +9,7 @@ mod project;
 mod remote;
 mod server;
 mod signals;
+mod up;
 mod version;
 
 use std::process::ExitCode;
@@ -47,6 +48,8 @@ pub(crate) enum Command {
     Project(project::Args),
     /// Run the server
     Server(server::Args),
+    /// Run server and agent here, with everything in one folder
+    Up(up::Args),
     /// Print versions of the program and of the agent API
     Version(version::Args),
 }
@@ -89,6 +92,7 @@ pub(crate) async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Plan(args) => plan::run(&args),
         Command::Project(args) => project::run(args).await,
         Command::Server(args) => server::run(args).await,
+        Command::Up(args) => up::run(args).await,
         Command::Version(args) => version::run(&args),
     }
 }
