@@ -81,6 +81,18 @@ pub async fn run(
     attempt.carry_out().await
 }
 
+/// The phase that an attempt is in, as its folder says: what a new process tells before it has gone on.
+#[must_use]
+pub fn phase(dir: &AttemptDir) -> Phase {
+    if dir.report_file().exists() {
+        return Phase::Upload;
+    }
+    match dir::read_json::<State>(&dir.state_file()) {
+        Ok(Some(state)) => state.stage.phase(),
+        Ok(None) | Err(_) => Phase::Workspace,
+    }
+}
+
 /// What all stages share.
 struct Attempt<'a> {
     host: &'a Host,

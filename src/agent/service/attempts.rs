@@ -8,7 +8,7 @@ use protocol::event::Phase;
 use protocol::{AttemptId, Timestamp};
 use tokio_util::sync::CancellationToken;
 
-use crate::attempt::{AttemptDir, Control};
+use crate::attempt::{self, AttemptDir, Control};
 
 /// Every attempt that the server has not heard the end of.
 #[derive(Debug, Default)]
@@ -43,7 +43,7 @@ impl Attempts {
             status: AttemptStatus {
                 attempt: order.attempt.clone(),
                 generation: order.generation,
-                phase: Phase::Workspace,
+                phase: attempt::phase(dir),
                 started_at: began.map_or_else(|_| Timestamp::now(), Timestamp::from),
                 released: false,
             },

@@ -26,11 +26,15 @@ struct Host {
 
 impl Host {
     async fn new(more: &str) -> Self {
+        Self::with_executor("docker = false\nshell = true\n", more).await
+    }
+
+    async fn with_executor(executor: &str, more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let server = Double::start().await;
         let config = format!(
             "name = \"host\"\nserver = \"{}\"\ndata = \"{}\"\n\
-             [executors]\ndocker = false\nshell = true\n\
+             [executors]\n{executor}\
              [timing]\nretry = \"20ms\"\nretry_most = \"200ms\"\ncall = \"20s\"\n{more}",
             server.url,
             dir.path().join("data").display(),
@@ -255,20 +259,22 @@ async fn batches_that_are_repeated_or_forgotten_leave_a_whole_story() {
         world.faults.unacknowledged = 3;
         world.faults.forgotten = 3;
     });
-    let file = host.path("go");
-    host.order(&counted(2_000, &file), |order| order.spec.artifacts.clear());
+    let (go, count) = (host.path("go"), host.path("count"));
+    let text = format!(
+        "i=0; while [ ! -e {} ]; do i=$((i+1)); echo line $i; sleep 0.02; done; echo $i > {}",
+        go.display(),
+        count.display()
+    );
+    host.order(&text, |order| order.spec.artifacts.clear());
     host.server
-        .until("the first lines arrive", |world| world.events.len() > 3)
+        .until("all has gone wrong", |world| {
+            (world.faults.unacknowledged, world.faults.forgotten) == (0, 0)
+        })
         .await;
-    std::fs::write(&file, "").unwrap();
+    std::fs::write(&go, "").unwrap();
     assert_eq!(host.reported().await, Outcome::Succeeded);
-    assert_eq!(host.output(), lines(2_000));
-    host.server.with(|world| {
-        assert_eq!(
-            (world.faults.unacknowledged, world.faults.forgotten),
-            (0, 0)
-        )
-    });
+    let count = std::fs::read_to_string(&count).unwrap();
+    assert_eq!(host.output(), lines(count.trim().parse().unwrap()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -394,6 +400,47 @@ async fn an_agent_that_is_killed_goes_on_with_its_job() {
     assert_eq!(host.output(), lines(500));
     let ran = std::fs::read_to_string(host.path("go.ran")).unwrap();
     assert_eq!(ran, "x\n", "the job ran once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_outlives_its_agent_and_leaves_nothing_behind() {
+    let mut host = Host::with_executor("docker = true\n", "").await;
+    let id = host.order(
+        "i=0; while [ $i -lt 40 ]; do i=$((i+1)); echo line $i; sleep 0.1; done; echo done > out.bin",
+        |order| order.spec.network = Network::None,
+    );
+    host.server
+        .until("lines arrive", |world| {
+            world.events.iter().any(|event| {
+                matches!(
+                    event.body.known(),
+                    Some(EventKind::Log {
+                        stream: LogStream::Stdout,
+                        ..
+                    })
+                )
+            })
+        })
+        .await;
+    host.kill();
+    host.start();
+    assert_eq!(host.reported().await, Outcome::Succeeded);
+    assert_eq!(host.output(), lines(40));
+    host.server.with(|world| {
+        let report = &world.reports[0];
+        assert_eq!(report.setting.executor, "docker");
+        assert_eq!(world.blobs[&report.artifacts[0].blob], b"done\n");
+    });
+    let left = Command::new("docker")
+        .args(["ps", "--all", "--quiet", "--filter", &format!("name={id}")])
+        .output()
+        .unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&left.stdout),
+        "",
+        "its container is removed"
+    );
+    wait("its folder is removed", || host.attempts().is_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
