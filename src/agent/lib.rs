@@ -15,5 +15,6 @@ pub mod identity;
 pub mod journal;
 pub mod ledger;
 mod lint;
+pub mod local;
 pub mod service;
 mod workspace;

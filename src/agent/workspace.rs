@@ -44,7 +44,10 @@ pub(crate) fn prepare(
         }
         Source::Folder { path } => {
             WorkTree::open(Path::new(path))
-                .and_then(|tree| tree.copy_to(&dir.workspace(), deadline))
+                .and_then(|tree| {
+                    tree.below(Path::new(path))
+                        .copy_to(&dir.workspace(), deadline)
+                })
                 .map_err(|error| checkout_failure(&error))?;
         }
     }
@@ -115,8 +118,18 @@ fn place_of(root: &Path, artifact: &Artifact) -> Option<PathBuf> {
     (plain && !artifact.path.is_empty()).then(|| folder.join(relative))
 }
 
-/// Removes a file or folder; one that is not there is fine.
+/// Removes a file or folder; one that is not there is fine, and one that a job has locked is unlocked first.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    match try_remove(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            unlock(path);
+            try_remove(path)
+        }
+        other => other,
+    }
+}
+
+fn try_remove(path: &Path) -> io::Result<()> {
     let removed = match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),
@@ -125,6 +138,42 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
+    }
+}
+
+/// Lets the owner into every folder and read every file. Root needs no letting in; what is not ours stays locked.
+pub(crate) fn unlock(path: &Path) {
+    if rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut left = vec![path.to_owned()];
+    while let Some(path) = left.pop() {
+        open_up(&path);
+        // Links are not followed: only a folder itself is walked into.
+        let is_folder = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir());
+        if is_folder && let Ok(entries) = fs::read_dir(&path) {
+            left.extend(entries.flatten().map(|entry| entry.path()));
+        }
+    }
+}
+
+/// Adds what the owner needs to a folder or plain file.
+fn open_up(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let Ok(meta) = fs::symlink_metadata(path) else {
+        return;
+    };
+    let wanted = match (meta.is_dir(), meta.is_file()) {
+        (true, _) => 0o700,
+        (false, true) => 0o600,
+        (false, false) => return,
+    };
+    let mode = meta.permissions().mode();
+    if mode & wanted != wanted {
+        let opened = fs::set_permissions(path, fs::Permissions::from_mode(mode | wanted));
+        if let Err(error) = opened {
+            tracing::debug!("{} stays locked: {error}", path.display());
+        }
     }
 }
 

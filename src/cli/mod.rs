@@ -4,9 +4,12 @@ mod agent;
 mod doctor;
 mod gpus;
 mod init;
+mod lint;
+mod live;
 mod plan;
 mod project;
 mod remote;
+mod run;
 mod server;
 mod signals;
 mod up;
@@ -50,6 +53,10 @@ pub(crate) enum Command {
     Server(server::Args),
     /// Run server and agent here, with everything in one folder
     Up(up::Args),
+    /// Run a notebook or a job here and now, as CI would
+    Run(run::Args),
+    /// Lint notebooks here and now, as CI would
+    Lint(lint::Args),
     /// Print versions of the program and of the agent API
     Version(version::Args),
 }
@@ -93,6 +100,8 @@ pub(crate) async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Project(args) => project::run(args).await,
         Command::Server(args) => server::run(args).await,
         Command::Up(args) => up::run(args).await,
+        Command::Run(args) => run::run(&args).await,
+        Command::Lint(args) => lint::run(&args).await,
         Command::Version(args) => version::run(&args),
     }
 }

@@ -46,7 +46,7 @@ impl WorkTree {
     /// # Errors
     /// As [`WorkTree::open`].
     pub fn open_marked(folder: &Path, marker: &str) -> Result<Self, MirrorError> {
-        let mut tree = Self::open(folder)?;
+        let tree = Self::open(folder)?;
         let folder = folder.canonicalize().map_err(MirrorError::io(folder))?;
         let within = folder.ancestors().take_while(|f| f.starts_with(&tree.root));
         let Some(root) = within
@@ -56,19 +56,34 @@ impl WorkTree {
         else {
             return Ok(tree);
         };
-        let prefix = root
-            .strip_prefix(&tree.root)
-            .map_or_else(|_| PathBuf::new(), Path::to_path_buf);
-        let prefix = format!("{}/", prefix.to_string_lossy());
-        if prefix != "/" {
-            let inner = tree.files.into_iter().filter_map(|mut file| {
-                file.path = file.path.strip_prefix(&prefix)?.to_owned();
-                Some(file)
-            });
-            tree.files = inner.collect();
-            tree.root = root;
+        Ok(tree.below(&root))
+    }
+
+    /// Only the part that lies in `folder`, with paths from there: a project inside a larger repository. A folder
+    /// that is not in the tree leaves it as it is.
+    #[must_use]
+    pub fn below(mut self, folder: &Path) -> Self {
+        let Ok(folder) = folder.canonicalize() else {
+            return self;
+        };
+        let Some(prefix) = folder.strip_prefix(&self.root).ok().and_then(Path::to_str) else {
+            return self;
+        };
+        if prefix.is_empty() {
+            return self;
         }
-        Ok(tree)
+        let prefix = format!("{prefix}/");
+        self.files
+            .retain_mut(|file| match file.path.strip_prefix(&prefix) {
+                Some(path) => {
+                    file.path = path.to_owned();
+                    true
+                }
+                None => false,
+            });
+        sort(&mut self.files);
+        self.root = folder;
+        self
     }
 
     /// The root: of the repository, or the folder itself.

@@ -47,7 +47,7 @@ pub(super) fn leave(dir: &AttemptDir, keep: Option<Span>) -> io::Result<()> {
         dir.home(),
         dir.needs(),
         dir.contract(),
-        dir.etc(),
+        dir.originals(),
     ] {
         workspace::remove(&folder)?;
     }

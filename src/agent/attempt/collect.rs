@@ -17,7 +17,7 @@ use super::state::{Ended, State};
 use super::{Attempt, clean, dir, now, rebuild};
 use crate::collect::{self, Blobs, CollectError};
 use crate::executor::{Process, Running};
-use crate::{command, lint};
+use crate::{command, lint, workspace};
 
 /// What scrapbook's `glue` displays.
 const SCRAP: &str = "application/scrapbook.scrap.json+json";
@@ -159,6 +159,8 @@ impl Attempt<'_> {
 
     fn gather(&self, ended: &Ended) -> Gathered {
         let mut gathered = Gathered::default();
+        // What a job has locked is kept all the same, whoever the agent is.
+        workspace::unlock(&self.dir.workspace());
         for (name, value) in self.params() {
             gathered.events.push(EventKind::Param { name, value });
         }
@@ -188,6 +190,7 @@ impl Attempt<'_> {
                         tools,
                         notebooks,
                         &workspace,
+                        &self.dir.originals(),
                         &places.workspace,
                         &self.dir.tmp(),
                     );

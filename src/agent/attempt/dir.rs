@@ -110,6 +110,11 @@ impl AttemptDir {
         self.path.join("contract")
     }
 
+    /// Notebooks that were rewritten for lint tools, as they were.
+    pub(crate) fn originals(&self) -> PathBuf {
+        self.path.join("originals")
+    }
+
     /// What the job finds at `/tmp`.
     #[must_use]
     pub fn tmp(&self) -> PathBuf {
@@ -120,12 +125,6 @@ impl AttemptDir {
     #[must_use]
     pub fn home(&self) -> PathBuf {
         self.path.join("home")
-    }
-
-    /// `/etc/hosts` and the like.
-    #[must_use]
-    pub fn etc(&self) -> PathBuf {
-        self.path.join("etc")
     }
 
     /// Says until when the workspace of a failed attempt is kept.

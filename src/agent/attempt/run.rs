@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use protocol::driver::{DriverResult, JOB_FILE, OUT_DIR, RESULT_FILE};
 use protocol::event::{EventKind, Sample};
-use protocol::{ByteSize, Failure, FailureKind};
+use protocol::{ByteSize, Failure, FailureKind, Work};
 
 use super::disk::{DiskWatch, Full};
 use super::follow::{Follower, open_plain};
@@ -15,7 +15,7 @@ use super::judge::{Cause, Evidence};
 use super::state::{Ended, Launched, Prepared, Stage, State};
 use super::{Attempt, StopReason, clean, dir, judge};
 use crate::executor::{Exit, Meter, Process, Reading, Running};
-use crate::workspace;
+use crate::{lint, workspace};
 
 /// Between the driver's own end of a stopped job and ours of the driver.
 const DRIVER_GRACE: Duration = Duration::from_secs(10);
@@ -155,6 +155,9 @@ impl Attempt<'_> {
         fs::create_dir_all(contract.join(OUT_DIR))?;
         fs::create_dir_all(self.cache())?;
         workspace::give(&self.cache(), self.host.job_user)?;
+        if let Work::Lint { notebooks, .. } = &self.order.spec.work {
+            lint::prepare(notebooks, &self.dir.workspace(), &self.dir.originals())?;
+        }
         let places = self.places(prepared.environment.as_ref());
         let job = contract.join(JOB_FILE);
         dir::write_json(&job, &self.driver_job(&places, prepared))?;

@@ -3,6 +3,7 @@
 
 mod diff;
 mod lines;
+mod normal;
 mod place;
 mod ruff;
 
@@ -16,6 +17,8 @@ use protocol::{Failure, FailureKind};
 use crate::collect::small;
 use crate::command::quote;
 use place::Source;
+
+pub(crate) use normal::prepare;
 
 /// Folder below `/tmp` for what the tools say.
 const FOLDER: &str = "trainyard-lint";
@@ -34,7 +37,7 @@ pub(crate) fn argv(tools: &[LintTool], notebooks: &[String]) -> Vec<String> {
         let command = match tool.tool.as_str() {
             "ruff" => "ruff check --no-cache --output-format json".to_owned(),
             "black" | "isort" => format!("nbqa {name} --nbqa-diff"),
-            "mypy" => "nbqa mypy --show-column-numbers --no-error-summary --no-pretty --cache-dir /dev/null".to_owned(),
+            "mypy" => "nbqa mypy --show-column-numbers --no-error-summary --no-pretty --cache-dir=/dev/null".to_owned(),
             _ => format!("nbqa {name}"),
         };
         script.push_str(&format!("run {name} {command} {} &\n", paths.join(" ")));
@@ -67,23 +70,22 @@ struct Said {
     code: i32,
 }
 
-/// Reads what the tools said. `inside` is the workspace as the tools saw it; `tmp` is the job's `/tmp`.
+/// Reads what the tools said. `inside` is the workspace as the tools saw it; `tmp` is the job's `/tmp`; notebooks that
+/// [`prepare`] rewrote lie in `originals` as they were.
 pub(crate) fn read(
     tools: &[LintTool],
     notebooks: &[String],
     workspace: &Path,
+    originals: &Path,
     inside: &str,
     tmp: &Path,
 ) -> Verdict {
-    let sources: BTreeMap<String, Source> = notebooks
-        .iter()
-        .filter_map(|path| {
-            Some((
-                path.clone(),
-                Source::read(&small(&workspace.join(path), MOST_BYTES).ok()?)?,
-            ))
-        })
-        .collect();
+    let source = |path: &String| {
+        let bytes = small(&originals.join(path), MOST_BYTES);
+        let bytes = bytes.or_else(|_| small(&workspace.join(path), MOST_BYTES));
+        Some((path.clone(), Source::read(&bytes.ok()?)?))
+    };
+    let sources: BTreeMap<String, Source> = notebooks.iter().filter_map(source).collect();
     let mut verdict = Verdict {
         findings: Vec::new(),
         log: Vec::new(),
@@ -131,8 +133,24 @@ fn judge(
         Ok(findings) => (findings, None),
         Err(reason) => (Vec::new(), Some(reason)),
     };
+    // nbQA may break on a notebook and still end with 0: that is no pass.
+    let unread = words.lines().find_map(|line| {
+        line.split_once("nbQA failed to process ")
+            .map(|(_, rest)| rest)
+    });
+    if let Some(rest) = unread {
+        let path = rest.split(" with exception").next().unwrap_or(rest);
+        let kind = match sources.contains_key(path) {
+            true => FailureKind::Internal,
+            false => FailureKind::NotebookInvalid,
+        };
+        verdict.failure.get_or_insert(
+            Failure::new(kind, format!("{name} could not read {path}")).detail(words.clone()),
+        );
+    }
     // A code of its own for "found something" is 1; whatever else comes without findings is no finding.
     let failure = match (said.code, findings.is_empty(), broken) {
+        _ if unread.is_some() => None,
         (0 | 1, false, None) | (0, true, None) => None,
         (126 | 127, ..) => Some(
             Failure::new(FailureKind::ImageUnusable, format!("the image has no `{name}` that runs"))

@@ -64,7 +64,15 @@ fn lint(tools: &[(&str, LintLevel, i32, &str, &str)]) -> Verdict {
             level: *level,
         });
     }
-    read(&asked, &["a.ipynb".into()], &workspace, "/workspace", &tmp)
+    let originals = folder.path().join("originals");
+    read(
+        &asked,
+        &["a.ipynb".into()],
+        &workspace,
+        &originals,
+        "/workspace",
+        &tmp,
+    )
 }
 
 type Place<'a> = (Option<&'a str>, Option<u32>, Option<u32>, Option<u32>);
@@ -135,6 +143,18 @@ fn a_tool_that_breaks_is_not_the_users_fault() {
     let failure = verdict.failure.unwrap();
     assert_eq!(failure.kind, FailureKind::Internal);
     assert!(failure.detail.unwrap().contains("INTERNAL ERROR"));
+    let verdict = lint(&[(
+        "black",
+        LintLevel::Error,
+        0,
+        "",
+        "nbQA failed to process a.ipynb with exception \"TypeError\"\n",
+    )]);
+    assert_eq!(
+        verdict.failure.unwrap().kind,
+        FailureKind::Internal,
+        "not a pass"
+    );
     let verdict = lint(&[("black", LintLevel::Error, 127, "", "sh: nbqa: not found\n")]);
     assert_eq!(verdict.failure.unwrap().kind, FailureKind::ImageUnusable);
     let verdict = lint(&[("ruff", LintLevel::Error, 0, "[]", "")]);

@@ -425,3 +425,25 @@ fn a_remote_that_is_not_there_says_so() {
         Err(MirrorError::Url { .. })
     ));
 }
+
+#[test]
+fn a_project_inside_a_larger_repository_is_read_from_its_own_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let project = folder.path().join("examples/digits");
+    std::fs::create_dir_all(project.join("sub")).unwrap();
+    std::fs::write(folder.path().join("outside.txt"), "no").unwrap();
+    std::fs::write(project.join("train.py"), "yes").unwrap();
+    std::fs::write(project.join("sub/a.txt"), "too").unwrap();
+    let made = std::process::Command::new("git")
+        .args(["init", "-q"])
+        .current_dir(folder.path())
+        .status();
+    assert!(made.unwrap().success());
+    let tree = mirror::WorkTree::open(&project).unwrap().below(&project);
+    let paths: Vec<&str> = tree.files().iter().map(|file| file.path.as_str()).collect();
+    assert_eq!(paths, ["sub/a.txt", "train.py"]);
+    assert_eq!(tree.read("train.py").unwrap(), b"yes");
+    let copy = folder.path().join("copy");
+    tree.copy_to(&copy, &soon()).unwrap();
+    assert!(copy.join("sub/a.txt").exists() && !copy.join("outside.txt").exists());
+}

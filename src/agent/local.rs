@@ -1,0 +1,293 @@
+//! An attempt here and now, without a server: the host for it, its order, and its results beside the project.
+//! It knows no pipeline file and prints nothing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use protocol::agent_api::{AttemptOrder, Source};
+use protocol::event::{Artifact, ArtifactRole};
+use protocol::hardware::GpuHealth;
+use protocol::report::AttemptReport;
+use protocol::spec::{Limits, Network, Parameters, PythonSource, Resources};
+use protocol::{
+    AttemptId, Digest, Failure, FailureKind, JobId, JobSpec, PipelineId, ProjectId, Timestamp,
+    Trust, Work,
+};
+
+use crate::attempt::{AttemptDir, forget, kept_until, write_json};
+use crate::config::Config;
+use crate::executor::Engine;
+use crate::hardware::{Hardware, unjudged};
+use crate::host::{Host, HostError};
+
+/// Where local runs keep environments and caches: `$TRAINYARD_DATA`, else below `$XDG_DATA_HOME` or
+/// `~/.local/share`.
+#[must_use]
+pub fn data_folder() -> PathBuf {
+    let var = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    if let Some(data) = var("TRAINYARD_DATA") {
+        return data;
+    }
+    let share = var("XDG_DATA_HOME").or_else(|| var("HOME").map(|home| home.join(".local/share")));
+    share
+        .unwrap_or_else(std::env::temp_dir)
+        .join("trainyard/local")
+}
+
+/// The host for local runs. `config` says the executor; its data folder is made.
+///
+/// # Errors
+/// Where there is no driver, or the data folder cannot be written.
+pub async fn host(config: Config) -> Result<Host, HostError> {
+    let engine = match config.executors.docker {
+        true => Engine::connect(&config).await.ok(),
+        false => None,
+    };
+    let facts = match &engine {
+        Some(engine) => engine.facts().await.ok(),
+        None => None,
+    };
+    let hardware = Hardware::open();
+    let gpus = unjudged(hardware.gpus());
+    let inventory = hardware.inventory(&config, facts.map(|facts| facts.inventory()), gpus);
+    Host::open(config, inventory)
+}
+
+/// A notebook without a pipeline file: all of the host, the network, no time limit but the usual day.
+#[must_use]
+pub fn notebook_spec(
+    host: &Host,
+    path: &str,
+    requirements: Option<String>,
+    image: &str,
+) -> JobSpec {
+    JobSpec {
+        name: path.to_owned(),
+        definition: "notebook".into(),
+        work: Work::Notebook {
+            path: path.to_owned(),
+        },
+        parameters: Parameters::new(),
+        image: image.to_owned(),
+        python: requirements.map(PythonSource::Requirements),
+        env: BTreeMap::new(),
+        secrets: Vec::new(),
+        network: Network::Full,
+        resources: Resources {
+            cpu_millis: host.inventory.cpu_millis,
+            memory: host.inventory.memory,
+            ..Resources::default()
+        },
+        runs_on: Vec::new(),
+        volumes: BTreeMap::new(),
+        needs: Vec::new(),
+        artifacts: Vec::new(),
+        limits: Limits::default(),
+        model: None,
+        metrics: BTreeMap::new(),
+        retries: 0,
+        reuse: false,
+    }
+}
+
+/// What an earlier job of the same run left: its artifacts, and the folder of their blobs.
+#[derive(Debug, Clone)]
+pub struct Left {
+    /// The definition.
+    pub definition: String,
+    /// Its artifacts.
+    pub artifacts: Vec<Artifact>,
+    /// Where the blobs lie.
+    pub blobs: PathBuf,
+}
+
+/// Makes the attempt's folder, ready for [`crate::attempt::run`].
+///
+/// # Errors
+/// A failure with words for a person: the disk refuses, or the host has not the GPUs.
+pub fn prepare(
+    host: &Host,
+    root: &Path,
+    spec: JobSpec,
+    left: &[Left],
+) -> Result<AttemptDir, Failure> {
+    let name = root.file_name().map_or_else(
+        || "project".into(),
+        |name| name.to_string_lossy().into_owned(),
+    );
+    let mut needs: BTreeMap<String, Vec<Artifact>> = BTreeMap::new();
+    for one in left
+        .iter()
+        .filter(|one| spec.needs.contains(&one.definition))
+    {
+        needs
+            .entry(one.definition.clone())
+            .or_default()
+            .extend(one.artifacts.clone());
+    }
+    let order = AttemptOrder {
+        attempt: AttemptId::generate(),
+        generation: 1,
+        job: JobId::generate(),
+        number: 1,
+        pipeline: PipelineId::generate(),
+        project: project_of(root),
+        project_name: name,
+        source: Source::Folder {
+            path: root.display().to_string(),
+        },
+        trust: Trust::Trusted,
+        secrets: secrets(&spec),
+        gpus: gpus(host, &spec)?,
+        spec,
+        needs,
+    };
+    let disk = |error: io::Error| {
+        Failure::new(
+            FailureKind::Internal,
+            format!("cannot write {}: {error}", host.data().display()),
+        )
+    };
+    let dir = AttemptDir::create(host.data(), &order).map_err(disk)?;
+    fs::create_dir_all(dir.needs_blobs()).map_err(disk)?;
+    for one in left
+        .iter()
+        .filter(|one| order.needs.contains_key(&one.definition))
+    {
+        for artifact in &one.artifacts {
+            let name = artifact.blob.as_str();
+            fs::copy(one.blobs.join(name), dir.needs_blobs().join(name)).map_err(disk)?;
+        }
+    }
+    Ok(dir)
+}
+
+/// The same folder is the same project, so that its caches are found again.
+fn project_of(root: &Path) -> ProjectId {
+    let digest = Digest::of(root.as_os_str().as_encoded_bytes());
+    digest.as_str()[..26]
+        .parse()
+        .unwrap_or_else(|_| ProjectId::generate())
+}
+
+/// Secrets come from the environment of whoever runs it.
+fn secrets(spec: &JobSpec) -> BTreeMap<String, String> {
+    let value = |name: &String| Some((name.clone(), std::env::var(name).ok()?));
+    spec.secrets.iter().filter_map(value).collect()
+}
+
+/// The first GPUs that fit. Nothing is booked: an agent on the same host does not know of it.
+fn gpus(host: &Host, spec: &JobSpec) -> Result<Vec<String>, Failure> {
+    let wanted = spec.resources.gpus as usize;
+    let fits = |gpu: &&protocol::hardware::Gpu| {
+        gpu.health == GpuHealth::Healthy
+            && spec
+                .resources
+                .gpu_memory
+                .is_none_or(|memory| gpu.memory >= memory)
+    };
+    let found: Vec<String> = host
+        .inventory
+        .gpus
+        .iter()
+        .filter(fits)
+        .map(|gpu| gpu.uuid.clone())
+        .take(wanted)
+        .collect();
+    if found.len() < wanted {
+        return Err(Failure::new(
+            FailureKind::ExecutorFailed,
+            format!(
+                "the job wants {wanted} GPUs, and {} of this host's fit",
+                found.len()
+            ),
+        )
+        .hint("`trainyard gpus` shows what is here; `resources: {gpus: 0}` runs without."));
+    }
+    Ok(found)
+}
+
+/// Copies what an attempt left to `into`: the notebook as `<name>.executed.ipynb`, declared files by their path,
+/// the model below `model/`, and the report. Answers the notebook's place, where there is one.
+///
+/// # Errors
+/// Where the disk refuses.
+pub fn deliver(
+    dir: &AttemptDir,
+    report: &AttemptReport,
+    into: &Path,
+) -> io::Result<Option<PathBuf>> {
+    fs::create_dir_all(into)?;
+    let mut notebook = None;
+    for artifact in &report.artifacts {
+        let place = match artifact.role {
+            ArtifactRole::Notebook => {
+                let name = Path::new(&artifact.path)
+                    .file_stem()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned();
+                let place = into.join(format!("{name}.executed.ipynb"));
+                notebook = Some(place.clone());
+                place
+            }
+            ArtifactRole::Model => into.join("model").join(&artifact.path),
+            ArtifactRole::Declared => into.join(&artifact.path),
+            // They are in the notebook.
+            ArtifactRole::Output => continue,
+        };
+        if let Some(parent) = place.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::copy(dir.blobs().join(artifact.blob.as_str()), place)?;
+    }
+    write_json(&into.join("report.json"), report)?;
+    Ok(notebook)
+}
+
+/// A folder for the results of one run, `<root>/.trainyard/runs/<id>`, which git does not see.
+///
+/// # Errors
+/// Where the disk refuses.
+pub fn results_folder(root: &Path, attempt: &AttemptDir) -> io::Result<PathBuf> {
+    let own = root.join(".trainyard");
+    fs::create_dir_all(&own)?;
+    let ignore = own.join(".gitignore");
+    if !ignore.exists() {
+        fs::write(&ignore, "*\n")?;
+    }
+    Ok(own
+        .join("runs")
+        .join(attempt.path().file_name().unwrap_or_default()))
+}
+
+/// Removes failed attempts whose time is over. What runs, or was never finished, is left alone.
+pub fn sweep(host: &Host, now: Timestamp) {
+    let Ok(attempts) = fs::read_dir(host.data().join("attempts")) else {
+        return;
+    };
+    for entry in attempts.flatten() {
+        let dir = AttemptDir::open(entry.path());
+        let over = kept_until(&dir).is_ok_and(|until| until.is_some_and(|until| until <= now));
+        if over && let Err(error) = forget(&dir, now) {
+            tracing::warn!("cannot remove {}: {error}", dir.path().display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_folder_is_the_same_project() {
+        assert_eq!(project_of(Path::new("/a")), project_of(Path::new("/a")));
+        assert_ne!(project_of(Path::new("/a")), project_of(Path::new("/b")));
+    }
+}

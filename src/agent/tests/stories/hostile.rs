@@ -1,0 +1,209 @@
+//! Jobs that do their worst: right owner and kind, the host unharmed, nothing left behind.
+
+use protocol::agent_api::AttemptOrder;
+use protocol::outcome::LimitReached;
+use protocol::{ByteSize, FailureKind, Outcome, Owner};
+
+use crate::support::{Done, World, engine};
+
+/// Runs it, and looks that nothing is left.
+async fn endure(world: &World, order: &AttemptOrder) -> Done {
+    let done = world.run(order).await;
+    assert!(world.containers(order).is_empty(), "a container is left");
+    assert_eq!(done.dir.report().unwrap().as_ref(), Some(&done.report));
+    let forgotten = agent::attempt::forget(&done.dir, protocol::Timestamp(i64::MAX)).unwrap();
+    assert!(forgotten && !done.dir.path().exists(), "files are left");
+    done
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_forks_to_the_limit() {
+    if !engine().await {
+        return;
+    }
+    let world = World::with(|config| config.jobs.processes = 200);
+    let order = world.python(
+        "import os, time\n\
+         children = []\n\
+         try:\n\
+         \x20   while True:\n\
+         \x20       pid = os.fork()\n\
+         \x20       if pid == 0:\n\
+         \x20           time.sleep(600)\n\
+         finally:\n\
+         \x20   time.sleep(1)\n",
+    );
+    let done = endure(&world, &order).await;
+    let failure = done.failure();
+    assert_eq!(
+        (failure.kind, failure.owner()),
+        (FailureKind::ProcessLimit, Owner::Limit),
+        "{failure:?}"
+    );
+    assert_eq!(failure.limit, Some(LimitReached::Processes { limit: 200 }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_fills_memory() {
+    if !engine().await {
+        return;
+    }
+    let world = World::new();
+    world.notebook(
+        "eat.ipynb",
+        &[
+            "print('before')",
+            "x = []\nwhile True:\n    x.append(bytearray(16 << 20))",
+        ],
+    );
+    let mut order = world.order(protocol::Work::Notebook {
+        path: "eat.ipynb".into(),
+    });
+    order.spec.resources.memory = ByteSize::mib(256);
+    let done = world.run(&order).await;
+    let failure = done.failure();
+    assert_eq!(
+        (failure.kind, failure.owner()),
+        (FailureKind::OutOfMemory, Owner::Limit),
+        "{failure:?}"
+    );
+    let Some(LimitReached::Bytes {
+        limit,
+        used: Some(used),
+    }) = &failure.limit
+    else {
+        panic!("{failure:?}")
+    };
+    assert_eq!(*limit, ByteSize::mib(256));
+    assert!(*used > ByteSize::mib(128), "{used}");
+    assert!(
+        failure.hint.as_ref().unwrap().contains("memory: 1GiB"),
+        "{failure:?}"
+    );
+    // The cell before is kept.
+    assert!(
+        String::from_utf8(done.blob("eat.ipynb"))
+            .unwrap()
+            .contains("before\\n")
+    );
+    assert!(world.containers(&order).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_fills_tmp() {
+    if !engine().await {
+        return;
+    }
+    let world = World::with(|config| config.disk.job = Some(ByteSize::mib(64)));
+    let order = world.command("head -c 128M /dev/zero >/tmp/a; sleep 100");
+    let done = endure(&world, &order).await;
+    let failure = done.failure();
+    assert_eq!(
+        (failure.kind, failure.owner()),
+        (FailureKind::DiskLimit, Owner::Limit),
+        "{failure:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_kills_everything_it_can() {
+    if !engine().await {
+        return;
+    }
+    let world = World::new();
+    let done = endure(
+        &world,
+        &world.command("kill -9 1; kill -9 -1; echo alive; exit 3"),
+    )
+    .await;
+    let failure = done.failure();
+    assert_eq!(
+        (failure.kind, failure.owner()),
+        (FailureKind::CommandFailed, Owner::User),
+        "{failure:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_forges_its_story() {
+    if !engine().await {
+        return;
+    }
+    let world = World::new();
+    let order = world.command(
+        "for f in /trainyard/out/result.json /trainyard/out/events.ndjson /trainyard/job.json /trainyard/x; do \
+           echo '{\"verdict\":\"succeeded\"}' 2>/dev/null >$f && echo wrote $f; done; \
+         mv /trainyard/out /trainyard/other 2>/dev/null && echo moved; \
+         rm -rf /trainyard/out 2>/dev/null; ln -sfn /tmp /trainyard/out 2>/dev/null && echo linked; exit 7",
+    );
+    let done = endure(&world, &order).await;
+    assert_eq!(
+        done.failure().kind,
+        FailureKind::CommandFailed,
+        "{:?}",
+        done.failure()
+    );
+    assert!(done.failure().message.contains('7'), "{:?}", done.failure());
+    assert_eq!(done.text(), "", "it could write");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_leaves_processes_links_and_locked_folders() {
+    if !engine().await {
+        return;
+    }
+    let world = World::new();
+    let mut order = world.command(
+        "mkdir -p out/locked && echo secret >out/locked/file && chmod 000 out/locked; \
+         ln -s /etc/shadow out/shadow; ln -s / out/root; mkfifo out/pipe; echo fine >out/fine; \
+         (setsid sleep 600 &) ; echo done",
+    );
+    order.spec.artifacts = vec!["out/**".into()];
+    let done = world.run(&order).await;
+    done.succeeded();
+    let paths: Vec<&str> = done
+        .report
+        .artifacts
+        .iter()
+        .map(|a| a.path.as_str())
+        .collect();
+    assert_eq!(paths, ["out/fine", "out/locked/file"]);
+    assert!(world.containers(&order).is_empty());
+    assert!(agent::attempt::forget(&done.dir, protocol::Timestamp::now()).unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_job_may_is_little() {
+    if !engine().await {
+        return;
+    }
+    let world = World::new();
+    let order = world.python(
+        "import os, socket\n\
+         status = dict(line.split(':\\t', 1) for line in open('/proc/self/status').read().splitlines() if ':\\t' in line)\n\
+         print('uid', os.getuid(), 'caps', status['CapEff'], status['CapBnd'], 'nnp', status['NoNewPrivs'], 'seccomp', status['Seccomp'])\n\
+         print('nets', sorted(os.listdir('/sys/class/net')), 'me', socket.gethostbyname(socket.gethostname()))\n\
+         for path in ['/x', '/usr/x', '/needs/x', '/etc/x']:\n\
+         \x20   try:\n\
+         \x20       open(path, 'w'); print('wrote', path)\n\
+         \x20   except OSError as e: print(path, e.errno)\n\
+         for path in [os.environ['HOME'], '/tmp', '/var/tmp', os.environ['XDG_CACHE_HOME'], '/dev/shm', '.']:\n\
+         \x20   open(path + '/x', 'w').write('y')\n\
+         print('docker', os.path.exists('/var/run/docker.sock'))\n",
+    );
+    let done = endure(&world, &order).await;
+    let text = done.text();
+    assert_eq!(done.report.outcome, Outcome::Succeeded, "{text}");
+    let uid = world.host.job_user.0;
+    assert_ne!(uid, 0);
+    assert!(
+        text.contains(&format!("uid {uid} caps 0000000000000000 ")),
+        "{text}"
+    );
+    assert!(text.contains("nnp 1 seccomp 2"), "{text}");
+    assert!(text.contains("nets ['lo'] me 127.0.0.1"), "{text}");
+    assert!(
+        !text.contains("wrote") && text.contains("docker False"),
+        "{text}"
+    );
+}

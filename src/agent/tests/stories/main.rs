@@ -1,0 +1,8 @@
+//! Stories of attempts on this host: the real driver, the real engine, a folder of their own.
+
+extern crate trainyard_agent as agent;
+
+mod hostile;
+mod lives;
+mod ordinary;
+mod support;

@@ -1,0 +1,341 @@
+//! An attempt's story on a terminal: cells as they run, their output, time and progress; or every event as JSON.
+
+use std::future::Future;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use agent::journal::Journal;
+use protocol::event::{CellStatus, EventKind, Finding, OutputContent};
+use protocol::report::AttemptReport;
+use protocol::{Event, Failure, JobSpec, Outcome, Work};
+use render::terminal;
+
+/// Most bytes of events that are read at once.
+const BATCH: usize = 1 << 20;
+const TICK: Duration = Duration::from_millis(200);
+
+pub(crate) struct Live {
+    json: bool,
+    /// Colours and a line that is written over.
+    fancy: bool,
+    width: usize,
+    /// Source of each cell that is executed.
+    cells: Vec<String>,
+    next: u64,
+    /// What is going on, since when; shown on the last line.
+    doing: Option<(String, Instant)>,
+    shown: bool,
+    cell: u32,
+}
+
+impl Live {
+    pub(crate) fn new(root: &Path, spec: &JobSpec, json: bool) -> Self {
+        let fancy =
+            !json && std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let width = std::env::var("COLUMNS")
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(100);
+        Self {
+            json,
+            fancy,
+            width,
+            cells: sources(root, spec),
+            next: 1,
+            doing: None,
+            shown: false,
+            cell: 0,
+        }
+    }
+
+    /// Shows events until the attempt is over and all were shown.
+    pub(crate) async fn follow(
+        &mut self,
+        journal: &Journal,
+        run: impl Future<Output = AttemptReport>,
+    ) -> anyhow::Result<AttemptReport> {
+        let mut run = std::pin::pin!(run);
+        let mut news = journal.watch();
+        let mut ticks = tokio::time::interval(TICK);
+        let report = loop {
+            tokio::select! {
+                report = &mut run => break report,
+                _ = news.changed() => self.show_new(journal)?,
+                _ = ticks.tick() => self.progress()?,
+            }
+        };
+        self.show_new(journal)?;
+        self.clear()?;
+        Ok(report)
+    }
+
+    fn show_new(&mut self, journal: &Journal) -> anyhow::Result<()> {
+        loop {
+            let events = journal.read(self.next, BATCH)?;
+            let Some(last) = events.last() else {
+                return Ok(());
+            };
+            self.next = last.seq + 1;
+            for event in events {
+                self.show(&event)?;
+            }
+        }
+    }
+
+    fn show(&mut self, event: &Event) -> anyhow::Result<()> {
+        if self.json {
+            return say(&format!("{}\n", serde_json::to_string(event)?));
+        }
+        let Some(kind) = event.body.known() else {
+            return Ok(());
+        };
+        match kind {
+            EventKind::Phase { phase, detail } => {
+                let detail = detail.as_deref().unwrap_or_default();
+                self.doing = Some((phase.word().to_owned(), Instant::now()));
+                if !detail.is_empty() || !self.fancy {
+                    self.line(&format!("{:<12} {detail}", phase.word()))?;
+                }
+            }
+            EventKind::Log { text, .. } => self.text(&terminal::clean(text, self.fancy))?,
+            EventKind::Finding(finding) => self.line(&finding_line(finding))?,
+            EventKind::CellStarted { cell, of } => self.cell_started(*cell, *of)?,
+            EventKind::Output { content, .. } => match content {
+                OutputContent::Inline { output } => {
+                    self.text(&terminal::output(output, self.fancy, self.width))?
+                }
+                OutputContent::Stored { bytes, .. } => self.line(&format!(
+                    "[an output of {bytes}; it is in the executed notebook]"
+                ))?,
+            },
+            EventKind::CellFinished {
+                cell,
+                status,
+                duration,
+                ..
+            } => {
+                self.doing = None;
+                let mark = match status {
+                    CellStatus::Ok => format!("ok, {duration}"),
+                    CellStatus::Error => format!("raised after {duration}"),
+                    CellStatus::ErrorAllowed => {
+                        format!("raised after {duration}, as its tag allows")
+                    }
+                    CellStatus::Skipped => return Ok(()),
+                    CellStatus::Interrupted => format!("ended after {duration}"),
+                };
+                self.line(&self.dim(&format!("  cell {}: {mark}", cell + 1)))?;
+            }
+            EventKind::Kernel { status, detail } if status == "died" => {
+                self.line(&format!(
+                    "the kernel died: {}",
+                    detail.as_deref().unwrap_or("nobody knows why")
+                ))?;
+            }
+            EventKind::Kernel { .. }
+            | EventKind::Metric { .. }
+            | EventKind::Param { .. }
+            | EventKind::Sample(_)
+            | EventKind::Artifact(_)
+            | EventKind::Finished { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn cell_started(&mut self, cell: u32, of: u32) -> anyhow::Result<()> {
+        let source = self
+            .cells
+            .get(cell as usize)
+            .map(String::as_str)
+            .unwrap_or_default();
+        let first = source
+            .lines()
+            .find(|line| !line.trim().is_empty())
+            .unwrap_or_default();
+        if first.is_empty() {
+            return Ok(());
+        }
+        self.cell += 1;
+        let head = format!("[{}/{of}]", self.cell);
+        let room = self.width.saturating_sub(head.len() + 1);
+        let first: String = terminal::clean(first, false).chars().take(room).collect();
+        self.line(&format!("{} {first}", self.bold(&head)))?;
+        self.doing = Some((format!("cell {}/{of}", self.cell), Instant::now()));
+        Ok(())
+    }
+
+    /// The last line, written over again and again.
+    fn progress(&mut self) -> anyhow::Result<()> {
+        let Some((what, since)) = &self.doing else {
+            return Ok(());
+        };
+        if !self.fancy || since.elapsed() < Duration::from_millis(500) {
+            return Ok(());
+        }
+        let text = format!(
+            "\r\u{1b}[2K\u{1b}[2m{what}, {}\u{1b}[0m",
+            protocol::Span::from(since.elapsed())
+        );
+        self.shown = true;
+        say(&text)
+    }
+
+    fn clear(&mut self) -> anyhow::Result<()> {
+        if std::mem::take(&mut self.shown) {
+            say("\r\u{1b}[2K")?;
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, text: &str) -> anyhow::Result<()> {
+        self.text(&format!("{}\n", text.trim_end()))
+    }
+
+    fn text(&mut self, text: &str) -> anyhow::Result<()> {
+        self.clear()?;
+        let end = if text.ends_with('\n') || text.is_empty() {
+            ""
+        } else {
+            "\n"
+        };
+        say(&format!("{text}{end}"))
+    }
+
+    fn dim(&self, text: &str) -> String {
+        if self.fancy {
+            format!("\u{1b}[2m{text}\u{1b}[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    fn bold(&self, text: &str) -> String {
+        if self.fancy {
+            format!("\u{1b}[1m{text}\u{1b}[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    /// The end, in a few lines.
+    pub(crate) fn finish(
+        &mut self,
+        report: &AttemptReport,
+        results: &Path,
+        notebook: Option<&Path>,
+    ) -> anyhow::Result<()> {
+        if self.json {
+            return say(&format!(
+                "{}\n",
+                serde_json::json!({ "report": report, "results": results, "notebook": notebook })
+            ));
+        }
+        let took = report.finished_at.since(report.started_at);
+        self.line("")?;
+        match &report.outcome {
+            Outcome::Failed(failure) => self.failure(failure, report)?,
+            Outcome::Cancelled { by } => self.line(&format!("cancelled by {by} after {took}"))?,
+            Outcome::Succeeded | Outcome::Reused { .. } | Outcome::Skipped { .. } => {
+                self.line(&format!("{} in {took}", self.bold(report.outcome.word())))?;
+            }
+        }
+        for metric in &report.metrics {
+            self.line(&format!("  {:<24} {}", metric.name, metric.value))?;
+        }
+        if let Some(notebook) = notebook {
+            self.line(&format!("executed notebook: {}", notebook.display()))?;
+        }
+        if report.artifacts.len() > usize::from(notebook.is_some()) {
+            self.line(&format!("model, files and report: {}", results.display()))?;
+        }
+        Ok(())
+    }
+
+    fn failure(&mut self, failure: &Failure, report: &AttemptReport) -> anyhow::Result<()> {
+        let head = format!(
+            "failed ({}): {}",
+            failure.owner().word(),
+            terminal::clean(&failure.message, false)
+        );
+        self.line(&self.bold(&head))?;
+        if let Some(cell) = &failure.cell {
+            let line = cell
+                .line
+                .map_or_else(String::new, |line| format!(", line {line}"));
+            let raw = cell
+                .raw_line
+                .map_or_else(String::new, |raw| format!(" (line {raw} of the file)"));
+            self.line(&format!(
+                "  at {}, cell {}{line}{raw}",
+                cell.path,
+                cell.index + 1
+            ))?;
+        }
+        // Before a cell ran nobody has seen the tool's own words yet.
+        if let Some(detail) = failure
+            .detail
+            .as_ref()
+            .filter(|_| report.cells_executed == 0)
+        {
+            self.text(&terminal::clean(detail, self.fancy))?;
+        }
+        if let Some(hint) = &failure.hint {
+            self.line(&format!("  {hint}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// `path:cell 3:line 2: F841 words [ruff]`.
+pub(crate) fn finding_line(finding: &Finding) -> String {
+    let mut place = finding.path.clone();
+    if let Some(cell) = finding.cell {
+        place.push_str(&format!(", cell {cell}"));
+    }
+    if let Some(line) = finding.line {
+        place.push_str(&format!(", line {line}"));
+    }
+    if let Some(raw) = finding.raw_line {
+        place.push_str(&format!(" (line {raw} of the file)"));
+    }
+    let code = finding
+        .code
+        .as_ref()
+        .map_or_else(String::new, |code| format!("{code} "));
+    let level = match finding.level {
+        protocol::spec::LintLevel::Warn => "warning",
+        protocol::spec::LintLevel::Error => "error",
+    };
+    format!(
+        "{place}: {level}: {code}{} [{}]",
+        terminal::clean(&finding.message, false),
+        finding.tool
+    )
+}
+
+/// Sources of the cells as they will run, the injected one included. A notebook that cannot be read has none: the
+/// driver says what is wrong with it.
+fn sources(root: &Path, spec: &JobSpec) -> Vec<String> {
+    let path = match &spec.work {
+        Work::Notebook { path } => root.join(path),
+        Work::Command { .. } | Work::Lint { .. } => return Vec::new(),
+    };
+    let read = std::fs::read(path)
+        .ok()
+        .and_then(|bytes| notebook::read(&bytes).ok());
+    let injected = read.and_then(|read| notebook::parameters::inject(&read, &spec.parameters).ok());
+    let cells = injected
+        .map(|injected| injected.notebook.cells)
+        .unwrap_or_default();
+    cells.into_iter().map(|cell| cell.source).collect()
+}
+
+/// Prints; a reader that went away (`| head`) is no error.
+fn say(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}

@@ -1,0 +1,346 @@
+//! `trainyard run`: a notebook or a job here and now, as CI would run it.
+
+use std::path::{Path, PathBuf};
+
+use agent::attempt::{self, AttemptDir, Control};
+use agent::config::Config;
+use agent::host::Host;
+use agent::journal::Journal;
+use agent::local;
+use anyhow::{Context as _, bail};
+use clap::{Args as ClapArgs, ValueEnum};
+use mirror::{Tree, WorkTree};
+use plan::{Context, DEFAULT_IMAGE, FILE_NAME};
+use protocol::report::AttemptReport;
+use protocol::spec::Parameters;
+use protocol::{JobSpec, Outcome, Owner, Span, Timestamp, Trigger, TriggerKind, Trust, Work};
+use serde_json::Value;
+
+use super::Exit;
+use super::live::Live;
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {
+    /// A notebook, or the name of a job of .trainyard.yml
+    #[arg(value_name = "NOTEBOOK_OR_JOB")]
+    what: String,
+    /// Give a parameter a value; true, false, null and numbers are read as such, all else is text
+    #[arg(short, long = "parameter", value_name = "NAME=VALUE")]
+    parameters: Vec<String>,
+    #[command(flatten)]
+    place: Place,
+    /// End it after this time, such as 90s or 2h
+    #[arg(long, value_name = "TIME")]
+    timeout: Option<Span>,
+}
+
+/// Where jobs run; shared with `trainyard lint`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Place {
+    /// How it is isolated: docker, or shell (not at all)
+    #[arg(long, value_enum, default_value_t = Executor::Docker)]
+    executor: Executor,
+    /// Run in this image
+    #[arg(long)]
+    image: Option<String>,
+    /// Print every event as a line of JSON, the report last
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Executor {
+    Docker,
+    Shell,
+}
+
+pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
+    let host = host(&args.place).await?;
+    let given = parameters(&args.parameters)?;
+    let Found { root, specs } = find(&host, args, &given)?;
+    local::sweep(&host, Timestamp::now());
+    let (mut left, mut done, mut exit) = (Vec::new(), Vec::new(), Exit::Done);
+    for mut spec in specs {
+        adjust(&mut spec, args);
+        let (report, dir) = carry_out(&host, &root, spec.clone(), &left, args.place.json).await?;
+        exit = exit_of(&report.outcome);
+        left.push(local::Left {
+            definition: spec.definition,
+            artifacts: report.artifacts,
+            blobs: dir.blobs(),
+        });
+        done.push(dir);
+        if exit != Exit::Done {
+            break;
+        }
+    }
+    // Later jobs do not want the blobs any more; the results lie in the project.
+    for dir in done {
+        attempt::forget(&dir, Timestamp::now())?;
+    }
+    Ok(exit)
+}
+
+/// The host for local runs, with the executor that was asked for.
+pub(crate) async fn host(place: &Place) -> anyhow::Result<Host> {
+    let mut config = Config {
+        data: std::path::absolute(local::data_folder())?,
+        ..Config::default()
+    };
+    config.executors.docker = place.executor == Executor::Docker;
+    config.executors.shell = place.executor == Executor::Shell;
+    Ok(local::host(config).await?)
+}
+
+impl Place {
+    pub(crate) fn image(&self) -> Option<&str> {
+        self.image.as_deref()
+    }
+}
+
+/// What runs, and the folder that is its repository.
+struct Found {
+    root: PathBuf,
+    specs: Vec<JobSpec>,
+}
+
+fn adjust(spec: &mut JobSpec, args: &Args) {
+    if let Some(image) = &args.place.image {
+        spec.image.clone_from(image);
+    }
+    if let Some(timeout) = args.timeout {
+        spec.limits.timeout = timeout;
+    }
+}
+
+fn find(host: &Host, args: &Args, given: &Parameters) -> anyhow::Result<Found> {
+    let path = Path::new(&args.what);
+    if args.what.ends_with(".ipynb") {
+        if !path.is_file() {
+            bail!("there is no notebook '{}' here", args.what);
+        }
+        return find_notebook(host, args, path, given);
+    }
+    if path.is_file() {
+        bail!(
+            "'{}' is no notebook; a script runs as a job of {FILE_NAME} (command: python {})",
+            args.what,
+            args.what
+        );
+    }
+    let root = root_of(&std::env::current_dir()?)
+        .with_context(|| format!("there is no {FILE_NAME} here or above, so '{}' is no job; give the path of a notebook, or run `trainyard init`", args.what))?;
+    let tree = WorkTree::open(&root)?.below(&root);
+    let specs = planned(&tree, vec![args.what.clone()], given)?;
+    Ok(Found { root, specs })
+}
+
+/// A notebook runs as the job that names it, else with what lies beside it.
+fn find_notebook(
+    host: &Host,
+    args: &Args,
+    path: &Path,
+    given: &Parameters,
+) -> anyhow::Result<Found> {
+    let path = path.canonicalize()?;
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    if let Some(root) = root_of(folder) {
+        let tree = WorkTree::open(&root)?.below(&root);
+        let inside = relative(&root, &path)?;
+        let specs = planned(&tree, Vec::new(), &Parameters::new())?;
+        let is_it =
+            |spec: &&JobSpec| matches!(&spec.work, Work::Notebook { path } if *path == inside);
+        if let Some(spec) = specs.iter().find(is_it) {
+            let specs = planned(&tree, vec![spec.definition.clone()], given)?;
+            // Of a glob or a matrix: this notebook's jobs, and what they need.
+            let wanted = |spec: &JobSpec| !matches!(&spec.work, Work::Notebook { path } if *path != inside && spec.needs.is_empty());
+            return Ok(Found {
+                root,
+                specs: specs.into_iter().filter(wanted).collect(),
+            });
+        }
+    }
+    let root = match WorkTree::open(folder) {
+        Ok(tree) if tree.repository().is_some() => tree.root().to_owned(),
+        Ok(_) | Err(_) => folder.to_owned(),
+    };
+    let beside = folder.join("requirements.txt");
+    let requirements = beside
+        .is_file()
+        .then(|| relative(&root, &beside))
+        .transpose()?;
+    let image = args.place.image().unwrap_or(DEFAULT_IMAGE);
+    let mut spec = local::notebook_spec(host, &relative(&root, &path)?, requirements, image);
+    spec.parameters.clone_from(given);
+    Ok(Found {
+        root,
+        specs: vec![spec],
+    })
+}
+
+/// The folder with the pipeline file, here or above.
+pub(crate) fn root_of(folder: &Path) -> Option<PathBuf> {
+    let folder = folder.canonicalize().ok()?;
+    folder
+        .ancestors()
+        .find(|at| at.join(FILE_NAME).is_file())
+        .map(Path::to_owned)
+}
+
+pub(crate) fn relative(root: &Path, path: &Path) -> anyhow::Result<String> {
+    let inside = path
+        .strip_prefix(root)
+        .with_context(|| format!("{} is not below {}", path.display(), root.display()))?;
+    let text = inside
+        .to_str()
+        .with_context(|| format!("the path {} is not UTF-8", inside.display()))?;
+    Ok(text.to_owned())
+}
+
+/// Jobs of the pipeline file: those definitions and what they need; none named: all. Lint is a command of its own.
+fn planned(
+    tree: &WorkTree,
+    definitions: Vec<String>,
+    given: &Parameters,
+) -> anyhow::Result<Vec<JobSpec>> {
+    let plan = plan::plan(
+        tree,
+        &trigger(tree, definitions, given)?,
+        &Context::default(),
+    )?;
+    let jobs = plan.jobs.into_iter().map(|job| job.spec);
+    Ok(jobs
+        .filter(|spec| !matches!(spec.work, Work::Lint { .. }))
+        .collect())
+}
+
+/// A person asks, for the files as they are.
+pub(crate) fn trigger(
+    tree: &WorkTree,
+    definitions: Vec<String>,
+    given: &Parameters,
+) -> anyhow::Result<Trigger> {
+    let commit = match tree.head() {
+        Some(head) => head.clone(),
+        None => "0".repeat(40).parse()?,
+    };
+    Ok(Trigger {
+        kind: TriggerKind::Person {
+            definitions,
+            parameters: given.clone(),
+        },
+        commit,
+        reference: None,
+        base: None,
+        trust: Trust::Trusted,
+        by: None,
+        at: Timestamp::now(),
+    })
+}
+
+/// `name=value` as JSON where the value is a literal, else as text.
+fn parameters(given: &[String]) -> anyhow::Result<Parameters> {
+    let one = |text: &String| {
+        let (name, value) = text
+            .split_once('=')
+            .with_context(|| format!("'{text}' is not NAME=VALUE"))?;
+        let literal = match value {
+            "True" => Some(Value::Bool(true)),
+            "False" => Some(Value::Bool(false)),
+            "None" => Some(Value::Null),
+            other => serde_json::from_str(other).ok(),
+        };
+        Ok((name.to_owned(), literal.unwrap_or_else(|| value.into())))
+    };
+    given.iter().map(one).collect()
+}
+
+/// Runs one job with its story on the terminal; its results lie below `.trainyard/runs` afterwards.
+pub(crate) async fn carry_out(
+    host: &Host,
+    root: &Path,
+    spec: JobSpec,
+    left: &[local::Left],
+    json: bool,
+) -> anyhow::Result<(AttemptReport, AttemptDir)> {
+    let mut live = Live::new(root, &spec, json);
+    let dir = match local::prepare(host, root, spec, left) {
+        Ok(dir) => dir,
+        Err(failure) => {
+            let hint = failure
+                .hint
+                .map_or_else(String::new, |hint| format!("\n{hint}"));
+            bail!("{}{hint}", failure.message);
+        }
+    };
+    let journal = Journal::open(&dir.journal())?;
+    let control = Control::new();
+    let interrupts = tokio::spawn(listen(control.clone()));
+    let run = attempt::run(host, dir.clone(), &journal, control);
+    let report = live.follow(&journal, run).await?;
+    interrupts.abort();
+    let results = local::results_folder(root, &dir)?;
+    let notebook = local::deliver(&dir, &report, &results)?;
+    live.finish(&report, &results, notebook.as_deref())?;
+    Ok((report, dir))
+}
+
+/// The first Ctrl-C asks politely, the second does not.
+async fn listen(control: Control) {
+    for grace in [Span::secs(30), Span(0)] {
+        if tokio::signal::ctrl_c().await.is_err() {
+            return;
+        }
+        control.stop("Ctrl-C", grace);
+        if grace.0 > 0 {
+            eprintln!("\nstopping; press Ctrl-C again to kill");
+        }
+    }
+}
+
+/// The exit code of an outcome.
+pub(crate) fn exit_of(outcome: &Outcome) -> Exit {
+    match outcome {
+        Outcome::Succeeded | Outcome::Reused { .. } => Exit::Done,
+        Outcome::Skipped { .. } => Exit::Failed,
+        Outcome::Cancelled { .. } => Exit::Cancelled,
+        Outcome::Failed(failure) => match failure.owner() {
+            Owner::User | Owner::Limit => Exit::Failed,
+            Owner::Platform => Exit::Platform,
+        },
+    }
+}
+
+/// For `trainyard lint`: what the files below a root are.
+pub(crate) fn tree_of(root: &Path) -> anyhow::Result<WorkTree> {
+    Ok(WorkTree::open(root)?.below(root))
+}
+
+/// Paths of a tree that are notebooks.
+pub(crate) fn notebooks(tree: &WorkTree) -> Vec<String> {
+    let files = tree.files().iter().map(|file| file.path.clone());
+    files.filter(|path| path.ends_with(".ipynb")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_read_as_a_person_means_them() {
+        let given = [
+            "lr=0.1",
+            "name=a b",
+            "on=True",
+            "deep={\"a\":[1]}",
+            "empty=",
+        ]
+        .map(str::to_owned);
+        let read = parameters(&given).unwrap();
+        assert_eq!(
+            Value::Object(read),
+            serde_json::json!({"lr": 0.1, "name": "a b", "on": true, "deep": {"a": [1]}, "empty": ""})
+        );
+        assert!(parameters(&["x".to_owned()]).is_err());
+    }
+}
