@@ -65,6 +65,7 @@ pub(crate) fn job(
         fingerprint: None,
         deps: deps.into_iter().take(MAX_DEPS).collect(),
         lock: None,
+        pipeline_file: None,
         trust,
         unversioned: Vec::new(),
     }))

@@ -45,7 +45,11 @@ pub fn plan(tree: &dyn Tree, trigger: &Trigger, context: &Context<'_>) -> Result
         (None, Trust::Trusted) if tree.get(FILE_NAME).is_none() => return Err(PlanError::NoFile),
         (None, Trust::Trusted) => tree.read(FILE_NAME)?,
     };
-    plan_of(&PipelineFile::parse(&bytes)?, tree, trigger, context)
+    let mut plan = plan_of(&PipelineFile::parse(&bytes)?, tree, trigger, context)?;
+    for job in &mut plan.jobs {
+        job.pipeline_file = Some(Digest::of(&bytes));
+    }
+    Ok(plan)
 }
 
 /// The plan of a file that has been read.
@@ -209,6 +213,7 @@ impl Maker<'_> {
             fingerprint,
             deps: deps.into_iter().take(MAX_DEPS).collect(),
             lock: lock.map(|lock| lock.digest),
+            pipeline_file: None,
             trust: self.trust,
         })
     }

@@ -46,6 +46,9 @@ pub struct PlannedJob {
     /// Hash of the text that says which Python packages it needs.
     #[serde(default)]
     pub lock: Option<Digest>,
+    /// Hash of the pipeline file's bytes. Not part of the key: a job's own lines are.
+    #[serde(default)]
+    pub pipeline_file: Option<Digest>,
     /// How far its commit is trusted. A result of a lower trust never stands for one of a higher.
     pub trust: Trust,
     /// What its result may depend on that has no version, as sentences.

@@ -103,6 +103,27 @@ pub struct NewProject {
     pub name: String,
     /// URL or path for `git fetch`.
     pub url: String,
+    /// How it speaks with its forge; none: read from the URL.
+    #[serde(default)]
+    pub forge: NewForge,
+}
+
+/// How a project speaks with its forge. Secrets are references: `env:NAME`, `file:/path`, `credential:NAME`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewForge {
+    /// `owner/name` at GitHub; none: read from the URL, where that is github.com's.
+    #[serde(default)]
+    pub repository: Option<String>,
+    /// Base of the REST API, for GitHub Enterprise.
+    #[serde(default)]
+    pub api: Option<String>,
+    /// The token that writes statuses.
+    #[serde(default)]
+    pub token: Option<String>,
+    /// The webhook's secret.
+    #[serde(default)]
+    pub webhook_secret: Option<String>,
 }
 
 /// One trigger at one commit.

@@ -9,6 +9,8 @@ pub mod forge;
 pub mod live;
 pub mod pipelines;
 pub mod project;
+pub mod registry;
+pub mod report;
 pub mod schedule;
 pub mod secret;
 pub mod settle;

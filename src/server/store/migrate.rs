@@ -24,6 +24,16 @@ pub const MIGRATIONS: &[Migration] = &[
         sql: include_str!("migrations/0001_core.sql"),
     },
     Migration {
+        version: 201,
+        name: "registry",
+        sql: include_str!("migrations/0201_registry.sql"),
+    },
+    Migration {
+        version: 202,
+        name: "reports",
+        sql: include_str!("migrations/0202_reports.sql"),
+    },
+    Migration {
         version: 301,
         name: "access",
         sql: include_str!("migrations/0301_access.sql"),

@@ -13,8 +13,11 @@ pub mod blobs;
 pub mod events;
 pub mod jobs;
 pub mod migrate;
+pub mod models;
 pub mod pipelines;
 pub mod projects;
+pub mod registry;
+pub mod report;
 pub mod rows;
 #[cfg(test)]
 mod stories;

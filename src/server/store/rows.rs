@@ -133,6 +133,20 @@ pub fn to_int(size: u64) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
 }
 
+/// The smallest id of an hour before `id` was made. Ids sort by creation time, but a row may be written
+/// some time after its id was made: whoever remembers how far it has looked goes back this far.
+#[must_use]
+pub fn id_before(id: &str) -> String {
+    const HOUR: u64 = 3_600_000;
+    match ulid::Ulid::from_string(&id.to_uppercase()) {
+        Ok(id) => {
+            let at = id.timestamp_ms().saturating_sub(HOUR);
+            ulid::Ulid::from_parts(at, 0).to_string().to_lowercase()
+        }
+        Err(_) => String::new(),
+    }
+}
+
 /// `($1,$2),($3,$4)`: placeholders for an insert of several rows.
 #[must_use]
 pub fn placeholders(rows: usize, columns: usize) -> String {

@@ -2,6 +2,7 @@
 //! answers; what is decided is decided elsewhere.
 
 pub mod agent_api;
+pub mod webhook;
 
 use axum::Router;
 use tokio::net::TcpListener;
@@ -12,6 +13,7 @@ use crate::state::{STOP_GRACE, Server};
 pub fn router(server: Server) -> Router {
     Router::new()
         .nest("/agent/v1", agent_api::routes())
+        .merge(webhook::routes())
         .with_state(server)
 }
 

@@ -140,7 +140,12 @@ impl Github {
         }
         // One TLS library for the whole program; a second installation is refused and harmless.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder()
+        let mut client = reqwest::Client::builder();
+        if is_loopback(&api) {
+            // A proxy would not find this host's own address.
+            client = client.no_proxy();
+        }
+        let client = client
             .user_agent(concat!("trainyard/", env!("CARGO_PKG_VERSION")))
             .timeout(timeout)
             .connect_timeout(timeout)

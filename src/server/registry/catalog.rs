@@ -1,0 +1,278 @@
+//! Reading the registry, and the changes that people make: promotions and aliases. Every change says
+//! who and why, and is kept.
+
+use protocol::Timestamp;
+use protocol::api::Page;
+use protocol::registry::{
+    AliasChange, Comparison, Model, ModelDetail, Promotion, Version, VersionDetail, VersionRef,
+    VersionStatus, valid_alias,
+};
+
+use super::compare;
+use crate::forge::bounded;
+use crate::store::{Connection, Store, StoreError, models, projects, registry};
+
+/// Most versions of a model on one page.
+const MOST_VERSIONS: u32 = 500;
+/// Most changes of aliases on one page.
+const MOST_CHANGES: u32 = 100;
+/// Most models on one page.
+const MOST_MODELS: u32 = 500;
+
+/// Why the registry cannot do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// No such model.
+    #[error("there is no model '{0}'; `trainyard models list` shows those that are there")]
+    NoModel(String),
+    /// No such version.
+    #[error("model '{model}' has no {wanted}; `trainyard models show {model}` shows what it has")]
+    NoVersion {
+        /// The model.
+        model: String,
+        /// What was asked for.
+        wanted: String,
+    },
+    /// It counts already.
+    #[error("this is version {number} of '{model}' already")]
+    NoCandidate {
+        /// The model.
+        model: String,
+        /// Its number.
+        number: u64,
+    },
+    /// Not an alias.
+    #[error(
+        "'{0}' is no alias: it wants a letter first, then letters, digits, '-', '_', '.'; not 'latest', nor a version such as v3"
+    )]
+    BadAlias(String),
+    /// Nothing to go back to.
+    #[error("alias '{alias}' of '{model}' has no earlier version to go back to")]
+    NothingBefore {
+        /// The model.
+        model: String,
+        /// The alias.
+        alias: String,
+    },
+    /// The store's.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+type Result<T> = std::result::Result<T, RegistryError>;
+
+/// The newest models; `before` is the last name of the page before.
+pub async fn list(store: &Store, before: Option<&str>, limit: u32) -> Result<Page<Model>> {
+    let mut db = store.read().await?;
+    let limit = limit.clamp(1, MOST_MODELS);
+    let before = match before {
+        Some(name) => Some(own_row(&mut db, name).await?),
+        None => None,
+    };
+    let rows = models::recent(&mut db, before.as_ref(), limit).await?;
+    let next = (rows.len() == limit as usize)
+        .then(|| rows.last().map(|row| row.name.clone()))
+        .flatten();
+    let mut items = Vec::with_capacity(rows.len());
+    for row in rows {
+        items.push(shown(&mut db, row).await?);
+    }
+    Ok(Page { items, next })
+}
+
+async fn own_row(db: &mut Connection, name: &str) -> Result<models::Model> {
+    models::find(db, name)
+        .await?
+        .ok_or_else(|| RegistryError::NoModel(bounded(name, 100)))
+}
+
+async fn shown(db: &mut Connection, row: models::Model) -> Result<Model> {
+    let (versions, candidates) = models::counts(db, &row.name).await?;
+    let project = projects::find(db, &row.project).await?;
+    Ok(Model {
+        project: project.map_or_else(|| row.project.to_string(), |project| project.name),
+        created_at: row.created_at,
+        versions,
+        candidates,
+        latest: models::latest(db, &row.name).await?,
+        aliases: models::aliases(db, &row.name).await?,
+        name: row.name,
+    })
+}
+
+/// One model with its versions.
+pub async fn model(store: &Store, name: &str) -> Result<ModelDetail> {
+    let mut db = store.read().await?;
+    let row = own_row(&mut db, name).await?;
+    Ok(ModelDetail {
+        items: models::versions(&mut db, name, MOST_VERSIONS).await?,
+        history: models::alias_changes(&mut db, name, MOST_CHANGES).await?,
+        model: shown(&mut db, row).await?,
+    })
+}
+
+/// One version with all that is known of it.
+pub async fn version(store: &Store, model: &str, wanted: &VersionRef) -> Result<VersionDetail> {
+    let mut db = store.read().await?;
+    detail(&mut db, model, wanted).await
+}
+
+async fn detail(db: &mut Connection, model: &str, wanted: &VersionRef) -> Result<VersionDetail> {
+    let version = resolve(db, model, wanted).await?;
+    let run = registry::find_run(db, &version.run)
+        .await?
+        .ok_or_else(|| StoreError::Missing(format!("run {}", version.run)))?;
+    let points_here = |change: &AliasChange| {
+        version.version.is_some()
+            && (change.version == version.version || change.previous == version.version)
+    };
+    let history = models::alias_changes(db, model, MOST_CHANGES).await?;
+    Ok(VersionDetail {
+        files: models::files(db, &version.id).await?,
+        params: run.params,
+        tags: run.tags,
+        goals: run.goals,
+        lineage: run.lineage,
+        history: history.into_iter().filter(points_here).collect(),
+        version,
+    })
+}
+
+async fn resolve(db: &mut Connection, model: &str, wanted: &VersionRef) -> Result<Version> {
+    own_row(db, model).await?;
+    let found = match wanted {
+        VersionRef::Number(number) => models::by_number(db, model, *number).await?,
+        VersionRef::Latest => models::latest(db, model).await?,
+        VersionRef::Id(id) => models::by_id(db, model, id).await?,
+        VersionRef::Alias(alias) => {
+            let all = models::aliases(db, model).await?;
+            match all.into_iter().find(|a| a.alias == *alias) {
+                Some(alias) => models::by_number(db, model, alias.version).await?,
+                None => None,
+            }
+        }
+    };
+    found.ok_or_else(|| RegistryError::NoVersion {
+        model: model.to_owned(),
+        wanted: match wanted {
+            VersionRef::Number(number) => format!("version {number}"),
+            VersionRef::Latest => "version yet".to_owned(),
+            VersionRef::Id(id) => format!("candidate {id}"),
+            VersionRef::Alias(alias) => format!("alias '{alias}'"),
+        },
+    })
+}
+
+/// Two versions side by side.
+pub async fn compare_versions(
+    store: &Store,
+    model: &str,
+    base: &VersionRef,
+    now: &VersionRef,
+) -> Result<Comparison> {
+    let mut db = store.read().await?;
+    let base = detail(&mut db, model, base).await?;
+    let now = detail(&mut db, model, now).await?;
+    Ok(compare(&base, &now))
+}
+
+/// Makes a candidate the model's next version.
+pub async fn promote(
+    store: &Store,
+    model: &str,
+    wanted: &VersionRef,
+    by: &str,
+    why: &str,
+) -> Result<Version> {
+    let mut tx = store.begin().await?;
+    let candidate = resolve(&mut tx, model, wanted).await?;
+    if let (VersionStatus::Version, Some(number)) = (candidate.status, candidate.version) {
+        return Err(RegistryError::NoCandidate {
+            model: model.to_owned(),
+            number,
+        });
+    }
+    let number = models::next_number(&mut tx, model).await?;
+    let promotion = Promotion {
+        by: bounded(by, 100),
+        why: bounded(why, 1_000),
+        at: Timestamp::now(),
+    };
+    models::promote(&mut tx, &candidate.id, number, &promotion).await?;
+    let version = resolve(&mut tx, model, &VersionRef::Id(candidate.id)).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    Ok(version)
+}
+
+/// Points an alias to a version, or takes it away where `number` is none.
+pub async fn set_alias(
+    store: &Store,
+    model: &str,
+    alias: &str,
+    number: Option<u64>,
+    by: &str,
+    why: &str,
+) -> Result<AliasChange> {
+    if !valid_alias(alias) {
+        return Err(RegistryError::BadAlias(bounded(alias, 64)));
+    }
+    let mut tx = store.begin().await?;
+    if let Some(number) = number {
+        resolve(&mut tx, model, &VersionRef::Number(number)).await?;
+    }
+    let change = move_alias(&mut tx, model, alias, number, by, why).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    Ok(change)
+}
+
+async fn move_alias(
+    db: &mut Connection,
+    model: &str,
+    alias: &str,
+    number: Option<u64>,
+    by: &str,
+    why: &str,
+) -> Result<AliasChange> {
+    own_row(db, model).await?;
+    let now = models::aliases(db, model).await?;
+    let previous = now.iter().find(|a| a.alias == alias).map(|a| a.version);
+    if number.is_none() && previous.is_none() {
+        return Err(RegistryError::NoVersion {
+            model: model.to_owned(),
+            wanted: format!("alias '{alias}'"),
+        });
+    }
+    let change = AliasChange {
+        alias: alias.to_owned(),
+        version: number,
+        previous,
+        by: bounded(by, 100),
+        why: bounded(why, 1_000),
+        at: Timestamp::now(),
+    };
+    models::change_alias(db, model, &change).await?;
+    Ok(change)
+}
+
+/// Points an alias to where it pointed before its last move. Twice is back again.
+pub async fn roll_back(
+    store: &Store,
+    model: &str,
+    alias: &str,
+    by: &str,
+    why: &str,
+) -> Result<AliasChange> {
+    let mut tx = store.begin().await?;
+    own_row(&mut tx, model).await?;
+    let changes = models::changes_of_alias(&mut tx, model, alias, 1).await?;
+    let before = changes
+        .first()
+        .and_then(|change| change.previous)
+        .ok_or_else(|| RegistryError::NothingBefore {
+            model: model.to_owned(),
+            alias: bounded(alias, 64),
+        })?;
+    let change = move_alias(&mut tx, model, alias, Some(before), by, why).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    Ok(change)
+}

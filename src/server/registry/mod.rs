@@ -1,0 +1,17 @@
+//! The embedded registry: runs, models, versions, candidates, aliases, lineage. It loads no model and
+//! trusts no name that a job gave.
+
+mod catalog;
+mod compare;
+mod derive;
+mod regression;
+#[cfg(test)]
+mod stories;
+mod tick;
+
+pub use catalog::{
+    RegistryError, compare_versions, list, model, promote, roll_back, set_alias, version,
+};
+pub use compare::compare;
+pub use regression::{Regression, judge, regression};
+pub use tick::{Registrar, valid_name};

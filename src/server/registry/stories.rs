@@ -1,0 +1,605 @@
+//! Stories of the registry on both databases: from finished attempts to versions, and what people do
+//! with them.
+
+use std::collections::BTreeMap;
+
+use plan::{Dep, PlannedJob};
+use protocol::event::{Artifact, ArtifactRole};
+use protocol::job::State;
+use protocol::registry::{Judged, VersionRef, VersionStatus};
+use protocol::report::{AttemptReport, BookedGpu, MetricValue, Setting, Usage};
+use protocol::spec::{Goal, MetricSpec, ModelSpec, PythonSource};
+use protocol::{
+    AgentId, ByteSize, Digest, Failure, FailureKind, JobId, Outcome, Timestamp, TriggerKind, Trust,
+};
+
+use super::*;
+use crate::store::attempts::Fate;
+use crate::store::jobs::{Job, Lineage};
+use crate::store::pipelines::Pipeline;
+use crate::store::projects::Project;
+use crate::store::testing::{self, on_both};
+use crate::store::{Store, agents, attempts, blobs, jobs, pipelines, projects, registry as rows};
+
+const NOW: Timestamp = Timestamp(1_000_000);
+
+/// A project with a default branch, and an agent that ran everything.
+struct World {
+    store: Store,
+    project: Project,
+    agent: AgentId,
+    pipelines: u64,
+}
+
+impl World {
+    async fn new(store: Store) -> Self {
+        let mut tx = store.begin().await.unwrap();
+        let mut project = testing::project("digits");
+        project.url = "https://x:token@git.example/digits.git".into();
+        projects::insert(&mut tx, &project).await.unwrap();
+        projects::checked(&mut tx, &project.id, Some("main"), NOW)
+            .await
+            .unwrap();
+        let agent = agents::register(&mut tx, &testing::agent("gpu-1"))
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        Self {
+            store,
+            project,
+            agent,
+            pipelines: 0,
+        }
+    }
+
+    /// A pipeline with one finished job `train`, changed by `edit` before it is written.
+    async fn finished(
+        &mut self,
+        outcome: Outcome,
+        edit: impl FnOnce(&mut Pipeline, &mut Job),
+    ) -> Job {
+        self.pipelines += 1;
+        let mut pipeline = testing::pipeline(&self.project, self.pipelines);
+        let mut job = testing::job(&pipeline, "train");
+        job.spec.model = Some(ModelSpec {
+            name: "digits".into(),
+            path: "model".into(),
+        });
+        job.spec.parameters.insert("epochs".into(), 20.into());
+        job.spec.python = Some(PythonSource::Requirements("requirements.txt".into()));
+        let spec = MetricSpec {
+            goal: Goal::Maximize,
+            max_regression: None,
+        };
+        job.spec.metrics = BTreeMap::from([("accuracy".to_owned(), spec)]);
+        job.lineage = Lineage {
+            fingerprint: Some(Digest::of("cells")),
+            lock: Some(Digest::of("requirements")),
+            unversioned: vec!["open network".into()],
+            changed: vec!["src/model.py changed".into()],
+        };
+        job.state = State::Finished { outcome };
+        job.finished_at = Some(NOW);
+        edit(&mut pipeline, &mut job);
+        let mut tx = self.store.begin().await.unwrap();
+        pipelines::insert(&mut tx, &pipeline).await.unwrap();
+        jobs::insert(&mut tx, &job).await.unwrap();
+        jobs::insert_plan(&mut tx, &job.id, &planned(&job))
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        job
+    }
+
+    /// The same, with an attempt that reported these metrics and left a model.
+    async fn ran(
+        &mut self,
+        metrics: &[(&str, f64)],
+        edit: impl FnOnce(&mut Pipeline, &mut Job),
+    ) -> Job {
+        let job = self.finished(Outcome::Succeeded, edit).await;
+        self.attempt(&job, 1, report(Outcome::Succeeded, metrics))
+            .await;
+        job
+    }
+
+    async fn attempt(&self, job: &Job, number: u32, report: AttemptReport) {
+        let mut tx = self.store.begin().await.unwrap();
+        for artifact in &report.artifacts {
+            let (blob, size) = (&artifact.blob, artifact.size.0);
+            blobs::insert(&mut tx, blob, size, &self.agent, NOW)
+                .await
+                .unwrap();
+        }
+        let attempt = testing::attempt(&self.project, job, &self.agent, number, &[]);
+        attempts::insert(&mut tx, &attempt).await.unwrap();
+        attempts::finish(&mut tx, &attempt.id, &report)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    async fn tick(&self) -> usize {
+        Registrar::new(self.store.clone()).tick(NOW).await.unwrap()
+    }
+
+    /// `(number, job)` of each version and candidate, oldest first.
+    async fn versions(&self) -> Vec<(Option<u64>, JobId)> {
+        match model(&self.store, "digits").await {
+            Ok(detail) => {
+                let items = detail.items.into_iter().rev();
+                items
+                    .map(|version| (version.version, version.job))
+                    .collect()
+            }
+            Err(RegistryError::NoModel(_)) => Vec::new(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// The plan that led to a job, with one file that it depends on.
+fn planned(job: &Job) -> PlannedJob {
+    PlannedJob {
+        spec: job.spec.clone(),
+        key: Digest::of("key"),
+        key_parts: Vec::new(),
+        fingerprint: job.lineage.fingerprint.clone(),
+        deps: vec![Dep {
+            path: "src/model.py".into(),
+            id: "9f86d081".into(),
+        }],
+        lock: job.lineage.lock.clone(),
+        pipeline_file: Some(Digest::of("jobs:")),
+        trust: job.trust,
+        unversioned: Vec::new(),
+    }
+}
+
+fn report(outcome: Outcome, metrics: &[(&str, f64)]) -> AttemptReport {
+    let model_file = |path: &str| Artifact {
+        role: ArtifactRole::Model,
+        path: path.into(),
+        blob: Digest::of(path),
+        size: ByteSize(7),
+    };
+    AttemptReport {
+        outcome,
+        started_at: Timestamp(1_000),
+        finished_at: Timestamp(9_000),
+        phases: BTreeMap::new(),
+        artifacts: vec![
+            model_file("model.joblib"),
+            model_file("classes.json"),
+            Artifact {
+                role: ArtifactRole::Notebook,
+                ..model_file("train.ipynb")
+            },
+        ],
+        metrics: metrics
+            .iter()
+            .map(|(name, value)| MetricValue {
+                name: (*name).into(),
+                value: *value,
+                step: 3,
+            })
+            .collect(),
+        params: BTreeMap::from([("solver".into(), "lbfgs".into())]),
+        setting: Setting {
+            host: "gpu-1".into(),
+            executor: "docker".into(),
+            image: "trainyard/notebook".into(),
+            image_id: Some("sha256:1234".into()),
+            environment: Some(Digest::of("lock")),
+            packages: Some("numpy==2.1.0\nscikit-learn==1.5.2".into()),
+            gpus: vec![BookedGpu {
+                uuid: "GPU-1".into(),
+                model: "H100".into(),
+            }],
+            ..Setting::default()
+        },
+        usage: Usage::default(),
+        cells_executed: 3,
+        cells_total: 3,
+    }
+}
+
+#[tokio::test]
+async fn a_success_on_the_default_branch_is_a_version_with_lineage() {
+    on_both(|store| async move {
+        let mut world = World::new(store).await;
+        let job = world.ran(&[("accuracy", 0.962)], |_, _| {}).await;
+        assert_eq!(world.tick().await, 1);
+        assert_eq!(world.tick().await, 0, "derived once");
+        assert_eq!(world.versions().await, [(Some(1), job.id.clone())]);
+
+        let shown = version(&world.store, "digits", &VersionRef::Latest)
+            .await
+            .unwrap();
+        assert_eq!(shown.version.status, VersionStatus::Version);
+        assert_eq!(shown.version.run.len(), 32);
+        let paths: Vec<_> = shown.files.iter().map(|f| f.path.as_str()).collect();
+        assert_eq!(
+            paths,
+            ["classes.json", "model.joblib"],
+            "the notebook is no file of the model"
+        );
+        assert_eq!(shown.params["epochs"], "20");
+        assert_eq!(shown.params["solver"], "lbfgs");
+        let lineage = &shown.lineage;
+        assert_eq!(lineage.repository, "https://git.example/digits.git");
+        assert_eq!(lineage.fingerprint, Some(Digest::of("cells")));
+        assert_eq!(lineage.deps["src/model.py"], "9f86d081");
+        assert_eq!(lineage.pipeline_file, Some(Digest::of("jobs:")));
+        assert_eq!(lineage.unversioned, ["open network"]);
+        let lock = lineage.lock.as_ref().unwrap();
+        assert_eq!(
+            (lock.path.as_str(), &lock.digest),
+            ("requirements.txt", &Digest::of("requirements"))
+        );
+        assert_eq!(lineage.setting.image_id.as_deref(), Some("sha256:1234"));
+        assert_eq!(lineage.job, job.id);
+        assert_eq!(shown.tags["trainyard.gpus"], "H100 GPU-1");
+        assert_eq!(shown.tags["mlflow.source.git.branch"], "main");
+        assert!(
+            !format!("{shown:?}").contains("token"),
+            "no credential is kept"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn numbers_that_json_and_sqlite_lack_are_kept() {
+    on_both(|store| async move {
+        let mut world = World::new(store).await;
+        let given = [
+            ("inf", f64::INFINITY),
+            ("minus", f64::NEG_INFINITY),
+            ("nan", f64::NAN),
+            ("tiny", 5e-324),
+            ("zero", -0.0),
+        ];
+        world.ran(&given, |_, _| {}).await;
+        world.tick().await;
+        let kept = version(&world.store, "digits", &VersionRef::Number(1))
+            .await
+            .unwrap();
+        for (metric, (name, value)) in kept.version.metrics.iter().zip(given) {
+            assert_eq!((metric.name.as_str(), metric.step), (name, 3));
+            assert!(
+                metric.value == value || (metric.value.is_nan() && value.is_nan()),
+                "{name}"
+            );
+        }
+        assert_eq!(kept.version.metrics.len(), given.len());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_not_the_default_branch_leaves_candidates() {
+    on_both(|store| async move {
+        let mut world = World::new(store).await;
+        world
+            .ran(&[], |pipeline, _| {
+                pipeline.trigger.kind = TriggerKind::PullRequest { number: 7 }
+            })
+            .await;
+        world
+            .ran(&[], |pipeline, _| {
+                pipeline.trigger.reference = Some("refs/heads/try".into())
+            })
+            .await;
+        world
+            .ran(&[], |_, job| job.spec.name = "train (lr=0.1)".into())
+            .await;
+        world
+            .ran(&[], |pipeline, _| {
+                let parameters = serde_json::Map::from_iter([("epochs".to_owned(), 1.into())]);
+                pipeline.trigger.kind = TriggerKind::Person {
+                    definitions: vec![],
+                    parameters,
+                };
+            })
+            .await;
+        let fork = world
+            .ran(&[], |pipeline, job| {
+                pipeline.trigger.trust = Trust::Untrusted;
+                job.trust = Trust::Untrusted;
+            })
+            .await;
+        assert_eq!(world.tick().await, 5);
+        let left = world.versions().await;
+        assert_eq!(left.len(), 4, "an untrusted commit writes nothing");
+        assert!(
+            left.iter()
+                .all(|(number, job)| number.is_none() && *job != fork.id)
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn only_a_believed_success_counts() {
+    on_both(|store| async move {
+        let mut world = World::new(store).await;
+        let lost = Failure::new(FailureKind::UploadFailed, "disk full");
+        let retried = world.finished(Outcome::Succeeded, |_, _| {}).await;
+        world
+            .attempt(&retried, 1, report(Outcome::Failed(lost.clone()), &[]))
+            .await;
+        world
+            .attempt(
+                &retried,
+                2,
+                report(Outcome::Succeeded, &[("accuracy", 0.9)]),
+            )
+            .await;
+        let failed = world
+            .finished(Outcome::Failed(lost.clone()), |_, _| {})
+            .await;
+        world
+            .attempt(&failed, 1, report(Outcome::Failed(lost), &[]))
+            .await;
+        // The job was ended; an attempt that nobody believed said otherwise.
+        let cancelled = world
+            .finished(Outcome::Cancelled { by: "ana".into() }, |_, _| {})
+            .await;
+        world
+            .attempt(&cancelled, 1, report(Outcome::Succeeded, &[]))
+            .await;
+        let mut tx = world.store.begin().await.unwrap();
+        let fenced = attempts::of_job(&mut tx, &cancelled.id)
+            .await
+            .unwrap()
+            .remove(0);
+        attempts::set_fate(&mut tx, &fenced.id, Fate::Abandoned)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+
+        assert_eq!(world.tick().await, 3);
+        assert_eq!(world.versions().await, [(Some(1), retried.id.clone())]);
+        let mut db = world.store.read().await.unwrap();
+        assert!(
+            rows::succeeded_run(&mut db, &cancelled.id)
+                .await
+                .unwrap()
+                .is_none()
+        );
+        assert!(
+            rows::succeeded_run(&mut db, &failed.id)
+                .await
+                .unwrap()
+                .is_none()
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_merged_candidate_becomes_the_version() {
+    on_both(|store| async move {
+        let mut world = World::new(store).await;
+        let pull = world
+            .ran(&[("accuracy", 0.9)], |pipeline, _| {
+                pipeline.trigger.kind = TriggerKind::PullRequest { number: 7 };
+            })
+            .await;
+        world.tick().await;
+        assert_eq!(world.versions().await, [(None, pull.id.clone())]);
+        let of = pull.id.clone();
+        let merged = world
+            .finished(Outcome::Reused { of: of.clone() }, |_, _| {})
+            .await;
+        let again = world.finished(Outcome::Reused { of }, |_, _| {}).await;
+        assert_eq!(world.tick().await, 2);
+        assert_eq!(
+            world.versions().await,
+            [(Some(1), pull.id)],
+            "promoted, and only once"
+        );
+        let promotion = version(&world.store, "digits", &VersionRef::Number(1))
+            .await
+            .unwrap();
+        let promotion = promotion.version.promotion.unwrap();
+        assert_eq!(promotion.by, "trainyard");
+        assert!(
+            promotion.why.starts_with("equal to commit 00000"),
+            "{}",
+            promotion.why
+        );
+
+        let mut db = world.store.read().await.unwrap();
+        let project = &world.project.id;
+        let base = rows::base_metrics(&mut db, project, "train", &again.id)
+            .await
+            .unwrap();
+        assert_eq!(base[0].value, 0.9, "an equal result is a base too");
+        let none = rows::base_metrics(&mut db, project, "train", &merged.id)
+            .await
+            .unwrap();
+        assert!(none.is_empty(), "the pull request itself was none");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_name_that_cannot_be_used_holds_up_nobody() {
+    on_both(|store| async move {
+        let mut world = World::new(store).await;
+        let named = |name: &'static str| {
+            move |_: &mut Pipeline, job: &mut Job| {
+                job.spec.model = Some(ModelSpec {
+                    name: name.into(),
+                    path: "model".into(),
+                });
+            }
+        };
+        let bad = world.ran(&[], named("../../x")).await;
+        let mine = world.ran(&[], named("digits")).await;
+        world.tick().await;
+        let mut other = testing::project("other");
+        other.default_branch = Some("main".into());
+        let mut tx = world.store.begin().await.unwrap();
+        projects::insert(&mut tx, &other).await.unwrap();
+        tx.commit().await.unwrap();
+        world.project = other;
+        let theirs = world.ran(&[], named("digits")).await;
+        let empty = world
+            .finished(Outcome::Succeeded, |_, job| {
+                job.spec.model.as_mut().unwrap().name = "empty".into()
+            })
+            .await;
+        let mut nothing = report(Outcome::Succeeded, &[]);
+        nothing.artifacts.clear();
+        world.attempt(&empty, 1, nothing).await;
+        assert_eq!(world.tick().await, 2);
+        assert_eq!(world.versions().await, [(Some(1), mine.id)]);
+        let mut db = world.store.read().await.unwrap();
+        for (job, expected) in [
+            (bad, "is no name for a model"),
+            (theirs, "belongs to another project"),
+            (empty, "left no file of the model"),
+        ] {
+            let run = rows::succeeded_run(&mut db, &job.id)
+                .await
+                .unwrap()
+                .unwrap();
+            let run = rows::find_run(&mut db, &run).await.unwrap().unwrap();
+            let problem = run.problem.unwrap_or_default();
+            assert!(problem.contains(expected), "{problem}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_versions_side_by_side() {
+    on_both(|store| async move {
+        let mut world = World::new(store).await;
+        world
+            .ran(&[("accuracy", 0.958), ("loss", 0.2)], |_, _| {})
+            .await;
+        world
+            .ran(&[("accuracy", 0.962), ("loss", f64::NAN)], |_, job| {
+                job.spec.parameters.insert("epochs".into(), 30.into());
+            })
+            .await;
+        world.tick().await;
+        let (one, two) = (VersionRef::Number(1), VersionRef::Number(2));
+        let compared = compare_versions(&world.store, "digits", &one, &two)
+            .await
+            .unwrap();
+        let accuracy = &compared.metrics[0];
+        assert_eq!(accuracy.judged, Some(Judged::Better));
+        assert!((accuracy.delta.unwrap() - 0.004).abs() < 1e-9);
+        let loss = &compared.metrics[1];
+        assert_eq!(
+            (loss.delta, loss.judged),
+            (None, None),
+            "no goal, no number"
+        );
+        let what: Vec<_> = compared
+            .differences
+            .iter()
+            .map(|d| (d.what.as_str(), d.base.as_deref(), d.now.as_deref()))
+            .collect();
+        assert_eq!(what[0], ("parameter epochs", Some("20"), Some("30")));
+        assert_eq!(what[1].0, "commit");
+        assert_eq!(what.len(), 2, "{what:?}");
+        let missing = compare_versions(&world.store, "digits", &one, &VersionRef::Number(9)).await;
+        assert_eq!(
+            missing.unwrap_err().to_string(),
+            "model 'digits' has no version 9; `trainyard models show digits` shows what it has"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn aliases_move_and_go_back_and_remember_who() {
+    on_both(|store| async move {
+        let mut world = World::new(store).await;
+        for _ in 0..2 {
+            world.ran(&[], |_, _| {}).await;
+        }
+        world.tick().await;
+        let store = &world.store;
+        let set = |number| set_alias(store, "digits", "champion", number, "ana", "better");
+        assert_eq!(set(Some(1)).await.unwrap().previous, None);
+        let early = roll_back(store, "digits", "champion", "ana", "")
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(early, RegistryError::NothingBefore { .. }),
+            "{early}"
+        );
+        assert_eq!(set(Some(2)).await.unwrap().previous, Some(1));
+        let champion = VersionRef::Alias("champion".into());
+        let now = version(store, "digits", &champion).await.unwrap();
+        assert_eq!(
+            (now.version.version, now.version.aliases),
+            (Some(2), vec!["champion".to_owned()])
+        );
+        let back = roll_back(store, "digits", "champion", "ben", "drifts")
+            .await
+            .unwrap();
+        assert_eq!((back.version, back.previous), (Some(1), Some(2)));
+        assert!(set(Some(9)).await.is_err());
+        set(None).await.unwrap();
+        assert!(version(store, "digits", &champion).await.is_err());
+        assert!(set(None).await.is_err(), "it is gone already");
+        let history = model(store, "digits").await.unwrap().history;
+        let told: Vec<_> = history.iter().map(|c| (c.by.as_str(), c.version)).collect();
+        assert_eq!(
+            told,
+            [
+                ("ana", None),
+                ("ben", Some(1)),
+                ("ana", Some(2)),
+                ("ana", Some(1))
+            ]
+        );
+        for bad in ["latest", "v3", "../x", "", "3"] {
+            let error = set_alias(store, "digits", bad, Some(1), "ana", "")
+                .await
+                .unwrap_err();
+            assert!(matches!(error, RegistryError::BadAlias(_)), "{bad}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_person_promotes_a_candidate_once() {
+    on_both(|store| async move {
+        let mut world = World::new(store).await;
+        world.ran(&[], |_, _| {}).await;
+        world
+            .ran(&[], |_, job| job.spec.name = "train (seed=2)".into())
+            .await;
+        world.tick().await;
+        let store = &world.store;
+        let candidate = model(store, "digits").await.unwrap().items.remove(0);
+        assert_eq!(candidate.version, None);
+        let id = VersionRef::Id(candidate.id.clone());
+        let promoted = promote(store, "digits", &id, "ana", "best of the matrix")
+            .await
+            .unwrap();
+        assert_eq!((promoted.version, &promoted.id), (Some(2), &candidate.id));
+        assert_eq!(promoted.promotion.unwrap().why, "best of the matrix");
+        let again = promote(store, "digits", &id, "ana", "").await.unwrap_err();
+        assert_eq!(again.to_string(), "this is version 2 of 'digits' already");
+
+        let page = list(store, None, 1).await.unwrap();
+        let shown = &page.items[0];
+        assert_eq!((shown.versions, shown.candidates), (2, 0));
+        assert_eq!(shown.latest.as_ref().unwrap().version, Some(2));
+        assert_eq!(shown.project, "digits");
+        let rest = list(store, page.next.as_deref(), 1).await.unwrap();
+        assert!(rest.items.is_empty() && rest.next.is_none());
+    })
+    .await;
+}

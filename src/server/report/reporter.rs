@@ -1,0 +1,310 @@
+//! Makes forges show what is desired. Rows remember what was accepted, so that a restart loses nothing
+//! and says nothing twice; a job never waits for a forge.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream;
+use protocol::job::State;
+use protocol::{CommitId, Digest, ProjectId, Span, Timestamp};
+
+use super::{desired, view};
+use crate::forge::{Forge, ForgeConfig, ForgeError, bounded};
+use crate::store::report::{self as rows, Report};
+use crate::store::rows::id_before;
+use crate::store::{Result, Store, projects};
+
+/// Most pipelines of one pass.
+const MOST_PIPELINES: u32 = 200;
+/// Projects that are told at the same time.
+const AT_ONCE: usize = 8;
+/// How often a commit that the forge does not know yet is tried: it may be behind its own webhook.
+const UNKNOWN_TRIES: u32 = 6;
+
+/// How a reporter behaves. Time-outs are settings so that tests can shorten them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReportConfig {
+    /// Where this server's pages are: links of statuses begin with it.
+    pub pages: Option<String>,
+    /// How long one call may take.
+    pub call_timeout: Span,
+    /// Time between two writes of one project.
+    pub write_gap: Span,
+    /// Time between two statuses of one context that are not final.
+    pub quiet: Span,
+    /// Wait after the first call that failed; it doubles with each.
+    pub retry_first: Span,
+    /// Longest wait after a call that failed.
+    pub retry_most: Span,
+}
+
+impl Default for ReportConfig {
+    fn default() -> Self {
+        Self {
+            pages: None,
+            call_timeout: Span::secs(10),
+            write_gap: Span::secs(1),
+            quiet: Span::secs(10),
+            retry_first: Span::secs(2),
+            retry_most: Span::secs(600),
+        }
+    }
+}
+
+/// What one pass did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pass {
+    /// Statuses that forges took.
+    pub accepted: usize,
+    /// Statuses that they did not take.
+    pub refused: usize,
+    /// When a project that has more to say may be told; none: there is nothing, or it may be now.
+    pub next: Option<Timestamp>,
+}
+
+/// Tells forges what stands in the rows.
+#[derive(Debug)]
+pub struct Reporter {
+    store: Store,
+    config: ReportConfig,
+    /// No pipeline older than this is left to look at.
+    oldest: String,
+    links: BTreeMap<ProjectId, Link>,
+}
+
+/// The way to a project's forge, and since when it may be used again.
+#[derive(Debug, Clone)]
+struct Link {
+    config: ForgeConfig,
+    forge: Arc<dyn Forge>,
+    not_before: Timestamp,
+    failures: u32,
+}
+
+impl Reporter {
+    /// One that looks at everything once.
+    #[must_use]
+    pub fn new(store: Store, config: ReportConfig) -> Self {
+        Self {
+            store,
+            config,
+            oldest: String::new(),
+            links: BTreeMap::new(),
+        }
+    }
+
+    /// One pass: writes down what is desired, then sends at most one status for each project.
+    ///
+    /// # Errors
+    /// The store's. What a forge answers is no error here: it stands in the row.
+    pub async fn tick(&mut self, now: Timestamp) -> Result<Pass> {
+        self.connect().await?;
+        self.derive(now).await?;
+        self.send(now).await
+    }
+
+    /// Keeps one link for each project, and makes it anew where its settings changed.
+    async fn connect(&mut self) -> Result<()> {
+        let mut db = self.store.read().await?;
+        let all = projects::all(&mut db).await?;
+        self.links.retain(|id, link| {
+            let same = |p: &projects::Project| p.id == *id && p.forge == link.config;
+            all.iter().any(same)
+        });
+        let timeout = Duration::from(self.config.call_timeout);
+        for project in all {
+            if self.links.contains_key(&project.id) {
+                continue;
+            }
+            match project.forge.connect(timeout) {
+                Ok(forge) => {
+                    let link = Link {
+                        config: project.forge,
+                        forge: forge.into(),
+                        not_before: Timestamp(0),
+                        failures: 0,
+                    };
+                    self.links.insert(project.id, link);
+                }
+                Err(error) => {
+                    let name = &project.name;
+                    tracing::error!(project = name, %error, "the forge of project {name} cannot be used");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes down what should stand at the forges, for every commit that is not settled.
+    async fn derive(&mut self, now: Timestamp) -> Result<()> {
+        let mut db = self.store.read().await?;
+        let waiting = rows::unreported(&mut db, &self.oldest, MOST_PIPELINES).await?;
+        drop(db);
+        if let Some(first) = waiting.first() {
+            self.oldest = id_before(first.id.as_str());
+        }
+        let commits: BTreeSet<(ProjectId, CommitId)> = waiting
+            .into_iter()
+            .map(|pipeline| (pipeline.project, pipeline.trigger.commit))
+            .collect();
+        for (project, commit) in commits {
+            if let Some(link) = self.links.get(&project) {
+                let forge = Arc::clone(&link.forge);
+                self.derive_one(&project, &commit, forge.as_ref(), now)
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn derive_one(
+        &self,
+        project: &ProjectId,
+        commit: &CommitId,
+        forge: &dyn Forge,
+        now: Timestamp,
+    ) -> Result<()> {
+        // One transaction: what is read cannot change before it is written down as settled.
+        let mut tx = self.store.begin().await?;
+        let pages = self.config.pages.as_deref();
+        let view = view::of_commit(&mut tx, project, commit, pages).await?;
+        if forge.shows_statuses() {
+            for status in desired(&view, forge.description_limit()) {
+                rows::put(&mut tx, project, &status, now).await?;
+            }
+        }
+        for pipeline in &view.pipelines {
+            let over = |state: &State| matches!(state, State::Finished { .. });
+            if !forge.shows_statuses() || pipeline.jobs.iter().all(|job| over(&job.state)) {
+                rows::mark_reported(&mut tx, &pipeline.id).await?;
+            }
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Sends one status for each project that has one and may.
+    async fn send(&mut self, now: Timestamp) -> Result<Pass> {
+        let mut db = self.store.read().await?;
+        let mut calls = Vec::new();
+        let mut pass = Pass::default();
+        for project in rows::open_projects(&mut db).await? {
+            let Some(link) = self.links.get(&project) else {
+                continue;
+            };
+            // A wait that is too long to be ours was set before the clock went back.
+            let clock_went_back = link.not_before > now + Span::hours(24);
+            if link.not_before > now && !clock_went_back {
+                pass.next = Some(
+                    pass.next
+                        .map_or(link.not_before, |at| at.min(link.not_before)),
+                );
+                continue;
+            }
+            let due = rows::due(&mut db, &project, now, self.config.quiet, 1).await?;
+            for row in due {
+                calls.push(call(row, Arc::clone(&link.forge)));
+            }
+        }
+        drop(db);
+        let answers: Vec<Answer> = stream::iter(calls)
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        for (row, answer) in answers {
+            match answer {
+                Ok(()) => pass.accepted += 1,
+                Err(_) => pass.refused += 1,
+            }
+            self.note(row, answer, now).await?;
+        }
+        Ok(pass)
+    }
+
+    async fn note(
+        &mut self,
+        row: Report,
+        answer: std::result::Result<(), ForgeError>,
+        now: Timestamp,
+    ) -> Result<()> {
+        let mut tx = self.store.begin().await?;
+        let (project, sent) = (&row.project, &row.desired);
+        match &answer {
+            Ok(()) => {
+                rows::accepted(&mut tx, project, sent, now).await?;
+                self.hold(project, now + self.config.write_gap, 0);
+            }
+            Err(error) => {
+                let wait = self.wait(row.tries, sent.context.as_str());
+                let next = next_try(error, row.tries, now + wait);
+                let text = bounded(&error.to_string(), 1_000);
+                if row.problem.as_ref() != Some(&text) {
+                    tracing::warn!(%project, context = sent.context, error = text, "a status was not taken");
+                }
+                rows::not_accepted(&mut tx, project, sent, &text, next).await?;
+                if error.concerns_project() {
+                    let failures = self.links.get(project).map_or(0, |link| link.failures);
+                    let until = match error {
+                        ForgeError::RateLimited { until, .. } => *until,
+                        ForgeError::Unauthorized { .. }
+                        | ForgeError::Credential(_)
+                        | ForgeError::UnknownCommit { .. }
+                        | ForgeError::Refused { .. }
+                        | ForgeError::Transport { .. } => {
+                            now + self.wait(failures, project.as_str())
+                        }
+                    };
+                    self.hold(project, until, failures.saturating_add(1));
+                } else {
+                    self.hold(project, now + self.config.write_gap, 0);
+                }
+            }
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    fn hold(&mut self, project: &ProjectId, until: Timestamp, failures: u32) {
+        if let Some(link) = self.links.get_mut(project) {
+            link.not_before = until;
+            link.failures = failures;
+        }
+    }
+
+    /// Doubles with each try, and is a little longer by chance of the name, so that what failed
+    /// together does not come back together.
+    fn wait(&self, tries: u32, name: &str) -> Span {
+        let first = self.config.retry_first.0;
+        let wait = first
+            .saturating_mul(1 << tries.min(20))
+            .min(self.config.retry_most.0);
+        let digest = Digest::of(format!("{name} {tries}"));
+        let chance = u64::from_str_radix(&digest.as_str()[..4], 16).unwrap_or(0);
+        Span(wait + wait * chance / (4 << 16))
+    }
+}
+
+/// A row that was sent, and what the forge said.
+type Answer = (Report, std::result::Result<(), ForgeError>);
+
+fn call(row: Report, forge: Arc<dyn Forge>) -> BoxFuture<'static, Answer> {
+    Box::pin(async move {
+        let answer = forge.set_status(&row.desired).await;
+        (row, answer)
+    })
+}
+
+/// When a status that was not taken is sent again; none: not before it changes.
+fn next_try(error: &ForgeError, tries: u32, soon: Timestamp) -> Option<Timestamp> {
+    match error {
+        ForgeError::RateLimited { until, .. } => Some(*until),
+        ForgeError::Transport { .. }
+        | ForgeError::Unauthorized { .. }
+        | ForgeError::Credential(_) => Some(soon),
+        ForgeError::UnknownCommit { .. } => (tries < UNKNOWN_TRIES).then_some(soon),
+        ForgeError::Refused { .. } => None,
+    }
+}

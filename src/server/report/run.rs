@@ -1,0 +1,58 @@
+//! The loops of registry and reports: they only wait, call a pass, and say what went wrong.
+
+use std::time::Duration;
+
+use protocol::Timestamp;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::{ReportConfig, Reporter};
+use crate::live::Change;
+use crate::registry::Registrar;
+use crate::state::Server;
+
+/// Runs until the server stops: woken by every job that moves, and at every tick as a safety net. The
+/// registry goes first, so that a report can compare with what it has just kept.
+pub async fn run(server: Server) {
+    let config = ReportConfig {
+        pages: server.config.url.clone(),
+        ..ReportConfig::default()
+    };
+    let mut registrar = Registrar::new(server.store.clone());
+    let mut reporter = Reporter::new(server.store.clone(), config);
+    let mut changes = server.live.subscribe();
+    loop {
+        let now = Timestamp::now();
+        if let Err(error) = registrar.tick(now).await {
+            tracing::error!(%error, "the registry could not be brought up to date; the next pass tries again");
+        }
+        let mut wait = Duration::from(server.config.tick);
+        match reporter.tick(now).await {
+            Ok(pass) if pass.accepted + pass.refused > 0 => wait = Duration::ZERO,
+            Ok(pass) => {
+                if let Some(next) = pass.next {
+                    wait = wait.min(next.since(now).into());
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "reports could not be worked on; the next pass tries again");
+            }
+        }
+        tokio::select! {
+            () = server.shutdown.cancelled() => return,
+            () = job_change(&mut changes) => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// Returns when a job moved. Whoever fell behind looks at the rows anyway.
+async fn job_change(changes: &mut tokio::sync::broadcast::Receiver<Change>) {
+    loop {
+        match changes.recv().await {
+            Ok(Change::Job { .. }) | Err(RecvError::Lagged(_)) => return,
+            Ok(Change::Events { .. }) => {}
+            // The server ends: the token says so too.
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}

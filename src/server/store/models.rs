@@ -1,0 +1,396 @@
+//! Rows of models, of their versions, files and aliases.
+
+use protocol::registry::{Alias, AliasChange, ModelFile, Promotion, Version, VersionStatus};
+use protocol::{ByteSize, ProjectId, Timestamp};
+use sqlx::any::AnyRow;
+
+use super::rows::{Columns as _, to_int};
+use super::{Connection, Result, StoreError, registry};
+
+/// A model's own row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Model {
+    /// Its name.
+    pub name: String,
+    /// Whose it is.
+    pub project: ProjectId,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+fn model(row: &AnyRow) -> Result<Model> {
+    Ok(Model {
+        name: row.text("name")?,
+        project: row.parsed("project")?,
+        created_at: row.time("created_at")?,
+    })
+}
+
+/// Makes a model where there is none of this name; gives the one that is there.
+pub async fn ensure(db: &mut Connection, wanted: &Model) -> Result<Model> {
+    sqlx::query(
+        "INSERT INTO models (name, project, created_at) VALUES ($1, $2, $3) \
+         ON CONFLICT (name) DO NOTHING",
+    )
+    .bind(&wanted.name)
+    .bind(wanted.project.as_str())
+    .bind(wanted.created_at.0)
+    .execute(&mut *db)
+    .await?;
+    find(db, &wanted.name)
+        .await?
+        .ok_or_else(|| StoreError::Missing(format!("model {}", wanted.name)))
+}
+
+/// One model by its name.
+pub async fn find(db: &mut Connection, name: &str) -> Result<Option<Model>> {
+    let row = sqlx::query("SELECT * FROM models WHERE name = $1")
+        .bind(name)
+        .fetch_optional(db)
+        .await?;
+    row.as_ref().map(model).transpose()
+}
+
+/// The newest models, made before `before`; at most `limit`.
+pub async fn recent(db: &mut Connection, before: Option<&Model>, limit: u32) -> Result<Vec<Model>> {
+    let (at, name) = before.map_or((i64::MAX, "~"), |m| (m.created_at.0, m.name.as_str()));
+    let rows = sqlx::query(
+        "SELECT * FROM models WHERE created_at < $1 OR (created_at = $1 AND name < $2) \
+         ORDER BY created_at DESC, name DESC LIMIT $3",
+    )
+    .bind(at)
+    .bind(name)
+    .bind(i64::from(limit))
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(model).collect()
+}
+
+/// How many versions and how many candidates a model has.
+pub async fn counts(db: &mut Connection, model: &str) -> Result<(u64, u64)> {
+    let row = sqlx::query(
+        "SELECT COUNT(version) AS versions, COUNT(*) AS total FROM model_versions WHERE model = $1",
+    )
+    .bind(model)
+    .fetch_one(db)
+    .await?;
+    let versions = row.size("versions")?;
+    Ok((versions, row.size("total")?.saturating_sub(versions)))
+}
+
+/// Adds a version, or a candidate where it has no number.
+pub async fn insert_version(
+    db: &mut Connection,
+    (id, model, run): (&str, &str, &str),
+    number: Option<u64>,
+    at: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO model_versions (id, model, version, run, created_at) \
+         VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(id)
+    .bind(model)
+    .bind(number.map(to_int))
+    .bind(run)
+    .bind(at.0)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// The number of a model's next version.
+pub async fn next_number(db: &mut Connection, model: &str) -> Result<u64> {
+    let row = sqlx::query(
+        "SELECT COALESCE(MAX(version), 0) AS last FROM model_versions WHERE model = $1",
+    )
+    .bind(model)
+    .fetch_one(db)
+    .await?;
+    Ok(row.size("last")? + 1)
+}
+
+/// Gives a candidate its number. False where it had one before.
+pub async fn promote(
+    db: &mut Connection,
+    id: &str,
+    number: u64,
+    promotion: &Promotion,
+) -> Result<bool> {
+    let done = sqlx::query(
+        "UPDATE model_versions SET version = $1, promoted_by = $2, promoted_why = $3, \
+         promoted_at = $4 WHERE id = $5 AND version IS NULL",
+    )
+    .bind(to_int(number))
+    .bind(&promotion.by)
+    .bind(&promotion.why)
+    .bind(promotion.at.0)
+    .bind(id)
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Links a file to a version.
+pub async fn insert_file(db: &mut Connection, version: &str, file: &ModelFile) -> Result<()> {
+    sqlx::query("INSERT INTO model_files (version, path, digest, size) VALUES ($1, $2, $3, $4)")
+        .bind(version)
+        .bind(&file.path)
+        .bind(file.blob.as_str())
+        .bind(to_int(file.size.0))
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// The files of a version, by path.
+pub async fn files(db: &mut Connection, version: &str) -> Result<Vec<ModelFile>> {
+    let rows = sqlx::query("SELECT * FROM model_files WHERE version = $1")
+        .bind(version)
+        .fetch_all(db)
+        .await?;
+    let mut files = rows
+        .iter()
+        .map(|row| {
+            Ok(ModelFile {
+                path: row.text("path")?,
+                blob: row.parsed("digest")?,
+                size: ByteSize(row.size("size")?),
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(files)
+}
+
+/// What the lists of versions read: a version with its run, job and pipeline.
+const VERSION: &str = "SELECT v.id AS id, v.model AS model, v.version AS version, v.run AS run, \
+     v.created_at AS created_at, v.promoted_by AS promoted_by, v.promoted_why AS promoted_why, \
+     v.promoted_at AS promoted_at, runs.job AS job, runs.name AS job_name, \
+     runs.attempt AS attempt, p.commit_id AS commit_id, p.subject AS subject, \
+     p.reference AS reference \
+     FROM model_versions v JOIN runs ON runs.id = v.run JOIN jobs ON jobs.id = runs.job \
+     JOIN pipelines p ON p.id = jobs.pipeline";
+
+async fn version(db: &mut Connection, row: &AnyRow) -> Result<Version> {
+    let (model, run) = (row.text("model")?, row.text("run")?);
+    let number = match row.maybe_int("version")? {
+        Some(_) => Some(row.size("version")?),
+        None => None,
+    };
+    let promotion = match (
+        row.maybe_text("promoted_by")?,
+        row.maybe_time("promoted_at")?,
+    ) {
+        (Some(by), Some(at)) => Some(Promotion {
+            by,
+            why: row.maybe_text("promoted_why")?.unwrap_or_default(),
+            at,
+        }),
+        _ => None,
+    };
+    let aliases = aliases(db, &model).await?;
+    Ok(Version {
+        id: row.text("id")?,
+        version: number,
+        status: match number {
+            Some(_) => VersionStatus::Version,
+            None => VersionStatus::Candidate,
+        },
+        job: row.parsed("job")?,
+        job_name: row.text("job_name")?,
+        attempt: row.parsed("attempt")?,
+        commit: row.parsed("commit_id")?,
+        title: row.text("subject")?,
+        reference: row.maybe_text("reference")?,
+        aliases: aliases
+            .into_iter()
+            .filter(|alias| Some(alias.version) == number)
+            .map(|alias| alias.alias)
+            .collect(),
+        metrics: registry::metrics(db, &run).await?,
+        created_at: row.time("created_at")?,
+        promotion,
+        model,
+        run,
+    })
+}
+
+async fn one_version(
+    db: &mut Connection,
+    condition: &'static str,
+    bind: impl FnOnce(AnyQuery<'_>) -> AnyQuery<'_>,
+) -> Result<Option<Version>> {
+    let sql = format!("{VERSION} {condition}");
+    let row = bind(sqlx::query(sqlx::AssertSqlSafe(sql)))
+        .fetch_optional(&mut *db)
+        .await?;
+    match row {
+        Some(row) => version(db, &row).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+type AnyQuery<'a> = sqlx::query::Query<'a, sqlx::Any, sqlx::any::AnyArguments>;
+
+/// The version of a model with this number.
+pub async fn by_number(db: &mut Connection, model: &str, number: u64) -> Result<Option<Version>> {
+    let (model, number) = (model.to_owned(), to_int(number));
+    one_version(db, "WHERE v.model = $1 AND v.version = $2", |q| {
+        q.bind(model).bind(number)
+    })
+    .await
+}
+
+/// The version or candidate of a model with this id.
+pub async fn by_id(db: &mut Connection, model: &str, id: &str) -> Result<Option<Version>> {
+    let (model, id) = (model.to_owned(), id.to_owned());
+    one_version(db, "WHERE v.model = $1 AND v.id = $2", |q| {
+        q.bind(model).bind(id)
+    })
+    .await
+}
+
+/// What a run left.
+pub async fn by_run(db: &mut Connection, run: &str) -> Result<Option<Version>> {
+    let run = run.to_owned();
+    one_version(db, "WHERE v.run = $1", |q| q.bind(run)).await
+}
+
+/// The version of a model with the highest number.
+pub async fn latest(db: &mut Connection, model: &str) -> Result<Option<Version>> {
+    let model = model.to_owned();
+    one_version(
+        db,
+        "WHERE v.model = $1 AND v.version IS NOT NULL ORDER BY v.version DESC LIMIT 1",
+        |q| q.bind(model),
+    )
+    .await
+}
+
+/// The newest versions and candidates of a model, at most `limit`.
+pub async fn versions(db: &mut Connection, model: &str, limit: u32) -> Result<Vec<Version>> {
+    let sql = format!("{VERSION} WHERE v.model = $1 ORDER BY v.id DESC LIMIT $2");
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(model)
+        .bind(i64::from(limit))
+        .fetch_all(&mut *db)
+        .await?;
+    let mut versions = Vec::with_capacity(rows.len());
+    for row in rows {
+        versions.push(version(db, &row).await?);
+    }
+    Ok(versions)
+}
+
+/// The aliases of a model, by name.
+pub async fn aliases(db: &mut Connection, model: &str) -> Result<Vec<Alias>> {
+    let rows = sqlx::query("SELECT alias, version FROM aliases WHERE model = $1")
+        .bind(model)
+        .fetch_all(db)
+        .await?;
+    let mut aliases = rows
+        .iter()
+        .map(|row| {
+            Ok(Alias {
+                alias: row.text("alias")?,
+                version: row.size("version")?,
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    aliases.sort_by(|a, b| a.alias.cmp(&b.alias));
+    Ok(aliases)
+}
+
+/// Carries out a change of an alias and keeps it in the history.
+pub async fn change_alias(db: &mut Connection, model: &str, change: &AliasChange) -> Result<()> {
+    match change.version {
+        Some(version) => {
+            sqlx::query(
+                "INSERT INTO aliases (model, alias, version) VALUES ($1, $2, $3) \
+                 ON CONFLICT (model, alias) DO UPDATE SET version = $3",
+            )
+            .bind(model)
+            .bind(&change.alias)
+            .bind(to_int(version))
+            .execute(&mut *db)
+            .await?;
+        }
+        None => {
+            sqlx::query("DELETE FROM aliases WHERE model = $1 AND alias = $2")
+                .bind(model)
+                .bind(&change.alias)
+                .execute(&mut *db)
+                .await?;
+        }
+    }
+    let last =
+        sqlx::query("SELECT COALESCE(MAX(number), 0) AS last FROM alias_changes WHERE model = $1")
+            .bind(model)
+            .fetch_one(&mut *db)
+            .await?;
+    sqlx::query(
+        "INSERT INTO alias_changes (model, number, alias, version, previous, who, why, at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    )
+    .bind(model)
+    .bind(last.int("last")? + 1)
+    .bind(&change.alias)
+    .bind(change.version.map(to_int))
+    .bind(change.previous.map(to_int))
+    .bind(&change.by)
+    .bind(&change.why)
+    .bind(change.at.0)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+fn alias_change(row: &AnyRow) -> Result<AliasChange> {
+    let number = |column: &str| match row.maybe_int(column)? {
+        Some(_) => row.size(column).map(Some),
+        None => Ok(None),
+    };
+    Ok(AliasChange {
+        alias: row.text("alias")?,
+        version: number("version")?,
+        previous: number("previous")?,
+        by: row.text("who")?,
+        why: row.text("why")?,
+        at: row.time("at")?,
+    })
+}
+
+/// The newest changes of a model's aliases, at most `limit`.
+pub async fn alias_changes(
+    db: &mut Connection,
+    model: &str,
+    limit: u32,
+) -> Result<Vec<AliasChange>> {
+    let rows =
+        sqlx::query("SELECT * FROM alias_changes WHERE model = $1 ORDER BY number DESC LIMIT $2")
+            .bind(model)
+            .bind(i64::from(limit))
+            .fetch_all(db)
+            .await?;
+    rows.iter().map(alias_change).collect()
+}
+
+/// The newest changes of one alias, at most `limit`.
+pub async fn changes_of_alias(
+    db: &mut Connection,
+    model: &str,
+    alias: &str,
+    limit: u32,
+) -> Result<Vec<AliasChange>> {
+    let rows = sqlx::query(
+        "SELECT * FROM alias_changes WHERE model = $1 AND alias = $2 \
+         ORDER BY number DESC LIMIT $3",
+    )
+    .bind(model)
+    .bind(alias)
+    .bind(i64::from(limit))
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(alias_change).collect()
+}

@@ -1,0 +1,210 @@
+//! Rows of reports: what a forge should show, what it accepted, and when to try again.
+
+use protocol::{CommitId, PipelineId, ProjectId, Span, Timestamp};
+use sqlx::any::AnyRow;
+
+use super::pipelines::{self, Pipeline};
+use super::rows::{Columns as _, to_json};
+use super::{Connection, Result};
+use crate::forge::StatusUpdate;
+
+/// A `next_try` further away than this was written before the clock went back.
+const LONGEST_WAIT: Span = Span::hours(24);
+
+/// One context of one commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Whose.
+    pub project: ProjectId,
+    /// What should stand there.
+    pub desired: StatusUpdate,
+    /// What the forge took last.
+    pub accepted: Option<StatusUpdate>,
+    /// Whether they differ and it is to be sent.
+    pub open: bool,
+    /// How often the forge did not take it since it changed.
+    pub tries: u32,
+    /// Not before then.
+    pub next_try: Timestamp,
+    /// Why the forge did not take it the last time.
+    pub problem: Option<String>,
+    /// When it changed last.
+    pub changed_at: Timestamp,
+}
+
+fn report(row: &AnyRow) -> Result<Report> {
+    Ok(Report {
+        project: row.parsed("project")?,
+        desired: row.json("desired")?,
+        accepted: row.maybe_json("accepted")?,
+        open: row.int("open")? == 1,
+        tries: row.small("tries")?,
+        next_try: row.time("next_try")?,
+        problem: row.maybe_text("problem")?,
+        changed_at: row.time("changed_at")?,
+    })
+}
+
+/// Writes down what should stand in a context. A row that says it already stays as it is; one that
+/// changes is sent anew, whatever the forge said of its old form. True where it changed.
+pub async fn put(
+    db: &mut Connection,
+    project: &ProjectId,
+    desired: &StatusUpdate,
+    now: Timestamp,
+) -> Result<bool> {
+    let done = sqlx::query(
+        "INSERT INTO reports (project, commit_id, context, desired, open, is_final, changed_at, \
+         tries, next_try) VALUES ($1, $2, $3, $4, 1, $5, $6, 0, $6) \
+         ON CONFLICT (project, commit_id, context) DO UPDATE SET desired = $4, \
+         open = CASE WHEN reports.accepted = $4 THEN 0 ELSE 1 END, is_final = $5, \
+         changed_at = $6, tries = 0, next_try = $6, problem = NULL \
+         WHERE reports.desired <> $4",
+    )
+    .bind(project.as_str())
+    .bind(desired.commit.as_str())
+    .bind(&desired.context)
+    .bind(to_json(desired)?)
+    .bind(i64::from(desired.verdict.is_final()))
+    .bind(now.0)
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// What is to be sent for a project now: final states first, then the oldest; at most `limit`. What
+/// is not final is sent again only `quiet` after it was sent last.
+pub async fn due(
+    db: &mut Connection,
+    project: &ProjectId,
+    now: Timestamp,
+    quiet: Span,
+    limit: u32,
+) -> Result<Vec<Report>> {
+    let rows = sqlx::query(
+        "SELECT * FROM reports WHERE open = 1 AND project = $1 \
+         AND (next_try <= $2 OR next_try > $3) \
+         AND (is_final = 1 OR accepted_at IS NULL OR accepted_at <= $4 OR accepted_at > $2) \
+         ORDER BY is_final DESC, changed_at, commit_id, context LIMIT $5",
+    )
+    .bind(project.as_str())
+    .bind(now.0)
+    .bind((now + LONGEST_WAIT).0)
+    .bind(now.0.saturating_sub_unsigned(quiet.0))
+    .bind(i64::from(limit))
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(report).collect()
+}
+
+/// The projects that have something to send, now or later.
+pub async fn open_projects(db: &mut Connection) -> Result<Vec<ProjectId>> {
+    let rows = sqlx::query("SELECT DISTINCT project FROM reports WHERE open = 1 ORDER BY project")
+        .fetch_all(db)
+        .await?;
+    rows.iter().map(|row| row.parsed("project")).collect()
+}
+
+/// Notes that the forge took `sent`. Where another status is desired by now, the row stays open.
+pub async fn accepted(
+    db: &mut Connection,
+    project: &ProjectId,
+    sent: &StatusUpdate,
+    now: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "UPDATE reports SET accepted = $1, accepted_at = $2, \
+         open = CASE WHEN desired = $1 THEN 0 ELSE 1 END, tries = 0, problem = NULL \
+         WHERE project = $3 AND commit_id = $4 AND context = $5",
+    )
+    .bind(to_json(sent)?)
+    .bind(now.0)
+    .bind(project.as_str())
+    .bind(sent.commit.as_str())
+    .bind(&sent.context)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Notes that the forge did not take `sent`, and when to try again; none: not before it changes. A
+/// row that changed in between is left alone.
+pub async fn not_accepted(
+    db: &mut Connection,
+    project: &ProjectId,
+    sent: &StatusUpdate,
+    problem: &str,
+    next_try: Option<Timestamp>,
+) -> Result<()> {
+    sqlx::query(
+        "UPDATE reports SET tries = tries + 1, problem = $1, next_try = COALESCE($2, next_try), \
+         open = $3 WHERE project = $4 AND commit_id = $5 AND context = $6 AND desired = $7",
+    )
+    .bind(problem)
+    .bind(next_try.map(|at| at.0))
+    .bind(i64::from(next_try.is_some()))
+    .bind(project.as_str())
+    .bind(sent.commit.as_str())
+    .bind(&sent.context)
+    .bind(to_json(sent)?)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Reports that a forge did not take and that an administrator should see, newest first.
+pub async fn problems(db: &mut Connection, limit: u32) -> Result<Vec<Report>> {
+    let rows = sqlx::query(
+        "SELECT * FROM reports WHERE problem IS NOT NULL ORDER BY changed_at DESC LIMIT $1",
+    )
+    .bind(i64::from(limit))
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(report).collect()
+}
+
+/// All contexts of a commit.
+pub async fn of_commit(
+    db: &mut Connection,
+    project: &ProjectId,
+    commit: &CommitId,
+) -> Result<Vec<Report>> {
+    let rows = sqlx::query("SELECT * FROM reports WHERE project = $1 AND commit_id = $2")
+        .bind(project.as_str())
+        .bind(commit.as_str())
+        .fetch_all(db)
+        .await?;
+    let mut reports = rows.iter().map(report).collect::<Result<Vec<_>>>()?;
+    reports.sort_by(|a, b| a.desired.context.cmp(&b.desired.context));
+    Ok(reports)
+}
+
+/// Pipelines, not older than `from`, whose statuses may still change; oldest first.
+pub async fn unreported(db: &mut Connection, from: &str, limit: u32) -> Result<Vec<Pipeline>> {
+    let rows = sqlx::query(
+        "SELECT pipelines.id AS id FROM pipelines \
+         LEFT JOIN reported_pipelines ON reported_pipelines.pipeline = pipelines.id \
+         WHERE pipelines.id >= $1 AND reported_pipelines.pipeline IS NULL \
+         ORDER BY pipelines.id LIMIT $2",
+    )
+    .bind(from)
+    .bind(i64::from(limit))
+    .fetch_all(&mut *db)
+    .await?;
+    let mut list = Vec::with_capacity(rows.len());
+    for row in rows {
+        list.push(pipelines::get(db, &row.parsed("id")?).await?);
+    }
+    Ok(list)
+}
+
+/// Notes that the statuses of a pipeline stand in their rows and will not change.
+pub async fn mark_reported(db: &mut Connection, pipeline: &PipelineId) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO reported_pipelines (pipeline) VALUES ($1) ON CONFLICT (pipeline) DO NOTHING",
+    )
+    .bind(pipeline.as_str())
+    .execute(db)
+    .await?;
+    Ok(())
+}

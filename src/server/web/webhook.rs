@@ -1,0 +1,394 @@
+//! `POST /hooks/{project}`: a forge says that something moved. The raw body is proved before anything is
+//! read of it; what is believed is stored first, then the answer is given, then the watch loop is woken.
+//! The message is a hint to look: git says what moved.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, body};
+use protocol::agent_api::ApiError;
+use protocol::{Digest, Timestamp};
+use secrecy::SecretString;
+use tokio::sync::Semaphore;
+
+use crate::forge::github::webhook::{self, BadSignature};
+use crate::forge::{ForgeEvent, bounded};
+use crate::state::Server;
+use crate::store::StoreError;
+use crate::store::projects::{self, Delivery, Project};
+
+/// GitHub sends no larger ones.
+const MOST_BYTES: usize = 25 << 20;
+/// How long a body may take to come.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bodies that are held in memory at the same time: whoever knows no secret cannot fill it.
+static AT_ONCE: Semaphore = Semaphore::const_new(16);
+
+/// The route.
+pub fn routes() -> Router<Server> {
+    Router::new().route("/hooks/{project}", post(receive))
+}
+
+/// Why a delivery is not taken. Nothing of it is stored.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    /// Which of the reasons it is, an outsider is not told.
+    #[error("there is no such webhook, or {}", BadSignature)]
+    Unproved,
+    #[error("the body has more than 25 MB")]
+    TooLarge,
+    #[error("the body did not come within {} s", READ_TIMEOUT.as_secs())]
+    TooSlow,
+    #[error("too many deliveries at the same time: send it again")]
+    Busy,
+    #[error("the body is not JSON: set the webhook's content type to application/json")]
+    NotJson,
+    #[error("{0}")]
+    Invalid(String),
+    #[error("the delivery could not be kept: send it again")]
+    Store(#[from] StoreError),
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let (status, code) = match &self {
+            Refused::Unproved => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Refused::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            Refused::TooSlow => (StatusCode::REQUEST_TIMEOUT, "invalid"),
+            Refused::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+            Refused::NotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid"),
+            Refused::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid"),
+            Refused::Store(error) => {
+                tracing::error!(%error, "a delivery could not be kept");
+                (StatusCode::INTERNAL_SERVER_ERROR, "internal")
+            }
+        };
+        let error = ApiError {
+            code: code.to_owned(),
+            message: self.to_string(),
+        };
+        (status, Json(error)).into_response()
+    }
+}
+
+async fn receive(
+    State(server): State<Server>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refused> {
+    let too_large = header(&headers, header::CONTENT_LENGTH.as_str())
+        .and_then(|length| length.parse::<u64>().ok())
+        .is_some_and(|length| length > MOST_BYTES as u64);
+    if too_large {
+        return Err(Refused::TooLarge);
+    }
+    let _permit = AT_ONCE.try_acquire().map_err(|_| Refused::Busy)?;
+    let body = tokio::time::timeout(READ_TIMEOUT, body::to_bytes(body, MOST_BYTES))
+        .await
+        .map_err(|_| Refused::TooSlow)?
+        .map_err(|_| Refused::TooLarge)?;
+    let (project, secret) = hook(&server, &name).await?;
+    let signature = header(&headers, webhook::SIGNATURE);
+    let verified =
+        webhook::verify(&secret, signature, &body).map_err(|BadSignature| Refused::Unproved)?;
+
+    let json = header(&headers, header::CONTENT_TYPE.as_str()).is_some_and(|kind| {
+        kind.split(';').next().unwrap_or_default().trim() == "application/json"
+    });
+    if !json {
+        return Err(Refused::NotJson);
+    }
+    let name = header(&headers, webhook::EVENT)
+        .ok_or_else(|| Refused::Invalid(format!("the header {} is missing", webhook::EVENT)))?;
+    let event = webhook::parse(name, verified).map_err(|e| Refused::Invalid(e.to_string()))?;
+    let delivery = match header(&headers, webhook::DELIVERY) {
+        Some(id) => bounded(id, 100),
+        None => Digest::of(&body).to_string(),
+    };
+    accept(&server, &project, delivery, name, &event).await
+}
+
+/// The project and its webhook's secret.
+async fn hook(server: &Server, name: &str) -> Result<(Project, SecretString), Refused> {
+    let mut db = server.store.read().await?;
+    let project = projects::by_name(&mut db, name).await?;
+    let project = project.ok_or(Refused::Unproved)?;
+    let Some(reference) = project.forge.webhook_secret() else {
+        let name = &project.name;
+        tracing::warn!(
+            project = name,
+            "a delivery for project {name} was refused: it names no secret for its webhook"
+        );
+        return Err(Refused::Unproved);
+    };
+    match reference.read() {
+        Ok(secret) => Ok((project, secret)),
+        Err(error) => {
+            tracing::error!(project = project.name, %error, "the webhook's secret cannot be read");
+            Err(Refused::Unproved)
+        }
+    }
+}
+
+/// Stores a delivery, once; the same one again is answered the same and does nothing.
+async fn accept(
+    server: &Server,
+    project: &Project,
+    delivery: String,
+    name: &str,
+    event: &ForgeEvent,
+) -> Result<Response, Refused> {
+    let row = Delivery {
+        project: project.id.clone(),
+        delivery,
+        event: bounded(name, 60),
+        body: serde_json::to_string(event).unwrap_or_default(),
+        received_at: Timestamp::now(),
+    };
+    let mut tx = server.store.begin().await?;
+    let new = projects::insert_delivery(&mut tx, &row).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    if new && event.moves_something() {
+        server.live.refs_changed();
+    }
+    Ok(StatusCode::ACCEPTED.into_response())
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+    use hmac::{Hmac, KeyInit as _, Mac as _};
+    use sha2::Sha256;
+    use tokio_util::sync::CancellationToken;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::forge::github::{GithubConfig, Repository};
+    use crate::forge::{Credential, ForgeConfig};
+    use crate::store::testing;
+
+    const PUSH: &[u8] = include_bytes!("../tests/data/github/push.branch-new-1commit.json");
+    const PING: &[u8] = include_bytes!("../tests/data/github/ping.repo.json");
+    const SECRET: &str = "hook-s3cret";
+
+    struct World {
+        server: Server,
+        _folder: tempfile::TempDir,
+    }
+
+    impl World {
+        async fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let secret = folder.path().join("hook");
+            std::fs::write(&secret, format!("{SECRET}\n")).unwrap();
+            let config = Config::in_folder(folder.path().join("data"));
+            let server = Server::open(config, CancellationToken::new())
+                .await
+                .unwrap();
+            let repository = Repository::try_from("Codertocat/Hello-World".to_owned()).unwrap();
+            let mut github = GithubConfig::new(repository);
+            github.webhook_secret = Some(Credential::File(secret));
+            let mut hello = testing::project("hello");
+            hello.forge = ForgeConfig::Github(github);
+            let mut tx = server.store.begin().await.unwrap();
+            projects::insert(&mut tx, &hello).await.unwrap();
+            projects::insert(&mut tx, &testing::project("plain"))
+                .await
+                .unwrap();
+            tx.commit().await.unwrap();
+            Self {
+                server,
+                _folder: folder,
+            }
+        }
+
+        /// Sends a request through the server's own router; gives status and answer.
+        async fn send(&self, request: Request<Body>) -> (u16, String) {
+            let router = crate::web::router(self.server.clone());
+            let response = router.oneshot(request).await.unwrap();
+            let status = response.status().as_u16();
+            let body = body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+            (status, String::from_utf8(body.to_vec()).unwrap())
+        }
+
+        async fn stored(&self) -> Vec<Delivery> {
+            let mut db = self.server.store.read().await.unwrap();
+            projects::unhandled_deliveries(&mut db, 100).await.unwrap()
+        }
+
+        /// Whether the watch loop was woken since the last call.
+        async fn woken(&self) -> bool {
+            let wait = Duration::from_millis(20);
+            tokio::time::timeout(wait, self.server.live.refs_change())
+                .await
+                .is_ok()
+        }
+    }
+
+    fn signature(secret: &str, body: &[u8]) -> String {
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+        mac.update(body);
+        format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
+    }
+
+    /// A delivery as GitHub sends it; `changes` replace headers, an empty one takes it away.
+    fn delivery(
+        project: &str,
+        event: &str,
+        body: &'static [u8],
+        changes: &[(&str, &str)],
+    ) -> Request<Body> {
+        let signed = signature(SECRET, body);
+        let mut headers = vec![
+            ("host", "localhost"),
+            ("content-type", "application/json"),
+            (webhook::EVENT, event),
+            (webhook::DELIVERY, "72d3162e-cc78-11e3-81ab-4c9367dc0958"),
+            (webhook::SIGNATURE, signed.as_str()),
+        ];
+        for (name, value) in changes {
+            headers.retain(|(known, _)| known != name);
+            headers.push((name, value));
+        }
+        let request = Request::post(format!("/hooks/{project}"));
+        headers
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
+            .fold(request, |request, (name, value)| {
+                request.header(name, value)
+            })
+            .body(Body::from(body))
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_push_is_stored_once_and_wakes_the_watch_loop() {
+        let world = World::new().await;
+        let (status, _) = world.send(delivery("hello", "push", PUSH, &[])).await;
+        assert_eq!(status, 202);
+        assert!(world.woken().await);
+        let stored = world.stored().await;
+        assert_eq!(stored.len(), 1);
+        assert_eq!(stored[0].event, "push");
+        let event: ForgeEvent = serde_json::from_str(&stored[0].body).unwrap();
+        let ForgeEvent::Push {
+            reference, after, ..
+        } = event
+        else {
+            panic!("{event:?}")
+        };
+        assert_eq!(reference, "refs/heads/master");
+        assert_eq!(
+            after.unwrap().as_str(),
+            "6113728f27ae82c7b1a177c8d03f9e96e0adf246"
+        );
+
+        let (status, _) = world.send(delivery("hello", "push", PUSH, &[])).await;
+        assert_eq!(status, 202, "a repeat is answered the same");
+        assert!(!world.woken().await, "and does nothing");
+        assert_eq!(world.stored().await.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_ping_is_answered_and_wakes_nobody() {
+        let world = World::new().await;
+        let (status, _) = world.send(delivery("hello", "ping", PING, &[])).await;
+        assert_eq!(status, 202);
+        assert!(!world.woken().await);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_proved_is_401_and_leaves_nothing() {
+        let world = World::new().await;
+        let other = signature("other", PUSH);
+        let of_another_body = signature(SECRET, PING);
+        let mut answers = std::collections::BTreeSet::new();
+        for request in [
+            delivery("hello", "push", PUSH, &[(webhook::SIGNATURE, "")]),
+            delivery("hello", "push", PUSH, &[(webhook::SIGNATURE, "sha256=00")]),
+            delivery("hello", "push", PUSH, &[(webhook::SIGNATURE, &other)]),
+            delivery(
+                "hello",
+                "push",
+                PUSH,
+                &[(webhook::SIGNATURE, &of_another_body)],
+            ),
+            delivery("plain", "push", PUSH, &[]),
+            delivery("nobody", "push", PUSH, &[]),
+        ] {
+            let (status, answer) = world.send(request).await;
+            assert_eq!(status, 401, "{answer}");
+            answers.insert(answer);
+        }
+        assert_eq!(
+            answers.len(),
+            1,
+            "an outsider learns nothing of projects: {answers:?}"
+        );
+        assert!(world.stored().await.is_empty());
+        assert!(!world.woken().await);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_refused_in_words() {
+        let world = World::new().await;
+        let form = "application/x-www-form-urlencoded";
+        for (request, expected, words) in [
+            (
+                delivery("hello", "push", PUSH, &[("content-type", form)]),
+                415,
+                "application/json",
+            ),
+            (
+                delivery("hello", "push", PUSH, &[(webhook::EVENT, "")]),
+                400,
+                "x-github-event",
+            ),
+            (
+                delivery("hello", "push", PING, &[]),
+                400,
+                "not a 'push' event",
+            ),
+            (
+                delivery("hello", "push", b"{", &[]),
+                400,
+                "not a 'push' event",
+            ),
+        ] {
+            let (status, answer) = world.send(request).await;
+            assert_eq!(status, expected, "{answer}");
+            assert!(answer.contains(words), "{answer}");
+        }
+        assert!(world.stored().await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_body_above_the_limit_is_413_said_or_not() {
+        let world = World::new().await;
+        let said = Request::post("/hooks/hello")
+            .header("host", "localhost")
+            .header("content-length", (MOST_BYTES + 1).to_string())
+            .body(Body::empty())
+            .unwrap();
+        assert_eq!(world.send(said).await.0, 413);
+        let chunk = |_| Ok::<_, std::io::Error>(vec![b' '; 1 << 20]);
+        let chunks = futures_util::stream::iter((0..26).map(chunk));
+        let unsaid = Request::post("/hooks/hello")
+            .header("host", "localhost")
+            .body(Body::from_stream(chunks))
+            .unwrap();
+        assert_eq!(world.send(unsaid).await.0, 413);
+        assert!(world.stored().await.is_empty());
+    }
+}
