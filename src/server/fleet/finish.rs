@@ -6,12 +6,13 @@ use protocol::report::AttemptReport;
 use protocol::{AttemptId, Failure, Outcome, Owner, Timestamp};
 
 use super::{Refused, Standing, mine, resume, standing, tell};
+use crate::registry::regression;
 use crate::settle;
 use crate::state::Server;
 use crate::store::agents::Agent;
 use crate::store::attempts::{self, Attempt, Fate};
 use crate::store::jobs::{self, Job};
-use crate::store::{Connection, StoreError, blobs};
+use crate::store::{Connection, StoreError, blobs, registry};
 
 /// Takes the agent's report. The same one again is answered as the first was.
 ///
@@ -39,12 +40,35 @@ pub async fn take(
             )));
         }
     }
-    attempts::finish(&mut tx, id, report).await?;
+    let report = judged(&mut tx, &job, report).await?;
+    attempts::finish(&mut tx, id, &report).await?;
     let generation = Some(attempt.generation);
-    let changed = conclude(&mut tx, &attempt, &job, report.outcome.clone(), generation).await?;
+    let changed = conclude(&mut tx, &attempt, &job, report.outcome, generation).await?;
     tx.commit().await?;
     after(server, &attempt, &changed);
     Ok(FinishAnswer { accepted: true })
+}
+
+/// The report as it counts: a success whose metric is worse than `max_regression` allows, compared with
+/// the last success on the default branch, is a failure.
+async fn judged(
+    db: &mut Connection,
+    job: &Job,
+    report: &AttemptReport,
+) -> Result<AttemptReport, StoreError> {
+    let mut report = report.clone();
+    let bounded = job
+        .spec
+        .metrics
+        .values()
+        .any(|m| m.max_regression.is_some());
+    if bounded && report.outcome == Outcome::Succeeded {
+        let base = registry::base_metrics(db, &job.project, &job.spec.name, &job.id).await?;
+        if let Some(found) = regression(&job.spec.metrics, &base, &report.metrics) {
+            report.outcome = Outcome::Failed(found.failure());
+        }
+    }
+    Ok(report)
 }
 
 /// Ends an attempt that will have no report: lost, forgotten, or never begun.

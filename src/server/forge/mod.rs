@@ -259,6 +259,15 @@ impl ForgeConfig {
         }
     }
 
+    /// The token, where one is set up.
+    #[must_use]
+    pub fn token(&self) -> Option<&Credential> {
+        match self {
+            ForgeConfig::Git => None,
+            ForgeConfig::Github(config) => config.token.as_ref(),
+        }
+    }
+
     /// The secret that proves a webhook, where one is set up.
     #[must_use]
     pub fn webhook_secret(&self) -> Option<&Credential> {
