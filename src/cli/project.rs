@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use clap::{Args as ClapArgs, Subcommand};
 use comfy_table::{Table, presets};
-use protocol::api::{NewForge, NewProject, Page, Project};
+use protocol::api::{NewProject, Page, Project};
 
 use super::Exit;
 use super::remote::Remote;
@@ -30,18 +30,18 @@ struct Add {
     name: String,
     /// What `git fetch` takes; a folder of the server's host will do
     url: String,
-    /// Repository at GitHub, where the URL does not say it
-    #[arg(long, value_name = "OWNER/NAME")]
-    repository: Option<String>,
-    /// Base of the API of GitHub Enterprise: https://HOST/api/v3
-    #[arg(long, value_name = "URL")]
-    api: Option<String>,
     /// Where the server finds the token for fetches and statuses: file:/PATH, env:NAME or credential:NAME
     #[arg(long, value_name = "REFERENCE")]
-    token: Option<String>,
+    credential: Option<String>,
     /// Where the server finds the secret of the webhook /hooks/NAME, in the same forms
     #[arg(long, value_name = "REFERENCE")]
     webhook_secret: Option<String>,
+    /// Repository at GitHub, where the URL does not say it
+    #[arg(long, value_name = "OWNER/NAME")]
+    github: Option<String>,
+    /// Base of the API of GitHub Enterprise: https://HOST/api/v3
+    #[arg(long, value_name = "URL")]
+    github_api: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -67,14 +67,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
 
 async fn add(add: &Add) -> anyhow::Result<Exit> {
     let new = NewProject {
-        name: add.name.clone(),
-        url: address(&add.url)?,
-        forge: NewForge {
-            repository: add.repository.clone(),
-            api: add.api.clone(),
-            token: add.token.clone(),
-            webhook_secret: add.webhook_secret.clone(),
-        },
+        credential: add.credential.clone(),
+        webhook_secret: add.webhook_secret.clone(),
+        github: add.github.clone(),
+        github_api: add.github_api.clone(),
+        ..NewProject::new(&add.name, address(&add.url)?)
     };
     let project: Project = add.remote.post("projects", &new).await?;
     if add.json {

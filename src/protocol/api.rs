@@ -103,27 +103,33 @@ pub struct NewProject {
     pub name: String,
     /// URL or path for `git fetch`.
     pub url: String,
-    /// How it speaks with its forge; none: read from the URL.
-    #[serde(default)]
-    pub forge: NewForge,
+    /// Where the server finds the token for fetches and statuses: `env:NAME`, `file:/path`, `credential:NAME`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
+    /// The same for the secret of the forge's webhook.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook_secret: Option<String>,
+    /// `owner/name` at GitHub, where the URL does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub github: Option<String>,
+    /// Base of GitHub's REST API, where it is GitHub Enterprise's: `https://<host>/api/v3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub github_api: Option<String>,
 }
 
-/// How a project speaks with its forge. Secrets are references: `env:NAME`, `file:/path`, `credential:NAME`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewForge {
-    /// `owner/name` at GitHub; none: read from the URL, where that is github.com's.
-    #[serde(default)]
-    pub repository: Option<String>,
-    /// Base of the REST API, for GitHub Enterprise.
-    #[serde(default)]
-    pub api: Option<String>,
-    /// The token that writes statuses.
-    #[serde(default)]
-    pub token: Option<String>,
-    /// The webhook's secret.
-    #[serde(default)]
-    pub webhook_secret: Option<String>,
+impl NewProject {
+    /// A project without credentials.
+    #[must_use]
+    pub fn new(name: impl Into<String>, url: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            url: url.into(),
+            credential: None,
+            webhook_secret: None,
+            github: None,
+            github_api: None,
+        }
+    }
 }
 
 /// One trigger at one commit.

@@ -1,9 +1,9 @@
 //! Adds a project: checks its name and address, guesses its forge, and wakes the loop that looks at it.
 
-use protocol::api::NewForge;
 use protocol::{ProjectId, Timestamp};
 
-use crate::forge::{ForgeConfig, WrongSettings};
+use crate::forge::ForgeConfig;
+use crate::forge::github::{GithubConfig, Repository};
 use crate::state::Server;
 use crate::store::StoreError;
 use crate::store::projects::{self, Project};
@@ -32,9 +32,6 @@ pub enum AddError {
     /// The address.
     #[error(transparent)]
     Url(#[from] mirror::MirrorError),
-    /// The forge.
-    #[error(transparent)]
-    Forge(#[from] WrongSettings),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -45,19 +42,6 @@ pub enum AddError {
 /// # Errors
 /// [`AddError`].
 pub async fn add(server: &Server, name: &str, url: &str) -> Result<Project, AddError> {
-    add_with(server, name, url, &NewForge::default()).await
-}
-
-/// Adds a project with settings of its forge. A token that writes statuses also fetches.
-///
-/// # Errors
-/// [`AddError`].
-pub async fn add_with(
-    server: &Server,
-    name: &str,
-    url: &str,
-    settings: &NewForge,
-) -> Result<Project, AddError> {
     let ordinary = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric());
     if !begins || name.len() > NAME_LIMIT || !name.chars().all(ordinary) {
@@ -65,14 +49,16 @@ pub async fn add_with(
     }
     let url: String = url.trim().chars().take(URL_LIMIT).collect();
     mirror::check_url(&url)?;
-    let forge = ForgeConfig::of(&url, settings)?;
     let project = Project {
         id: ProjectId::generate(),
         name: name.to_owned(),
-        credential: forge.token().cloned(),
-        forge,
+        forge: match Repository::from_clone_url(&url) {
+            Some(repository) => ForgeConfig::Github(GithubConfig::new(repository)),
+            None => ForgeConfig::Git,
+        },
         url,
         default_branch: None,
+        credential: None,
         created_at: Timestamp::now(),
         checked_at: None,
         problem: None,

@@ -10,7 +10,6 @@ use std::fmt;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use protocol::api::NewForge;
 use protocol::{CommitId, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -185,58 +184,7 @@ pub enum ForgeConfig {
     Github(github::GithubConfig),
 }
 
-/// Settings of a forge that do not fit together.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WrongSettings {
-    /// Not `owner/name`.
-    #[error(transparent)]
-    Repository(#[from] github::InvalidRepository),
-    /// Not a reference.
-    #[error(transparent)]
-    Credential(#[from] CredentialError),
-    /// The address of the API cannot be used.
-    #[error("{0}")]
-    Api(String),
-    /// There is no forge to use them with.
-    #[error(
-        "'{0}' is no repository of github.com: for GitHub Enterprise name the repository as owner/name, and the API"
-    )]
-    NoForge(String),
-}
-
 impl ForgeConfig {
-    /// Reads the settings of a new project. A URL of github.com is GitHub's, any other only where a
-    /// repository is named.
-    ///
-    /// # Errors
-    /// [`WrongSettings`].
-    pub fn of(url: &str, settings: &NewForge) -> Result<Self, WrongSettings> {
-        let repository = match &settings.repository {
-            Some(text) => Some(github::Repository::try_from(text.clone())?),
-            None => github::Repository::from_clone_url(url),
-        };
-        let Some(repository) = repository else {
-            return if *settings == NewForge::default() {
-                Ok(ForgeConfig::Git)
-            } else {
-                Err(WrongSettings::NoForge(bounded(url, 200)))
-            };
-        };
-        let reference = |text: &Option<String>| text.as_deref().map(str::parse).transpose();
-        let mut config = github::GithubConfig::new(repository);
-        config.token = reference(&settings.token)?;
-        config.webhook_secret = reference(&settings.webhook_secret)?;
-        if let Some(api) = &settings.api {
-            config.api.clone_from(api);
-        }
-        let config = ForgeConfig::Github(config);
-        // An address that cannot be used is said now and not at the first status.
-        match config.connect(Duration::from_secs(1)) {
-            Ok(_) => Ok(config),
-            Err(error) => Err(WrongSettings::Api(error.to_string())),
-        }
-    }
-
     /// `git` or `github`.
     #[must_use]
     pub fn word(&self) -> &'static str {
@@ -326,39 +274,5 @@ impl ForgeEvent {
             ForgeEvent::Push { .. } | ForgeEvent::PullRequest { .. } => true,
             ForgeEvent::Ping | ForgeEvent::Other { .. } => false,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_new_project_is_read_as_people_write_it() {
-        let git = "https://git.example/o/r.git";
-        let hub = "https://github.com/o/r.git";
-        let none = NewForge::default();
-        assert_eq!(ForgeConfig::of(git, &none), Ok(ForgeConfig::Git));
-        assert_eq!(ForgeConfig::of(hub, &none).unwrap().word(), "github");
-        let mut settings = NewForge {
-            token: Some("file:/etc/token".into()),
-            ..none
-        };
-        assert!(matches!(
-            ForgeConfig::of(git, &settings),
-            Err(WrongSettings::NoForge(_))
-        ));
-        settings.repository = Some("o/r".into());
-        settings.api = Some("https://git.example/api/v3".into());
-        let ForgeConfig::Github(config) = ForgeConfig::of(git, &settings).unwrap() else {
-            panic!("no GitHub")
-        };
-        assert_eq!(config.token.unwrap().to_string(), "file:/etc/token");
-        settings.api = Some("http://git.example/api/v3".into());
-        let clear = ForgeConfig::of(git, &settings).unwrap_err();
-        assert!(clear.to_string().contains("use https"), "{clear}");
-        settings.token = Some("ghp_secret".into());
-        let value = ForgeConfig::of(git, &settings).unwrap_err();
-        assert!(!value.to_string().contains("ghp_secret"), "{value}");
     }
 }

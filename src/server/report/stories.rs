@@ -22,6 +22,8 @@ use crate::store::{Store, jobs, pipelines, projects, report as rows};
 
 const TOKEN: &str = "ghp_example";
 
+type Header = Option<(&'static str, &'static str)>;
+
 /// GitHub, as far as statuses go.
 #[derive(Clone, Default)]
 struct Github(Arc<Mutex<Inside>>);
@@ -31,7 +33,7 @@ struct Inside {
     /// What it took: `context state: description`, in order.
     taken: Vec<String>,
     /// Answers that are given instead, the first one next: status, header, body.
-    faults: Vec<(u16, Option<(&'static str, &'static str)>, &'static str)>,
+    faults: Vec<(u16, Header, &'static str)>,
     calls: usize,
 }
 
@@ -47,7 +49,7 @@ impl Github {
         format!("http://{address}/api/v3")
     }
 
-    fn fail(&self, status: u16, header: Option<(&'static str, &'static str)>, body: &'static str) {
+    fn fail(&self, status: u16, header: Header, body: &'static str) {
         self.0.lock().unwrap().faults.push((status, header, body));
     }
 

@@ -4,4 +4,5 @@ extern crate trainyard_server as server;
 
 mod agents;
 mod commits;
+mod metrics;
 mod support;
