@@ -132,9 +132,15 @@ fn job(name: &Spanned<String>, job: &Job, names: &[&str]) -> Checked {
     }
     parameters(job)?;
     model(job)?;
-    for (_, metric) in &job.metrics.0 {
-        if let Some(limit) = &metric.value.max_regression {
-            return wrong(limit.referenced, not_yet("max_regression"));
+    for (name, metric) in &job.metrics.0 {
+        if let Some(limit) = &metric.value.max_regression
+            && (!limit.value.is_finite() || limit.value < 0.0)
+        {
+            let message = format!(
+                "'max_regression' of '{}' must not be negative",
+                cut(&name.value)
+            );
+            return wrong(limit.referenced, message);
         }
     }
     Ok(())

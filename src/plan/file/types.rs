@@ -182,7 +182,7 @@ pub struct Model {
 pub struct Metric {
     /// Which direction is better.
     pub goal: Goal,
-    /// How much worse than the base branch it may be (not yet supported: a metric is only shown).
+    /// How much worse than the base branch it may be; none: it is only shown.
     #[serde(default)]
     #[schemars(with = "Option<f64>")]
     pub max_regression: Option<Spanned<f64>>,

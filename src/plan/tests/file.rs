@@ -34,7 +34,7 @@ jobs:
     cell_timeout: 1h30m
     silence_timeout: 15m
     model: {name: churn, path: model/}
-    metrics: {accuracy: {goal: maximize}}
+    metrics: {accuracy: {goal: maximize, max_regression: 0.01}}
     retries: 2
     reuse: true
 "#;
@@ -294,11 +294,6 @@ fn what_is_not_yet_supported_is_refused_at_its_place() {
             "jobs:\n  t:\n    command: x\n    image: {build: docker/train}",
             ":4:12",
             "image: {build: …}",
-        ),
-        (
-            "jobs:\n  t:\n    command: x\n    metrics: {a: {goal: maximize, max_regression: 0.01}}",
-            ":4:51",
-            "max_regression",
         ),
         (
             "defaults: {image: {build: docker/train}}\njobs: {t: {command: x}}",
