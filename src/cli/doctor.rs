@@ -28,7 +28,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
     if args.json {
         println!("{}", serde_json::to_string_pretty(&found)?);
     } else {
-        println!("{}", table(&found));
+        println!("{}", table(&found).trim_fmt());
         if worst == Some(Level::Fail) {
             println!("\nA job could not run on this host: see the lines that say fail.");
         }

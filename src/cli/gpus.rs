@@ -57,7 +57,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
             .map_or_else(|| "NVML counts none".to_owned(), ToString::to_string);
         println!("no GPUs: {why}");
     } else {
-        println!("{}", table(&rows));
+        println!("{}", table(&rows).trim_fmt());
     }
     Ok(Exit::Done)
 }
