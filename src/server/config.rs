@@ -42,6 +42,9 @@ pub struct Config {
     /// Time that a job gets to end when it is cancelled.
     #[serde(deserialize_with = "span")]
     pub stop_grace: Span,
+    /// Time before a job is tried again after a fault of the platform; twice that after the second, and so on.
+    #[serde(deserialize_with = "span")]
+    pub retry_delay: Span,
     /// Time between two passes of the loops that nothing woke.
     #[serde(deserialize_with = "span")]
     pub tick: Span,
@@ -64,6 +67,7 @@ impl Default for Config {
             lost_after: Span::secs(600),
             poll_hold: Span::secs(20),
             stop_grace: Span::secs(30),
+            retry_delay: Span::secs(10),
             tick: Span::secs(5),
             blob_limit: ByteSize::gib(64),
         }

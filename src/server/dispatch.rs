@@ -7,7 +7,7 @@ use protocol::agent_api::{AttemptOrder, Source};
 use protocol::event::Artifact;
 use protocol::hardware::GpuHealth;
 use protocol::job::Move;
-use protocol::{AttemptId, Outcome, Timestamp};
+use protocol::{AttemptId, Outcome, Span, Timestamp};
 
 use crate::live::Change;
 use crate::schedule::{self, Host, HostGpu, Placement, Shares, Waiting};
@@ -44,10 +44,16 @@ pub async fn tick(server: &Server) -> Result<usize> {
     if queue.is_empty() {
         return Ok(0);
     }
-    let mut waiting = Vec::with_capacity(queue.len());
+    let (mut waiting, mut resting) = (Vec::with_capacity(queue.len()), Vec::new());
     for job in &queue {
         let before = attempts::of_job(&mut db, &job.id).await?;
-        waiting.push(waits(job, &before));
+        match rest(server, &before) {
+            Some(left) => resting.push((
+                job.id.clone(),
+                format!("it is tried again within {left}, after a fault of the platform"),
+            )),
+            None => waiting.push(waits(job, &before)),
+        }
     }
     let fleet = agents::all(&mut db).await?;
     let bookings = attempts::bookings(&mut db).await?;
@@ -75,8 +81,19 @@ pub async fn tick(server: &Server) -> Result<usize> {
     if placed > 0 {
         server.live.orders_changed();
     }
-    write_reasons(server, &queue, &decision.reasons).await?;
+    let reasons = [decision.reasons, resting].concat();
+    write_reasons(server, &queue, &reasons).await?;
     Ok(placed)
+}
+
+/// The pause of a job whose last attempt ended by a fault that its agent reported: what was broken then is
+/// perhaps broken for some seconds more. None: it is over. The words do not count down, so that a pause
+/// is one write.
+fn rest(server: &Server, before: &[Attempt]) -> Option<Span> {
+    let last = before.last().filter(|last| last.fate == Fate::Finished)?;
+    let pause = Span(server.config.retry_delay.0 * before.len() as u64);
+    let passed = Timestamp::now().since(last.finished_at?);
+    (passed < pause).then_some(pause)
 }
 
 fn waits(job: &Job, before: &[Attempt]) -> Waiting {
@@ -128,10 +145,7 @@ fn host(server: &Server, agent: &Agent, bookings: &[Booking]) -> Host {
 fn closed(server: &Server, agent: &Agent) -> Option<String> {
     let silence = server.leases.silence(&agent.id);
     if silence > server.config.unreachable_after.into() {
-        return Some(format!(
-            "not heard of for {}",
-            protocol::Span::from(silence)
-        ));
+        return Some(format!("not heard of for {}", Span::from(silence)));
     }
     (!agent.accepting).then(|| agent.closed.clone().unwrap_or_else(|| "closed".to_owned()))
 }

@@ -76,6 +76,7 @@ impl World {
                 Address::Postgres(url) => url,
             }),
             tick: Span(50),
+            retry_delay: Span(100),
             lost_after: times.lost_after,
             unreachable_after: times.unreachable_after,
             ..Config::in_folder(folder.path().join("server"))
