@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use protocol::agent_api::AttemptOrder;
@@ -26,6 +27,8 @@ impl AttemptDir {
             path: data.join("attempts").join(order.attempt.as_str()),
         };
         fs::create_dir_all(&dir.path)?;
+        // Secrets stand in what the driver is told too, which a container's users must be able to read.
+        fs::set_permissions(&dir.path, fs::Permissions::from_mode(0o700))?;
         if !dir.order_file().exists() {
             write_json(&dir.order_file(), order)?;
         }

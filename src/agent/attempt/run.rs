@@ -153,8 +153,11 @@ impl Attempt<'_> {
         let contract = self.dir.contract();
         workspace::remove(&contract)?;
         fs::create_dir_all(contract.join(OUT_DIR))?;
-        fs::create_dir_all(self.cache())?;
-        workspace::give(&self.cache(), self.host.job_user)?;
+        // What is in it is its user's already, and may be much.
+        if !self.cache().exists() {
+            fs::create_dir_all(self.cache())?;
+            workspace::give(&self.cache(), self.host.job_user)?;
+        }
         if let Work::Lint { notebooks, .. } = &self.order.spec.work {
             lint::prepare(notebooks, &self.dir.workspace(), &self.dir.originals())?;
         }

@@ -292,6 +292,59 @@ async fn a_container_that_somebody_removed_is_the_platforms() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_driver_that_is_killed_leaves_the_notebook_as_far_as_it_came() {
+    if !engine().await {
+        return;
+    }
+    let world = World::new();
+    world.notebook(
+        "a.ipynb",
+        &[
+            "print('first')",
+            "print('second', flush=True)\nimport time; time.sleep(600)",
+        ],
+    );
+    let order = world.order(notebook("a.ipynb"));
+    let dir = world.dir(&order);
+    let journal = Journal::open(&dir.journal()).unwrap();
+    let run = attempt::run(&world.host, dir.clone(), &journal, Control::new());
+    let kill = async {
+        let said = || {
+            serde_json::to_string(&events(&journal))
+                .unwrap()
+                .contains("second\\n")
+        };
+        until("the second cell's word", said).await;
+        let id = world.containers(&order).remove(0);
+        let killed = std::process::Command::new("docker")
+            .args(["kill", "--signal", "KILL", &id])
+            .output()
+            .unwrap();
+        assert!(killed.status.success());
+    };
+    let (report, ()) = tokio::join!(run, kill);
+    let Outcome::Failed(failure) = &report.outcome else {
+        panic!("{report:?}")
+    };
+    assert_eq!(
+        (failure.kind, failure.owner()),
+        (FailureKind::ExecutorFailed, Owner::Platform),
+        "{failure:?}"
+    );
+    let kept = report
+        .artifacts
+        .iter()
+        .find(|artifact| artifact.role == ArtifactRole::Notebook)
+        .unwrap();
+    let kept = std::fs::read_to_string(dir.blobs().join(kept.blob.as_str())).unwrap();
+    assert!(
+        kept.contains("first\\n") && kept.contains("second\\n"),
+        "{kept}"
+    );
+    assert!(world.containers(&order).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_environment_is_built_once_and_shared() {
     if !engine().await {
         return;
