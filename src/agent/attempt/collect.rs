@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
 use notebook::message::OutputMessage;
-use protocol::driver::{BLOBS_DIR, EVENTS_FILE, NOTEBOOK_FILE, OUT_DIR};
+use protocol::driver::{BLOBS_DIR, DriverJob, EVENTS_FILE, JOB_FILE, NOTEBOOK_FILE, OUT_DIR};
 use protocol::event::{Artifact, ArtifactRole, EventKind, LogStream, OutputContent};
 use protocol::outcome::CellPlace;
 use protocol::report::{AttemptReport, MetricValue, Setting};
@@ -124,8 +124,28 @@ impl Attempt<'_> {
         let keep = failed
             .then_some(self.host.config.jobs.keep_failed)
             .filter(|keep| keep.0 > 0);
+        if keep.is_some() {
+            self.strip_secrets();
+        }
         if let Err(error) = clean::leave(&self.dir, keep) {
             tracing::warn!(attempt = %self.order.attempt, "cannot remove what the job had: {error}");
+        }
+    }
+
+    /// What is kept for a look has no secrets.
+    fn strip_secrets(&self) {
+        let path = self.dir.contract().join(JOB_FILE);
+        let stripped = dir::read_json::<DriverJob>(&path).and_then(|job| match job {
+            Some(mut job) => {
+                job.env
+                    .retain(|name, _| !self.order.secrets.contains_key(name));
+                dir::write_json(&path, &job)
+            }
+            None => Ok(()),
+        });
+        if let Err(error) = stripped {
+            tracing::warn!(attempt = %self.order.attempt, "{} is removed: {error}", path.display());
+            let _ = workspace::remove(&path);
         }
     }
 

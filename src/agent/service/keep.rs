@@ -107,13 +107,10 @@ pub(super) fn sweep(data: &Path, hard: bool) {
 }
 
 pub(super) fn remove_all(path: &Path) {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(
-                "{} stays, because it cannot be removed: {error}",
-                path.display()
-            );
-        }
-        Ok(()) | Err(_) => {}
+    if let Err(error) = crate::workspace::remove(path) {
+        tracing::warn!(
+            "{} stays, because it cannot be removed: {error}",
+            path.display()
+        );
     }
 }

@@ -104,7 +104,10 @@ async fn a_cell_that_raises_is_the_users_and_its_place_is_known() {
             "print('never')",
         ],
     );
-    let done = world.run(&world.order(notebook("a.ipynb"))).await;
+    let mut order = world.order(notebook("a.ipynb"));
+    order.spec.secrets = vec!["TOKEN".into()];
+    order.secrets.insert("TOKEN".into(), "s3cret".into());
+    let done = world.run(&order).await;
     let failure = done.failure();
     assert_eq!(
         (failure.kind, failure.owner()),
@@ -114,6 +117,8 @@ async fn a_cell_that_raises_is_the_users_and_its_place_is_known() {
     assert_eq!((cell.index, cell.line), (1, Some(2)));
     assert!(cell.raw_line.is_some());
     assert!(done.dir.workspace().exists(), "kept for a look");
+    let told = std::fs::read_to_string(done.dir.contract().join("job.json")).unwrap();
+    assert!(told.contains("TRAINYARD_ATTEMPT") && !told.contains("s3cret"));
     assert!(attempt::kept_until(&done.dir).unwrap().is_some());
     assert!(!attempt::forget(&done.dir, protocol::Timestamp::now()).unwrap());
 }
