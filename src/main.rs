@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => {
             eprintln!("error: {error:#}");
-            cli::Exit::Wrong.into()
+            cli::Exit::of(&error).into()
         }
     }
 }

@@ -1,17 +1,22 @@
 //! The command line: a file per command. Commands wire crates together; logic lives in the crates.
 
 mod agent;
+mod agents;
+mod client;
 mod doctor;
 mod gpus;
 mod init;
+mod job;
 mod lint;
 mod live;
+mod out;
+mod pipelines;
 mod plan;
 mod project;
-mod remote;
 mod run;
 mod server;
 mod signals;
+mod token;
 mod up;
 mod version;
 
@@ -43,12 +48,20 @@ pub(crate) enum Command {
     Doctor(doctor::Args),
     /// Show the GPUs of this host as Trainyard sees them
     Gpus(gpus::Args),
+    /// Show the hosts that carry out jobs, and make tokens for new ones
+    Agents(agents::Args),
+    /// End a job
+    Cancel(job::Args),
     /// Write a first .trainyard.yml from what lies in the repository
     Init(init::Args),
+    /// Show what was asked for lately, and how it stands
+    Pipelines(pipelines::Args),
     /// Show what a push would run, and why
     Plan(plan::Args),
     /// Add and list watched repositories
     Project(project::Args),
+    /// Ask for a finished job again
+    Retry(job::Args),
     /// Run the server
     Server(server::Args),
     /// Run server and agent here, with everything in one folder
@@ -57,6 +70,8 @@ pub(crate) enum Command {
     Run(run::Args),
     /// Lint notebooks here and now, as CI would
     Lint(lint::Args),
+    /// Make, show and remove API tokens
+    Token(token::Args),
     /// Print versions of the program and of the agent API
     Version(version::Args),
 }
@@ -89,19 +104,34 @@ impl From<Exit> for ExitCode {
     }
 }
 
+impl Exit {
+    /// What an error means for whoever called: a server that does not answer is a fault of the platform.
+    pub(crate) fn of(error: &anyhow::Error) -> Self {
+        match error.downcast_ref::<client::Unreachable>() {
+            Some(_) => Exit::Platform,
+            None => Exit::Wrong,
+        }
+    }
+}
+
 /// Runs one command.
 pub(crate) async fn dispatch(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Agent(args) => agent::run(args).await,
         Command::Doctor(args) => doctor::run(&args).await,
         Command::Gpus(args) => gpus::run(&args),
+        Command::Agents(args) => agents::run(args).await,
+        Command::Cancel(args) => job::cancel(args).await,
         Command::Init(args) => init::run(&args),
+        Command::Pipelines(args) => pipelines::run(args).await,
         Command::Plan(args) => plan::run(&args),
         Command::Project(args) => project::run(args).await,
+        Command::Retry(args) => job::retry(args).await,
         Command::Server(args) => server::run(args).await,
         Command::Up(args) => up::run(args).await,
         Command::Run(args) => run::run(&args).await,
         Command::Lint(args) => lint::run(&args).await,
+        Command::Token(args) => token::run(args).await,
         Command::Version(args) => version::run(&args),
     }
 }

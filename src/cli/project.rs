@@ -1,107 +1,109 @@
-//! `trainyard project`: the repositories that a server watches.
+//! `trainyard project`: which repositories are watched.
 
 use std::path::Path;
 
 use anyhow::Context as _;
 use clap::{Args as ClapArgs, Subcommand};
-use comfy_table::{Table, presets};
 use protocol::api::{NewProject, Page, Project};
 
-use super::Exit;
-use super::remote::Remote;
+use super::client::{Client, ServerArgs};
+use super::{Exit, out};
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
     #[command(subcommand)]
     action: Action,
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Watch a repository
     Add(Add),
-    /// List what is watched
-    List(List),
+    /// Show the repositories that are watched
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  trainyard project add digits /srv/git/digits.git
+  trainyard project add digits https://github.com/acme/digits --credential file:/etc/trainyard/github-token \\
+      --webhook-secret file:/etc/trainyard/webhook-secret
+
+Secrets are named, never given: env:NAME, file:/path or credential:NAME, as the server finds them.")]
 struct Add {
-    /// Its name on screens
+    /// Its name on screens and in URLs
     name: String,
-    /// What `git fetch` takes; a folder of the server's host will do
+    /// What `git fetch` takes: https://…, ssh://…, user@host:path, or a path on the server's host
     url: String,
-    /// Where the server finds the token for fetches and statuses: file:/PATH, env:NAME or credential:NAME
+    /// Where the server finds the token for fetches and statuses
     #[arg(long, value_name = "REFERENCE")]
     credential: Option<String>,
-    /// Where the server finds the secret of the webhook /hooks/NAME, in the same forms
+    /// Where the server finds the secret of the forge's webhook
     #[arg(long, value_name = "REFERENCE")]
     webhook_secret: Option<String>,
-    /// Repository at GitHub, where the URL does not say it
+    /// The repository at GitHub, where the URL does not say it
     #[arg(long, value_name = "OWNER/NAME")]
     github: Option<String>,
-    /// Base of the API of GitHub Enterprise: https://HOST/api/v3
+    /// Base of GitHub's REST API, for GitHub Enterprise
     #[arg(long, value_name = "URL")]
     github_api: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    remote: Remote,
-}
-
-#[derive(Debug, ClapArgs)]
-struct List {
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    remote: Remote,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
+    let client = Client::new(&args.server)?;
     match args.action {
-        Action::Add(add) => self::add(&add).await,
-        Action::List(list) => self::list(&list).await,
+        Action::Add(add) => {
+            let json = add.json;
+            let wanted = NewProject {
+                url: address(&add.url)?,
+                name: add.name,
+                credential: add.credential,
+                webhook_secret: add.webhook_secret,
+                github: add.github,
+                github_api: add.github_api,
+            };
+            let project: Project = client.post("projects", Some(&wanted)).await?;
+            if json {
+                out::json(&project)?;
+            } else {
+                out::say(&format!(
+                    "{} is watched ({}): {}\npush to it, and see {}",
+                    project.name,
+                    project.forge,
+                    project.url,
+                    client.page("/")
+                ))?;
+            }
+        }
+        Action::List { json } => {
+            let page: Page<Project> = client.get("projects").await?;
+            if json {
+                out::json(&page)?;
+            } else if page.items.is_empty() {
+                out::say("no repository is watched yet: 'trainyard project add NAME URL'")?;
+            } else {
+                let rows = page.items.into_iter().map(|project| {
+                    [
+                        project.name,
+                        project.forge,
+                        project.default_branch.unwrap_or_default(),
+                        project.url,
+                        project.error.unwrap_or_default(),
+                    ]
+                });
+                out::table(["NAME", "FORGE", "BRANCH", "URL", "PROBLEM"], rows)?;
+            }
+        }
     }
-}
-
-async fn add(add: &Add) -> anyhow::Result<Exit> {
-    let new = NewProject {
-        credential: add.credential.clone(),
-        webhook_secret: add.webhook_secret.clone(),
-        github: add.github.clone(),
-        github_api: add.github_api.clone(),
-        ..NewProject::new(&add.name, address(&add.url)?)
-    };
-    let project: Project = add.remote.post("projects", &new).await?;
-    if add.json {
-        println!("{}", serde_json::to_string(&project)?);
-    } else {
-        println!("{} is watched: {}", project.name, project.url);
-        println!("a push to it runs what its .trainyard.yml says");
-    }
-    Ok(Exit::Done)
-}
-
-async fn list(list: &List) -> anyhow::Result<Exit> {
-    let page: Page<Project> = list.remote.get("projects?limit=500").await?;
-    if list.json {
-        println!("{}", serde_json::to_string(&page.items)?);
-        return Ok(Exit::Done);
-    }
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_header(["project", "branch", "repository", "problem"]);
-    for project in page.items {
-        table.add_row([
-            project.name,
-            project.default_branch.unwrap_or_default(),
-            project.url,
-            project.error.unwrap_or_default(),
-        ]);
-    }
-    println!("{table}");
     Ok(Exit::Done)
 }
 

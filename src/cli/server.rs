@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args as ClapArgs, Subcommand};
-use protocol::api::{Role, Token};
+use protocol::api::Role;
 use protocol::{Span, Timestamp};
 use serde_json::json;
 use server::config::Config;
 use server::secret::Secret;
 use server::state::Server;
-use server::store::{Store, access, agents};
+use server::store::{Store, agents};
 
 use super::Exit;
 
@@ -93,21 +93,12 @@ async fn serve(config: Config, json: bool) -> anyhow::Result<Exit> {
 
 async fn token(new: &NewToken) -> anyhow::Result<Exit> {
     let store = store(new.config.as_deref()).await?;
-    let secret = Secret::generate("ty");
-    let entry = Token {
+    let wanted = protocol::api::NewToken {
         name: new.name.clone(),
         role: new.role,
-        created_at: Timestamp::now(),
-        last_used_at: None,
     };
-    let mut tx = store.begin().await?;
-    anyhow::ensure!(
-        access::add_token(&mut tx, &entry, &secret.hash()).await?,
-        "there is a token '{}' already",
-        new.name
-    );
-    tx.commit().await.context("the token was not kept")?;
-    println!("{}", secret.reveal());
+    let made = server::tokens::create(&store, &wanted, "local").await?;
+    println!("{}", made.token);
     Ok(Exit::Done)
 }
 

@@ -20,10 +20,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::digest::Digest;
 use crate::event::Artifact;
 use crate::hardware::Inventory;
 use crate::ids::{AgentId, AttemptId, CommitId, JobId, PipelineId, ProjectId};
 use crate::job::State;
+use crate::outcome::{Failure, Outcome};
 use crate::report::AttemptReport;
 use crate::spec::{JobSpec, Parameters, Trust};
 use crate::trigger::TriggerKind;
@@ -139,6 +141,8 @@ pub struct Pipeline {
     pub id: PipelineId,
     /// Its project's name.
     pub project: String,
+    /// Counts within the project, from 1.
+    pub number: u64,
     /// The commit.
     pub commit: CommitId,
     /// First line of the commit's message.
@@ -163,7 +167,10 @@ pub struct Pipeline {
     pub state: String,
     /// Why nothing could be planned (the pipeline file is wrong or missing).
     #[serde(default)]
-    pub problem: Option<String>,
+    pub problem: Option<Failure>,
+    /// What is worth saying about the plan.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// A pipeline with its jobs.
@@ -211,11 +218,12 @@ pub struct JobDetail {
     pub of: Pipeline,
     /// What it is asked to do.
     pub spec: JobSpec,
-    /// Its key.
-    pub key: String,
-    /// What could not be versioned, in words.
+    /// What an equal job has in common with it; none where no result may stand for it.
     #[serde(default)]
-    pub unversioned: Vec<String>,
+    pub key: Option<Digest>,
+    /// What the plan says of it: explanation, fingerprint, lock, what could not be versioned.
+    #[serde(default)]
+    pub lineage: serde_json::Value,
     /// Its attempts, oldest first.
     pub attempts: Vec<Attempt>,
 }
@@ -231,6 +239,9 @@ pub struct Attempt {
     pub agent: String,
     /// When it was given to the agent.
     pub created_at: Timestamp,
+    /// How it ended; its job may have gone on with another.
+    #[serde(default)]
+    pub outcome: Option<Outcome>,
     /// Its report, once it is over.
     #[serde(default)]
     pub report: Option<AttemptReport>,
@@ -326,4 +337,13 @@ pub struct CreatedToken {
 pub struct Done {
     /// What happens now, in one sentence.
     pub message: String,
+    /// The job that was made by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobId>,
+}
+
+impl From<String> for Done {
+    fn from(message: String) -> Self {
+        Self { message, job: None }
+    }
 }

@@ -2,8 +2,8 @@
 //! sanitised, and what wants to run does so only in a sandboxed frame. Must not know who serves it.
 //!
 //! The fragment has neither scripts nor inline styles: a page's content security policy may forbid
-//! both. A frame has scripts; a `srcdoc` frame inherits the policy of its page, so a page that wants
-//! frames to run allows `script-src 'unsafe-inline'` for them or serves [`frame_document`] at a URL of its own.
+//! both. A frame has scripts; a `srcdoc` frame inherits the policy of its page, so a page with a strict
+//! policy names [`Options::frame_prefix`] and serves [`frame_document`] there.
 
 mod ansi_html;
 mod frame;
@@ -39,6 +39,9 @@ pub struct Options {
     pub max_total: usize,
     /// Whether active output gets frames; else it is named.
     pub frames: bool,
+    /// Where frames find their documents: `<prefix>/<cell>/<output>`, both counted from 0, answers with
+    /// [`frame_document`]. None: the document stands in the frame itself.
+    pub frame_prefix: Option<String>,
 }
 
 impl Default for Options {
@@ -50,6 +53,7 @@ impl Default for Options {
             max_media: 8 << 20,
             max_total: 48 << 20,
             frames: true,
+            frame_prefix: None,
         }
     }
 }
@@ -222,15 +226,16 @@ fn put_code_cell(out: &mut String, cell: &Cell, number: usize, budget: &mut Budg
              <div class=\"nb-outputs\">\n"
         ),
     );
-    let mut outputs = cell.outputs.iter().peekable();
-    while let Some(output) = outputs.next() {
+    let mut outputs = cell.outputs.iter().enumerate().peekable();
+    while let Some((place, output)) = outputs.next() {
+        budget.place = (number - 1, place);
         match output.message() {
             Some(OutputMessage::Stream { name, text }) => {
                 // Not every tool joins neighbouring streams, and a progress bar goes over many.
                 let mut text = Cow::Borrowed(text.as_str());
                 while let Some(OutputMessage::Stream { text: more, .. }) = outputs
-                    .next_if(|next| is_stream(next, *name))
-                    .and_then(Output::message)
+                    .next_if(|(_, next)| is_stream(next, *name))
+                    .and_then(|(_, next)| next.message())
                 {
                     text.to_mut().push_str(more);
                 }

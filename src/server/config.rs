@@ -21,6 +21,12 @@ pub struct Config {
     pub database: Option<String>,
     /// The address that people and agents use, for links in statuses.
     pub url: Option<String>,
+    /// Host names, beside those of loopback and of `url`, under which it may be asked for.
+    pub names: Vec<String>,
+    /// Certificate and key, to speak TLS itself.
+    pub tls: Option<Tls>,
+    /// A proxy before it speaks TLS: it may then listen beyond loopback without a certificate.
+    pub behind_proxy: bool,
     /// Time between two looks at a remote.
     #[serde(deserialize_with = "span")]
     pub poll_interval: Span,
@@ -60,6 +66,9 @@ impl Default for Config {
             data: PathBuf::from("/var/lib/trainyard/server"),
             database: None,
             url: None,
+            names: Vec::new(),
+            tls: None,
+            behind_proxy: false,
             poll_interval: Span::secs(60),
             poll_interval_local: Span::secs(1),
             fetch_timeout: Span::secs(300),
@@ -72,6 +81,16 @@ impl Default for Config {
             blob_limit: ByteSize::gib(64),
         }
     }
+}
+
+/// PEM files to speak TLS with.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The certificate, followed by those between it and the root.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// A configuration that cannot be used.
@@ -118,6 +137,32 @@ impl Config {
             path: path.to_owned(),
             message: error.to_string(),
         })
+    }
+
+    /// The host names under which the server may be asked for, beside those of loopback.
+    #[must_use]
+    pub fn host_names(&self) -> Vec<String> {
+        let address = self.url.as_deref().and_then(|url| url.split_once("://"));
+        let host = address.and_then(|(_, rest)| rest.split(['/', ':']).next());
+        let ip = Some(self.listen.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback());
+        let listening = ip.map(|ip| {
+            if ip.is_ipv6() {
+                format!("[{ip}]")
+            } else {
+                ip.to_string()
+            }
+        });
+        host.map(str::to_owned)
+            .into_iter()
+            .chain(listening)
+            .chain(self.names.clone())
+            .collect()
+    }
+
+    /// Whether what people see comes over TLS.
+    #[must_use]
+    pub fn speaks_tls(&self) -> bool {
+        self.tls.is_some() || self.behind_proxy
     }
 
     /// Where the rows are kept.

@@ -1,27 +1,30 @@
-//! Adds a project: checks its name and address, guesses its forge, and wakes the loop that looks at it.
+//! Adds projects: a repository to watch, under a name. Whether a remote can be reached the watch loop
+//! finds out; what can be known without a network is refused here.
 
+use std::time::Duration;
+
+use mirror::{Deadline, MirrorError};
+use protocol::api::NewProject;
 use protocol::{ProjectId, Timestamp};
 
-use crate::forge::ForgeConfig;
-use crate::forge::github::{GithubConfig, Repository};
+use crate::forge::github::{GithubConfig, InvalidRepository, Repository};
+use crate::forge::{Credential, CredentialError, ForgeConfig};
+use crate::names::{self, BadName};
 use crate::state::Server;
-use crate::store::StoreError;
-use crate::store::projects::{self, Project};
+use crate::store::access::Audit;
+use crate::store::projects::Project;
+use crate::store::{StoreError, access, projects};
 
-/// Longest name of a project.
-const NAME_LIMIT: usize = 64;
-/// Longest address.
-const URL_LIMIT: usize = 2_000;
+/// A repository on this host answers within this time.
+const LOCAL_LOOK: Duration = Duration::from_secs(10);
 
-/// Why a project cannot be added.
+/// Why a project is not added.
 #[derive(Debug, thiserror::Error)]
 pub enum AddError {
-    /// The name.
-    #[error(
-        "a project's name has 1 to {NAME_LIMIT} letters, digits, '-', '_' or '.', and begins with a letter or digit"
-    )]
-    Name,
-    /// The name is taken.
+    /// Its name.
+    #[error(transparent)]
+    Name(#[from] BadName),
+    /// There is one of this name.
     #[error("there is a project '{name}' already, at {url}")]
     Taken {
         /// The name.
@@ -29,50 +32,163 @@ pub enum AddError {
         /// Where that one lies.
         url: String,
     },
-    /// The address.
+    /// Its address, or what lies there.
     #[error(transparent)]
-    Url(#[from] mirror::MirrorError),
-    /// The store.
+    Repository(#[from] MirrorError),
+    /// Its credential is no reference.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+    /// Not `owner/name`.
+    #[error(transparent)]
+    Github(#[from] InvalidRepository),
+    /// A setting that says nothing for this repository.
+    #[error(
+        "{0} is for repositories at GitHub: name one as owner/name with 'github', or leave it out"
+    )]
+    NotGithub(&'static str),
+    /// The store's.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Adds a project. Its forge is GitHub where the address says so, without tokens until they are configured.
+/// Adds a repository that needs no credential, for this host itself.
 ///
 /// # Errors
-/// [`AddError`].
+/// [`AddError`]; then nothing was added.
 pub async fn add(server: &Server, name: &str, url: &str) -> Result<Project, AddError> {
-    let ordinary = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if !begins || name.len() > NAME_LIMIT || !name.chars().all(ordinary) {
-        return Err(AddError::Name);
-    }
-    let url: String = url.trim().chars().take(URL_LIMIT).collect();
-    mirror::check_url(&url)?;
+    add_for(server, NewProject::new(name, url), "local").await
+}
+
+/// Adds a project for `by`, and wakes the loop that looks at remotes.
+///
+/// # Errors
+/// [`AddError`]; then nothing was added.
+pub async fn add_for(server: &Server, wanted: NewProject, by: &str) -> Result<Project, AddError> {
+    names::check("project", &wanted.name)?;
+    let url = wanted.url.trim().to_owned();
+    let credential: Option<Credential> =
+        wanted.credential.as_deref().map(str::parse).transpose()?;
+    let forge = forge(&wanted, &url, credential.clone())?;
+    look(url.clone()).await?;
     let project = Project {
         id: ProjectId::generate(),
-        name: name.to_owned(),
-        forge: match Repository::from_clone_url(&url) {
-            Some(repository) => ForgeConfig::Github(GithubConfig::new(repository)),
-            None => ForgeConfig::Git,
-        },
+        name: wanted.name,
         url,
+        forge,
         default_branch: None,
-        credential: None,
+        credential,
         created_at: Timestamp::now(),
         checked_at: None,
         problem: None,
     };
     let mut tx = server.store.begin().await?;
-    if let Some(there) = projects::by_name(&mut tx, name).await? {
+    if let Some(there) = projects::by_name(&mut tx, &project.name).await? {
         return Err(AddError::Taken {
             name: there.name,
             url: there.url,
         });
     }
     projects::insert(&mut tx, &project).await?;
+    let entry = Audit {
+        at: project.created_at,
+        who: by.to_owned(),
+        action: format!("add project {}", project.name),
+    };
+    access::write_audit(&mut tx, &entry).await?;
     tx.commit().await.map_err(StoreError::from)?;
     server.live.refs_changed();
-    tracing::info!(project = project.name, url = project.url, "added");
+    tracing::info!(project = project.name, url = project.url, by, "added");
     Ok(project)
+}
+
+/// What speaks for the repository: GitHub by its address or by name, else nobody.
+fn forge(
+    wanted: &NewProject,
+    url: &str,
+    token: Option<Credential>,
+) -> Result<ForgeConfig, AddError> {
+    let webhook_secret: Option<Credential> = wanted
+        .webhook_secret
+        .as_deref()
+        .map(str::parse)
+        .transpose()?;
+    let repository = match &wanted.github {
+        Some(name) => Some(Repository::try_from(name.clone())?),
+        None => Repository::from_clone_url(url),
+    };
+    let Some(repository) = repository else {
+        let settings = [
+            ("webhook_secret", wanted.webhook_secret.is_some()),
+            ("github_api", wanted.github_api.is_some()),
+        ];
+        return match settings.into_iter().find(|(_, set)| *set) {
+            Some((name, _)) => Err(AddError::NotGithub(name)),
+            None => Ok(ForgeConfig::Git),
+        };
+    };
+    let usual = GithubConfig::new(repository);
+    Ok(ForgeConfig::Github(GithubConfig {
+        api: wanted.github_api.clone().unwrap_or(usual.api),
+        token,
+        webhook_secret,
+        repository: usual.repository,
+    }))
+}
+
+/// Refuses an address that git may not fetch from, and a path of this host without a repository.
+async fn look(url: String) -> Result<(), MirrorError> {
+    mirror::check_url(&url)?;
+    if !(url.starts_with('/') || url.starts_with("file://")) {
+        return Ok(());
+    }
+    let looked = tokio::task::spawn_blocking(move || {
+        mirror::remote_refs(&url, None, &Deadline::within(LOCAL_LOOK)).map(|_| ())
+    });
+    match looked.await {
+        Ok(looked) => looked,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(wanted: &NewProject) -> Result<ForgeConfig, AddError> {
+        forge(wanted, &wanted.url, None)
+    }
+
+    #[test]
+    fn the_forge_is_read_from_the_address() {
+        let github = NewProject::new("p", "https://github.com/a/b.git");
+        let ForgeConfig::Github(config) = chosen(&github).unwrap() else {
+            panic!("GitHub")
+        };
+        assert_eq!(config.repository.as_str(), "a/b");
+        let plain = NewProject::new("p", "https://git.example/a/b.git");
+        assert_eq!(chosen(&plain).unwrap(), ForgeConfig::Git);
+    }
+
+    #[test]
+    fn a_forge_that_is_named_wins() {
+        let wanted = NewProject {
+            github: Some("a/b".into()),
+            github_api: Some("https://ghe.example/api/v3".into()),
+            ..NewProject::new("p", "/srv/git/b.git")
+        };
+        let ForgeConfig::Github(config) = chosen(&wanted).unwrap() else {
+            panic!("GitHub")
+        };
+        assert_eq!(config.api, "https://ghe.example/api/v3");
+    }
+
+    #[test]
+    fn a_setting_that_would_do_nothing_is_refused() {
+        let wanted = NewProject {
+            webhook_secret: Some("env:SECRET".into()),
+            ..NewProject::new("p", "/srv/git/b.git")
+        };
+        let message = chosen(&wanted).unwrap_err().to_string();
+        assert!(message.contains("webhook_secret"), "{message}");
+    }
 }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::blobs::{BlobError, Blobs};
 use crate::config::Config;
 use crate::live::Live;
-use crate::store::{Store, StoreError};
+use crate::store::{self, Store, StoreError};
 use crate::{dispatch, fleet, report, timetable, watch, web};
 
 /// How long requests get to end when the server stops.
@@ -40,6 +40,17 @@ pub enum ServerError {
         /// Why.
         source: std::io::Error,
     },
+    /// It would be open to the network without protection.
+    #[error("refusing to listen on {address}: {why}")]
+    Exposed {
+        /// Where.
+        address: SocketAddr,
+        /// What is missing, and what to do.
+        why: &'static str,
+    },
+    /// The certificate.
+    #[error(transparent)]
+    Tls(#[from] web::TlsError),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -91,6 +102,7 @@ impl Server {
             source,
         })?;
         let store = Store::open(&config.address()?).await?;
+        refuse_exposure(&config, &store).await?;
         let blobs = Blobs::open(&config.data)?;
         Ok(Self(Arc::new(Inner {
             config,
@@ -140,6 +152,26 @@ impl Server {
             task,
         })
     }
+}
+
+/// Beyond loopback the server wants an administrator's token and TLS, its own or a proxy's.
+async fn refuse_exposure(config: &Config, store: &Store) -> Result<(), ServerError> {
+    let address = config.listen;
+    if address.ip().is_loopback() {
+        return Ok(());
+    }
+    let exposed = |why| Err(ServerError::Exposed { address, why });
+    if !config.speaks_tls() {
+        return exposed(
+            "beyond loopback it wants TLS: set [tls] certificate and key, or behind_proxy = true where a proxy speaks TLS",
+        );
+    }
+    if !store::access::has_admin(&mut *store.read().await?).await? {
+        return exposed(
+            "beyond loopback it wants an administrator's token: 'trainyard token create --role admin NAME' makes one",
+        );
+    }
+    Ok(())
 }
 
 /// A server that runs in the background.

@@ -33,6 +33,15 @@ pub(super) fn element(active: &Active<'_>) -> String {
     )
 }
 
+/// A frame that fetches its document.
+pub(super) fn linked(prefix: &str, (cell, output): (usize, usize)) -> String {
+    format!(
+        "<iframe class=\"nb-frame\" sandbox=\"allow-scripts\" loading=\"lazy\" \
+         referrerpolicy=\"no-referrer\" title=\"interactive output\" src=\"{}/{cell}/{output}\"></iframe>\n",
+        super::escape(prefix)
+    )
+}
+
 /// What stands in the frame.
 pub(super) fn document(active: &Active<'_>) -> String {
     let body = match active {

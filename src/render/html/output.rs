@@ -10,6 +10,8 @@ use crate::text::{head, size};
 /// What may still be shown.
 pub(super) struct Budget<'a> {
     pub(super) options: &'a Options,
+    /// Cell and output that are being shown.
+    pub(super) place: (usize, usize),
     left: usize,
 }
 
@@ -17,6 +19,7 @@ impl<'a> Budget<'a> {
     pub(super) fn new(options: &'a Options) -> Self {
         Self {
             options,
+            place: (0, 0),
             left: options.max_total,
         }
     }
@@ -137,7 +140,10 @@ fn put_active(
 ) {
     let options = budget.options;
     if options.frames && active.len() <= options.max_media && budget.take(active.len()) {
-        out.push_str(&frame::element(active));
+        match &options.frame_prefix {
+            Some(prefix) => out.push_str(&frame::linked(prefix, budget.place)),
+            None => out.push_str(&frame::element(active)),
+        }
         return;
     }
     left_out(out, "interactive output", active.len());

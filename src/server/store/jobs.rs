@@ -283,3 +283,17 @@ pub async fn with_key(db: &mut Connection, project: &ProjectId, key: &Digest) ->
     .await?;
     rows.iter().map(job).collect()
 }
+
+/// The newest job of the same name in the project that ran and succeeded before this one was made.
+pub async fn last_success_before(db: &mut Connection, before: &Job) -> Result<Option<Job>> {
+    let row = sqlx::query(
+        "SELECT * FROM jobs WHERE project = $1 AND name = $2 AND word = 'succeeded' AND id < $3 \
+         ORDER BY id DESC LIMIT 1",
+    )
+    .bind(before.project.as_str())
+    .bind(&before.spec.name)
+    .bind(before.id.as_str())
+    .fetch_optional(db)
+    .await?;
+    row.as_ref().map(job).transpose()
+}

@@ -204,6 +204,14 @@ impl Store {
     }
 }
 
+/// Keeps what a transaction wrote.
+///
+/// # Errors
+/// Where the database does not confirm it: nothing is then known to be kept.
+pub async fn commit(tx: Transaction) -> Result<()> {
+    Ok(tx.commit().await?)
+}
+
 fn pool(size: u32, settings: &'static str) -> AnyPoolOptions {
     AnyPoolOptions::new()
         .max_connections(size)

@@ -1,20 +1,129 @@
 //! Everything that answers HTTP: the only axum. Handlers turn requests into calls and results into
 //! answers; what is decided is decided elsewhere.
 
+mod access;
 pub mod agent_api;
+mod answer;
+mod api;
+mod assets;
+mod download;
+mod guard;
+mod listen;
+mod pages;
+mod site;
+mod story;
+mod stream;
+mod views;
 pub mod webhook;
+mod writes;
+
+use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::Redirect;
+use axum::routing::{delete, get, post};
+use protocol::api::Role;
 use tokio::net::TcpListener;
 
+use self::access::{Access, identify, require};
+use self::guard::Names;
+use self::site::Site;
 use crate::state::{STOP_GRACE, Server};
+
+pub use self::listen::TlsError;
+
+/// Most bytes of a form or of a body of the public API.
+const BODY_BYTES: usize = 1 << 20;
 
 /// All routes.
 pub fn router(server: Server) -> Router {
-    Router::new()
+    let agents = Router::new()
         .nest("/agent/v1", agent_api::routes())
         .merge(webhook::routes())
-        .with_state(server)
+        .with_state(server.clone());
+    let names = Names::new(server.config.host_names());
+    let access = Arc::new(Access::new(
+        server.store.clone(),
+        names,
+        server.config.speaks_tls(),
+    ));
+    let site = Site {
+        server,
+        access: access.clone(),
+    };
+    let people = open()
+        .merge(readers().layer(from_fn_with_state(Role::Read, require)))
+        .merge(runners().layer(from_fn_with_state(Role::Run, require)))
+        .merge(administrators().layer(from_fn_with_state(Role::Admin, require)))
+        .fallback(answer::no_such_page)
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(from_fn_with_state(access, identify))
+        .with_state(site);
+    agents.merge(people)
+}
+
+/// What everybody may ask for.
+fn open() -> Router<Site> {
+    Router::new()
+        .route("/login", get(pages::login::page).post(pages::login::log_in))
+        .route("/logout", post(pages::login::log_out))
+        .route("/assets/style.css", get(assets::style))
+        .route("/assets/live.js", get(assets::live))
+        .route("/healthz", get(api::healthy))
+        .route("/readyz", get(api::ready))
+}
+
+/// What wants the role `read`.
+fn readers() -> Router<Site> {
+    Router::new()
+        .route("/", get(pages::pipelines::list))
+        .route("/pipelines", get(|| async { Redirect::permanent("/") }))
+        .route("/pipelines/{id}", get(pages::pipelines::one))
+        .route("/pipelines/{id}/live", get(stream::pipeline_page))
+        .route("/jobs/{id}", get(pages::job::page))
+        .route("/jobs/{id}/live", get(stream::job_page))
+        .route(
+            "/jobs/{id}/frames/{cell}/{output}",
+            get(pages::notebook::frame),
+        )
+        .route("/agents", get(pages::agents))
+        .route("/api/v1/projects", get(api::projects))
+        .route("/api/v1/pipelines", get(api::pipelines))
+        .route("/api/v1/pipelines/{id}", get(api::pipeline))
+        .route("/api/v1/jobs/{id}", get(api::job))
+        .route("/api/v1/jobs/{id}/events", get(api::job_events))
+        .route("/api/v1/jobs/{id}/events/stream", get(stream::job_events))
+        .route(
+            "/api/v1/artifacts/{attempt}/{*path}",
+            get(download::artifact),
+        )
+        .route("/api/v1/agents", get(api::agents))
+}
+
+/// What wants the role `run`.
+fn runners() -> Router<Site> {
+    Router::new()
+        .route("/jobs/{id}/cancel", post(pages::job::cancel))
+        .route("/jobs/{id}/retry", post(pages::job::retry))
+        .route("/api/v1/pipelines", post(writes::add_pipeline))
+        .route("/api/v1/jobs/{id}/cancel", post(writes::cancel))
+        .route("/api/v1/jobs/{id}/retry", post(writes::retry))
+        .layer(from_fn(api::json_writes))
+}
+
+/// What wants the role `admin`.
+fn administrators() -> Router<Site> {
+    Router::new()
+        .route(
+            "/api/v1/tokens",
+            get(api::all_tokens).post(api::create_token),
+        )
+        .route("/api/v1/tokens/{name}", delete(api::remove_token))
+        .route("/api/v1/agents/tokens", post(api::create_registration))
+        .route("/api/v1/projects", post(writes::add_project))
+        .layer(from_fn(api::json_writes))
 }
 
 /// Serves until the server stops; requests that are under way then have a few seconds to end.
@@ -23,9 +132,17 @@ pub fn router(server: Server) -> Router {
 /// The listener's.
 pub async fn serve(server: Server, listener: TcpListener) -> std::io::Result<()> {
     let shutdown = server.shutdown.clone();
-    let stopping = shutdown.clone();
+    let tls = server
+        .config
+        .tls
+        .as_ref()
+        .map(listen::acceptor)
+        .transpose()
+        .map_err(std::io::Error::other)?;
+    let listener = listen::Listener::new(listener, tls)?;
+    let service = router(server).into_make_service_with_connect_info::<listen::Peer>();
     let serving =
-        axum::serve(listener, router(server)).with_graceful_shutdown(stopping.cancelled_owned());
+        axum::serve(listener, service).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     tokio::select! {
         ended = serving => ended,
         () = async { shutdown.cancelled().await; tokio::time::sleep(STOP_GRACE).await; } => Ok(()),

@@ -17,5 +17,12 @@
     else document.getElementById(parent)?.append(fresh);
     if (follow) window.scrollTo({ top: document.body.scrollHeight });
   });
+  source.addEventListener("append", (message) => {
+    const { parent, html } = JSON.parse(message.data);
+    const place = document.getElementById(parent);
+    const follow = place && place.scrollTop + place.clientHeight >= place.scrollHeight - 40;
+    place?.insertAdjacentHTML("beforeend", html);
+    if (follow) place.scrollTop = place.scrollHeight;
+  });
   source.addEventListener("end", () => { source.close(); window.location.reload(); });
 })();

@@ -38,41 +38,65 @@ pub(super) fn verdict(
         ..Verdict::default()
     };
     match state {
-        State::Blocked { on: Block::Needs } => {
-            waiting("Waits for the jobs that it needs", reason.map(str::to_owned))
-        }
-        State::Blocked { on: Block::Approval } => waiting(
+        State::Blocked { on: Block::Needs } => waiting(
+            "Waits for the jobs that it needs",
+            reason.map(str::to_owned),
+        ),
+        State::Blocked {
+            on: Block::Approval,
+        } => waiting(
             "Waits for approval",
             Some("The commit comes from outside: a person looks at it first.".to_owned()),
         ),
-        State::Blocked { on: Block::Equal { job } } => Verdict {
-            links: vec![Link { href: format!("/jobs/{job}"), text: "That job".to_owned() }],
-            ..waiting("An equal job is running; its result will stand for this one", None)
+        State::Blocked {
+            on: Block::Equal { job },
+        } => Verdict {
+            links: vec![Link {
+                href: format!("/jobs/{job}"),
+                text: "That job".to_owned(),
+            }],
+            ..waiting(
+                "An equal job is running; its result will stand for this one",
+                None,
+            )
         },
         State::Queued => waiting("Queued", reason.map(str::to_owned)),
         State::Leased { .. } => waiting("Given to an agent", None),
         State::Running { .. } => waiting("Running", None),
-        State::Stopping { by, .. } => {
-            Verdict { may_cancel: false, ..waiting("Stopping", Some(format!("Asked by {by}."))) }
-        }
+        State::Stopping { by, .. } => Verdict {
+            may_cancel: false,
+            ..waiting("Stopping", Some(format!("Asked by {by}.")))
+        },
         State::Finished { outcome } => finished(outcome, job, ansi),
     }
 }
 
 fn finished(outcome: &Outcome, job: &str, ansi: impl Fn(&str) -> String) -> Verdict {
-    let over = |headline: String| Verdict { headline, may_retry: true, ..Verdict::default() };
+    let over = |headline: String| Verdict {
+        headline,
+        may_retry: true,
+        ..Verdict::default()
+    };
     match outcome {
         Outcome::Succeeded => over("Succeeded".to_owned()),
         Outcome::Reused { of } => Verdict {
             lines: vec!["Nothing that matters changed since an earlier success.".to_owned()],
-            links: vec![Link { href: format!("/jobs/{of}"), text: "The result that it is equal to".to_owned() }],
+            links: vec![Link {
+                href: format!("/jobs/{of}"),
+                text: "The result that it is equal to".to_owned(),
+            }],
             ..over("Equal to an earlier result; nothing ran".to_owned())
         },
-        Outcome::Skipped { why } => Verdict { lines: vec![why.clone()], ..over("Skipped".to_owned()) },
+        Outcome::Skipped { why } => Verdict {
+            lines: vec![why.clone()],
+            ..over("Skipped".to_owned())
+        },
         Outcome::Cancelled { by } => over(format!("Cancelled by {by}")),
         Outcome::Failed(failure) => Verdict {
             place: failure.cell.as_ref().map(place),
-            lines: std::iter::once(failure.message.clone()).chain(failure.limit.as_ref().map(limit)).collect(),
+            lines: std::iter::once(failure.message.clone())
+                .chain(failure.limit.as_ref().map(limit))
+                .collect(),
             hint: failure.hint.clone(),
             command: Some(command(failure, job)),
             detail: failure.detail.as_deref().map(ansi),
@@ -104,7 +128,10 @@ pub(super) fn place(place: &CellPlace) -> String {
 
 fn limit(limit: &LimitReached) -> String {
     match limit {
-        LimitReached::Bytes { limit, used: Some(used) } => format!("Limit {limit}, used {used}."),
+        LimitReached::Bytes {
+            limit,
+            used: Some(used),
+        } => format!("Limit {limit}, used {used}."),
         LimitReached::Bytes { limit, used: None } => format!("Limit {limit}."),
         LimitReached::Time { limit } => format!("Limit {limit}."),
         LimitReached::Processes { limit } => format!("Limit {limit} processes and threads."),
@@ -125,28 +152,49 @@ mod tests {
     use protocol::FailureKind;
 
     fn card(failure: Failure) -> Verdict {
-        verdict(&State::Finished { outcome: Outcome::Failed(failure) }, "j", None, str::to_owned)
+        verdict(
+            &State::Finished {
+                outcome: Outcome::Failed(failure),
+            },
+            "j",
+            None,
+            str::to_owned,
+        )
     }
 
     #[test]
     fn a_raising_cell_names_its_place() {
-        let cell = CellPlace { path: "a.ipynb".into(), index: 3, line: Some(7), raw_line: Some(83) };
+        let cell = CellPlace {
+            path: "a.ipynb".into(),
+            index: 3,
+            line: Some(7),
+            raw_line: Some(83),
+        };
         let card = card(Failure::new(FailureKind::CellRaised, "KeyError: 'x'").cell(cell));
         assert_eq!(card.headline, "Failed in the project's own code");
-        assert_eq!(card.place.as_deref(), Some("a.ipynb, cell 4, line 7 (line 83 of the file)"));
+        assert_eq!(
+            card.place.as_deref(),
+            Some("a.ipynb, cell 4, line 7 (line 83 of the file)")
+        );
         assert_eq!(card.command.as_deref(), Some("trainyard debug j"));
     }
 
     #[test]
     fn a_platform_fault_is_worded_as_the_platforms() {
-        let card = card(Failure::new(FailureKind::AgentLost, "gpu-3 was not seen for 10m00s"));
+        let card = card(Failure::new(
+            FailureKind::AgentLost,
+            "gpu-3 was not seen for 10m00s",
+        ));
         assert_eq!(card.headline, "Failed by the platform, not by this commit");
     }
 
     #[test]
     fn a_stopping_job_cannot_be_cancelled_again() {
         let attempt = protocol::AttemptId::generate();
-        let state = State::Stopping { attempt, by: "ana".into() };
+        let state = State::Stopping {
+            attempt,
+            by: "ana".into(),
+        };
         let card = verdict(&state, "j", None, str::to_owned);
         assert!(!card.may_cancel && !card.may_retry);
     }

@@ -1,8 +1,8 @@
 //! How pages say times, sizes, values and changes. Pure: the clock is an argument.
 
 use chrono::{DateTime, SecondsFormat};
+use protocol::Timestamp;
 use protocol::spec::Goal;
-use protocol::{Span, Timestamp};
 
 /// `2026-11-23T08:15:41Z`, for `datetime` attributes.
 pub(super) fn iso(at: Timestamp) -> String {
@@ -24,7 +24,8 @@ pub(super) fn ago(at: Timestamp, now: Timestamp) -> String {
 
 /// Time between two moments, to now while the second is open; empty before the first.
 pub(super) fn took(from: Option<Timestamp>, to: Option<Timestamp>, now: Timestamp) -> String {
-    from.map(|from| to.unwrap_or(now).since(from).to_string()).unwrap_or_default()
+    from.map(|from| to.unwrap_or(now).since(from).to_string())
+        .unwrap_or_default()
 }
 
 /// A metric's value with four significant digits: `0.9624`, `1234`, `1.2e-9`.
@@ -36,9 +37,20 @@ pub(super) fn value(value: f64) -> String {
     if size != 0.0 && !(1e-4..1e9).contains(&size) {
         return format!("{value:.3e}");
     }
-    let digits = if size == 0.0 { 0 } else { 3 - size.log10().floor() as i32 };
-    let text = format!("{value:.*}", usize::try_from(digits.clamp(0, 8)).unwrap_or(0));
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    let digits = if size == 0.0 {
+        0
+    } else {
+        3 - size.log10().floor() as i32
+    };
+    let text = format!(
+        "{value:.*}",
+        usize::try_from(digits.clamp(0, 8)).unwrap_or(0)
+    );
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text
+    }
 }
 
 /// A change, and whether it is `better`, `worse` or neither by the metric's goal.
@@ -63,12 +75,11 @@ pub(super) fn change(now: f64, before: f64, goal: Option<Goal>) -> Option<(Strin
 
 /// `1 cell`, `2 cells`.
 pub(super) fn count(number: u64, what: &str) -> String {
-    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
-}
-
-/// How long a span is, in words for a sentence.
-pub(super) fn span(span: Span) -> String {
-    span.to_string()
+    if number == 1 {
+        format!("1 {what}")
+    } else {
+        format!("{number} {what}s")
+    }
 }
 
 #[cfg(test)]
@@ -78,7 +89,12 @@ mod tests {
     #[test]
     fn values_show_four_digits() {
         for (number, text) in [
-            (0.962_37, "0.9624"), (1.0, "1"), (0.0, "0"), (1234.56, "1235"), (1.2e-9, "1.200e-9"), (-0.5, "-0.5"),
+            (0.962_37, "0.9624"),
+            (1.0, "1"),
+            (0.0, "0"),
+            (1234.56, "1235"),
+            (1.2e-9, "1.200e-9"),
+            (-0.5, "-0.5"),
         ] {
             assert_eq!(value(number), text);
         }
@@ -87,7 +103,10 @@ mod tests {
 
     #[test]
     fn a_change_is_judged_by_the_goal() {
-        assert_eq!(change(0.97, 0.96, Some(Goal::Maximize)), Some(("+0.01 from 0.96".into(), "better")));
+        assert_eq!(
+            change(0.97, 0.96, Some(Goal::Maximize)),
+            Some(("+0.01 from 0.96".into(), "better"))
+        );
         assert_eq!(change(0.97, 0.96, Some(Goal::Minimize)).unwrap().1, "worse");
         assert_eq!(change(1.0, 1.0, None), Some(("unchanged".into(), "")));
         assert_eq!(change(f64::NAN, 1.0, None), None);

@@ -1,0 +1,55 @@
+//! What commands print: text, tables, JSON.
+
+use std::io::Write as _;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use protocol::Timestamp;
+use serde::Serialize;
+
+/// Prints a line; a reader that went away (`| head`) is no error.
+pub(crate) fn say(text: &str) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout().lock(), "{}", text.trim_end()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// Prints a value as JSON.
+pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    say(&serde_json::to_string_pretty(value)?)
+}
+
+/// Prints aligned columns.
+pub(crate) fn table<const N: usize>(
+    header: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> anyhow::Result<()> {
+    say(&drawn(header, rows))
+}
+
+/// Aligned columns. What comes from outside cannot move the cursor.
+pub(crate) fn drawn<const N: usize>(
+    header: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(header);
+    for row in rows {
+        table.add_row(row.map(|text| render::terminal::clean(&text, false)));
+    }
+    table.trim_fmt()
+}
+
+/// `just now`, `12 min ago`, `3 h ago`, `5 days ago`.
+pub(crate) fn ago(at: Timestamp) -> String {
+    let minutes = Timestamp::now().since(at).0 / 60_000;
+    match minutes {
+        0 => "just now".to_owned(),
+        1..60 => format!("{minutes} min ago"),
+        60..2_880 => format!("{} h ago", minutes / 60),
+        _ => format!("{} days ago", minutes / 1_440),
+    }
+}

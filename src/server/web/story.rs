@@ -1,0 +1,326 @@
+//! An attempt's events as a page shows them: cells that fill up, a log, findings. The fold is the same
+//! that makes the executed notebook.
+
+use std::collections::BTreeSet;
+
+use notebook::fold::{CellEnd, Fold};
+use notebook::message::OutputMessage;
+use notebook::{Notebook, nbformat, parameters};
+use protocol::event::{CellStatus, EventKind, Finding, OutputContent};
+use protocol::{Event, JobSpec, Timestamp, Work};
+use render::html;
+use serde_json::{Map, json};
+
+use super::site::Site;
+use crate::store::jobs::Job;
+use crate::store::{pipelines, projects};
+
+/// Most bytes of log text that a page shows.
+const MOST_LOG: usize = 512 << 10;
+/// Most findings that a page shows.
+const MOST_FINDINGS: usize = 500;
+
+/// What the events told so far.
+pub(super) struct Story {
+    fold: Option<Fold>,
+    options: html::Options,
+    running: Option<usize>,
+    changed: BTreeSet<usize>,
+    log_bytes: usize,
+    log_fresh: String,
+    findings: Vec<Finding>,
+    /// The next number wanted.
+    pub(super) next: u64,
+}
+
+/// A piece of the page that changed.
+pub(super) enum Fragment {
+    /// Replaces the element of this id, or is added to the cells.
+    Cell { id: String, html: String },
+    /// Is added to the log.
+    Log { html: String },
+}
+
+impl Story {
+    /// `source`: the notebook that is executed, with its parameters in it.
+    pub(super) fn new(source: Option<Notebook>) -> Self {
+        let mut options = html::Options {
+            frames: false,
+            ..html::Options::default()
+        };
+        if let Some(language) = source.as_ref().and_then(Notebook::language) {
+            options.language = language;
+        }
+        Self {
+            fold: source.map(Fold::new),
+            options,
+            running: None,
+            changed: BTreeSet::new(),
+            log_bytes: 0,
+            log_fresh: String::new(),
+            findings: Vec::new(),
+            next: 1,
+        }
+    }
+
+    /// Takes one line of the story; what cannot be read or is not known is passed over.
+    pub(super) fn take(&mut self, line: &str) {
+        let Ok(event) = serde_json::from_str::<Event>(line) else {
+            return;
+        };
+        self.next = self.next.max(event.seq + 1);
+        let Some(kind) = event.body.known() else {
+            return;
+        };
+        match kind {
+            EventKind::CellStarted { cell, .. } => self.cell_started(*cell as usize, event.at),
+            EventKind::Output { cell, content } => self.output(*cell as usize, content),
+            EventKind::CellFinished {
+                cell,
+                status,
+                duration,
+                execution_count,
+            } => {
+                let end = CellEnd {
+                    execution_count: *execution_count,
+                    at_ms: event.at.0,
+                    duration_ms: duration.0,
+                    status: word(*status),
+                };
+                self.cell_finished(*cell as usize, &end);
+            }
+            EventKind::Log { text, .. } => self.log(text),
+            EventKind::Finding(finding) if self.findings.len() < MOST_FINDINGS => {
+                self.findings.push(finding.clone());
+            }
+            EventKind::Finding(_)
+            | EventKind::Phase { .. }
+            | EventKind::Kernel { .. }
+            | EventKind::Metric { .. }
+            | EventKind::Param { .. }
+            | EventKind::Sample(_)
+            | EventKind::Artifact(_)
+            | EventKind::Finished { .. } => {}
+        }
+    }
+
+    fn cell_started(&mut self, cell: usize, at: Timestamp) {
+        self.running = Some(cell);
+        self.change(cell, |fold| fold.cell_started(cell, at.0).is_ok());
+    }
+
+    fn output(&mut self, cell: usize, content: &OutputContent) {
+        match content {
+            OutputContent::Inline { output } => {
+                // An update may reach displays of earlier cells.
+                if matches!(output, OutputMessage::UpdateDisplayData { .. })
+                    && let Some(fold) = &self.fold
+                {
+                    self.changed
+                        .extend(0..fold.notebook().cells.len().min(cell));
+                }
+                self.change(cell, |fold| fold.output(cell, output).is_ok());
+            }
+            OutputContent::Stored { bytes, .. } => {
+                let mut data = Map::new();
+                let words =
+                    format!("[an output of {bytes}: in the notebook, when the job is over]");
+                data.insert("text/plain".to_owned(), json!(words));
+                let stand_in = OutputMessage::DisplayData {
+                    data,
+                    metadata: Map::new(),
+                    display_id: None,
+                };
+                self.change(cell, |fold| fold.output(cell, &stand_in).is_ok());
+            }
+        }
+    }
+
+    fn cell_finished(&mut self, cell: usize, end: &CellEnd<'_>) {
+        if self.running == Some(cell) {
+            self.running = None;
+        }
+        self.change(cell, |fold| fold.cell_finished(cell, end).is_ok());
+    }
+
+    fn change(&mut self, cell: usize, step: impl FnOnce(&mut Fold) -> bool) {
+        if self.fold.as_mut().is_some_and(step) {
+            self.changed.insert(cell);
+        }
+    }
+
+    fn log(&mut self, text: &str) {
+        if self.log_bytes >= MOST_LOG {
+            return;
+        }
+        self.log_bytes += text.len();
+        self.log_fresh += &html::terminal_text(text);
+        if self.log_bytes >= MOST_LOG {
+            self.log_fresh += "\n[the page shows no more; trainyard logs does]\n";
+        }
+    }
+
+    /// All cells as they are now.
+    pub(super) fn cells(&self) -> String {
+        let count = self
+            .fold
+            .as_ref()
+            .map_or(0, |fold| fold.notebook().cells.len());
+        (0..count).filter_map(|index| self.cell(index)).collect()
+    }
+
+    fn cell(&self, index: usize) -> Option<String> {
+        let cell = self.fold.as_ref()?.notebook().cells.get(index)?;
+        let class = if self.running == Some(index) {
+            "cell now"
+        } else {
+            "cell"
+        };
+        let shown = html::cell_with(cell, index, &self.options);
+        Some(format!(
+            "<div class=\"{class}\" id=\"cell-{index}\">{shown}</div>\n"
+        ))
+    }
+
+    /// The findings so far.
+    pub(super) fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// What changed since the last call.
+    pub(super) fn fragments(&mut self) -> Vec<Fragment> {
+        let changed = std::mem::take(&mut self.changed);
+        let mut fragments: Vec<Fragment> = changed
+            .into_iter()
+            .filter_map(|index| {
+                self.cell(index).map(|html| Fragment::Cell {
+                    id: format!("cell-{index}"),
+                    html,
+                })
+            })
+            .collect();
+        let log = std::mem::take(&mut self.log_fresh);
+        if !log.is_empty() {
+            fragments.push(Fragment::Log { html: log });
+        }
+        fragments
+    }
+
+    /// The log so far, for a page that shows all at once.
+    pub(super) fn take_log(&mut self) -> String {
+        std::mem::take(&mut self.log_fresh)
+    }
+}
+
+fn word(status: CellStatus) -> &'static str {
+    match status {
+        CellStatus::Ok => "ok",
+        CellStatus::Error => "error",
+        CellStatus::ErrorAllowed => "error_allowed",
+        CellStatus::Skipped => "skipped",
+        CellStatus::Interrupted => "interrupted",
+    }
+}
+
+/// The notebook that a job executes, from the mirror; none for other work, or where it cannot be read:
+/// the page then shows what it can.
+pub(super) async fn source(site: &Site, job: &Job) -> Option<Notebook> {
+    let path = match &job.spec.work {
+        Work::Notebook { path } => path.clone(),
+        Work::Command { .. } | Work::Lint { .. } => return None,
+    };
+    let mut db = site.store.read().await.ok()?;
+    let pipeline = pipelines::get(&mut db, &job.pipeline).await.ok()?;
+    let url = projects::find(&mut db, &job.project).await.ok()??.url;
+    drop(db);
+    let (mirrors, commit, spec) = (
+        site.config.mirrors(),
+        pipeline.trigger.commit,
+        job.spec.clone(),
+    );
+    let read = move || {
+        let bytes = mirror::Mirror::open(&mirrors, &url)
+            .ok()?
+            .tree(&commit)
+            .ok()
+            .and_then(|tree| {
+                use mirror::Tree as _;
+                tree.read(&path).ok()
+            })?;
+        executed(&bytes, &spec)
+    };
+    tokio::task::spawn_blocking(read).await.ok()?
+}
+
+fn executed(bytes: &[u8], spec: &JobSpec) -> Option<Notebook> {
+    let notebook = nbformat::read(bytes).ok()?;
+    Some(
+        parameters::inject(&notebook, &spec.parameters)
+            .ok()?
+            .notebook,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn story() -> Story {
+        let bytes = br##"{"nbformat":4,"nbformat_minor":5,"metadata":{},"cells":[
+            {"cell_type":"markdown","id":"a","metadata":{},"source":"# T"},
+            {"cell_type":"code","id":"b","metadata":{},"source":"x","outputs":[],"execution_count":null}]}"##;
+        Story::new(Some(nbformat::read(bytes).unwrap()))
+    }
+
+    #[test]
+    fn a_cell_fills_up_and_only_what_changed_is_sent() {
+        let mut story = story();
+        story.take(r#"{"seq":1,"at":1,"kind":"cell_started","cell":1,"of":1}"#);
+        story.take(r#"{"seq":2,"at":2,"kind":"output","cell":1,"output":{"output_type":"stream","name":"stdout","text":"<b>5"}}"#);
+        let sent = story.fragments();
+        let [Fragment::Cell { id, html }] = sent.as_slice() else {
+            panic!("one cell")
+        };
+        assert_eq!(id, "cell-1");
+        assert!(
+            html.contains("cell now") && html.contains("&lt;b&gt;5"),
+            "{html}"
+        );
+        assert!(story.fragments().is_empty());
+        story.take(r#"{"seq":3,"at":3,"kind":"cell_finished","cell":1,"status":"ok","duration":5,"execution_count":1}"#);
+        assert_eq!(story.fragments().len(), 1);
+        assert!(!story.cells().contains("cell now"));
+        assert_eq!(story.next, 4);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_passed_over() {
+        let mut story = story();
+        for line in [
+            "",
+            "{}",
+            r#"{"seq":1,"at":1,"kind":"hologram"}"#,
+            r#"{"seq":2,"at":1,"kind":"cell_started","cell":99,"of":1}"#,
+        ] {
+            story.take(line);
+        }
+        assert!(story.fragments().is_empty());
+    }
+
+    #[test]
+    fn a_log_is_bounded() {
+        let mut story = Story::new(None);
+        let line =
+            json!({"seq":1,"at":1,"kind":"log","stream":"stdout","text":"x".repeat(64 << 10)})
+                .to_string();
+        for _ in 0..20 {
+            story.take(&line);
+        }
+        let log = story.take_log();
+        assert!(
+            log.len() < 600 << 10 && log.contains("trainyard logs"),
+            "{}",
+            log.len()
+        );
+    }
+}

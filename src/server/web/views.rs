@@ -1,0 +1,277 @@
+//! From rows to what the public API shows. Pages are made from the same values.
+
+use std::collections::BTreeMap;
+
+use protocol::api::{self, Page};
+use protocol::job::State;
+use protocol::{AgentId, JobId, Outcome, PipelineId, ProjectId, Timestamp};
+
+use crate::store::jobs::Job;
+use crate::store::pipelines::Pipeline;
+use crate::store::{Connection, Result, agents, attempts, jobs, pipelines, projects};
+
+/// Projects by name, oldest first.
+pub(crate) async fn projects(db: &mut Connection) -> Result<Page<api::Project>> {
+    let items = projects::all(db).await?.iter().map(project).collect();
+    Ok(Page { items, next: None })
+}
+
+/// A project without what is nobody's business.
+pub(crate) fn project(project: &projects::Project) -> api::Project {
+    api::Project {
+        id: project.id.clone(),
+        name: project.name.clone(),
+        url: without_user(&project.url),
+        forge: project.forge.word().to_owned(),
+        default_branch: project.default_branch.clone(),
+        error: project.problem.clone(),
+    }
+}
+
+/// A URL without the user and password that somebody may have put into it.
+fn without_user(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let end = rest.find('/').unwrap_or(rest.len());
+            let host = rest[..end].rsplit('@').next().unwrap_or_default();
+            format!("{scheme}://{host}{}", &rest[end..])
+        }
+        None => url.to_owned(),
+    }
+}
+
+/// A page of pipelines, newest first.
+pub(crate) async fn pipelines(
+    db: &mut Connection,
+    project: Option<&ProjectId>,
+    before: Option<&PipelineId>,
+    limit: u32,
+) -> Result<Page<api::Pipeline>> {
+    let mut rows = pipelines::recent(db, project, before, limit + 1).await?;
+    let more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let names = project_names(db).await?;
+    let mut items = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let jobs = jobs::of_pipeline(db, &row.id).await?;
+        items.push(pipeline(row, &names, &jobs));
+    }
+    let next = rows.last().filter(|_| more).map(|row| row.id.to_string());
+    Ok(Page { items, next })
+}
+
+/// Names of all projects.
+pub(crate) async fn project_names(db: &mut Connection) -> Result<BTreeMap<ProjectId, String>> {
+    let all = projects::all(db).await?;
+    Ok(all
+        .into_iter()
+        .map(|project| (project.id, project.name))
+        .collect())
+}
+
+/// A pipeline with one word over all its jobs.
+pub(crate) fn pipeline(
+    row: &Pipeline,
+    names: &BTreeMap<ProjectId, String>,
+    jobs: &[Job],
+) -> api::Pipeline {
+    let over = row.problem.is_some() || jobs.iter().all(|job| job.finished_at.is_some());
+    api::Pipeline {
+        id: row.id.clone(),
+        project: names.get(&row.project).cloned().unwrap_or_default(),
+        number: row.number,
+        commit: row.trigger.commit.clone(),
+        title: row.subject.clone(),
+        reference: row.trigger.reference.clone(),
+        trigger: row.trigger.kind.clone(),
+        by: row.trigger.by.clone().or_else(|| Some(row.author.clone())),
+        trust: row.trigger.trust,
+        created_at: row.created_at,
+        finished_at: over.then(|| last_end(row, jobs)),
+        state: word(row, jobs).to_owned(),
+        problem: row.problem.clone(),
+        notes: row.notes.clone(),
+    }
+}
+
+fn last_end(row: &Pipeline, jobs: &[Job]) -> Timestamp {
+    jobs.iter()
+        .filter_map(|job| job.finished_at)
+        .max()
+        .unwrap_or(row.created_at)
+}
+
+/// One word over all jobs of a pipeline.
+fn word(row: &Pipeline, jobs: &[Job]) -> &'static str {
+    let any = |of: fn(&State) -> bool| jobs.iter().any(|job| of(&job.state));
+    let failed = |state: &State| matches!(state.outcome(), Some(Outcome::Failed(_)));
+    let cancelled = |state: &State| matches!(state.outcome(), Some(Outcome::Cancelled { .. }));
+    if row.problem.is_some() {
+        "failed"
+    } else if any(|state| state.attempt().is_some()) {
+        "running"
+    } else if any(|state| state.outcome().is_none()) {
+        "queued"
+    } else if any(failed) {
+        "failed"
+    } else if any(cancelled) {
+        "cancelled"
+    } else {
+        "succeeded"
+    }
+}
+
+/// A pipeline with its jobs.
+pub(crate) async fn pipeline_detail(
+    db: &mut Connection,
+    row: &Pipeline,
+) -> Result<api::PipelineDetail> {
+    let rows = jobs::of_pipeline(db, &row.id).await?;
+    let names = project_names(db).await?;
+    let mut items = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let started_at = started_at(db, row).await?;
+        items.push(job(row, started_at));
+    }
+    Ok(api::PipelineDetail {
+        pipeline: pipeline(row, &names, &rows),
+        jobs: items,
+    })
+}
+
+/// When the last attempt of a job began.
+async fn started_at(db: &mut Connection, job: &Job) -> Result<Option<Timestamp>> {
+    let attempts = attempts::of_job(db, &job.id).await?;
+    Ok(attempts.last().and_then(|attempt| attempt.started_at))
+}
+
+fn job(row: &Job, started_at: Option<Timestamp>) -> api::Job {
+    api::Job {
+        id: row.id.clone(),
+        pipeline: row.pipeline.clone(),
+        name: row.spec.name.clone(),
+        state: row.state.clone(),
+        reason: row.reason.clone().filter(|_| row.state.outcome().is_none()),
+        created_at: row.created_at,
+        started_at,
+        finished_at: row.finished_at,
+    }
+}
+
+/// A job with all that is known of it.
+pub(crate) async fn job_detail(db: &mut Connection, row: &Job) -> Result<api::JobDetail> {
+    let of = pipelines::get(db, &row.pipeline).await?;
+    let siblings = jobs::of_pipeline(db, &row.pipeline).await?;
+    let names = project_names(db).await?;
+    let hosts: BTreeMap<AgentId, String> = agents::all(db)
+        .await?
+        .into_iter()
+        .map(|agent| (agent.id, agent.name))
+        .collect();
+    let mut shown = Vec::new();
+    for attempt in attempts::of_job(db, &row.id).await? {
+        shown.push(api::Attempt {
+            artifacts: attempts::artifacts(db, &attempt.id).await?,
+            id: attempt.id,
+            number: attempt.number,
+            agent: hosts.get(&attempt.agent).cloned().unwrap_or_default(),
+            created_at: attempt.created_at,
+            outcome: attempt.outcome,
+            report: attempt.report,
+        });
+    }
+    Ok(api::JobDetail {
+        job: job(row, started_at(db, row).await?),
+        of: pipeline(&of, &names, &siblings),
+        spec: row.spec.clone(),
+        key: row.key.clone(),
+        lineage: serde_json::to_value(&row.lineage).unwrap_or_default(),
+        attempts: shown,
+    })
+}
+
+/// The agents, oldest first, and what they work on.
+pub(crate) async fn agents(
+    db: &mut Connection,
+    unreachable_after: protocol::Span,
+    now: Timestamp,
+) -> Result<Page<api::Agent>> {
+    let mut work: BTreeMap<AgentId, Vec<JobId>> = BTreeMap::new();
+    for attempt in attempts::open(db).await? {
+        work.entry(attempt.agent).or_default().push(attempt.job);
+    }
+    let items = agents::all(db)
+        .await?
+        .into_iter()
+        .map(|agent| {
+            let jobs = work.remove(&agent.id).unwrap_or_default();
+            let state = match (agent.accepting, jobs.is_empty()) {
+                _ if now.since(agent.seen_at) > unreachable_after => "unreachable",
+                (false, _) => "closed",
+                (true, false) => "busy",
+                (true, true) => "idle",
+            };
+            api::Agent {
+                id: agent.id,
+                name: agent.name,
+                state: state.to_owned(),
+                closed: agent.closed,
+                last_seen: agent.seen_at,
+                inventory: Some(agent.inventory),
+                jobs,
+            }
+        })
+        .collect();
+    Ok(Page { items, next: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing;
+    use protocol::{Failure, FailureKind};
+
+    fn jobs_in(states: &[State]) -> (Pipeline, Vec<Job>) {
+        let pipeline = testing::pipeline(&testing::project("p"), 1);
+        let jobs = states
+            .iter()
+            .enumerate()
+            .map(|(i, state)| Job {
+                state: state.clone(),
+                ..testing::job(&pipeline, &format!("job-{i}"))
+            })
+            .collect();
+        (pipeline, jobs)
+    }
+
+    #[test]
+    fn one_word_stands_for_all_jobs() {
+        let done = State::Finished {
+            outcome: Outcome::Succeeded,
+        };
+        let failed = State::Finished {
+            outcome: Outcome::Failed(Failure::new(FailureKind::CellRaised, "x")),
+        };
+        let leased = State::Leased {
+            attempt: protocol::AttemptId::generate(),
+        };
+        for (states, wanted) in [
+            (vec![done.clone(), State::Queued], "queued"),
+            (vec![failed.clone(), leased], "running"),
+            (vec![failed, done.clone()], "failed"),
+            (vec![done], "succeeded"),
+        ] {
+            let (pipeline, jobs) = jobs_in(&states);
+            assert_eq!(word(&pipeline, &jobs), wanted);
+        }
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_not_shown() {
+        assert_eq!(
+            without_user("https://u:p@x.example/a@b.git"),
+            "https://x.example/a@b.git"
+        );
+        assert_eq!(without_user("/srv/git/x.git"), "/srv/git/x.git");
+    }
+}

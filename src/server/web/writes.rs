@@ -1,0 +1,135 @@
+//! Writes of the public API that start, end and add work. What they mean is decided elsewhere; here stands who
+//! may ask, and that it is written down who did.
+
+use axum::extract::{Path, State};
+use axum::{Extension, Json};
+use protocol::JobId;
+use protocol::api::{self, Done, NewPipeline, NewProject};
+
+use super::access::Who;
+use super::answer::{Answer, Problem};
+use super::api::{Sent, job_id, project_named, write_down};
+use super::site::Site;
+use super::views;
+use crate::pipelines;
+use crate::project::{self, AddError};
+use crate::store::jobs::Job;
+use crate::store::{self, jobs};
+use crate::watch::{self, WatchError};
+
+/// `POST /api/v1/projects`
+pub(super) async fn add_project(
+    State(site): State<Site>,
+    Extension(who): Extension<Who>,
+    Sent(wanted): Sent<NewProject>,
+) -> Answer<Json<api::Project>> {
+    let project = project::add_for(&site, wanted, who.name()).await?;
+    Ok(Json(views::project(&project)))
+}
+
+impl From<AddError> for Problem {
+    fn from(error: AddError) -> Self {
+        match error {
+            AddError::Store(error) => error.into(),
+            taken @ AddError::Taken { .. } => Self::conflict(taken),
+            wrong @ (AddError::Name(_)
+            | AddError::Repository(_)
+            | AddError::Credential(_)
+            | AddError::Github(_)
+            | AddError::NotGithub(_)) => Self::invalid(wrong),
+        }
+    }
+}
+
+/// `POST /api/v1/pipelines`
+pub(super) async fn add_pipeline(
+    State(site): State<Site>,
+    Extension(who): Extension<Who>,
+    Sent(wanted): Sent<NewPipeline>,
+) -> Answer<Json<api::Pipeline>> {
+    let mut db = site.store.read().await?;
+    let project = project_named(&mut db, &wanted.project).await?;
+    drop(db);
+    let pipeline = watch::by_hand(
+        &site,
+        &project,
+        wanted.revision.as_deref(),
+        wanted.jobs,
+        wanted.parameters,
+        Some(who.name()),
+    )
+    .await?;
+    let mut tx = site.store.begin().await?;
+    let action = format!("start pipeline {} of {}", pipeline.number, project.name);
+    write_down(&mut tx, &who, action).await?;
+    store::commit(tx).await?;
+    let mut db = site.store.read().await?;
+    let detail = views::pipeline_detail(&mut db, &pipeline).await?;
+    Ok(Json(detail.pipeline))
+}
+
+impl From<WatchError> for Problem {
+    fn from(error: WatchError) -> Self {
+        match error {
+            WatchError::Store(error) => error.into(),
+            WatchError::Stopping => Self::stopping(),
+            wrong @ (WatchError::Mirror(_) | WatchError::Credential(_) | WatchError::Wrong(_)) => {
+                Self::invalid(wrong)
+            }
+        }
+    }
+}
+
+/// `POST /api/v1/jobs/{id}/cancel`
+pub(super) async fn cancel(
+    State(site): State<Site>,
+    Extension(who): Extension<Who>,
+    Path(id): Path<String>,
+) -> Answer<Json<Done>> {
+    let job = cancel_job(&site, &who, &job_id(&id)?).await?;
+    let message = match job.state.outcome() {
+        Some(_) => format!("job '{}' is cancelled", job.spec.name),
+        None => format!(
+            "job '{}' is asked to stop; its agent ends it",
+            job.spec.name
+        ),
+    };
+    Ok(Json(message.into()))
+}
+
+/// Cancels a job for a person, and writes it down.
+pub(super) async fn cancel_job(site: &Site, who: &Who, id: &JobId) -> Answer<Job> {
+    let job = pipelines::cancel_by_hand(site, id, who.name()).await?;
+    let mut tx = site.store.begin().await?;
+    write_down(&mut tx, who, format!("cancel job {id}")).await?;
+    store::commit(tx).await?;
+    Ok(job)
+}
+
+/// `POST /api/v1/jobs/{id}/retry`
+pub(super) async fn retry(
+    State(site): State<Site>,
+    Extension(who): Extension<Who>,
+    Path(id): Path<String>,
+) -> Answer<Json<Done>> {
+    let job = retry_job(&site, &who, &job_id(&id)?).await?;
+    Ok(Json(Done {
+        message: format!("job '{}' is asked for again", job.spec.name),
+        job: Some(job.id),
+    }))
+}
+
+/// Asks for a finished job again for a person, writes it down, and gives the new job.
+pub(super) async fn retry_job(site: &Site, who: &Who, id: &JobId) -> Answer<Job> {
+    let pipeline = pipelines::rerun(site, id, Some(who.name())).await?;
+    let mut tx = site.store.begin().await?;
+    write_down(&mut tx, who, format!("retry job {id}")).await?;
+    store::commit(tx).await?;
+    let mut db = site.store.read().await?;
+    let name = jobs::get(&mut db, id).await?.spec.name;
+    jobs::of_pipeline(&mut db, &pipeline.id)
+        .await?
+        .into_iter()
+        .find(|job| job.spec.name == name)
+        .ok_or_else(|| Problem::missing(format!("job '{name}' of pipeline {}", pipeline.id)))
+}
