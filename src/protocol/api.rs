@@ -214,8 +214,8 @@ pub struct JobDetail {
     /// The job.
     #[serde(flatten)]
     pub job: Job,
-    /// The pipeline that it belongs to.
-    pub of: Pipeline,
+    /// The pipeline that it belongs to. (`of` is what a reused job's outcome says, on the same level.)
+    pub in_pipeline: Pipeline,
     /// What it is asked to do.
     pub spec: JobSpec,
     /// What an equal job has in common with it; none where no result may stand for it.
@@ -345,5 +345,50 @@ pub struct Done {
 impl From<String> for Done {
     fn from(message: String) -> Self {
         Self { message, job: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Outcome;
+
+    /// Flattened parts share a level with the fields around them: a name that both have would be there twice.
+    #[test]
+    fn a_reused_job_of_a_pull_request_is_read_as_it_was_written() {
+        let pipeline: Pipeline = serde_json::from_value(serde_json::json!({
+            "id": PipelineId::generate(), "project": "p", "number": 3, "commit": "0".repeat(40),
+            "title": "Fix", "trigger": "pull_request", "pull_request": 7, "trust": "trusted",
+            "created_at": 5, "state": "succeeded",
+        }))
+        .unwrap();
+        assert_eq!(pipeline.trigger, TriggerKind::PullRequest { number: 7 });
+        let spec = serde_json::json!({
+            "name": "train", "definition": "train", "work": {"work": "command", "text": "true"},
+            "image": "i", "network": "none", "retries": 0, "reuse": false,
+        });
+        let detail = JobDetail {
+            job: Job {
+                id: JobId::generate(),
+                pipeline: pipeline.id.clone(),
+                name: "train".into(),
+                state: State::Finished {
+                    outcome: Outcome::Reused {
+                        of: JobId::generate(),
+                    },
+                },
+                reason: None,
+                created_at: Timestamp(5),
+                started_at: None,
+                finished_at: Some(Timestamp(6)),
+            },
+            in_pipeline: pipeline,
+            spec: serde_json::from_value(spec).unwrap(),
+            key: None,
+            lineage: serde_json::Value::Null,
+            attempts: Vec::new(),
+        };
+        let text = serde_json::to_string(&detail).unwrap();
+        assert_eq!(serde_json::from_str::<JobDetail>(&text).unwrap(), detail);
     }
 }

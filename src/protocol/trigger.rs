@@ -37,7 +37,8 @@ pub enum TriggerKind {
     Push,
     /// A pull request was opened or changed.
     PullRequest {
-        /// Its number at the forge.
+        /// Its number at the forge. In JSON it stands beside a pipeline's own `number`.
+        #[serde(rename = "pull_request")]
         number: u64,
     },
     /// A job's schedule came due.

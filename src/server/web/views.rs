@@ -182,7 +182,7 @@ pub(crate) async fn job_detail(db: &mut Connection, row: &Job) -> Result<api::Jo
     }
     Ok(api::JobDetail {
         job: job(row, started_at(db, row).await?),
-        of: pipeline(&of, &names, &siblings),
+        in_pipeline: pipeline(&of, &names, &siblings),
         spec: row.spec.clone(),
         key: row.key.clone(),
         lineage: serde_json::to_value(&row.lineage).unwrap_or_default(),

@@ -145,7 +145,7 @@ pub(in super::super) async fn page(
     show(&JobPage {
         frame: Frame::new("pipelines", &site.access, &who),
         notebook_css: html::STYLE,
-        pipeline: PipelineRow::new(&detail.of, Timestamp::now()),
+        pipeline: PipelineRow::new(&detail.in_pipeline, Timestamp::now()),
         job: heading(&detail),
         verdict: card(&detail),
         form: form_of(&site, &who),
@@ -368,7 +368,10 @@ fn facts(report: &AttemptReport, detail: &JobDetail) -> Vec<Fact> {
             report.usage.memory_peak.map(|peak| peak.to_string()),
         ),
         ("Key", digest(&detail.key)),
-        ("Trigger", Some(trigger_word(&detail.of.trigger).to_owned())),
+        (
+            "Trigger",
+            Some(trigger_word(&detail.in_pipeline.trigger).to_owned()),
+        ),
     ]
     .into_iter()
     .filter_map(|(name, value)| {
