@@ -1,0 +1,171 @@
+//! Stories of agent, server, driver and network that fail while a job runs: nothing is lost, nothing is believed
+//! twice, and each failure has its right owner.
+
+use protocol::event::EventKind;
+use protocol::{Event, FailureKind, JobId, Outcome, Owner};
+
+use crate::support::api::said;
+use crate::support::project::{GATE, ONE_NOTEBOOK, notebook};
+use crate::support::{World, docker, until, whole};
+
+/// A world with one job whose second cell waits, with the job in it.
+async fn waiting() -> (World, JobId) {
+    let notebook = notebook(&["print('first')", GATE, "print('last')"]);
+    let world = World::with(&[(".trainyard.yml", ONE_NOTEBOOK), ("train.ipynb", &notebook)]).await;
+    let job = world.waiting(&world.project.head(), 1).await;
+    (world, job)
+}
+
+/// The job succeeds, after one attempt that executed each of its cells once.
+async fn succeeds_at_once(world: &World, job: &JobId) -> Vec<Event> {
+    let pipeline = world.finished(&world.project.head()).await;
+    assert_eq!(pipeline.jobs.len(), 1);
+    assert_eq!(
+        pipeline.jobs[0].state.outcome(),
+        Some(&Outcome::Succeeded),
+        "{pipeline:#?}"
+    );
+    let attempts = world.api().job(job).await.attempts;
+    assert_eq!(attempts.len(), 1, "{attempts:#?}");
+    assert_eq!(
+        attempts[0].report.as_ref().unwrap().outcome,
+        Outcome::Succeeded
+    );
+    let events = world.api().events(job, None).await;
+    whole(&events, &Outcome::Succeeded);
+    events
+}
+
+fn started(events: &[Event]) -> Vec<u32> {
+    let cell = |event: &Event| match event.body.known()? {
+        EventKind::CellStarted { cell, .. } => Some(*cell),
+        _ => None,
+    };
+    events.iter().filter_map(cell).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agent_and_server_are_killed_while_a_cell_runs_and_the_job_goes_on() {
+    let (mut world, job) = waiting().await;
+    world.kill_agent().await;
+    world.start_agent();
+    world.kill_server().await;
+    world.start_server().await;
+    // Both at once, and the cell goes on while nobody looks.
+    world.kill_agent().await;
+    world.kill_server().await;
+    world.open_gate();
+    world.start_server().await;
+    world.start_agent();
+    let events = succeeds_at_once(&world, &job).await;
+    assert_eq!(started(&events), [0, 1, 2]);
+    assert_eq!(said(&events), "first\nwaiting\nthrough\nlast\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_driver_is_the_platforms_failure_and_the_job_runs_again() {
+    let (world, job) = waiting().await;
+    let containers = world.containers();
+    assert_eq!(containers.len(), 1);
+    docker::kill_first_process(&containers[0]);
+    world.waiting(&world.project.head(), 2).await;
+    world.open_gate();
+    let pipeline = world.finished(&world.project.head()).await;
+    assert_eq!(
+        pipeline.jobs[0].state.outcome(),
+        Some(&Outcome::Succeeded),
+        "{pipeline:#?}"
+    );
+
+    let attempts = world.api().job(&job).await.attempts;
+    assert_eq!(attempts.len(), 2);
+    let first = attempts[0].report.as_ref().unwrap();
+    let Outcome::Failed(failure) = &first.outcome else {
+        panic!("its driver was killed: {first:?}")
+    };
+    assert_eq!(
+        (failure.kind, failure.kind.owner()),
+        (FailureKind::ExecutorFailed, Owner::Platform)
+    );
+    for attempt in &attempts {
+        let events = world.api().events(&job, Some(&attempt.id)).await;
+        whole(&events, &attempt.report.as_ref().unwrap().outcome);
+        assert!(said(&events).starts_with("first\nwaiting\n"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agent_and_server_are_killed_while_a_file_is_uploaded() {
+    const FILE: &str = "open('large.bin', 'wb').write(bytes(range(256)) * 80_000)";
+    let pipeline = format!("{ONE_NOTEBOOK}    artifacts: [large.bin]\n");
+    let mut world = World::new().await;
+    let notebook = notebook(&[FILE]);
+    world
+        .project
+        .commit(&[(".trainyard.yml", &pipeline), ("train.ipynb", &notebook)]);
+    world.proxy.hold_request("PATCH /agent/v1/blobs/", 1);
+    world.watch(&[]);
+    held(&world, 1).await;
+    world.kill_agent().await;
+    world.proxy.release();
+    world.proxy.hold_request("PATCH /agent/v1/blobs/", 0);
+    world.start_agent();
+    held(&world, 2).await;
+    world.kill_server().await;
+    world.proxy.release();
+    world.start_server().await;
+
+    let pipeline = world.finished(&world.project.head()).await;
+    let job = &pipeline.jobs[0].id;
+    let events = succeeds_at_once(&world, job).await;
+    assert_eq!(started(&events), [0]);
+    let attempt = world.api().job(job).await.attempts.remove(0);
+    let bytes = world.api().artifact(&attempt.id, "large.bin").await;
+    assert_eq!(bytes.len(), 256 * 80_000);
+    assert!(
+        bytes
+            .chunks(256)
+            .all(|chunk| chunk.iter().copied().eq(0..=255))
+    );
+}
+
+async fn held(world: &World, times: u32) {
+    until("an upload is held", async || {
+        (world.proxy.met() == times).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_answer_to_a_poll_starts_its_job_once() {
+    let world = World::new().await;
+    world.project.commit(&[
+        (".trainyard.yml", ONE_NOTEBOOK),
+        ("train.ipynb", &notebook(&["print('once')"])),
+    ]);
+    world.proxy.lose_answer("\"start\":[{");
+    world.watch(&[]);
+    let pipeline = world.finished(&world.project.head()).await;
+    assert_eq!(world.proxy.met(), 1, "an answer was lost");
+    let events = succeeds_at_once(&world, &pipeline.jobs[0].id).await;
+    assert_eq!(said(&events), "once\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_ends_a_cell_and_leaves_no_container() {
+    let (world, job) = waiting().await;
+    assert_eq!(world.containers().len(), 1);
+    world.api().cancel(&job).await;
+    let pipeline = world.finished(&world.project.head()).await;
+    let Some(outcome @ Outcome::Cancelled { .. }) = pipeline.jobs[0].state.outcome() else {
+        panic!("it was cancelled: {pipeline:#?}")
+    };
+    assert_eq!(pipeline.pipeline.state, "cancelled");
+    let events = world.api().events(&job, None).await;
+    whole(&events, outcome);
+    assert!(!said(&events).contains("through"));
+    until("its container is gone", async || {
+        world.containers().is_empty().then_some(())
+    })
+    .await;
+}

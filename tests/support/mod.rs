@@ -1,0 +1,243 @@
+//! A world of one server, one agent and one project, made of the real binary, for stories that are told from
+//! outside. It knows the command line and the public API, and nothing of what lies behind them.
+
+pub(crate) mod api;
+pub(crate) mod docker;
+pub(crate) mod project;
+pub(crate) mod proxy;
+mod service;
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use protocol::api::PipelineDetail;
+use protocol::event::EventKind;
+use protocol::{Digest, Event, JobId, Outcome};
+
+use api::Api;
+use project::Project;
+use proxy::Proxy;
+use service::Service;
+
+/// How long anything may take that has to happen. Generous: the stories share a small machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Waits until there is a value, and says in vain of what.
+pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = look().await {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// One server, one agent that reaches it through a proxy, and one project at a git remote.
+pub(crate) struct World {
+    folder: tempfile::TempDir,
+    /// The project's remote, and where its author works.
+    pub(crate) project: Project,
+    /// Between agent and server.
+    pub(crate) proxy: Proxy,
+    server: Option<Service>,
+    agent: Option<Service>,
+}
+
+impl World {
+    /// Server and agent run; nothing is watched yet.
+    pub(crate) async fn new() -> Self {
+        Self::with_settings("").await
+    }
+
+    /// The same, where the server's configuration says more.
+    pub(crate) async fn with_settings(more: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let world = Self {
+            project: Project::new(folder.path()),
+            proxy: Proxy::start(),
+            server: None,
+            agent: None,
+            folder,
+        };
+        world.configure(more);
+        let mut world = world.with_server().await;
+        let token = world.ok(&["server", "agent-token"]);
+        let mut register = world.command(&["agent", "register", &world.proxy.url()]);
+        succeeded(
+            &register
+                .env("TRAINYARD_TOKEN", token.trim())
+                .output()
+                .unwrap(),
+        );
+        world.start_agent();
+        world
+    }
+
+    /// A world that watches a project of these files.
+    pub(crate) async fn with(files: &[(&str, &str)]) -> Self {
+        let world = Self::new().await;
+        world.project.commit(files);
+        world.watch(&[]);
+        world
+    }
+
+    async fn with_server(mut self) -> Self {
+        self.start_server().await;
+        self
+    }
+
+    fn configure(&self, more: &str) {
+        let server = format!(
+            "listen = \"127.0.0.1:0\"\ndata = \"{}\"\ntick = \"200ms\"\nstop_grace = \"3s\"\n{}\n",
+            self.path("server").display(),
+            if more.is_empty() {
+                "poll_interval_local = \"100ms\""
+            } else {
+                more
+            },
+        );
+        std::fs::write(self.path("server.toml"), server).unwrap();
+        let agent = format!(
+            "name = \"host\"\nserver = \"{}\"\ndata = \"{}\"\n\
+             [jobs]\ngrace = \"3s\"\noffline = true\n[disk]\nwatermark = \"1MiB\"\n\
+             [timing]\nretry = \"20ms\"\nretry_most = \"200ms\"\ncall = \"20s\"\n",
+            self.proxy.url(),
+            self.path("agent").display()
+        );
+        std::fs::write(self.path("agent.toml"), agent).unwrap();
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        service::command(self.folder.path(), arguments)
+    }
+
+    /// What a command prints that must succeed.
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments).output().unwrap();
+        succeeded(&output);
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Watches the project, with more arguments to `project add`.
+    pub(crate) fn watch(&self, more: &[&str]) {
+        let url = self.project.remote().display().to_string();
+        let server = self.api().url.clone();
+        let add = ["project", "add", "story", &url, "--server", &server];
+        self.ok(&[&add[..], more].concat());
+    }
+
+    pub(crate) async fn start_server(&mut self) {
+        let mut server = Service::start(self.folder.path(), "server", &["server", "--json"]);
+        let api = Api::new(server.url().await);
+        self.proxy.lead_to(&api.url);
+        server.api = Some(api);
+        self.server = Some(server);
+    }
+
+    pub(crate) fn start_agent(&mut self) {
+        self.agent = Some(Service::start(self.folder.path(), "agent", &["agent"]));
+    }
+
+    /// `kill -9`.
+    pub(crate) async fn kill_server(&mut self) {
+        self.server.take().unwrap().kill().await;
+    }
+
+    /// `kill -9`.
+    pub(crate) async fn kill_agent(&mut self) {
+        self.agent.take().unwrap().kill().await;
+    }
+
+    /// The public API of the running server.
+    pub(crate) fn api(&self) -> &Api {
+        let server = self.server.as_ref().expect("the server runs");
+        server.api.as_ref().unwrap()
+    }
+
+    /// The pipeline of a commit, once it is there.
+    pub(crate) async fn pipeline(&self, commit: &str) -> PipelineDetail {
+        until("the commit's pipeline", async || {
+            let found = self.api().pipelines().await;
+            let id = found.into_iter().find(|p| p.commit.as_str() == commit)?.id;
+            Some(self.api().pipeline(&id).await)
+        })
+        .await
+    }
+
+    /// The pipeline of a commit, once all of its jobs are over.
+    pub(crate) async fn finished(&self, commit: &str) -> PipelineDetail {
+        let id = self.pipeline(commit).await.pipeline.id;
+        until("the pipeline ends", async || {
+            let detail = self.api().pipeline(&id).await;
+            detail.pipeline.finished_at.is_some().then_some(detail)
+        })
+        .await
+    }
+
+    /// The job of a commit whose cells wait at [`project::GATE`], once it waits there in attempt `number`.
+    pub(crate) async fn waiting(&self, commit: &str, number: u32) -> JobId {
+        let job = self.pipeline(commit).await.jobs.pop().unwrap().id;
+        until("a cell waits", async || {
+            let attempts = self.api().job(&job).await.attempts;
+            let attempt = attempts.into_iter().find(|a| a.number == number)?;
+            let events = self.api().events(&job, Some(&attempt.id)).await;
+            api::said(&events).contains("waiting").then_some(())
+        })
+        .await;
+        job
+    }
+
+    /// Lets cells go on that wait at [`project::GATE`].
+    pub(crate) fn open_gate(&self) {
+        for attempt in std::fs::read_dir(self.path("agent/attempts")).unwrap() {
+            let workspace = attempt.unwrap().path().join("workspace");
+            if workspace.is_dir() {
+                std::fs::write(workspace.join("go"), "").unwrap();
+            }
+        }
+    }
+
+    /// The containers of this world's agent, ended ones included.
+    pub(crate) fn containers(&self) -> Vec<String> {
+        let data = Digest::of(self.path("agent").as_os_str().as_encoded_bytes());
+        docker::labelled(&format!("trainyard.data={}", data.short()))
+    }
+}
+
+/// Whether a story is whole: numbered without a gap from 1 on, with its end as its last event and nowhere else.
+pub(crate) fn whole(events: &[Event], outcome: &Outcome) {
+    let numbers: Vec<u64> = events.iter().map(|event| event.seq).collect();
+    let expected: Vec<u64> = (1..=events.len() as u64).collect();
+    assert_eq!(numbers, expected);
+    let ends = events.iter().filter_map(|event| match event.body.known()? {
+        EventKind::Finished { outcome } => Some((event.seq, outcome)),
+        _ => None,
+    });
+    let ends: Vec<_> = ends.collect();
+    assert_eq!(ends, [(events.len() as u64, outcome)]);
+}
+
+fn succeeded(output: &Output) {
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{complaint}");
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for name in ["server", "agent"] {
+            if std::thread::panicking() {
+                let log = std::fs::read_to_string(self.path(&format!("{name}.log")));
+                eprintln!("--- the {name}'s log\n{}", log.unwrap_or_default());
+            }
+        }
+        drop((self.server.take(), self.agent.take()));
+        docker::remove(&self.containers());
+    }
+}

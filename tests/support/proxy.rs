@@ -1,0 +1,198 @@
+//! A network between agent and server that fails on demand. It passes bytes on, and knows no more of HTTP than
+//! words to look for: a message begins with a read of its own, because neither side sends a second one before the
+//! first is answered.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+/// Whose bytes are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Request,
+    Answer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Deed {
+    /// The message never arrives, and its connection is cut.
+    Lose,
+    /// The message waits for [`Proxy::release`].
+    Hold,
+}
+
+/// What goes wrong once, when bytes with these words come by.
+#[derive(Debug)]
+struct Fault {
+    direction: Direction,
+    words: &'static str,
+    /// So many pass before.
+    passes: u32,
+    deed: Deed,
+}
+
+#[derive(Default)]
+struct State {
+    target: Option<SocketAddr>,
+    fault: Option<Fault>,
+    /// Messages that are lost or were held.
+    met: u32,
+    holding: bool,
+    streams: Vec<TcpStream>,
+    over: bool,
+}
+
+#[derive(Clone, Default)]
+struct Shared(Arc<(Mutex<State>, Condvar)>);
+
+/// The network.
+pub(crate) struct Proxy {
+    address: SocketAddr,
+    shared: Shared,
+}
+
+impl Proxy {
+    pub(super) fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let proxy = Self {
+            address: listener.local_addr().unwrap(),
+            shared: Shared::default(),
+        };
+        let shared = proxy.shared.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if shared.lock().over {
+                    return;
+                }
+                // A server that is down is a connection that is refused soon after.
+                let _ = stream.and_then(|stream| shared.connect(stream));
+            }
+        });
+        proxy
+    }
+
+    /// Where the agent finds its server.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Leads to a server's address from now on.
+    pub(super) fn lead_to(&self, url: &str) {
+        let address = url.strip_prefix("http://").unwrap().parse().unwrap();
+        self.shared.lock().target = Some(address);
+    }
+
+    /// Loses the next answer with these words.
+    pub(crate) fn lose_answer(&self, words: &'static str) {
+        self.arm(Direction::Answer, words, 0, Deed::Lose);
+    }
+
+    /// Holds the next request with these words, after `passes` of them.
+    pub(crate) fn hold_request(&self, words: &'static str, passes: u32) {
+        self.arm(Direction::Request, words, passes, Deed::Hold);
+    }
+
+    fn arm(&self, direction: Direction, words: &'static str, passes: u32, deed: Deed) {
+        let mut state = self.shared.lock();
+        state.holding = deed == Deed::Hold;
+        state.fault = Some(Fault {
+            direction,
+            words,
+            passes,
+            deed,
+        });
+    }
+
+    /// How many messages met a fault.
+    pub(crate) fn met(&self) -> u32 {
+        self.shared.lock().met
+    }
+
+    /// Ends a hold. Where agent or server is gone meanwhile, the message goes nowhere.
+    pub(crate) fn release(&self) {
+        self.shared.lock().holding = false;
+        self.shared.0.1.notify_all();
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.over = true;
+        state.holding = false;
+        for stream in state.streams.drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        drop(state);
+        self.shared.0.1.notify_all();
+        // The listener looks whether it is over when somebody comes.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.0.lock().unwrap()
+    }
+
+    fn connect(&self, agent: TcpStream) -> io::Result<()> {
+        let target = self.lock().target.ok_or(io::ErrorKind::NotConnected)?;
+        let server = TcpStream::connect(target)?;
+        let ends = [agent.try_clone()?, server.try_clone()?];
+        self.lock().streams.extend(ends);
+        let (to_server, to_agent) = ((agent.try_clone()?, server.try_clone()?), (server, agent));
+        for (direction, (from, to)) in [
+            (Direction::Request, to_server),
+            (Direction::Answer, to_agent),
+        ] {
+            let shared = self.clone();
+            std::thread::spawn(move || {
+                let _ = shared.pump(direction, &from, &to);
+                let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+            });
+        }
+        Ok(())
+    }
+
+    fn pump(
+        &self,
+        direction: Direction,
+        mut from: &TcpStream,
+        mut to: &TcpStream,
+    ) -> io::Result<()> {
+        let mut bytes = vec![0; 64 << 10];
+        loop {
+            let n = from.read(&mut bytes)?;
+            if n == 0 || !self.passes(direction, &bytes[..n]) {
+                return Ok(());
+            }
+            to.write_all(&bytes[..n])?;
+        }
+    }
+
+    /// Whether bytes go on, after a hold perhaps.
+    fn passes(&self, direction: Direction, bytes: &[u8]) -> bool {
+        let mut state = self.lock();
+        let Some(fault) = &mut state.fault else {
+            return true;
+        };
+        let words = fault.words.as_bytes();
+        if fault.direction != direction || !bytes.windows(words.len()).any(|some| some == words) {
+            return true;
+        }
+        if fault.passes > 0 {
+            fault.passes -= 1;
+            return true;
+        }
+        let deed = fault.deed;
+        state.fault = None;
+        state.met += 1;
+        match deed {
+            Deed::Lose => false,
+            Deed::Hold => {
+                drop(self.0.1.wait_while(state, |state| state.holding));
+                true
+            }
+        }
+    }
+}
