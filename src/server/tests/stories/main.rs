@@ -1,4 +1,4 @@
-//! Stories of the server as its agents and its repositories see it: real HTTP, real git, both databases.
+//! Stories of the server as its agents, its repositories and its people see it: real HTTP, real git.
 
 extern crate trainyard_server as server;
 
@@ -6,3 +6,4 @@ mod agents;
 mod commits;
 mod metrics;
 mod support;
+mod web;

@@ -1,0 +1,7 @@
+//! The server as people and programs see it.
+
+mod access;
+mod live;
+mod pages;
+mod site;
+mod writes;
