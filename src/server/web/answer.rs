@@ -38,6 +38,11 @@ impl Problem {
         )
     }
 
+    /// 404 in words of their own.
+    pub(crate) fn not_found(message: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", message.to_string())
+    }
+
     /// 400 for what cannot be read.
     pub(crate) fn invalid(message: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid", message.to_string())

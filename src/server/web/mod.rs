@@ -9,6 +9,7 @@ mod assets;
 mod download;
 mod guard;
 mod listen;
+mod models;
 mod pages;
 mod site;
 mod story;
@@ -23,7 +24,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Redirect;
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use protocol::api::Role;
 use tokio::net::TcpListener;
 
@@ -89,6 +90,16 @@ fn readers() -> Router<Site> {
             get(pages::notebook::frame),
         )
         .route("/agents", get(pages::agents))
+        .route("/models", get(pages::models::list))
+        .route("/models/{name}", get(pages::models::model))
+        .route("/models/{name}/{version}", get(pages::models::version))
+        .route("/api/v1/models", get(models::list))
+        .route("/api/v1/models/{name}", get(models::model))
+        .route("/api/v1/models/{name}/{version}", get(models::version))
+        .route(
+            "/api/v1/models/{name}/{version}/compare/{other}",
+            get(models::compare),
+        )
         .route("/api/v1/projects", get(api::projects))
         .route("/api/v1/pipelines", get(api::pipelines))
         .route("/api/v1/pipelines/{id}", get(api::pipeline))
@@ -110,6 +121,18 @@ fn runners() -> Router<Site> {
         .route("/api/v1/pipelines", post(writes::add_pipeline))
         .route("/api/v1/jobs/{id}/cancel", post(writes::cancel))
         .route("/api/v1/jobs/{id}/retry", post(writes::retry))
+        .route(
+            "/api/v1/models/{name}/{version}/promote",
+            post(models::promote),
+        )
+        .route(
+            "/api/v1/models/{name}/aliases/{alias}",
+            put(models::set_alias),
+        )
+        .route(
+            "/api/v1/models/{name}/aliases/{alias}/rollback",
+            post(models::roll_back),
+        )
         .layer(from_fn(api::json_writes))
 }
 

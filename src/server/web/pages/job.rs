@@ -7,6 +7,7 @@ use axum::response::{IntoResponse as _, Redirect};
 use axum::{Extension, Form};
 use protocol::api::{Attempt, JobDetail};
 use protocol::event::{ArtifactRole, Finding, Phase};
+use protocol::registry::Version;
 use protocol::report::{AttemptReport, MetricValue};
 use protocol::spec::LintLevel;
 use protocol::{AttemptId, Digest, Timestamp, TriggerKind};
@@ -23,9 +24,9 @@ use super::frame::{Frame, Shown, show};
 use super::login::Proof;
 use super::notebook;
 use super::pipelines::PipelineRow;
-use super::verdict::{Verdict, verdict};
+use super::verdict::{Link, Verdict, verdict};
 use super::words::{change, count, took, value};
-use crate::store::{self, events, jobs};
+use crate::store::{self, events, jobs, registry};
 
 /// Most events that a page is made from; the rest is in `trainyard logs`.
 const MOST_EVENTS: u32 = 20_000;
@@ -37,11 +38,11 @@ pub(in super::super) struct Heading {
     took: String,
 }
 
-struct Tile {
-    name: String,
-    value: String,
-    change: Option<String>,
-    judged: &'static str,
+pub(super) struct Tile {
+    pub(super) name: String,
+    pub(super) value: String,
+    pub(super) change: Option<String>,
+    pub(super) judged: &'static str,
 }
 
 struct FindingRow {
@@ -66,7 +67,7 @@ struct PhaseBar {
 }
 
 pub(super) struct Fact {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     pub(super) value: String,
 }
 
@@ -125,6 +126,7 @@ pub(in super::super) async fn page(
     let mut db = site.store.read().await?;
     let row = jobs::get(&mut db, &id).await?;
     let detail = views::job_detail(&mut db, &row).await?;
+    let version = version_left(&mut db, &row).await?;
     let before = metrics_before(&mut db, &row).await?;
     let attempt = shown_attempt(&detail);
     let report = attempt.and_then(|attempt| attempt.report.as_ref());
@@ -142,12 +144,14 @@ pub(in super::super) async fn page(
     }
     drop(db);
     let open = detail.job.state.outcome().is_none();
+    let mut verdict = card(&detail);
+    verdict.links.extend(version.as_ref().map(version_link));
     show(&JobPage {
         frame: Frame::new("pipelines", &site.access, &who),
         notebook_css: html::STYLE,
         pipeline: PipelineRow::new(&detail.in_pipeline, Timestamp::now()),
         job: heading(&detail),
-        verdict: card(&detail),
+        verdict,
         form: form_of(&site, &who),
         live: open.then(|| format!("/jobs/{id}/live?from={}", story.next)),
         metrics: report
@@ -237,6 +241,27 @@ fn card(detail: &JobDetail) -> Verdict {
 /// The attempt that the page is about: the last one.
 fn shown_attempt(detail: &JobDetail) -> Option<&Attempt> {
     detail.attempts.last()
+}
+
+/// The model version that a job left, once the registry has looked.
+async fn version_left(
+    db: &mut store::Connection,
+    job: &store::jobs::Job,
+) -> store::Result<Option<Version>> {
+    match registry::succeeded_run(db, &job.id).await? {
+        Some(run) => store::models::by_run(db, &run).await,
+        None => Ok(None),
+    }
+}
+
+fn version_link(version: &Version) -> Link {
+    let named = version
+        .version
+        .map_or_else(|| version.id.clone(), |number| number.to_string());
+    Link {
+        href: format!("/models/{}/{named}", encode(&version.model)),
+        text: format!("{} {}", version.model, version.label()),
+    }
 }
 
 /// The metrics of the last success of the same definition before this job, and what to call it.
@@ -375,9 +400,10 @@ fn facts(report: &AttemptReport, detail: &JobDetail) -> Vec<Fact> {
     ]
     .into_iter()
     .filter_map(|(name, value)| {
-        value
-            .filter(|text| !text.is_empty())
-            .map(|value| Fact { name, value })
+        value.filter(|text| !text.is_empty()).map(|value| Fact {
+            name: name.to_owned(),
+            value,
+        })
     })
     .collect()
 }

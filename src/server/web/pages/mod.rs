@@ -4,6 +4,7 @@ mod agents;
 mod frame;
 pub(super) mod job;
 pub(super) mod login;
+pub(super) mod models;
 pub(super) mod notebook;
 pub(super) mod pipelines;
 mod verdict;

@@ -36,6 +36,24 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/api/v1/jobs/{id}/events/stream", "read"),
     ("GET", "/api/v1/artifacts/{attempt}/{*path}", "read"),
     ("GET", "/api/v1/agents", "read"),
+    ("GET", "/models", "read"),
+    ("GET", "/models/{name}", "read"),
+    ("GET", "/models/{name}/{version}", "read"),
+    ("GET", "/api/v1/models", "read"),
+    ("GET", "/api/v1/models/{name}", "read"),
+    ("GET", "/api/v1/models/{name}/{version}", "read"),
+    (
+        "GET",
+        "/api/v1/models/{name}/{version}/compare/{other}",
+        "read",
+    ),
+    ("POST", "/api/v1/models/{name}/{version}/promote", "run"),
+    ("PUT", "/api/v1/models/{name}/aliases/{alias}", "run"),
+    (
+        "POST",
+        "/api/v1/models/{name}/aliases/{alias}/rollback",
+        "run",
+    ),
     ("POST", "/jobs/{id}/cancel", "run"),
     ("POST", "/jobs/{id}/retry", "run"),
     ("POST", "/api/v1/pipelines", "run"),
@@ -75,6 +93,9 @@ fn path_of(template: &str) -> String {
         .replace("{cell}", "0")
         .replace("{output}", "0")
         .replace("{*path}", "x")
+        .replace("{version}", "1")
+        .replace("{other}", "2")
+        .replace("{alias}", "champion")
 }
 
 #[tokio::test]

@@ -1,0 +1,340 @@
+//! The pages of the registry: models, one with its versions, one version with its lineage.
+
+use std::collections::BTreeSet;
+
+use askama::Template;
+use axum::Extension;
+use axum::extract::{Path, Query, State};
+use protocol::registry::{Alias, Comparison, Judged, Lineage, Model, Number, Version, VersionRef};
+use protocol::report::MetricValue;
+use protocol::{Digest, Timestamp};
+use serde::Deserialize;
+
+use super::super::access::{Who, encode};
+use super::super::models::version_ref;
+use super::super::site::Site;
+use super::frame::{Frame, Shown, show};
+use super::job::{Fact, Tile, href};
+use super::words::{ago, change, value};
+use crate::registry;
+
+/// Models on one page.
+const PAGE: u32 = 200;
+/// Columns of metrics; a phone scrolls.
+const MOST_METRICS: usize = 8;
+
+struct ModelRow {
+    name: String,
+    project: String,
+    latest: String,
+    metrics: String,
+    aliases: String,
+    made: String,
+}
+
+#[derive(Template)]
+#[template(path = "models.html")]
+struct ModelsPage {
+    frame: Frame,
+    rows: Vec<ModelRow>,
+    next: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(in super::super) struct Piece {
+    before: Option<String>,
+}
+
+/// `GET /models`
+pub(in super::super) async fn list(
+    State(site): State<Site>,
+    Extension(who): Extension<Who>,
+    Query(piece): Query<Piece>,
+) -> Shown {
+    let page = registry::list(&site.store, piece.before.as_deref(), PAGE).await?;
+    let now = Timestamp::now();
+    show(&ModelsPage {
+        frame: Frame::new("models", &site.access, &who),
+        rows: page
+            .items
+            .iter()
+            .map(|model| model_row(model, now))
+            .collect(),
+        next: page.next,
+    })
+}
+
+fn model_row(model: &Model, now: Timestamp) -> ModelRow {
+    let latest = match (&model.latest, model.candidates) {
+        (Some(version), 0) => version.label(),
+        (Some(version), waiting) => format!("{} · {waiting} candidates", version.label()),
+        (None, waiting) => format!("no version yet · {waiting} candidates"),
+    };
+    let made = model
+        .latest
+        .as_ref()
+        .map_or(model.created_at, |v| v.created_at);
+    ModelRow {
+        name: model.name.clone(),
+        project: model.project.clone(),
+        latest,
+        metrics: model.latest.as_ref().map(metrics_line).unwrap_or_default(),
+        aliases: model
+            .aliases
+            .iter()
+            .map(alias)
+            .collect::<Vec<_>>()
+            .join(", "),
+        made: ago(made, now),
+    }
+}
+
+fn metrics_line(version: &Version) -> String {
+    let shown = version.metrics.iter().take(4);
+    let shown: Vec<_> = shown
+        .map(|m| format!("{} {}", m.name, value(m.value)))
+        .collect();
+    shown.join(" · ")
+}
+
+fn alias(alias: &Alias) -> String {
+    format!("@{} → {}", alias.alias, alias.version)
+}
+
+struct Cell {
+    text: String,
+    judged: &'static str,
+}
+
+struct VersionRow {
+    href: Option<String>,
+    label: String,
+    job: String,
+    title: String,
+    commit: String,
+    values: Vec<Cell>,
+    aliases: String,
+    made: String,
+}
+
+#[derive(Template)]
+#[template(path = "model.html")]
+struct ModelPage {
+    frame: Frame,
+    name: String,
+    metrics: Vec<String>,
+    rows: Vec<VersionRow>,
+}
+
+/// `GET /models/{name}`
+pub(in super::super) async fn model(
+    State(site): State<Site>,
+    Extension(who): Extension<Who>,
+    Path(name): Path<String>,
+) -> Shown {
+    let detail = registry::model(&site.store, &name).await?;
+    let names: BTreeSet<&str> = detail
+        .items
+        .iter()
+        .flat_map(|version| version.metrics.iter().map(|metric| metric.name.as_str()))
+        .collect();
+    let names: Vec<&str> = names.into_iter().take(MOST_METRICS).collect();
+    let now = Timestamp::now();
+    show(&ModelPage {
+        frame: Frame::new("models", &site.access, &who),
+        rows: detail
+            .items
+            .iter()
+            .map(|v| version_row(v, &names, now))
+            .collect(),
+        metrics: names.into_iter().map(str::to_owned).collect(),
+        name,
+    })
+}
+
+fn version_row(version: &Version, names: &[&str], now: Timestamp) -> VersionRow {
+    let cell = |name: &&str| {
+        let found = version.metrics.iter().find(|metric| metric.name == **name);
+        Cell {
+            text: found.map_or_else(String::new, |metric| value(metric.value)),
+            judged: "",
+        }
+    };
+    let named = version
+        .version
+        .map_or_else(|| version.id.clone(), |n| n.to_string());
+    VersionRow {
+        href: Some(format!("/models/{}/{named}", encode(&version.model))),
+        label: match version.version {
+            Some(number) => format!("{number}"),
+            None => "candidate".to_owned(),
+        },
+        job: version.job.to_string(),
+        title: version.title.clone(),
+        commit: version.commit.short().to_owned(),
+        values: names.iter().map(cell).collect(),
+        aliases: at_signs(&version.aliases),
+        made: ago(version.created_at, now),
+    }
+}
+
+fn at_signs(aliases: &[String]) -> String {
+    let aliases: Vec<_> = aliases.iter().map(|alias| format!("@{alias}")).collect();
+    aliases.join(", ")
+}
+
+struct FileRow {
+    href: String,
+    path: String,
+    size: String,
+    sha256: String,
+}
+
+#[derive(Template)]
+#[template(path = "version.html")]
+struct VersionPage {
+    frame: Frame,
+    name: String,
+    label: String,
+    made: String,
+    job: String,
+    title: String,
+    aliases: String,
+    metrics: Vec<Tile>,
+    against: Option<String>,
+    differences: Vec<DifferenceRow>,
+    lineage: Vec<Fact>,
+    files: Vec<FileRow>,
+    packages: Option<String>,
+}
+
+struct DifferenceRow {
+    what: String,
+    base: String,
+    now: String,
+}
+
+/// `GET /models/{name}/{version}`
+pub(in super::super) async fn version(
+    State(site): State<Site>,
+    Extension(who): Extension<Who>,
+    Path((name, wanted)): Path<(String, String)>,
+) -> Shown {
+    let detail = registry::version(&site.store, &name, &version_ref(&wanted)?).await?;
+    let version = &detail.version;
+    let comparison = match version.version.filter(|number| *number > 1) {
+        Some(number) => {
+            let (base, now) = (VersionRef::Number(number - 1), VersionRef::Number(number));
+            Some(registry::compare_versions(&site.store, &name, &base, &now).await?)
+        }
+        None => None,
+    };
+    let file = |file: &protocol::registry::ModelFile| FileRow {
+        href: href(&version.attempt, &file.path, "model"),
+        path: file.path.clone(),
+        size: file.size.to_string(),
+        sha256: file.blob.to_string(),
+    };
+    let mut lineage = facts(&detail.lineage);
+    let params = detail.params.iter().map(|(name, value)| Fact {
+        name: format!("Parameter {name}"),
+        value: value.clone(),
+    });
+    lineage.extend(params.take(200));
+    show(&VersionPage {
+        frame: Frame::new("models", &site.access, &who),
+        label: version.label(),
+        made: ago(version.created_at, Timestamp::now()),
+        job: version.job.to_string(),
+        title: version.title.clone(),
+        aliases: at_signs(&version.aliases),
+        metrics: tiles(&version.metrics, comparison.as_ref()),
+        against: comparison.as_ref().map(|both| both.base.label()),
+        differences: comparison.iter().flat_map(differences).collect(),
+        lineage,
+        files: detail.files.iter().map(file).collect(),
+        packages: detail.lineage.setting.packages.clone(),
+        name,
+    })
+}
+
+fn tiles(metrics: &[MetricValue], comparison: Option<&Comparison>) -> Vec<Tile> {
+    let tile = |metric: &MetricValue| {
+        let delta =
+            comparison.and_then(|both| both.metrics.iter().find(|delta| delta.name == metric.name));
+        let base = delta.and_then(|delta| delta.base);
+        let judged = delta.and_then(|delta| delta.judged);
+        Tile {
+            name: metric.name.clone(),
+            value: value(metric.value),
+            change: base
+                .and_then(|Number(base)| change(metric.value, base, None))
+                .map(|(text, _)| text),
+            judged: match judged {
+                Some(Judged::Better) => "better",
+                Some(Judged::Worse) => "worse",
+                Some(Judged::Same) | None => "",
+            },
+        }
+    };
+    metrics.iter().take(200).map(tile).collect()
+}
+
+fn differences(both: &Comparison) -> Vec<DifferenceRow> {
+    let row = |difference: &protocol::registry::Difference| DifferenceRow {
+        what: difference.what.clone(),
+        base: short(difference.base.as_deref()),
+        now: short(difference.now.as_deref()),
+    };
+    both.differences.iter().take(60).map(row).collect()
+}
+
+/// A hash says enough with its beginning.
+fn short(text: Option<&str>) -> String {
+    let text = text.unwrap_or("—");
+    let hash = text.len() >= 40 && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b':');
+    text.chars().take(if hash { 12 } else { 200 }).collect()
+}
+
+fn facts(lineage: &Lineage) -> Vec<Fact> {
+    let setting = &lineage.setting;
+    let text = |digest: &Option<Digest>| digest.as_ref().map(ToString::to_string);
+    let gpus: Vec<_> = setting
+        .gpus
+        .iter()
+        .map(|gpu| format!("{} {}", gpu.model, gpu.uuid))
+        .collect();
+    let lock = lineage.lock.as_ref();
+    [
+        ("Project", Some(lineage.project.clone())),
+        ("Repository", Some(lineage.repository.clone())),
+        ("Commit", Some(lineage.commit.to_string())),
+        ("Ref", lineage.reference.clone()),
+        ("Asked by", lineage.by.clone()),
+        ("Trigger", Some(lineage.trigger.clone())),
+        ("Code", Some(lineage.work.clone())),
+        ("Fingerprint", text(&lineage.fingerprint)),
+        ("Key", text(&lineage.key)),
+        (
+            "Lock",
+            lock.map(|lock| format!("{} {}", lock.path, lock.digest)),
+        ),
+        ("Environment", text(&setting.environment)),
+        ("Python", setting.python.clone()),
+        ("Image", Some(setting.image.clone())),
+        ("Image id", setting.image_id.clone()),
+        ("Host", Some(setting.host.clone())),
+        ("CPU", Some(setting.cpu_model.clone())),
+        ("GPUs", Some(gpus.join(", "))),
+        ("Not versioned", Some(lineage.unversioned.join("; "))),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| {
+        let value = value.filter(|text| !text.is_empty())?;
+        Some(Fact {
+            name: name.to_owned(),
+            value,
+        })
+    })
+    .collect()
+}
