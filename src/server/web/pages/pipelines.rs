@@ -59,7 +59,9 @@ impl PipelineRow {
 }
 
 fn asked_by(pipeline: &Pipeline) -> String {
+    // A commit's author comes with an address: nobody has to read that in a list.
     let by = pipeline.by.as_deref().unwrap_or("somebody");
+    let by = by.split_once(" <").map_or(by, |(name, _)| name);
     match &pipeline.trigger {
         TriggerKind::Push => format!("push by {by}"),
         TriggerKind::PullRequest { number } => format!("pull request {number} by {by}"),
