@@ -116,6 +116,23 @@ impl Client {
         read(self.send(call).await?).await
     }
 
+    /// The raw answer, for what is no JSON. It may go on as long as a job does.
+    pub(crate) async fn stream(&self, path: &str) -> anyhow::Result<Response> {
+        let call = self.http.request(Method::GET, self.url(path));
+        let call = match &self.token {
+            Some(token) => call.bearer_auth(token),
+            None => call,
+        };
+        self.send(call).await
+    }
+
+    /// An answer that is text.
+    pub(crate) async fn text(&self, path: &str) -> anyhow::Result<String> {
+        let answer = self.send(self.call(Method::GET, path)).await?;
+        let text = answer.text().await;
+        text.map_err(|error| self.unreachable(&error).into())
+    }
+
     fn url(&self, path: &str) -> String {
         self.page(&format!("/api/v1/{path}"))
     }

@@ -3,7 +3,7 @@
 use anyhow::bail;
 use clap::Args as ClapArgs;
 use protocol::JobId;
-use protocol::api::{Done, Page, Pipeline, PipelineDetail};
+use protocol::api::{Done, JobDetail, Page, Pipeline, PipelineDetail};
 
 use super::client::{Client, ServerArgs, segment};
 use super::{Exit, out};
@@ -69,4 +69,9 @@ pub(crate) async fn find(client: &Client, text: &str) -> anyhow::Result<JobId> {
         }
     }
     bail!("none of the last {LOOK_BACK} pipelines of '{project}' has a job '{name}'")
+}
+
+/// All that is known of a job.
+pub(crate) async fn detail(client: &Client, id: &JobId) -> anyhow::Result<JobDetail> {
+    client.get(&format!("jobs/{id}")).await
 }

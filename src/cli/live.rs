@@ -31,6 +31,14 @@ pub(crate) struct Live {
 
 impl Live {
     pub(crate) fn new(root: &Path, spec: &JobSpec, json: bool) -> Self {
+        Self {
+            cells: sources(root, spec),
+            ..Self::elsewhere(json)
+        }
+    }
+
+    /// For a job whose files are not here.
+    pub(crate) fn elsewhere(json: bool) -> Self {
         let fancy =
             !json && std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let width = std::env::var("COLUMNS")
@@ -41,7 +49,7 @@ impl Live {
             json,
             fancy,
             width,
-            cells: sources(root, spec),
+            cells: Vec::new(),
             next: 1,
             doing: None,
             shown: false,
@@ -83,7 +91,8 @@ impl Live {
         }
     }
 
-    fn show(&mut self, event: &Event) -> anyhow::Result<()> {
+    /// Shows one event.
+    pub(crate) fn show(&mut self, event: &Event) -> anyhow::Result<()> {
         if self.json {
             return say(&format!("{}\n", serde_json::to_string(event)?));
         }
@@ -153,7 +162,7 @@ impl Live {
             .lines()
             .find(|line| !line.trim().is_empty())
             .unwrap_or_default();
-        if first.is_empty() {
+        if first.is_empty() && !self.cells.is_empty() {
             return Ok(());
         }
         self.cell += 1;
@@ -231,6 +240,19 @@ impl Live {
                 serde_json::json!({ "report": report, "results": results, "notebook": notebook })
             ));
         }
+        self.end(report)?;
+        if let Some(notebook) = notebook {
+            self.line(&format!("executed notebook: {}", notebook.display()))?;
+        }
+        if report.artifacts.len() > usize::from(notebook.is_some()) {
+            self.line(&format!("model, files and report: {}", results.display()))?;
+        }
+        Ok(())
+    }
+
+    /// How it ended, and its metrics.
+    pub(crate) fn end(&mut self, report: &AttemptReport) -> anyhow::Result<()> {
+        self.clear()?;
         let took = report.finished_at.since(report.started_at);
         self.line("")?;
         match &report.outcome {
@@ -242,12 +264,6 @@ impl Live {
         }
         for metric in &report.metrics {
             self.line(&format!("  {:<24} {}", metric.name, metric.value))?;
-        }
-        if let Some(notebook) = notebook {
-            self.line(&format!("executed notebook: {}", notebook.display()))?;
-        }
-        if report.artifacts.len() > usize::from(notebook.is_some()) {
-            self.line(&format!("model, files and report: {}", results.display()))?;
         }
         Ok(())
     }

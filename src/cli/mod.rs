@@ -9,6 +9,7 @@ mod init;
 mod job;
 mod lint;
 mod live;
+mod logs;
 mod out;
 mod pipelines;
 mod plan;
@@ -54,6 +55,8 @@ pub(crate) enum Command {
     Cancel(job::Args),
     /// Write a first .trainyard.yml from what lies in the repository
     Init(init::Args),
+    /// Show what a job says, as it says it
+    Logs(logs::Args),
     /// Show what was asked for lately, and how it stands
     Pipelines(pipelines::Args),
     /// Show what a push would run, and why
@@ -123,6 +126,7 @@ pub(crate) async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Agents(args) => agents::run(args).await,
         Command::Cancel(args) => job::cancel(args).await,
         Command::Init(args) => init::run(&args),
+        Command::Logs(args) => logs::run(args).await,
         Command::Pipelines(args) => pipelines::run(args).await,
         Command::Plan(args) => plan::run(&args),
         Command::Project(args) => project::run(args).await,
