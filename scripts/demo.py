@@ -1,0 +1,408 @@
+"""The main job, end to end: a notebook trains a model because a commit asked for it.
+
+Run by scripts/demo. Each step changes a small repository as a person would, waits for what Trainyard makes
+of it, prints that, and checks it. The first difference ends the demo with exit code 1.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+GIT = {
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_CONFIG_SYSTEM": "/dev/null",
+    "GIT_AUTHOR_NAME": "demo",
+    "GIT_AUTHOR_EMAIL": "demo@example.org",
+    "GIT_COMMITTER_NAME": "demo",
+    "GIT_COMMITTER_EMAIL": "demo@example.org",
+}
+NOTEBOOK = "train.ipynb"
+MODULE = "digits.py"
+HYPERPARAMETER = ("learning_rate: 0.002", "learning_rate: 0.004")
+STATES_AT_END = {"succeeded", "reused", "skipped", "cancelled", "failed"}
+
+
+class Different(Exception):
+    """Something is not as the story says."""
+
+
+def expect(holds, sentence, seen=""):
+    """Says one outcome, or ends the demo."""
+    if not holds:
+        raise Different(f"expected: {sentence}\nseen: {seen}")
+    print(f"  ok   {sentence}")
+
+
+class Server:
+    """A `trainyard up` of its own, on a free port, with its data in a temporary folder."""
+
+    def __init__(self, binary, folder):
+        self.binary = binary
+        self.log = open(folder / "up.log", "wb")
+        self.process = subprocess.Popen(
+            [binary, "up", "--data", folder / "data", "--listen", "127.0.0.1:0", "--url-file", folder / "url"],
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        url = folder / "url"
+        deadline = time.monotonic() + 60
+        while not (url.exists() and url.read_text().endswith("\n")):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise Different("`trainyard up` did not start:\n" + (folder / "up.log").read_text()[-4000:])
+            time.sleep(0.02)
+        self.url = url.read_text().strip()
+
+    def get(self, path):
+        with urllib.request.urlopen(f"{self.url}/api/v1/{path}", timeout=30) as answer:
+            return json.load(answer)
+
+    def events(self, job):
+        events, start = [], 1
+        while True:
+            url = f"{self.url}/api/v1/jobs/{job}/events?from={start}"
+            with urllib.request.urlopen(url, timeout=30) as answer:
+                page = [json.loads(line) for line in answer.read().splitlines() if line.strip()]
+            if not page:
+                return events
+            events += page
+            start = page[-1]["seq"] + 1
+
+    def run(self, *arguments):
+        command = [self.binary, *arguments]
+        environment = {**os.environ, "TRAINYARD_SERVER": self.url}
+        return subprocess.run(command, check=True, env=environment, text=True, capture_output=True).stdout
+
+    def stop(self):
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        self.log.close()
+
+
+class Repository:
+    """A person's checkout, and the bare repository that they push to."""
+
+    def __init__(self, folder):
+        self.remote = folder / "digits.git"
+        self.path = folder / "digits"
+        subprocess.run(["git", "init", "-q", "--bare", "-b", "main", self.remote], check=True)
+        shutil.copytree(ROOT / "examples" / "digits", self.path)
+        self.git("init", "-q", "-b", "main")
+        self.git("remote", "add", "origin", str(self.remote))
+
+    def git(self, *arguments):
+        command = ["git", *arguments]
+        environment = {**os.environ, **GIT}
+        return subprocess.run(
+            command, cwd=self.path, env=environment, check=True, text=True, capture_output=True
+        ).stdout.strip()
+
+    def push(self, message, branch="main"):
+        """Commits everything; gives the commit and the moment it was pushed."""
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", message)
+        commit = self.git("rev-parse", "HEAD")
+        self.git("push", "-q", "origin", f"HEAD:{branch}")
+        return commit, time.monotonic()
+
+    def edit(self, path, old, new):
+        file = self.path / path
+        text = file.read_text()
+        assert text.count(old) == 1, f"{path} holds {old!r} {text.count(old)} times"
+        file.write_text(text.replace(old, new))
+
+    def notebook(self, path, change):
+        """Changes a notebook's cells and writes it as Jupyter does."""
+        file = self.path / path
+        notebook = json.loads(file.read_text())
+        change(notebook["cells"])
+        file.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+
+
+class Story:
+    """The demo's own view: waits with a deadline, says what it sees."""
+
+    def __init__(self, server, repository):
+        self.server = server
+        self.repository = repository
+
+    def pipeline_at(self, commit, seconds=120):
+        """The pipeline of a commit, as soon as the server has made one."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for pipeline in self.server.get("pipelines?project=digits&limit=20")["items"]:
+                if pipeline["commit"] == commit:
+                    return pipeline["id"]
+            time.sleep(0.05)
+        raise Different(f"no pipeline for commit {commit[:10]} within {seconds} s")
+
+    def jobs(self, pipeline):
+        detail = self.server.get(f"pipelines/{pipeline}")
+        if detail.get("problem"):
+            raise Different(f"the pipeline has a problem: {detail['problem']}")
+        return {job["name"]: job for job in detail["jobs"]}
+
+    def finished(self, commit, seconds=900, watch=lambda jobs: None):
+        """The jobs of a commit when all of them are over, by name."""
+        pipeline = self.pipeline_at(commit)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            jobs = self.jobs(pipeline)
+            watch(jobs)
+            if jobs and all(word(job) in STATES_AT_END for job in jobs.values()):
+                return {name: self.server.get(f"jobs/{job['id']}") for name, job in jobs.items()}
+            time.sleep(0.05)
+        raise Different(f"commit {commit[:10]} was not done within {seconds} s: {self.jobs(pipeline)}")
+
+    def version(self, number):
+        return self.server.get(f"models/digits/{number}")
+
+
+def word(job):
+    return job["outcome"] if job["state"] == "finished" else job["state"]
+
+
+def report(job):
+    return job["attempts"][-1]["report"]
+
+
+def metric(job, name):
+    return next(metric["value"] for metric in report(job)["metrics"] if metric["name"] == name)
+
+
+class Cage:
+    """Looks at a running job from outside: its container's network, its processes' capabilities."""
+
+    def __init__(self):
+        self.networks = set()
+        self.capabilities = set()
+        self.interfaces = set()
+        self.looked_at = set()
+
+    def look(self, jobs):
+        if word(jobs["train"]) != "running":
+            return
+        listed = run_quietly("docker", "ps", "-q", "--no-trunc", "--filter", "label=trainyard.attempt")
+        for container in listed.split():
+            attempt = run_quietly("docker", "inspect", "-f", '{{index .Config.Labels "trainyard.attempt"}}', container)
+            if attempt.strip() != jobs["train"]["attempt"]:
+                continue
+            self.networks.add(run_quietly("docker", "inspect", "-f", "{{.HostConfig.NetworkMode}}", container).strip())
+            for line in run_quietly("docker", "top", container, "-eo", "pid,uid").splitlines()[1:]:
+                pid, uid = line.split()
+                if uid != "0":
+                    self.look_at(pid)
+
+    def look_at(self, pid):
+        with contextlib.suppress(OSError):
+            status = pathlib.Path(f"/proc/{pid}/status").read_text()
+            fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+            devices = pathlib.Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
+            self.capabilities |= {fields[name] for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb")}
+            self.interfaces |= {device.split(":")[0].strip() for device in devices}
+            self.looked_at.add(fields["Name"])
+
+
+def run_quietly(*command):
+    return subprocess.run(command, text=True, capture_output=True).stdout
+
+
+def first_commit(story):
+    cage = Cage()
+    commit, _ = story.repository.push("Train on the digits")
+    jobs = story.finished(commit, watch=cage.look)
+    train = jobs["train"]
+    events = story.server.events(train["id"])
+    ran = [event for event in events if event["kind"] == "cell_finished" and event["status"] == "ok"]
+    expect(word(jobs["lint"]) == "succeeded", "lint is green", jobs["lint"])
+    expect(word(train) == "succeeded", "the notebook's job is green", train.get("kind"))
+    expect(len(ran) >= 5, f"{len(ran)} cells were executed", events[-3:])
+    expect([e["seq"] for e in events] == list(range(1, len(events) + 1)), f"{len(events)} events, none missing")
+    setting = report(train)["setting"]
+    expect(setting["executor"] == "docker", f"in a container of {setting['image']}", setting)
+    expect(cage.looked_at, f"looked at its processes while it ran: {', '.join(sorted(cage.looked_at))}")
+    expect(cage.networks == {"none"} and cage.interfaces <= {"lo"}, "without network", cage.interfaces)
+    expect(cage.capabilities == {"0" * 16}, "without capabilities", cage.capabilities)
+    accuracy = metric(train, "accuracy")
+    expect(accuracy > 0.9, f"accuracy {accuracy:.4f}", accuracy)
+
+    version = story.version(1)
+    lineage = version["lineage"]
+    expect(lineage["commit"] == commit, f"model version 1 of commit {commit[:10]}", lineage)
+    expect(len(lineage["fingerprint"]) == 64, f"notebook fingerprint {lineage['fingerprint'][:12]}")
+    expect(len(lineage["setting"]["environment"]) == 64, f"environment key {lineage['setting']['environment'][:12]}")
+    expect("scikit-learn==" in lineage["setting"]["packages"], "the packages that it ran with")
+    expect(lineage["setting"]["image_id"].startswith("sha256:"), f"image {lineage['setting']['image_id'][:19]}")
+    expect(lineage["setting"]["cpu_model"], f"hardware {lineage['setting']['cpu_model']}, {len(lineage['setting']['gpus'])} GPUs")
+    expect(version["files"], "its files: " + ", ".join(file["path"] for file in version["files"]))
+    return jobs
+
+
+def executed_again(story, first):
+    train = first["train"]
+    artifact = next(a for a in train["attempts"][-1]["artifacts"] if a["role"] == "notebook")
+    url = f"{story.server.url}/api/v1/artifacts/{train['attempts'][-1]['id']}/{artifact['path']}?role=notebook"
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        executed = json.load(answer)
+    outputs = [cell.get("outputs") for cell in executed["cells"] if cell["cell_type"] == "code"]
+    counts = [cell.get("execution_count") for cell in executed["cells"] if cell["cell_type"] == "code"]
+
+    def take_outputs(cells):
+        code = [cell for cell in cells if cell["cell_type"] == "code"]
+        for cell, output, count in zip(code, outputs[-len(code):], counts[-len(code):], strict=True):
+            cell["outputs"], cell["execution_count"] = output, 40 + count if count else 41
+
+    story.repository.notebook(NOTEBOOK, take_outputs)
+    commit, pushed = story.repository.push("Execute the notebook again")
+    jobs = story.finished(commit, seconds=60)
+    took = time.monotonic() - pushed
+    for name in first:
+        expect(word(jobs[name]) == "reused", f"{name}: nothing ran", jobs[name])
+        expect(jobs[name]["of"] == first[name]["id"], f"{name}: green, equal to the first result", jobs[name])
+    expect(took < 2, f"{took:.2f} s after the push", took)
+
+
+def module_changed(story):
+    story.repository.git("switch", "-q", "-c", "try/module")
+    module = story.repository.path / MODULE
+    module.write_text(module.read_text() + "\n\nCHANGED_BY_THE_DEMO = True\n")
+    commit, _ = story.repository.push("Change the imported module", branch="try/module")
+    jobs = story.finished(commit)
+    expect(word(jobs["train"]) == "succeeded" and jobs["train"]["attempts"], "the notebook ran again", jobs["train"])
+    expect(word(jobs["lint"]) in {"reused", "succeeded"}, f"lint: {word(jobs['lint'])}")
+
+
+def flake(story):
+    def unused_import(cells):
+        last = [cell for cell in cells if cell["cell_type"] == "code"][-1]
+        last["source"] = ["import os\n", *last["source"]]
+
+    story.repository.notebook(NOTEBOOK, unused_import)
+    text = (story.repository.path / NOTEBOOK).read_text()
+    cells = json.loads(text)["cells"]
+    place = max(i for i, cell in enumerate(cells) if cell["cell_type"] == "code") + 1
+    raw_line = next(i for i, line in enumerate(text.splitlines(), 1) if '"import os\\n"' in line)
+    commit, _ = story.repository.push("Import what is not used", branch="try/module")
+    jobs = story.finished(commit)
+    lint = jobs["lint"]
+    expect(word(lint) == "failed" and lint["kind"] == "lint_failed", "lint is red, owner user", lint["outcome"])
+    found = [event for event in story.server.events(lint["id"]) if event["kind"] == "finding"]
+    seen = [(f["path"], f["cell"], f["line"], f["raw_line"], f["code"]) for f in found]
+    expect(
+        (NOTEBOOK, place, 1, raw_line, "F401") in seen,
+        f"the finding: {NOTEBOOK}, cell {place}, line 1, line {raw_line} of the file: F401",
+        seen,
+    )
+    expect(word(jobs["train"]) == "skipped" and not jobs["train"]["attempts"], "nothing was executed", jobs["train"])
+    story.repository.git("revert", "--no-edit", "HEAD")
+
+
+def raising(story):
+    def divide(cells):
+        last = [cell for cell in cells if cell["cell_type"] == "code"][-1]
+        last["source"] = ["1 / 0"]
+        last["outputs"] = []
+
+    story.repository.notebook(NOTEBOOK, divide)
+    commit, _ = story.repository.push("Divide by zero", branch="try/module")
+    jobs = story.finished(commit)
+    train = jobs["train"]
+    expect(word(train) == "failed" and train["kind"] == "cell_raised", "red, owner user", train["outcome"])
+    expect("ZeroDivisionError" in train["detail"], f"traceback shown: {train['message']}", train)
+    attempt = train["attempts"][-1]
+    artifact = next(a for a in attempt["artifacts"] if a["role"] == "notebook")
+    url = f"{story.server.url}/api/v1/artifacts/{attempt['id']}/{artifact['path']}?role=notebook"
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        kept = json.load(answer)
+    code = [cell for cell in kept["cells"] if cell["cell_type"] == "code"]
+    expect(any(cell["outputs"] for cell in code[:-1]), "the notebook up to that cell is kept")
+    expect(code[-1]["outputs"][0]["ename"] == "ZeroDivisionError", "with the error in its cell")
+
+
+def hyperparameter(story):
+    story.repository.git("switch", "-q", "main")
+    story.repository.edit(".trainyard.yml", *HYPERPARAMETER)
+    commit, _ = story.repository.push(f"Set {HYPERPARAMETER[1]}")
+    jobs = story.finished(commit)
+    expect(word(jobs["train"]) == "succeeded", "the notebook ran", jobs["train"])
+    now, before = story.version(2), story.version(1)
+    expect(now["lineage"]["commit"] == commit, "model version 2", now["lineage"]["commit"])
+    compared = story.server.run("models", "compare", "digits", "1", "2")
+    print("".join(f"       {line}\n" for line in compared.splitlines()), end="")
+    values = [next(m["value"] for m in v["metrics"] if m["name"] == "accuracy") for v in (before, now)]
+    expect("accuracy" in compared, f"side by side: accuracy {values[0]:.4f} and {values[1]:.4f}", compared)
+
+
+STEPS = [
+    ("(a) the first commit trains a model", first_commit),
+    ("(b) a commit that only executes the notebook again", executed_again),
+    ("(c) a commit that changes only the imported module", module_changed),
+    ("(d) a flake in one cell", flake),
+    ("(e) a cell that raises", raising),
+    ("(f) a hyperparameter changes", hyperparameter),
+]
+
+
+def tell(story):
+    first = None
+    for headline, step in STEPS:
+        print(headline, flush=True)
+        began = time.monotonic()
+        if step is executed_again:
+            step(story, first)
+        else:
+            first = step(story) or first
+        print(f"       {time.monotonic() - began:.1f} s", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__.splitlines()[0])
+    parser.add_argument("--keep", action="store_true", help="leave it up to be looked at, until Ctrl-C")
+    parser.add_argument("binary", type=pathlib.Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="trainyard-demo-"))
+    server = None
+    try:
+        server = Server(arguments.binary, folder)
+        repository = Repository(folder)
+        server.run("project", "add", "digits", str(repository.remote))
+        print(f"Trainyard is at {server.url}; its data and the repository lie in {folder}")
+        tell(Story(server, repository))
+        print("All as told.")
+        if arguments.keep:
+            print(f"Look at {server.url}; push to {repository.remote} from {repository.path}. Ctrl-C ends it.")
+            signal.pause()
+    except Different as different:
+        print(f"  DIFFERENT\n{different}\nthe server's log: {folder / 'up.log'}", file=sys.stderr)
+        if arguments.keep and server:
+            print(f"Left up at {server.url} to be looked at. Ctrl-C ends it.", file=sys.stderr)
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.pause()
+        return 1
+    except KeyboardInterrupt:
+        print("ended")
+    finally:
+        if server:
+            server.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
