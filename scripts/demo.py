@@ -47,24 +47,24 @@ def expect(holds, sentence, seen=""):
 class Server:
     """A `trainyard up` of its own, on a free port, with its data in a temporary folder."""
 
-    def __init__(self, binary, folder):
+    def __init__(self, binary, folder, remote):
         self.binary = binary
         self.log = open(folder / "up.log", "wb")
         self.process = subprocess.Popen(
-            [binary, "up", "--data", folder / "data", "--listen", "127.0.0.1:0", "--url-file", folder / "url"],
-            stdout=self.log,
-            stderr=subprocess.STDOUT,
+            [binary, "up", "--json", "--data", folder / "data", "--listen", "127.0.0.1:0", remote],
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            cwd=folder,
             start_new_session=True,
         )
-        url = folder / "url"
-        deadline = time.monotonic() + 60
-        while not (url.exists() and url.read_text().endswith("\n")):
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise Different("`trainyard up` did not start:\n" + (folder / "up.log").read_text()[-4000:])
-            time.sleep(0.02)
-        self.url = url.read_text().strip()
+        said = self.process.stdout.readline()
+        if not said:
+            raise Different("`trainyard up` did not start:\n" + (folder / "up.log").read_text()[-4000:])
+        self.url = json.loads(said)["url"]
 
     def get(self, path):
+        if self.process.poll() is not None:
+            raise Different(f"`trainyard up` ended with {self.process.returncode}")
         with urllib.request.urlopen(f"{self.url}/api/v1/{path}", timeout=30) as answer:
             return json.load(answer)
 
@@ -379,9 +379,8 @@ def main():
     folder = pathlib.Path(tempfile.mkdtemp(prefix="trainyard-demo-"))
     server = None
     try:
-        server = Server(arguments.binary, folder)
         repository = Repository(folder)
-        server.run("project", "add", "digits", str(repository.remote))
+        server = Server(arguments.binary, folder, repository.remote)
         print(f"Trainyard is at {server.url}; its data and the repository lie in {folder}")
         tell(Story(server, repository))
         print("All as told.")
