@@ -169,8 +169,16 @@ class Story:
             time.sleep(0.05)
         raise Different(f"commit {commit[:10]} was not done within {seconds} s: {self.jobs(pipeline)}")
 
-    def version(self, number):
-        return self.server.get(f"models/digits/{number}")
+    def version(self, number, seconds=10):
+        """A model version; the registry makes it a moment after the job is over."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return self.server.get(f"models/digits/{number}")
+            except urllib.error.HTTPError as error:
+                if error.code != 404 or time.monotonic() > deadline:
+                    raise Different(f"no version {number} of the model: {error}") from error
+            time.sleep(0.05)
 
 
 def word(job):
@@ -192,6 +200,7 @@ class Cage:
         self.networks = set()
         self.capabilities = set()
         self.interfaces = set()
+        self.fixed = True
         self.looked_at = set()
 
     def look(self, jobs):
@@ -213,7 +222,8 @@ class Cage:
             status = pathlib.Path(f"/proc/{pid}/status").read_text()
             fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
             devices = pathlib.Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
-            self.capabilities |= {fields[name] for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb")}
+            self.capabilities |= {fields[name] for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")}
+            self.fixed &= fields["NoNewPrivs"] == "1"
             self.interfaces |= {device.split(":")[0].strip() for device in devices}
             self.looked_at.add(fields["Name"])
 
@@ -238,6 +248,7 @@ def first_commit(story):
     expect(cage.looked_at, f"looked at its processes while it ran: {', '.join(sorted(cage.looked_at))}")
     expect(cage.networks == {"none"} and cage.interfaces <= {"lo"}, "without network", cage.interfaces)
     expect(cage.capabilities == {"0" * 16}, "without capabilities", cage.capabilities)
+    expect(cage.fixed, "and without a way to any (no new privileges)")
     accuracy = metric(train, "accuracy")
     expect(accuracy > 0.9, f"accuracy {accuracy:.4f}", accuracy)
 
