@@ -1,19 +1,34 @@
 //! Stories of what a commit does: it runs, it is refused, it is known already.
 
 use protocol::event::ArtifactRole;
-use protocol::{Failure, FailureKind, Outcome};
+use protocol::{Digest, Failure, FailureKind, Outcome};
 
 use crate::support::api::said;
 use crate::support::project::{ONE_NOTEBOOK, executed, notebook};
 use crate::support::{World, whole};
 
-const LINTED: &str = "lint: [ruff]\njobs:\n  train:\n    notebook: train.ipynb\n    resources: {cpus: 0.5, memory: 512MiB}\n";
+/// A notebook that writes a model and measures it, behind lint.
+const TRAINED: &str = "lint: [ruff]
+jobs:
+  train:
+    notebook: train.ipynb
+    resources: {cpus: 0.5, memory: 512MiB}
+    model: {name: digits, path: model}
+    metrics: {accuracy: {goal: maximize}}
+";
+const TRAIN: &str = "import json
+import pathlib
+
+pathlib.Path('model').mkdir()
+pathlib.Path('model/weights').write_text('0.5')
+pathlib.Path('metrics.json').write_text(json.dumps({'accuracy': 0.75}))
+print('trained', epochs)";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_push_lints_and_runs_a_notebook_and_keeps_what_it_said() {
-    let cells = ["epochs = 3", "print('trained', epochs)"];
+async fn a_push_lints_and_runs_a_notebook_and_keeps_what_it_leaves() {
+    let cells = ["epochs = 3", TRAIN];
     let world = World::with(&[
-        (".trainyard.yml", LINTED),
+        (".trainyard.yml", TRAINED),
         ("train.ipynb", &notebook(&cells)),
     ])
     .await;
@@ -47,6 +62,22 @@ async fn a_push_lints_and_runs_a_notebook_and_keeps_what_it_said() {
     assert_eq!(executed["cells"][1]["execution_count"], 2);
     let output = executed["cells"][1]["outputs"][0]["text"].to_string();
     assert!(output.contains("trained 3"), "{output}");
+
+    let version = world.api().version("digits", "1").await;
+    let lineage = &version.lineage;
+    assert_eq!(lineage.commit.as_str(), world.project.head());
+    assert_eq!(
+        (&lineage.job, &lineage.attempt),
+        (&train.job.id, &attempt.id)
+    );
+    assert!(lineage.fingerprint.is_some() && lineage.setting.image_id.is_some());
+    let metrics = &version.version.metrics;
+    assert_eq!(
+        (metrics[0].name.as_str(), metrics[0].value),
+        ("accuracy", 0.75)
+    );
+    assert_eq!(version.files.len(), 1);
+    assert_eq!(version.files[0].blob, Digest::of(b"0.5"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

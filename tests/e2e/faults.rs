@@ -2,16 +2,23 @@
 //! twice, and each failure has its right owner.
 
 use protocol::event::EventKind;
+use protocol::job::State;
 use protocol::{Event, FailureKind, JobId, Outcome, Owner};
 
 use crate::support::api::said;
 use crate::support::project::{GATE, ONE_NOTEBOOK, notebook};
-use crate::support::{World, docker, until, whole};
+use crate::support::{HOST, World, docker, until, whole};
 
 /// A world with one job whose second cell waits, with the job in it.
 async fn waiting() -> (World, JobId) {
+    waiting_in(World::new().await).await
+}
+
+async fn waiting_in(world: World) -> (World, JobId) {
     let notebook = notebook(&["print('first')", GATE, "print('last')"]);
-    let world = World::with(&[(".trainyard.yml", ONE_NOTEBOOK), ("train.ipynb", &notebook)]).await;
+    let files = [(".trainyard.yml", ONE_NOTEBOOK), ("train.ipynb", &notebook)];
+    world.project.commit(&files);
+    world.watch(&[]);
     let job = world.waiting(&world.project.head(), 1).await;
     (world, job)
 }
@@ -47,16 +54,16 @@ fn started(events: &[Event]) -> Vec<u32> {
 #[tokio::test(flavor = "multi_thread")]
 async fn agent_and_server_are_killed_while_a_cell_runs_and_the_job_goes_on() {
     let (mut world, job) = waiting().await;
-    world.kill_agent().await;
-    world.start_agent();
+    world.kill_agent(HOST).await;
+    world.start_agent(HOST);
     world.kill_server().await;
     world.start_server().await;
     // Both at once, and the cell goes on while nobody looks.
-    world.kill_agent().await;
+    world.kill_agent(HOST).await;
     world.kill_server().await;
-    world.open_gate();
+    world.open_gate(HOST);
     world.start_server().await;
-    world.start_agent();
+    world.start_agent(HOST);
     let events = succeeds_at_once(&world, &job).await;
     assert_eq!(started(&events), [0, 1, 2]);
     assert_eq!(said(&events), "first\nwaiting\nthrough\nlast\n");
@@ -65,11 +72,11 @@ async fn agent_and_server_are_killed_while_a_cell_runs_and_the_job_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_driver_is_the_platforms_failure_and_the_job_runs_again() {
     let (world, job) = waiting().await;
-    let containers = world.containers();
+    let containers = world.containers(HOST);
     assert_eq!(containers.len(), 1);
     docker::kill_first_process(&containers[0]);
     world.waiting(&world.project.head(), 2).await;
-    world.open_gate();
+    world.open_gate(HOST);
     let pipeline = world.finished(&world.project.head()).await;
     assert_eq!(
         pipeline.jobs[0].state.outcome(),
@@ -106,10 +113,10 @@ async fn agent_and_server_are_killed_while_a_file_is_uploaded() {
     world.proxy.hold_request("PATCH /agent/v1/blobs/", 1);
     world.watch(&[]);
     held(&world, 1).await;
-    world.kill_agent().await;
+    world.kill_agent(HOST).await;
     world.proxy.release();
     world.proxy.hold_request("PATCH /agent/v1/blobs/", 0);
-    world.start_agent();
+    world.start_agent(HOST);
     held(&world, 2).await;
     world.kill_server().await;
     world.proxy.release();
@@ -152,9 +159,99 @@ async fn a_lost_answer_to_a_poll_starts_its_job_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn answers_that_get_lost_repeat_nothing() {
+    let world = World::new().await;
+    let notebook = notebook(&["print('once')"]);
+    world
+        .project
+        .commit(&[(".trainyard.yml", ONE_NOTEBOOK), ("train.ipynb", &notebook)]);
+    // Of events, twice; of a blob's last piece; of the report.
+    let lost = ["\"next\":", "\"next\":", "HTTP/1.1 201", "\"accepted\":"];
+    for words in lost {
+        world.proxy.lose_answer(words);
+    }
+    world.watch(&[]);
+    let pipeline = world.finished(&world.project.head()).await;
+    let events = succeeds_at_once(&world, &pipeline.jobs[0].id).await;
+    assert_eq!(said(&events), "once\n");
+    // The report may be repeated after the pipeline's end.
+    held(&world, lost.len() as u32).await;
+}
+
+/// A server that believes an agent to be lost after a few seconds.
+async fn impatient() -> World {
+    let settings = "poll_interval_local = \"100ms\"\npoll_hold = \"500ms\"\n\
+        unreachable_after = \"2s\"\nlost_after = \"4s\"";
+    World::with_settings(settings).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_agent_that_comes_back_before_its_job_was_replaced_keeps_it() {
+    let (mut world, job) = waiting_in(impatient().await).await;
+    world.kill_agent(HOST).await;
+    until("the job waits for another host", async || {
+        let state = world.api().job(&job).await.job.state;
+        (state == State::Queued).then_some(())
+    })
+    .await;
+    world.open_gate(HOST);
+    world.start_agent(HOST);
+    let pipeline = world.finished(&world.project.head()).await;
+    assert_eq!(pipeline.jobs[0].state.outcome(), Some(&Outcome::Succeeded));
+    let attempts = world.api().job(&job).await.attempts;
+    assert_eq!(
+        attempts[0].report.as_ref().unwrap().outcome,
+        Outcome::Succeeded
+    );
+    let events = world.api().events(&job, Some(&attempts[0].id)).await;
+    whole(&events, &Outcome::Succeeded);
+    assert_eq!(said(&events), "first\nwaiting\nthrough\nlast\n");
+    assert!(
+        attempts[1..].iter().all(|attempt| attempt.report.is_none()),
+        "{attempts:#?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_agent_that_comes_back_after_its_job_was_replaced_ends_it() {
+    let (mut world, job) = waiting_in(impatient().await).await;
+    world.kill_agent(HOST).await;
+    world.add_agent("other");
+    world.waiting(&world.project.head(), 2).await;
+    assert_eq!(
+        world.containers(HOST).len(),
+        1,
+        "it goes on, and nobody knows"
+    );
+    world.start_agent(HOST);
+    until("what is not believed any more is ended", async || {
+        world.containers(HOST).is_empty().then_some(())
+    })
+    .await;
+    world.open_gate("other");
+    let pipeline = world.finished(&world.project.head()).await;
+    assert_eq!(pipeline.jobs[0].state.outcome(), Some(&Outcome::Succeeded));
+    let attempts = world.api().job(&job).await.attempts;
+    let agents: Vec<_> = attempts
+        .iter()
+        .map(|attempt| attempt.agent.as_str())
+        .collect();
+    assert_eq!(agents, [HOST, "other"]);
+    assert!(attempts[0].report.is_none(), "{:#?}", attempts[0]);
+    let Some(Outcome::Failed(failure)) = &attempts[0].outcome else {
+        panic!("its agent was lost: {:#?}", attempts[0])
+    };
+    assert_eq!(failure.kind, FailureKind::AgentLost);
+    let events = world.api().events(&job, Some(&attempts[1].id)).await;
+    whole(&events, &Outcome::Succeeded);
+    let events = world.api().events(&job, Some(&attempts[0].id)).await;
+    assert!(!said(&events).contains("through"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_ends_a_cell_and_leaves_no_container() {
     let (world, job) = waiting().await;
-    assert_eq!(world.containers().len(), 1);
+    assert_eq!(world.containers(HOST).len(), 1);
     world.api().cancel(&job).await;
     let pipeline = world.finished(&world.project.head()).await;
     let Some(outcome @ Outcome::Cancelled { .. }) = pipeline.jobs[0].state.outcome() else {
@@ -165,7 +262,7 @@ async fn a_cancel_ends_a_cell_and_leaves_no_container() {
     whole(&events, outcome);
     assert!(!said(&events).contains("through"));
     until("its container is gone", async || {
-        world.containers().is_empty().then_some(())
+        world.containers(HOST).is_empty().then_some(())
     })
     .await;
 }

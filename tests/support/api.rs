@@ -3,9 +3,12 @@
 use notebook::message::OutputMessage;
 use protocol::api::{JobDetail, Page, Pipeline, PipelineDetail};
 use protocol::event::{EventKind, OutputContent};
+use protocol::registry::VersionDetail;
 use protocol::{AttemptId, Event, JobId, PipelineId};
 use reqwest::{Method, Response};
 use serde::de::DeserializeOwned;
+
+use super::until;
 
 pub(crate) struct Api {
     /// The server's address.
@@ -70,6 +73,18 @@ impl Api {
     pub(crate) async fn artifact(&self, attempt: &AttemptId, path: &str) -> Vec<u8> {
         let answer = self.get(&format!("artifacts/{attempt}/{path}")).await;
         answer.bytes().await.unwrap().to_vec()
+    }
+
+    /// A version of a model, once the registry has it.
+    pub(crate) async fn version(&self, model: &str, number: &str) -> VersionDetail {
+        let path = format!("api/v1/models/{model}/{number}");
+        until("the model's version", async || {
+            let answer = self.request(Method::GET, &path).send().await.unwrap();
+            let found = answer.status().is_success();
+            found.then_some(())
+        })
+        .await;
+        self.read(&format!("models/{model}/{number}")).await
     }
 
     pub(crate) async fn cancel(&self, job: &JobId) {

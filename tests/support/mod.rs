@@ -7,6 +7,7 @@ pub(crate) mod project;
 pub(crate) mod proxy;
 mod service;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -35,7 +36,7 @@ pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T
     }
 }
 
-/// One server, one agent that reaches it through a proxy, and one project at a git remote.
+/// One server, agents that reach it through a proxy (most worlds have one), and one project at a git remote.
 pub(crate) struct World {
     folder: tempfile::TempDir,
     /// The project's remote, and where its author works.
@@ -43,36 +44,40 @@ pub(crate) struct World {
     /// Between agent and server.
     pub(crate) proxy: Proxy,
     server: Option<Service>,
-    agent: Option<Service>,
+    agents: BTreeMap<&'static str, Service>,
+    /// Where agents run, or ran.
+    hosts: Vec<&'static str>,
 }
+
+/// The usual setting of a server: it looks at its remotes often.
+const LOOKS_OFTEN: &str = "poll_interval_local = \"100ms\"";
+/// The agent that is there from the start.
+pub(crate) const HOST: &str = "host";
 
 impl World {
     /// Server and agent run; nothing is watched yet.
     pub(crate) async fn new() -> Self {
-        Self::with_settings("").await
+        Self::with_settings(LOOKS_OFTEN).await
     }
 
-    /// The same, where the server's configuration says more.
-    pub(crate) async fn with_settings(more: &str) -> Self {
+    /// The same, with these lines in the server's configuration.
+    pub(crate) async fn with_settings(settings: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let world = Self {
+        let mut world = Self {
             project: Project::new(folder.path()),
             proxy: Proxy::start(),
             server: None,
-            agent: None,
+            agents: BTreeMap::new(),
+            hosts: Vec::new(),
             folder,
         };
-        world.configure(more);
-        let mut world = world.with_server().await;
-        let token = world.ok(&["server", "agent-token"]);
-        let mut register = world.command(&["agent", "register", &world.proxy.url()]);
-        succeeded(
-            &register
-                .env("TRAINYARD_TOKEN", token.trim())
-                .output()
-                .unwrap(),
+        let server = format!(
+            "listen = \"127.0.0.1:0\"\ndata = \"{}\"\ntick = \"200ms\"\nstop_grace = \"3s\"\n{settings}\n",
+            world.path("server").display(),
         );
-        world.start_agent();
+        std::fs::write(world.path("server.toml"), server).unwrap();
+        world.start_server().await;
+        world.add_agent(HOST);
         world
     }
 
@@ -84,30 +89,24 @@ impl World {
         world
     }
 
-    async fn with_server(mut self) -> Self {
-        self.start_server().await;
-        self
-    }
-
-    fn configure(&self, more: &str) {
-        let server = format!(
-            "listen = \"127.0.0.1:0\"\ndata = \"{}\"\ntick = \"200ms\"\nstop_grace = \"3s\"\n{}\n",
-            self.path("server").display(),
-            if more.is_empty() {
-                "poll_interval_local = \"100ms\""
-            } else {
-                more
-            },
-        );
-        std::fs::write(self.path("server.toml"), server).unwrap();
-        let agent = format!(
-            "name = \"host\"\nserver = \"{}\"\ndata = \"{}\"\n\
+    /// Registers and starts an agent.
+    pub(crate) fn add_agent(&mut self, name: &'static str) {
+        let config = format!(
+            "name = \"{name}\"\nserver = \"{}\"\ndata = \"{}\"\n\
              [jobs]\ngrace = \"3s\"\noffline = true\n[disk]\nwatermark = \"1MiB\"\n\
              [timing]\nretry = \"20ms\"\nretry_most = \"200ms\"\ncall = \"20s\"\n",
             self.proxy.url(),
-            self.path("agent").display()
+            self.path(name).display()
         );
-        std::fs::write(self.path("agent.toml"), agent).unwrap();
+        let file = self.path(&format!("{name}.toml")).display().to_string();
+        std::fs::write(&file, config).unwrap();
+        let token = self.ok(&["server", "agent-token"]);
+        let url = self.proxy.url();
+        let mut register = self.command(&["agent", "register", &url, "--config", &file]);
+        let register = register.env("TRAINYARD_TOKEN", token.trim());
+        succeeded(&register.output().unwrap());
+        self.hosts.push(name);
+        self.start_agent(name);
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -141,8 +140,11 @@ impl World {
         self.server = Some(server);
     }
 
-    pub(crate) fn start_agent(&mut self) {
-        self.agent = Some(Service::start(self.folder.path(), "agent", &["agent"]));
+    pub(crate) fn start_agent(&mut self, name: &'static str) {
+        let config = self.path(&format!("{name}.toml")).display().to_string();
+        let arguments = ["agent", "--config", &config];
+        let agent = Service::start(self.folder.path(), name, &arguments);
+        self.agents.insert(name, agent);
     }
 
     /// `kill -9`.
@@ -151,8 +153,8 @@ impl World {
     }
 
     /// `kill -9`.
-    pub(crate) async fn kill_agent(&mut self) {
-        self.agent.take().unwrap().kill().await;
+    pub(crate) async fn kill_agent(&mut self, name: &'static str) {
+        self.agents.remove(name).unwrap().kill().await;
     }
 
     /// The public API of the running server.
@@ -194,9 +196,9 @@ impl World {
         job
     }
 
-    /// Lets cells go on that wait at [`project::GATE`].
-    pub(crate) fn open_gate(&self) {
-        for attempt in std::fs::read_dir(self.path("agent/attempts")).unwrap() {
+    /// Lets cells go on that wait at [`project::GATE`] on an agent's host.
+    pub(crate) fn open_gate(&self, agent: &str) {
+        for attempt in std::fs::read_dir(self.path(agent).join("attempts")).unwrap() {
             let workspace = attempt.unwrap().path().join("workspace");
             if workspace.is_dir() {
                 std::fs::write(workspace.join("go"), "").unwrap();
@@ -204,9 +206,9 @@ impl World {
         }
     }
 
-    /// The containers of this world's agent, ended ones included.
-    pub(crate) fn containers(&self) -> Vec<String> {
-        let data = Digest::of(self.path("agent").as_os_str().as_encoded_bytes());
+    /// The containers of an agent's attempts, ended ones included.
+    pub(crate) fn containers(&self, agent: &str) -> Vec<String> {
+        let data = Digest::of(self.path(agent).as_os_str().as_encoded_bytes());
         docker::labelled(&format!("trainyard.data={}", data.short()))
     }
 }
@@ -231,13 +233,16 @@ fn succeeded(output: &Output) {
 
 impl Drop for World {
     fn drop(&mut self) {
-        for name in ["server", "agent"] {
-            if std::thread::panicking() {
+        if std::thread::panicking() {
+            for name in ["server"].iter().chain(&self.hosts) {
                 let log = std::fs::read_to_string(self.path(&format!("{name}.log")));
-                eprintln!("--- the {name}'s log\n{}", log.unwrap_or_default());
+                eprintln!("--- the log of {name}\n{}", log.unwrap_or_default());
             }
         }
-        drop((self.server.take(), self.agent.take()));
-        docker::remove(&self.containers());
+        self.server.take();
+        self.agents.clear();
+        for name in &self.hosts {
+            docker::remove(&self.containers(name));
+        }
     }
 }

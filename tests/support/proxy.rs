@@ -34,7 +34,7 @@ struct Fault {
 #[derive(Default)]
 struct State {
     target: Option<SocketAddr>,
-    fault: Option<Fault>,
+    faults: Vec<Fault>,
     /// Messages that are lost or were held.
     met: u32,
     holding: bool,
@@ -82,20 +82,20 @@ impl Proxy {
         self.shared.lock().target = Some(address);
     }
 
-    /// Loses the next answer with these words.
+    /// Loses one answer with these words.
     pub(crate) fn lose_answer(&self, words: &'static str) {
         self.arm(Direction::Answer, words, 0, Deed::Lose);
     }
 
-    /// Holds the next request with these words, after `passes` of them.
+    /// Holds one request with these words, after `passes` of them.
     pub(crate) fn hold_request(&self, words: &'static str, passes: u32) {
         self.arm(Direction::Request, words, passes, Deed::Hold);
     }
 
     fn arm(&self, direction: Direction, words: &'static str, passes: u32, deed: Deed) {
         let mut state = self.shared.lock();
-        state.holding = deed == Deed::Hold;
-        state.fault = Some(Fault {
+        state.holding |= deed == Deed::Hold;
+        state.faults.push(Fault {
             direction,
             words,
             passes,
@@ -173,19 +173,20 @@ impl Shared {
     /// Whether bytes go on, after a hold perhaps.
     fn passes(&self, direction: Direction, bytes: &[u8]) -> bool {
         let mut state = self.lock();
-        let Some(fault) = &mut state.fault else {
+        let comes_by = |fault: &Fault| {
+            let words = fault.words.as_bytes();
+            fault.direction == direction && bytes.windows(words.len()).any(|some| some == words)
+        };
+        let Some(place) = state.faults.iter().position(comes_by) else {
             return true;
         };
-        let words = fault.words.as_bytes();
-        if fault.direction != direction || !bytes.windows(words.len()).any(|some| some == words) {
-            return true;
-        }
+        let fault = &mut state.faults[place];
         if fault.passes > 0 {
             fault.passes -= 1;
             return true;
         }
         let deed = fault.deed;
-        state.fault = None;
+        state.faults.remove(place);
         state.met += 1;
         match deed {
             Deed::Lose => false,

@@ -23,7 +23,7 @@ pub(super) fn command(folder: &Path, arguments: &[&str]) -> Command {
     command
         .args(arguments)
         .env("TRAINYARD_SERVER_CONFIG", folder.join("server.toml"))
-        .env("TRAINYARD_AGENT_CONFIG", folder.join("agent.toml"))
+        .env_remove("TRAINYARD_AGENT_CONFIG")
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env_remove("TRAINYARD_SERVER")
