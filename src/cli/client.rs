@@ -99,6 +99,14 @@ impl Client {
         self.write(Method::POST, path, body).await
     }
 
+    pub(crate) async fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        self.write(Method::PUT, path, Some(body)).await
+    }
+
     pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         read(self.send(self.call(Method::DELETE, path)).await?).await
     }

@@ -10,6 +10,8 @@ mod job;
 mod lint;
 mod live;
 mod logs;
+mod models;
+mod models_words;
 mod out;
 mod pipelines;
 mod plan;
@@ -57,6 +59,8 @@ pub(crate) enum Command {
     Init(init::Args),
     /// Show what a job says, as it says it
     Logs(logs::Args),
+    /// Show, compare and promote models, and point aliases to them
+    Models(models::Args),
     /// Show what was asked for lately, and how it stands
     Pipelines(pipelines::Args),
     /// Show what a push would run, and why
@@ -127,6 +131,7 @@ pub(crate) async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Cancel(args) => job::cancel(args).await,
         Command::Init(args) => init::run(&args),
         Command::Logs(args) => logs::run(args).await,
+        Command::Models(args) => models::run(args).await,
         Command::Pipelines(args) => pipelines::run(args).await,
         Command::Plan(args) => plan::run(&args),
         Command::Project(args) => project::run(args).await,
