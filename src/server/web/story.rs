@@ -178,7 +178,7 @@ impl Story {
         };
         let shown = html::cell_with(cell, index, &self.options);
         Some(format!(
-            "<div class=\"{class}\" id=\"cell-{index}\">{shown}</div>\n"
+            "<div class=\"{class}\" id=\"live-{index}\">{shown}</div>\n"
         ))
     }
 
@@ -194,7 +194,8 @@ impl Story {
             .into_iter()
             .filter_map(|index| {
                 self.cell(index).map(|html| Fragment::Cell {
-                    id: format!("cell-{index}"),
+                    // The anchors within have other ids, counted from 1.
+                    id: format!("live-{index}"),
                     html,
                 })
             })
@@ -281,7 +282,9 @@ mod tests {
         let [Fragment::Cell { id, html }] = sent.as_slice() else {
             panic!("one cell")
         };
-        assert_eq!(id, "cell-1");
+        assert_eq!(id, "live-1");
+        assert_eq!(html.matches("id=\"live-1\"").count(), 1);
+        assert_eq!(story.cells().matches("id=\"live-").count(), 2);
         assert!(
             html.contains("cell now") && html.contains("&lt;b&gt;5"),
             "{html}"

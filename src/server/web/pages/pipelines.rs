@@ -13,8 +13,8 @@ use super::super::answer::Problem;
 use super::super::site::Site;
 use super::super::views;
 use super::frame::{Frame, Shown, show};
-use super::words::{ago, iso, took};
-use crate::store::{jobs, pipelines, projects};
+use super::words::{ago, iso, took, value};
+use crate::store::{attempts, jobs, pipelines, projects};
 
 /// Pipelines on one page.
 const PAGE: u32 = 50;
@@ -214,12 +214,32 @@ async fn job_rows(
         .collect();
     let detail = views::pipeline_detail(db, &pipeline).await?;
     let now = Timestamp::now();
-    Ok(detail
-        .jobs
-        .iter()
-        .zip(&works)
-        .map(|(job, work)| JobRow::new(job, work, now))
-        .collect())
+    let mut rows = Vec::with_capacity(works.len());
+    for (job, work) in detail.jobs.iter().zip(&works) {
+        let mut row = JobRow::new(job, work, now);
+        if job.state.outcome() == Some(&Outcome::Succeeded) {
+            row.says = metrics_of(db, &job.id).await?;
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+/// The first metrics that a job reported: `accuracy 0.9667 · loss 0.19`.
+async fn metrics_of(
+    db: &mut crate::store::Connection,
+    job: &protocol::JobId,
+) -> crate::store::Result<String> {
+    let report = attempts::of_job(db, job)
+        .await?
+        .pop()
+        .and_then(|last| last.report);
+    let metrics = report.map(|report| report.metrics).unwrap_or_default();
+    let shown = metrics.iter().take(4);
+    let shown: Vec<_> = shown
+        .map(|m| format!("{} {}", m.name, value(m.value)))
+        .collect();
+    Ok(shown.join(" · "))
 }
 
 /// The table of a pipeline's jobs as a live fragment.

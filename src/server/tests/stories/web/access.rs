@@ -83,6 +83,25 @@ fn the_table_of_routes_is_the_routers() {
     }
 }
 
+#[test]
+fn every_call_stands_in_the_document_with_its_role() {
+    let document = include_str!("../../../../../docs/api.md");
+    for (method, path, role) in ROUTES {
+        if !path.starts_with("/api/") {
+            continue;
+        }
+        let call = format!("| `{method} {path}");
+        let row = document
+            .lines()
+            .find(|line| {
+                line.strip_prefix(&call)
+                    .is_some_and(|rest| rest.starts_with(['`', '?']))
+            })
+            .unwrap_or_else(|| panic!("docs/api.md does not have {method} {path}"));
+        assert!(row.contains(&format!("` | {role} |")), "{row}");
+    }
+}
+
 /// A path with ids that name nothing, so that no call changes anything.
 fn path_of(template: &str) -> String {
     let id = protocol::JobId::generate().to_string();
