@@ -41,10 +41,18 @@ def main():
     program, picture = (pathlib.Path(argument).resolve() for argument in sys.argv[1:])
     with world.temporary_folder("trainyard-picture-") as folder:
         repository = world.Repository(folder, world.ROOT / "examples" / "digits")
-        commit = repository.commit("Learn the digits in fifteen epochs")
-        with world.Server(program, folder) as server:
+        pipeline = repository.path / ".trainyard.yml"
+        as_it_is = pipeline.read_text()
+        pipeline.write_text(as_it_is.replace("epochs: 15", "epochs: 8"))
+        before = repository.commit("Learn the digits")
+        with world.Server(program, folder, 'name = "workstation"\n') as server:
             server.ready()
             server.post("projects", {"name": "digits", "url": str(repository.remote)})
+            repository.push()
+            server.succeeded(before)
+            # A second version, so that the page has metrics to compare with.
+            pipeline.write_text(as_it_is)
+            commit = repository.commit("Learn the digits in fifteen epochs")
             repository.push()
             jobs = server.succeeded(commit)["jobs"]
             train = next(job for job in jobs if job["name"] == "train")

@@ -58,12 +58,15 @@ def wait_for(what, seconds, look, pause=0.05):
 class Server:
     """A `trainyard up` on a free port with its data in `folder`; a context that ends it."""
 
-    def __init__(self, program, folder):
+    def __init__(self, program, folder, agent_settings=""):
         self.folder = folder
         self.log = folder / "up.log"
+        settings = folder / "agent.toml"
+        settings.write_text(agent_settings)
+        command = [program, "up", "--json", "--data", folder / "data", "--listen", "127.0.0.1:0", "--agent-config", settings]
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                [program, "up", "--json", "--data", folder / "data", "--listen", "127.0.0.1:0"],
+                command,
                 cwd=folder,  # in no repository, so that nothing is watched unasked
                 stdout=subprocess.PIPE,
                 stderr=log,
