@@ -7,7 +7,6 @@ of it, prints that, and checks it. The first difference ends the demo with exit 
 import argparse
 import contextlib
 import json
-import os
 import pathlib
 import shutil
 import signal
@@ -16,169 +15,60 @@ import sys
 import tempfile
 import time
 import urllib.error
-import urllib.request
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-GIT = {
-    "GIT_CONFIG_GLOBAL": "/dev/null",
-    "GIT_CONFIG_SYSTEM": "/dev/null",
-    "GIT_AUTHOR_NAME": "demo",
-    "GIT_AUTHOR_EMAIL": "demo@example.org",
-    "GIT_COMMITTER_NAME": "demo",
-    "GIT_COMMITTER_EMAIL": "demo@example.org",
-}
+from world import ROOT, Repository, Server, WorldError, wait_for
+
 NOTEBOOK = "train.ipynb"
 MODULE = "digits.py"
 HYPERPARAMETER = ("learning_rate: 0.002", "learning_rate: 0.004")
-STATES_AT_END = {"succeeded", "reused", "skipped", "cancelled", "failed"}
-
-
-class Different(Exception):
-    """Something is not as the story says."""
+BRANCH = "try/module"
 
 
 def expect(holds, sentence, seen=""):
     """Says one outcome, or ends the demo."""
     if not holds:
-        raise Different(f"expected: {sentence}\nseen: {seen}")
-    print(f"  ok   {sentence}")
-
-
-class Server:
-    """A `trainyard up` of its own, on a free port, with its data in a temporary folder."""
-
-    def __init__(self, binary, folder, remote):
-        self.binary = binary
-        self.log = open(folder / "up.log", "wb")
-        self.process = subprocess.Popen(
-            [binary, "up", "--json", "--data", folder / "data", "--listen", "127.0.0.1:0", remote],
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            cwd=folder,
-            start_new_session=True,
-        )
-        said = self.process.stdout.readline()
-        if not said:
-            raise Different("`trainyard up` did not start:\n" + (folder / "up.log").read_text()[-4000:])
-        self.url = json.loads(said)["url"]
-
-    def get(self, path):
-        if self.process.poll() is not None:
-            raise Different(f"`trainyard up` ended with {self.process.returncode}")
-        with urllib.request.urlopen(f"{self.url}/api/v1/{path}", timeout=30) as answer:
-            return json.load(answer)
-
-    def events(self, job):
-        events, start = [], 1
-        while True:
-            url = f"{self.url}/api/v1/jobs/{job}/events?from={start}"
-            with urllib.request.urlopen(url, timeout=30) as answer:
-                page = [json.loads(line) for line in answer.read().splitlines() if line.strip()]
-            if not page:
-                return events
-            events += page
-            start = page[-1]["seq"] + 1
-
-    def run(self, *arguments):
-        command = [self.binary, *arguments]
-        environment = {**os.environ, "TRAINYARD_SERVER": self.url}
-        return subprocess.run(command, check=True, env=environment, text=True, capture_output=True).stdout
-
-    def stop(self):
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-        self.log.close()
-
-
-class Repository:
-    """A person's checkout, and the bare repository that they push to."""
-
-    def __init__(self, folder):
-        self.remote = folder / "digits.git"
-        self.path = folder / "digits"
-        subprocess.run(["git", "init", "-q", "--bare", "-b", "main", self.remote], check=True)
-        shutil.copytree(ROOT / "examples" / "digits", self.path)
-        self.git("init", "-q", "-b", "main")
-        self.git("remote", "add", "origin", str(self.remote))
-
-    def git(self, *arguments):
-        command = ["git", *arguments]
-        environment = {**os.environ, **GIT}
-        return subprocess.run(
-            command, cwd=self.path, env=environment, check=True, text=True, capture_output=True
-        ).stdout.strip()
-
-    def push(self, message, branch="main"):
-        """Commits everything; gives the commit and the moment it was pushed."""
-        self.git("add", "-A")
-        self.git("commit", "-q", "-m", message)
-        commit = self.git("rev-parse", "HEAD")
-        self.git("push", "-q", "origin", f"HEAD:{branch}")
-        return commit, time.monotonic()
-
-    def edit(self, path, old, new):
-        file = self.path / path
-        text = file.read_text()
-        assert text.count(old) == 1, f"{path} holds {old!r} {text.count(old)} times"
-        file.write_text(text.replace(old, new))
-
-    def notebook(self, path, change):
-        """Changes a notebook's cells and writes it as Jupyter does."""
-        file = self.path / path
-        notebook = json.loads(file.read_text())
-        change(notebook["cells"])
-        file.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+        raise WorldError(f"expected: {sentence}\nseen: {seen}")
+    print(f"  ok   {sentence}", flush=True)
 
 
 class Story:
-    """The demo's own view: waits with a deadline, says what it sees."""
+    """The demo's view of the server: waits with a deadline."""
 
     def __init__(self, server, repository):
         self.server = server
         self.repository = repository
 
-    def pipeline_at(self, commit, seconds=120):
-        """The pipeline of a commit, as soon as the server has made one."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            for pipeline in self.server.get("pipelines?project=digits&limit=20")["items"]:
-                if pipeline["commit"] == commit:
-                    return pipeline["id"]
-            time.sleep(0.05)
-        raise Different(f"no pipeline for commit {commit[:10]} within {seconds} s")
-
-    def jobs(self, pipeline):
-        detail = self.server.get(f"pipelines/{pipeline}")
-        if detail.get("problem"):
-            raise Different(f"the pipeline has a problem: {detail['problem']}")
-        return {job["name"]: job for job in detail["jobs"]}
+    def push(self, message, branch="main"):
+        """Commits and pushes everything; gives the commit and the moment."""
+        commit = self.repository.commit(message)
+        return commit, self.repository.push(branch)
 
     def finished(self, commit, seconds=900, watch=lambda jobs: None):
         """The jobs of a commit when all of them are over, by name."""
-        pipeline = self.pipeline_at(commit)
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            jobs = self.jobs(pipeline)
-            watch(jobs)
-            if jobs and all(word(job) in STATES_AT_END for job in jobs.values()):
-                return {name: self.server.get(f"jobs/{job['id']}") for name, job in jobs.items()}
-            time.sleep(0.05)
-        raise Different(f"commit {commit[:10]} was not done within {seconds} s: {self.jobs(pipeline)}")
+        pipeline = self.server.pipeline_at(commit)["id"]
 
-    def version(self, number, seconds=10):
+        def look():
+            detail = self.server.get(f"pipelines/{pipeline}")
+            if detail.get("problem"):
+                raise WorldError(f"the pipeline has a problem: {detail['problem']}")
+            watch({job["name"]: job for job in detail["jobs"]})
+            return detail["jobs"] if detail.get("finished_at") else None
+
+        jobs = wait_for(f"the end of {commit[:10]}", seconds, look)
+        return {job["name"]: self.server.get(f"jobs/{job['id']}") for job in jobs}
+
+    def version(self, number):
         """A model version; the registry makes it a moment after the job is over."""
-        deadline = time.monotonic() + seconds
-        while True:
+
+        def look():
             try:
                 return self.server.get(f"models/digits/{number}")
             except urllib.error.HTTPError as error:
-                if error.code != 404 or time.monotonic() > deadline:
-                    raise Different(f"no version {number} of the model: {error}") from error
-            time.sleep(0.05)
+                if error.code != 404:
+                    raise
+                return None
+
+        return wait_for(f"version {number} of the model", 10, look)
 
 
 def word(job):
@@ -232,9 +122,9 @@ def run_quietly(*command):
     return subprocess.run(command, text=True, capture_output=True).stdout
 
 
-def first_commit(story):
+def first_commit(story, _first):
     cage = Cage()
-    commit, _ = story.repository.push("Train on the digits")
+    commit, _ = story.push("Train on the digits")
     jobs = story.finished(commit, watch=cage.look)
     train = jobs["train"]
     events = story.server.events(train["id"])
@@ -266,10 +156,7 @@ def first_commit(story):
 
 def executed_again(story, first):
     train = first["train"]
-    artifact = next(a for a in train["attempts"][-1]["artifacts"] if a["role"] == "notebook")
-    url = f"{story.server.url}/api/v1/artifacts/{train['attempts'][-1]['id']}/{artifact['path']}?role=notebook"
-    with urllib.request.urlopen(url, timeout=30) as answer:
-        executed = json.load(answer)
+    executed = json.loads(story.server.artifact(train["attempts"][-1], "notebook"))
     outputs = [cell.get("outputs") for cell in executed["cells"] if cell["cell_type"] == "code"]
     counts = [cell.get("execution_count") for cell in executed["cells"] if cell["cell_type"] == "code"]
 
@@ -279,26 +166,26 @@ def executed_again(story, first):
             cell["outputs"], cell["execution_count"] = output, 40 + count if count else 41
 
     story.repository.notebook(NOTEBOOK, take_outputs)
-    commit, pushed = story.repository.push("Execute the notebook again")
+    commit, pushed = story.push("Execute the notebook again")
     jobs = story.finished(commit, seconds=60)
-    took = time.monotonic() - pushed
+    took = time.time() - pushed
     for name in first:
         expect(word(jobs[name]) == "reused", f"{name}: nothing ran", jobs[name])
         expect(jobs[name]["of"] == first[name]["id"], f"{name}: green, equal to the first result", jobs[name])
     expect(took < 2, f"{took:.2f} s after the push", took)
 
 
-def module_changed(story):
-    story.repository.git("switch", "-q", "-c", "try/module")
+def module_changed(story, _first):
+    story.repository.git("switch", "-q", "-c", BRANCH)
     module = story.repository.path / MODULE
     module.write_text(module.read_text() + "\n\nCHANGED_BY_THE_DEMO = True\n")
-    commit, _ = story.repository.push("Change the imported module", branch="try/module")
+    commit, _ = story.push("Change the imported module", branch=BRANCH)
     jobs = story.finished(commit)
     expect(word(jobs["train"]) == "succeeded" and jobs["train"]["attempts"], "the notebook ran again", jobs["train"])
     expect(word(jobs["lint"]) in {"reused", "succeeded"}, f"lint: {word(jobs['lint'])}")
 
 
-def flake(story):
+def flake(story, _first):
     def unused_import(cells):
         last = [cell for cell in cells if cell["cell_type"] == "code"][-1]
         last["source"] = ["import os\n", *last["source"]]
@@ -308,7 +195,7 @@ def flake(story):
     cells = json.loads(text)["cells"]
     place = max(i for i, cell in enumerate(cells) if cell["cell_type"] == "code") + 1
     raw_line = next(i for i, line in enumerate(text.splitlines(), 1) if '"import os\\n"' in line)
-    commit, _ = story.repository.push("Import what is not used", branch="try/module")
+    commit, _ = story.push("Import what is not used", branch=BRANCH)
     jobs = story.finished(commit)
     lint = jobs["lint"]
     expect(word(lint) == "failed" and lint["kind"] == "lint_failed", "lint is red, owner user", lint["outcome"])
@@ -323,37 +210,33 @@ def flake(story):
     story.repository.git("revert", "--no-edit", "HEAD")
 
 
-def raising(story):
+def raising(story, _first):
     def divide(cells):
         last = [cell for cell in cells if cell["cell_type"] == "code"][-1]
         last["source"] = ["1 / 0"]
         last["outputs"] = []
 
     story.repository.notebook(NOTEBOOK, divide)
-    commit, _ = story.repository.push("Divide by zero", branch="try/module")
+    commit, _ = story.push("Divide by zero", branch=BRANCH)
     jobs = story.finished(commit)
     train = jobs["train"]
     expect(word(train) == "failed" and train["kind"] == "cell_raised", "red, owner user", train["outcome"])
     expect("ZeroDivisionError" in train["detail"], f"traceback shown: {train['message']}", train)
-    attempt = train["attempts"][-1]
-    artifact = next(a for a in attempt["artifacts"] if a["role"] == "notebook")
-    url = f"{story.server.url}/api/v1/artifacts/{attempt['id']}/{artifact['path']}?role=notebook"
-    with urllib.request.urlopen(url, timeout=30) as answer:
-        kept = json.load(answer)
+    kept = json.loads(story.server.artifact(train["attempts"][-1], "notebook"))
     code = [cell for cell in kept["cells"] if cell["cell_type"] == "code"]
     expect(any(cell["outputs"] for cell in code[:-1]), "the notebook up to that cell is kept")
     expect(code[-1]["outputs"][0]["ename"] == "ZeroDivisionError", "with the error in its cell")
 
 
-def hyperparameter(story):
+def hyperparameter(story, _first):
     story.repository.git("switch", "-q", "main")
     story.repository.edit(".trainyard.yml", *HYPERPARAMETER)
-    commit, _ = story.repository.push(f"Set {HYPERPARAMETER[1]}")
+    commit, _ = story.push(f"Set {HYPERPARAMETER[1]}")
     jobs = story.finished(commit)
     expect(word(jobs["train"]) == "succeeded", "the notebook ran", jobs["train"])
     now, before = story.version(2), story.version(1)
     expect(now["lineage"]["commit"] == commit, "model version 2", now["lineage"]["commit"])
-    compared = story.server.run("models", "compare", "digits", "1", "2")
+    compared = story.server.command("models", "compare", "digits", "1", "2")
     print("".join(f"       {line}\n" for line in compared.splitlines()), end="")
     values = [next(m["value"] for m in v["metrics"] if m["name"] == "accuracy") for v in (before, now)]
     expect("accuracy" in compared, f"side by side: accuracy {values[0]:.4f} and {values[1]:.4f}", compared)
@@ -370,46 +253,43 @@ STEPS = [
 
 
 def tell(story):
+    """Tells the whole story; gives what was different, if anything was."""
     first = None
-    for headline, step in STEPS:
-        print(headline, flush=True)
-        began = time.monotonic()
-        if step is executed_again:
-            step(story, first)
-        else:
-            first = step(story) or first
-        print(f"       {time.monotonic() - began:.1f} s", flush=True)
+    try:
+        for headline, step in STEPS:
+            print(headline, flush=True)
+            began = time.monotonic()
+            first = step(story, first) or first
+            print(f"       {time.monotonic() - began:.1f} s", flush=True)
+    except (WorldError, OSError) as different:
+        return different
+    return None
 
 
 def main():
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__.splitlines()[0])
     parser.add_argument("--keep", action="store_true", help="leave it up to be looked at, until Ctrl-C")
-    parser.add_argument("binary", type=pathlib.Path, help=argparse.SUPPRESS)
+    parser.add_argument("program", type=pathlib.Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
 
     folder = pathlib.Path(tempfile.mkdtemp(prefix="trainyard-demo-"))
-    server = None
     try:
-        repository = Repository(folder)
-        server = Server(arguments.binary, folder, repository.remote)
-        print(f"Trainyard is at {server.url}; its data and the repository lie in {folder}")
-        tell(Story(server, repository))
-        print("All as told.")
-        if arguments.keep:
-            print(f"Look at {server.url}; push to {repository.remote} from {repository.path}. Ctrl-C ends it.")
-            signal.pause()
-    except Different as different:
-        print(f"  DIFFERENT\n{different}\nthe server's log: {folder / 'up.log'}", file=sys.stderr)
-        if arguments.keep and server:
-            print(f"Left up at {server.url} to be looked at. Ctrl-C ends it.", file=sys.stderr)
-            with contextlib.suppress(KeyboardInterrupt):
+        repository = Repository(folder, ROOT / "examples" / "digits")
+        with Server(arguments.program, folder) as server:
+            server.post("projects", {"name": "digits", "url": str(repository.remote)})
+            print(f"Trainyard is at {server.url}; its data and the repository lie in {folder}", flush=True)
+            different = tell(Story(server, repository))
+            if different:
+                print(f"  DIFFERENT\n{different}\nthe server's log: {server.log}", file=sys.stderr)
+            else:
+                print("All as told.", flush=True)
+            if arguments.keep:
+                print(f"Look at {server.url}; push to {repository.remote} from {repository.path}. Ctrl-C ends it.", flush=True)
                 signal.pause()
-        return 1
+            if different:
+                return 1
     except KeyboardInterrupt:
         print("ended")
-    finally:
-        if server:
-            server.stop()
     shutil.rmtree(folder, ignore_errors=True)
     return 0
 

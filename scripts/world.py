@@ -59,6 +59,7 @@ class Server:
     """A `trainyard up` on a free port with its data in `folder`; a context that ends it."""
 
     def __init__(self, program, folder, agent_settings=""):
+        self.program = program
         self.folder = folder
         self.log = folder / "up.log"
         settings = folder / "agent.toml"
@@ -105,6 +106,23 @@ class Server:
         )
         with HTTP.open(request, timeout=30) as answer:
             return json.load(answer)
+
+    def artifact(self, attempt, role):
+        """The content of an attempt's one artifact of a role."""
+        path = next(file["path"] for file in attempt["artifacts"] if file["role"] == role)
+        url = f"{self.url}/api/v1/artifacts/{attempt['id']}/{urllib.parse.quote(path)}?role={role}"
+        with HTTP.open(url, timeout=30) as answer:
+            return answer.read()
+
+    def command(self, *arguments):
+        """What a command of the program prints about this server."""
+        environment = {**os.environ, "TRAINYARD_SERVER": self.url}
+        done = subprocess.run(
+            [self.program, *arguments], env=environment, cwd=self.folder, text=True, capture_output=True
+        )
+        if done.returncode:
+            raise WorldError(f"trainyard {' '.join(arguments)}: exit code {done.returncode}\n{done.stderr}")
+        return done.stdout
 
     def ready(self):
         """Waits until its own agent may get work."""
@@ -189,10 +207,18 @@ class Repository:
         self.git("commit", "-q", "-m", message)
         return self.git("rev-parse", "HEAD")
 
-    def push(self):
-        """Pushes the branch, and gives the moment at which the remote had it (seconds since 1970)."""
-        self.git("push", "-q", "origin", "HEAD:main")
+    def push(self, branch="main"):
+        """Pushes what is checked out to a branch, and gives the moment at which the remote had it (seconds since 1970)."""
+        self.git("push", "-q", "origin", f"HEAD:{branch}")
         return time.time()
+
+    def edit(self, path, old, new):
+        """Replaces a text that stands once in a file."""
+        file = self.path / path
+        text = file.read_text()
+        if text.count(old) != 1:
+            raise WorldError(f"{path} holds {old!r} {text.count(old)} times")
+        file.write_text(text.replace(old, new))
 
     def notebook(self, path, change):
         """Hands the cells to `change`, and writes the notebook as Jupyter does."""
