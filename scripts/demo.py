@@ -118,14 +118,37 @@ class Cage:
             self.looked_at.add(fields["Name"])
 
 
+class Screen:
+    """Shows the notebook's cells while they run, as `trainyard logs -f` does."""
+
+    def __init__(self, server):
+        self.server = server
+        self.logs = None
+
+    def look(self, jobs):
+        if self.logs is None and word(jobs["train"]) == "running":
+            command = [self.server.program, "logs", "-f", jobs["train"]["id"], "--server", self.server.url]
+            self.logs = subprocess.Popen(command)
+
+    def end(self):
+        if self.logs is not None:
+            self.logs.wait(30)
+
+
 def run_quietly(*command):
     return subprocess.run(command, text=True, capture_output=True).stdout
 
 
 def first_commit(story, _first):
-    cage = Cage()
+    cage, screen = Cage(), Screen(story.server)
     commit, _ = story.push("Train on the digits")
-    jobs = story.finished(commit, watch=cage.look)
+
+    def watch(jobs):
+        cage.look(jobs)
+        screen.look(jobs)
+
+    jobs = story.finished(commit, watch=watch)
+    screen.end()
     train = jobs["train"]
     events = story.server.events(train["id"])
     ran = [event for event in events if event["kind"] == "cell_finished" and event["status"] == "ok"]
