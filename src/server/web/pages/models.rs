@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use askama::Template;
 use axum::Extension;
 use axum::extract::{Path, Query, State};
-use protocol::registry::{Alias, Comparison, Judged, Lineage, Model, Number, Version, VersionRef};
+use protocol::registry::{
+    Alias, AliasChange, Comparison, Judged, Lineage, Model, Number, Promotion, Version, VersionRef,
+};
 use protocol::report::MetricValue;
 use protocol::{Digest, Timestamp};
 use serde::Deserialize;
@@ -15,13 +17,15 @@ use super::super::models::version_ref;
 use super::super::site::Site;
 use super::frame::{Frame, Shown, show};
 use super::job::{Fact, Tile, href};
-use super::words::{ago, change, value};
-use crate::registry;
+use super::words::{ago, change, count, value};
+use crate::registry::{self, RegistryError};
 
 /// Models on one page.
 const PAGE: u32 = 200;
 /// Columns of metrics; a phone scrolls.
 const MOST_METRICS: usize = 8;
+/// Files that a result read; the API has all of them.
+const MOST_DEPS: usize = 500;
 
 struct ModelRow {
     name: String,
@@ -65,10 +69,11 @@ pub(in super::super) async fn list(
 }
 
 fn model_row(model: &Model, now: Timestamp) -> ModelRow {
+    let waiting = count(model.candidates, "candidate");
     let latest = match (&model.latest, model.candidates) {
         (Some(version), 0) => version.label(),
-        (Some(version), waiting) => format!("{} · {waiting} candidates", version.label()),
-        (None, waiting) => format!("no version yet · {waiting} candidates"),
+        (Some(version), _) => format!("{} · {waiting}", version.label()),
+        (None, _) => format!("no version yet · {waiting}"),
     };
     let made = model
         .latest
@@ -124,6 +129,16 @@ struct ModelPage {
     name: String,
     metrics: Vec<String>,
     rows: Vec<VersionRow>,
+    changes: Vec<ChangeRow>,
+}
+
+/// An alias that was set, moved or taken away.
+struct ChangeRow {
+    alias: String,
+    moved: String,
+    by: String,
+    why: String,
+    when: String,
 }
 
 /// `GET /models/{name}`
@@ -148,8 +163,20 @@ pub(in super::super) async fn model(
             .map(|v| version_row(v, &names, now))
             .collect(),
         metrics: names.into_iter().map(str::to_owned).collect(),
+        changes: detail.history.iter().map(|c| change_row(c, now)).collect(),
         name,
     })
+}
+
+fn change_row(change: &AliasChange, now: Timestamp) -> ChangeRow {
+    let name = |number: Option<u64>| number.map_or_else(|| "—".to_owned(), |n| n.to_string());
+    ChangeRow {
+        alias: format!("@{}", change.alias),
+        moved: format!("{} → {}", name(change.previous), name(change.version)),
+        by: change.by.clone(),
+        why: change.why.clone(),
+        when: ago(change.at, now),
+    }
 }
 
 fn version_row(version: &Version, names: &[&str], now: Timestamp) -> VersionRow {
@@ -206,6 +233,8 @@ struct VersionPage {
     lineage: Vec<Fact>,
     files: Vec<FileRow>,
     packages: Option<String>,
+    deps: Vec<Fact>,
+    promotion: Option<String>,
 }
 
 struct DifferenceRow {
@@ -222,13 +251,7 @@ pub(in super::super) async fn version(
 ) -> Shown {
     let detail = registry::version(&site.store, &name, &version_ref(&wanted)?).await?;
     let version = &detail.version;
-    let comparison = match version.version.filter(|number| *number > 1) {
-        Some(number) => {
-            let (base, now) = (VersionRef::Number(number - 1), VersionRef::Number(number));
-            Some(registry::compare_versions(&site.store, &name, &base, &now).await?)
-        }
-        None => None,
-    };
+    let comparison = against(&site, version).await?;
     let file = |file: &protocol::registry::ModelFile| FileRow {
         href: href(&version.attempt, &file.path, "model"),
         path: file.path.clone(),
@@ -254,8 +277,53 @@ pub(in super::super) async fn version(
         lineage,
         files: detail.files.iter().map(file).collect(),
         packages: detail.lineage.setting.packages.clone(),
+        deps: detail
+            .lineage
+            .deps
+            .iter()
+            .take(MOST_DEPS)
+            .map(dep)
+            .collect(),
+        promotion: version.promotion.as_ref().map(promoted),
         name,
     })
+}
+
+fn dep((path, hash): (&String, &String)) -> Fact {
+    Fact {
+        name: path.clone(),
+        value: hash.clone(),
+    }
+}
+
+fn promoted(promotion: &Promotion) -> String {
+    let Promotion { by, why, at: _ } = promotion;
+    if why.is_empty() {
+        format!("promoted by {by}")
+    } else {
+        format!("promoted by {by}: {why}")
+    }
+}
+
+/// A version stands against the one before it, a candidate against the one that it would follow.
+async fn against(site: &Site, version: &Version) -> Result<Option<Comparison>, RegistryError> {
+    let (store, model) = (&site.store, &version.model);
+    let before = match version.version {
+        Some(number) => number.checked_sub(1).filter(|before| *before > 0),
+        None => {
+            let latest = registry::model(store, model).await?.model.latest;
+            latest.and_then(|latest| latest.version)
+        }
+    };
+    let Some(before) = before else {
+        return Ok(None);
+    };
+    let (base, now) = (
+        VersionRef::Number(before),
+        VersionRef::Id(version.id.clone()),
+    );
+    let both = registry::compare_versions(store, model, &base, &now).await?;
+    Ok(Some(both))
 }
 
 fn tiles(metrics: &[MetricValue], comparison: Option<&Comparison>) -> Vec<Tile> {
@@ -314,6 +382,7 @@ fn facts(lineage: &Lineage) -> Vec<Fact> {
         ("Trigger", Some(lineage.trigger.clone())),
         ("Code", Some(lineage.work.clone())),
         ("Fingerprint", text(&lineage.fingerprint)),
+        ("Pipeline file", text(&lineage.pipeline_file)),
         ("Key", text(&lineage.key)),
         (
             "Lock",
@@ -326,6 +395,15 @@ fn facts(lineage: &Lineage) -> Vec<Fact> {
         ("Host", Some(setting.host.clone())),
         ("CPU", Some(setting.cpu_model.clone())),
         ("GPUs", Some(gpus.join(", "))),
+        (
+            "Driver",
+            setting
+                .driver
+                .as_ref()
+                .map(|driver| format!("{}, CUDA {}", driver.version, driver.cuda)),
+        ),
+        ("System", Some(setting.system.clone())),
+        ("Executor", Some(setting.executor.clone())),
         ("Not versioned", Some(lineage.unversioned.join("; "))),
     ]
     .into_iter()

@@ -2,6 +2,7 @@
 
 mod access;
 mod live;
+mod models;
 mod pages;
 mod site;
 mod writes;
