@@ -68,7 +68,8 @@ pub fn notebook(notebook: &Notebook, options: &Options) -> String {
     let mut budget = Budget::new(&options);
     let mut out = String::from("<article class=\"nb\">\n");
     for (index, cell) in notebook.cells.iter().enumerate() {
-        put_cell(&mut out, cell, index, &mut budget);
+        budget.place.0 = index;
+        put_cell(&mut out, cell, number(&notebook.cells, index), &mut budget);
     }
     out.push_str("</article>\n");
     out
@@ -86,6 +87,18 @@ pub fn page(title: &str, shown: &Notebook, options: &Options) -> String {
     )
 }
 
+/// The number of a cell, counted from 1 as in the file that people know: the cell with the values that were
+/// given to a run is not in it, and counts as the one before it.
+#[must_use]
+pub fn number(cells: &[Cell], index: usize) -> usize {
+    let upto = cells.iter().take(index + 1);
+    upto.filter(|cell| !is_injected(cell)).count()
+}
+
+fn is_injected(cell: &Cell) -> bool {
+    cell.tags().any(|tag| tag == notebook::parameters::INJECTED)
+}
+
 /// One cell; `index` counts from 0 among all cells.
 #[must_use]
 pub fn cell(cell: &Cell, index: usize) -> String {
@@ -95,8 +108,14 @@ pub fn cell(cell: &Cell, index: usize) -> String {
 /// One cell, as `options` say.
 #[must_use]
 pub fn cell_with(cell: &Cell, index: usize, options: &Options) -> String {
+    numbered_cell(cell, index + 1, options)
+}
+
+/// One cell under its [`number`].
+#[must_use]
+pub fn numbered_cell(cell: &Cell, number: usize, options: &Options) -> String {
     let mut out = String::new();
-    put_cell(&mut out, cell, index, &mut Budget::new(options));
+    put_cell(&mut out, cell, number, &mut Budget::new(options));
     out
 }
 
@@ -151,8 +170,7 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-fn put_cell(out: &mut String, cell: &Cell, index: usize, budget: &mut Budget<'_>) {
-    let number = index + 1;
+fn put_cell(out: &mut String, cell: &Cell, number: usize, budget: &mut Budget<'_>) {
     match &cell.kind {
         CellKind::Code => put_code_cell(out, cell, number, budget),
         CellKind::Markdown => {
@@ -183,11 +201,19 @@ fn put_code_cell(out: &mut String, cell: &Cell, number: usize, budget: &mut Budg
         .iter()
         .any(|output| matches!(output.message(), Some(OutputMessage::Error { .. })));
     let mark = if failed { " nb-failed" } else { "" };
+    let (id, name) = if is_injected(cell) {
+        (
+            "cell-parameters".to_owned(),
+            "Values of this run".to_owned(),
+        )
+    } else {
+        (format!("cell-{number}"), format!("Cell {number}"))
+    };
     put(
         out,
         format_args!(
-            "<section class=\"nb-cell nb-code{mark}\" id=\"cell-{number}\">\n\
-             <header class=\"nb-head\"><a href=\"#cell-{number}\">Cell {number}</a>"
+            "<section class=\"nb-cell nb-code{mark}\" id=\"{id}\">\n\
+             <header class=\"nb-head\"><a href=\"#{id}\">{name}</a>"
         ),
     );
     if let Some(count) = cell.execution_count {
@@ -228,7 +254,7 @@ fn put_code_cell(out: &mut String, cell: &Cell, number: usize, budget: &mut Budg
     );
     let mut outputs = cell.outputs.iter().enumerate().peekable();
     while let Some((place, output)) = outputs.next() {
-        budget.place = (number - 1, place);
+        budget.place.1 = place;
         match output.message() {
             Some(OutputMessage::Stream { name, text }) => {
                 // Not every tool joins neighbouring streams, and a progress bar goes over many.

@@ -292,3 +292,29 @@ fn a_page_stands_alone() {
     assert!(html.contains("<title>&lt;/title&gt;&lt;script&gt;</title>"));
     assert!(html.contains("prefers-color-scheme: dark") && html.contains("name=\"viewport\""));
 }
+
+#[test]
+fn a_cell_has_the_number_that_it_has_in_the_file() {
+    let bytes = br#"{"nbformat":4,"nbformat_minor":5,"metadata":{},"cells":[
+        {"cell_type":"code","id":"a","metadata":{"tags":["parameters"]},"source":"x = 1","outputs":[],"execution_count":1},
+        {"cell_type":"code","id":"b","metadata":{"tags":["injected-parameters"]},"source":"x = 2","outputs":[],"execution_count":2},
+        {"cell_type":"code","id":"c","metadata":{},"source":"x","execution_count":3,"outputs":[
+          {"output_type":"display_data","metadata":{},"data":{"text/html":"<script>draw()</script>"}}]}]}"#;
+    let options = Options {
+        frame_prefix: Some("/f".to_owned()),
+        ..Options::default()
+    };
+    let html = notebook(&::notebook::nbformat::read(bytes).unwrap(), &options);
+    assert!(
+        html.contains(">Cell 1</a>") && html.contains(">Values of this run</a>"),
+        "{html}"
+    );
+    assert!(
+        html.contains(">Cell 2</a>") && !html.contains(">Cell 3</a>"),
+        "{html}"
+    );
+    assert!(
+        html.contains("src=\"/f/2/0\""),
+        "the frame goes by the executed notebook's own place: {html}"
+    );
+}

@@ -170,13 +170,14 @@ impl Story {
     }
 
     fn cell(&self, index: usize) -> Option<String> {
-        let cell = self.fold.as_ref()?.notebook().cells.get(index)?;
+        let cells = &self.fold.as_ref()?.notebook().cells;
+        let cell = cells.get(index)?;
         let class = if self.running == Some(index) {
             "cell now"
         } else {
             "cell"
         };
-        let shown = html::cell_with(cell, index, &self.options);
+        let shown = html::numbered_cell(cell, html::number(cells, index), &self.options);
         Some(format!(
             "<div class=\"{class}\" id=\"live-{index}\">{shown}</div>\n"
         ))
