@@ -152,6 +152,10 @@ async fn try_sweep(attempt: &Attempt<'_>) -> Result<(), String> {
         shm: None,
         gpus: Vec::new(),
     };
+    // One that an earlier agent left is ended: this one does the same.
+    for found in engine.find(&spec.labels).await.map_err(|e| words(&e))? {
+        found.container.remove().await;
+    }
     let container = engine.create(&spec).await.map_err(|e| words(&e))?;
     let ran = match container.start().await {
         Ok(()) => tokio::time::timeout(std::time::Duration::from_secs(120), container.wait())

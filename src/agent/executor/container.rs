@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bollard::errors::Error;
 use bollard::models::{
@@ -75,6 +75,9 @@ impl MountSpec {
 
 /// The host's name inside: resolvable without a network, which `torchrun` and others want.
 const HOSTNAME: &str = "trainyard";
+
+/// How long the engine may take to make a container that an agent before this one asked for.
+const MADE_WITHIN: Duration = Duration::from_secs(60);
 
 /// A container on this host.
 #[derive(Debug, Clone)]
@@ -159,11 +162,42 @@ fn mount(spec: &MountSpec) -> Mount {
 }
 
 impl Engine {
-    /// Makes a container; it does not run yet.
+    /// Makes a container; it does not run yet. One of the same name that was never started is made anew: an
+    /// agent that was killed had asked for it, and the engine may be at it still.
     ///
     /// # Errors
     /// The engine's.
     pub(crate) async fn create(&self, spec: &ContainerSpec) -> Result<Container, EngineError> {
+        let deadline = Instant::now() + MADE_WITHIN;
+        loop {
+            let error = match self.create_once(spec).await {
+                Ok(container) => return Ok(container),
+                Err(error) => error,
+            };
+            let taken = matches!(error, EngineError::Refused { status: 409, .. });
+            if !taken || Instant::now() >= deadline {
+                return Err(error);
+            }
+            let there = self.container(&spec.name);
+            match there.inspect().await?.and_then(|found| found.state?.status) {
+                Some(ContainerStateStatusEnum::CREATED) => there.remove().await,
+                Some(ContainerStateStatusEnum::REMOVING) | None => {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+                Some(
+                    ContainerStateStatusEnum::EMPTY
+                    | ContainerStateStatusEnum::RUNNING
+                    | ContainerStateStatusEnum::PAUSED
+                    | ContainerStateStatusEnum::RESTARTING
+                    | ContainerStateStatusEnum::EXITED
+                    | ContainerStateStatusEnum::DEAD
+                    | ContainerStateStatusEnum::STOPPING,
+                ) => return Err(error),
+            }
+        }
+    }
+
+    async fn create_once(&self, spec: &ContainerSpec) -> Result<Container, EngineError> {
         let options = CreateContainerOptions {
             name: Some(spec.name.clone()),
             ..CreateContainerOptions::default()
