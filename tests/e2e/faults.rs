@@ -7,7 +7,7 @@ use protocol::{Event, FailureKind, JobId, Outcome, Owner};
 
 use crate::support::api::said;
 use crate::support::project::{GATE, ONE_NOTEBOOK, notebook};
-use crate::support::{HOST, World, docker, until, whole};
+use crate::support::{HOST, INNER, World, docker, until, whole};
 
 /// A world with one job whose second cell waits, with the job in it.
 async fn waiting() -> (World, JobId) {
@@ -66,6 +66,70 @@ async fn agent_and_server_are_killed_while_a_cell_runs_and_the_job_goes_on() {
     world.start_agent(HOST);
     let events = succeeds_at_once(&world, &job).await;
     assert_eq!(started(&events), [0, 1, 2]);
+    assert_eq!(said(&events), "first\nwaiting\nthrough\nlast\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_after_each_event_leaves_one_whole_story() {
+    let mut world = World::new().await;
+    let pipeline = format!("{ONE_NOTEBOOK}    artifacts: [left.txt]\n");
+    let cells = [
+        "print('one')",
+        "open('left.txt', 'w').write('two')",
+        "print('three')",
+    ];
+    let files = [
+        (".trainyard.yml", &*pipeline),
+        ("train.ipynb", &notebook(&cells)),
+    ];
+    world.project.commit(&files);
+    world.watch(&[]);
+    let id = world.pipeline(&world.project.head()).await.pipeline.id;
+    let job = world.api().pipeline(&id).await.jobs.remove(0).id;
+    let mut seen = 0;
+    loop {
+        let over = until("the story goes on", async || {
+            let over = world
+                .api()
+                .pipeline(&id)
+                .await
+                .pipeline
+                .finished_at
+                .is_some();
+            let events = world.api().events(&job, None).await.len();
+            let more = events > seen;
+            seen = events;
+            (over || more).then_some(over)
+        })
+        .await;
+        if over {
+            break;
+        }
+        if seen % 2 == 0 {
+            world.kill_server().await;
+            world.start_server().await;
+        } else {
+            world.kill_agent(HOST).await;
+            world.start_agent(HOST);
+        }
+    }
+    let events = succeeds_at_once(&world, &job).await;
+    assert_eq!(started(&events), [0, 1, 2]);
+    assert_eq!(said(&events), "one\nthree\n");
+    let attempt = world.api().job(&job).await.attempts.remove(0);
+    assert_eq!(world.api().artifact(&attempt.id, "left.txt").await, b"two");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_up_goes_on_where_it_was() {
+    let notebook = notebook(&["print('first')", GATE, "print('last')"]);
+    let files = [(".trainyard.yml", ONE_NOTEBOOK), ("train.ipynb", &notebook)];
+    let mut world = World::up(&files).await;
+    let job = world.waiting(&world.project.head(), 1).await;
+    world.kill_server().await;
+    world.open_gate(INNER);
+    world.start_up().await;
+    let events = succeeds_at_once(&world, &job).await;
     assert_eq!(said(&events), "first\nwaiting\nthrough\nlast\n");
 }
 

@@ -53,6 +53,11 @@ pub(crate) struct World {
 const LOOKS_OFTEN: &str = "poll_interval_local = \"100ms\"";
 /// The agent that is there from the start.
 pub(crate) const HOST: &str = "host";
+/// The agent within `trainyard up`.
+pub(crate) const INNER: &str = "up/agent";
+/// Settings of every agent: nothing waits longer than a story has to.
+const AGENT: &str = "[jobs]\ngrace = \"3s\"\noffline = true\n[disk]\nwatermark = \"1MiB\"\n\
+    [timing]\nretry = \"20ms\"\nretry_most = \"200ms\"\ncall = \"20s\"\n";
 
 impl World {
     /// Server and agent run; nothing is watched yet.
@@ -62,15 +67,7 @@ impl World {
 
     /// The same, with these lines in the server's configuration.
     pub(crate) async fn with_settings(settings: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut world = Self {
-            project: Project::new(folder.path()),
-            proxy: Proxy::start(),
-            server: None,
-            agents: BTreeMap::new(),
-            hosts: Vec::new(),
-            folder,
-        };
+        let mut world = Self::empty();
         let server = format!(
             "listen = \"127.0.0.1:0\"\ndata = \"{}\"\ntick = \"200ms\"\nstop_grace = \"3s\"\n{settings}\n",
             world.path("server").display(),
@@ -89,12 +86,42 @@ impl World {
         world
     }
 
+    fn empty() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self {
+            project: Project::new(folder.path()),
+            proxy: Proxy::start(),
+            server: None,
+            agents: BTreeMap::new(),
+            hosts: Vec::new(),
+            folder,
+        }
+    }
+
+    /// A project of these files with `trainyard up` over it.
+    pub(crate) async fn up(files: &[(&str, &str)]) -> Self {
+        let mut world = Self::empty();
+        world.project.commit(files);
+        std::fs::write(world.path("agent.toml"), AGENT).unwrap();
+        world.hosts.push(INNER);
+        world.start_up().await;
+        world
+    }
+
+    pub(crate) async fn start_up(&mut self) {
+        let text = |path: PathBuf| path.display().to_string();
+        let (remote, data) = (text(self.project.remote()), text(self.path("up")));
+        let config = text(self.path("agent.toml"));
+        let named = ["--data", &data, "--agent-config", &config];
+        let up = ["up", &remote, "--json", "--listen", "127.0.0.1:0"];
+        self.serve(&[&up[..], &named].concat()).await;
+    }
+
     /// Registers and starts an agent.
     pub(crate) fn add_agent(&mut self, name: &'static str) {
         let config = format!(
             "name = \"{name}\"\nserver = \"{}\"\ndata = \"{}\"\n\
-             [jobs]\ngrace = \"3s\"\noffline = true\n[disk]\nwatermark = \"1MiB\"\n\
-             [timing]\nretry = \"20ms\"\nretry_most = \"200ms\"\ncall = \"20s\"\n",
+             {AGENT}",
             self.proxy.url(),
             self.path(name).display()
         );
@@ -133,7 +160,11 @@ impl World {
     }
 
     pub(crate) async fn start_server(&mut self) {
-        let mut server = Service::start(self.folder.path(), "server", &["server", "--json"]);
+        self.serve(&["server", "--json"]).await;
+    }
+
+    async fn serve(&mut self, arguments: &[&str]) {
+        let mut server = Service::start(self.folder.path(), "server", arguments);
         let api = Api::new(server.url().await);
         self.proxy.lead_to(&api.url);
         server.api = Some(api);
