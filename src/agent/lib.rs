@@ -6,6 +6,7 @@ pub mod client;
 mod collect;
 mod command;
 pub mod config;
+pub mod debug;
 pub mod doctor;
 mod environment;
 pub mod executor;

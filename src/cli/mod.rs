@@ -3,6 +3,7 @@
 mod agent;
 mod agents;
 mod client;
+mod debug;
 mod doctor;
 mod gpus;
 mod init;
@@ -47,6 +48,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Run the agent of this host, or introduce it to a server
     Agent(agent::Args),
+    /// Open a shell where a job failed: its files, its environment
+    Debug(debug::Args),
     /// Look for what may keep a job from running on this host
     Doctor(doctor::Args),
     /// Show the GPUs of this host as Trainyard sees them
@@ -125,6 +128,7 @@ impl Exit {
 pub(crate) async fn dispatch(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Agent(args) => agent::run(args).await,
+        Command::Debug(args) => debug::run(&args).await,
         Command::Doctor(args) => doctor::run(&args).await,
         Command::Gpus(args) => gpus::run(&args),
         Command::Agents(args) => agents::run(args).await,

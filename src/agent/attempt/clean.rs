@@ -41,6 +41,7 @@ pub(super) fn leave(dir: &AttemptDir, keep: Option<Span>) -> io::Result<()> {
     if let Some(keep) = keep {
         return dir::write_json(&dir.kept_until_file(), &(Timestamp::now() + keep));
     }
+    workspace::remove(&dir.container_file())?;
     for folder in [
         dir.workspace(),
         dir.tmp(),

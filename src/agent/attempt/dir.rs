@@ -113,6 +113,11 @@ impl AttemptDir {
         self.path.join("contract")
     }
 
+    /// The container that the job ran in, for whoever wants to enter one like it.
+    pub(crate) fn container_file(&self) -> PathBuf {
+        self.path.join("container.json")
+    }
+
     /// Notebooks that were rewritten for lint tools, as they were.
     pub(crate) fn originals(&self) -> PathBuf {
         self.path.join("originals")

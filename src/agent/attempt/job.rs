@@ -14,7 +14,7 @@ use crate::executor::{ContainerSpec, MountSpec};
 use crate::{command, lint};
 
 /// Where the driver lies in a container.
-pub(super) const DRIVER: &str = "/trainyard-driver";
+pub(crate) const DRIVER: &str = "/trainyard-driver";
 /// Processes of a container above those of its job: the driver's own threads.
 const HEADROOM: u64 = 64;
 /// The driver needs these, and gives none to the job.

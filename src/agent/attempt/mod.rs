@@ -7,7 +7,7 @@ mod control;
 pub(crate) mod dir;
 mod disk;
 mod follow;
-mod job;
+pub(crate) mod job;
 mod judge;
 mod places;
 mod rebuild;

@@ -89,6 +89,7 @@ impl Attempt<'_> {
             return self.launch_process(prepared, state);
         }
         let spec = self.container_spec(&places, prepared)?;
+        dir::write_json(&self.dir.container_file(), &spec).map_err(unwritable)?;
         let engine = self.engine().await?;
         self.refuse_silent_gpus(&engine).await?;
         let container = engine

@@ -15,13 +15,14 @@ use bollard::query_parameters::{
 };
 use futures_util::StreamExt as _;
 use protocol::spec::Network;
+use serde::{Deserialize, Serialize};
 
 use super::engine::{Engine, EngineError};
 use super::{Exit, LOOK_AGAIN};
 
 /// A container as we want it. Everything that is not said here is denied: no capabilities, no new
 /// privileges, a read-only root, no log, no network.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ContainerSpec {
     pub(crate) name: String,
     /// Id of the image.
@@ -35,6 +36,8 @@ pub(crate) struct ContainerSpec {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) mounts: Vec<MountSpec>,
     pub(crate) network: Network,
+    /// Never read back: what is made again for a person has none.
+    #[serde(skip)]
     pub(crate) capabilities: &'static [&'static str],
     /// Bytes; swap is not given on top.
     pub(crate) memory: Option<u64>,
@@ -48,7 +51,7 @@ pub(crate) struct ContainerSpec {
 }
 
 /// A file or folder of the host in a container.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct MountSpec {
     pub(crate) from: PathBuf,
     pub(crate) at: String,
@@ -96,7 +99,7 @@ pub(crate) struct Found {
 }
 
 impl ContainerSpec {
-    fn body(&self) -> ContainerCreateBody {
+    pub(super) fn body(&self) -> ContainerCreateBody {
         let isolated = self.network == Network::None;
         let host = HostConfig {
             network_mode: Some(if isolated { "none" } else { "bridge" }.into()),

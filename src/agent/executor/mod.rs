@@ -3,6 +3,7 @@
 
 mod container;
 mod engine;
+mod in_words;
 mod meter;
 mod shell;
 

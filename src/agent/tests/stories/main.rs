@@ -2,6 +2,7 @@
 
 extern crate trainyard_agent as agent;
 
+mod debug;
 mod hostile;
 mod lives;
 mod ordinary;
