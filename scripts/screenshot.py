@@ -6,7 +6,7 @@ import sys
 
 import world
 
-WIDTH, HEIGHT = 1200, 1520
+WIDTH, HEIGHT = 1200, 1570
 MOST_BYTES = 300_000
 # Chromium asks for nothing but the page, and keeps nothing of it.
 QUIET = [

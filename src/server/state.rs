@@ -168,7 +168,7 @@ async fn refuse_exposure(config: &Config, store: &Store) -> Result<(), ServerErr
     }
     if !store::access::has_admin(&mut *store.read().await?).await? {
         return exposed(
-            "beyond loopback it wants an administrator's token: 'trainyard server token NAME' on this host makes one",
+            "beyond loopback it wants an administrator's token: 'trainyard token create --role admin NAME --config FILE' on this host makes one",
         );
     }
     Ok(())

@@ -221,17 +221,15 @@ fn card(detail: &JobDetail) -> Verdict {
         job.reason.as_deref(),
         html::terminal_text,
     );
-    if let Some(report) = shown_attempt(detail).and_then(|attempt| attempt.report.as_ref()) {
+    if let Some(attempt) = shown_attempt(detail)
+        && let Some(report) = &attempt.report
+    {
         let ran = match (report.cells_executed, report.cells_total) {
             (_, 0) => String::new(),
             (done, total) if done == total => count(u64::from(total), "cell"),
             (done, total) => format!("{done} of {}", count(u64::from(total), "cell")),
         };
-        let facts = [
-            ran,
-            report.setting.host.clone(),
-            report.setting.image.clone(),
-        ];
+        let facts = [ran, attempt.agent.clone(), report.setting.image.clone()];
         let facts: Vec<_> = facts.into_iter().filter(|fact| !fact.is_empty()).collect();
         card.lines.push(facts.join(" · "));
     }
