@@ -15,7 +15,7 @@ use super::{Exit, out};
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
-  trainyard token create --role admin ana --data /var/lib/trainyard/server    the first one, on the server's host
+  trainyard token create --role admin NAME --data /var/lib/trainyard/server    the first one, on the server's host
   trainyard token create --role run ci
   trainyard token list")]
 pub(crate) struct Args {
