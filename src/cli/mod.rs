@@ -148,3 +148,13 @@ pub(crate) async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Version(args) => version::run(&args),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn no_command_takes_anothers_argument() {
+        super::Arguments::command().debug_assert();
+    }
+}

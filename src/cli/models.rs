@@ -47,6 +47,7 @@ enum Action {
         /// The model
         name: String,
         /// The version
+        #[arg(id = "which", value_name = "VERSION")]
         version: Option<VersionRef>,
     },
     /// Show two versions side by side: metrics, and what else differs
@@ -75,10 +76,14 @@ enum Action {
         /// The alias, such as champion
         alias: String,
         /// The version
-        #[arg(required_unless_present = "remove")]
+        #[arg(
+            id = "which",
+            value_name = "VERSION",
+            required_unless_present = "remove"
+        )]
         version: Option<VersionRef>,
         /// Take the alias away
-        #[arg(long, conflicts_with = "version")]
+        #[arg(long, conflicts_with = "which")]
         remove: bool,
         /// Why; kept in the alias's history
         #[arg(long)]
