@@ -38,7 +38,7 @@ struct Register {
     /// One-time token that the server made; others of this host can see arguments, so rather set the variable
     #[arg(
         long,
-        env = "TRAINYARD_TOKEN",
+        env = "TRAINYARD_REGISTRATION",
         hide_env_values = true,
         conflicts_with = "token_file"
     )]
@@ -118,7 +118,7 @@ fn token(register: &Register) -> anyhow::Result<String> {
         (None, Some(path)) => std::fs::read_to_string(path)
             .with_context(|| format!("cannot read {}", path.display()))?,
         (None, None) => anyhow::bail!(
-            "no token: make one on the server, then set TRAINYARD_TOKEN or name a file with --token-file"
+            "no token: make one on the server, then set TRAINYARD_REGISTRATION or name a file with --token-file"
         ),
     };
     let token = text.trim().to_owned();

@@ -44,7 +44,7 @@ async fn token(client: &Client, json: bool) -> anyhow::Result<()> {
     let left = made.expires_at.since(Timestamp::now());
     // The token alone on standard output: a script can keep it.
     eprintln!(
-        "for one new agent, within {left}; on that host:\n  TRAINYARD_TOKEN=<the token> trainyard agent register {}",
+        "for one new agent, within {left}; on that host:\n  TRAINYARD_REGISTRATION=<the token> trainyard agent register {}",
         client.page("")
     );
     out::say(&made.token)

@@ -130,7 +130,7 @@ impl World {
         let token = self.ok(&["server", "agent-token"]);
         let url = self.proxy.url();
         let mut register = self.command(&["agent", "register", &url, "--config", &file]);
-        let register = register.env("TRAINYARD_TOKEN", token.trim());
+        let register = register.env("TRAINYARD_REGISTRATION", token.trim());
         succeeded(&register.output().unwrap());
         self.hosts.push(name);
         self.start_agent(name);

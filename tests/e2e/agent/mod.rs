@@ -48,7 +48,7 @@ impl Host {
         };
         let registered = host
             .command(&["agent", "register", &host.server.url])
-            .env("TRAINYARD_TOKEN", TOKEN)
+            .env("TRAINYARD_REGISTRATION", TOKEN)
             .output()
             .unwrap();
         assert!(
@@ -65,7 +65,7 @@ impl Host {
         command
             .args(arguments)
             .env("TRAINYARD_AGENT_CONFIG", self.dir.path().join("agent.toml"))
-            .env_remove("TRAINYARD_TOKEN");
+            .env_remove("TRAINYARD_REGISTRATION");
         command
     }
 
