@@ -99,9 +99,14 @@ async fn look(client: &Client, args: &Args) -> anyhow::Result<String> {
 
 /// What is wrong comes before what the commit says.
 fn title(pipeline: &Pipeline) -> String {
-    let text = match &pipeline.problem {
-        Some(problem) => &problem.message,
-        None => &pipeline.title,
+    let nothing = pipeline
+        .notes
+        .first()
+        .filter(|_| pipeline.state == "neutral");
+    let text = match (&pipeline.problem, nothing) {
+        (Some(problem), _) => &problem.message,
+        (None, Some(why)) => &format!("nothing to run: {why}"),
+        (None, None) => &pipeline.title,
     };
     text.lines()
         .next()

@@ -163,7 +163,8 @@ pub struct Pipeline {
     /// When its last job ended.
     #[serde(default)]
     pub finished_at: Option<Timestamp>,
-    /// One word over all its jobs: `queued`, `running`, `succeeded`, `failed`, `cancelled`.
+    /// One word over all its jobs: `queued`, `running`, `succeeded`, `failed`, `cancelled`; `neutral` where
+    /// there is nothing to run, and the notes say why.
     pub state: String,
     /// Why nothing could be planned (the pipeline file is wrong or missing).
     #[serde(default)]

@@ -44,21 +44,22 @@ pub async fn tick(server: &Server) -> Result<usize> {
     if queue.is_empty() {
         return Ok(0);
     }
+    let before = attempts::of_queued(&mut db).await?;
     let (mut waiting, mut resting) = (Vec::with_capacity(queue.len()), Vec::new());
     for job in &queue {
-        let before = attempts::of_job(&mut db, &job.id).await?;
-        match rest(server, &before) {
+        let before = before.get(&job.id).map_or(&[][..], Vec::as_slice);
+        match rest(server, before) {
             Some(left) => resting.push((
                 job.id.clone(),
                 format!("it is tried again within {left}, after a fault of the platform"),
             )),
-            None => waiting.push(waits(job, &before)),
+            None => waiting.push(waits(job, before)),
         }
     }
     let fleet = agents::all(&mut db).await?;
     let bookings = attempts::bookings(&mut db).await?;
-    let shares = shares(&mut db, &bookings).await?;
     drop(db);
+    let shares = shares(&bookings);
 
     let hosts: Vec<Host> = fleet
         .iter()
@@ -151,14 +152,13 @@ fn closed(server: &Server, agent: &Agent) -> Option<String> {
 }
 
 /// What each project has booked.
-async fn shares(db: &mut Connection, bookings: &[Booking]) -> Result<Shares> {
+fn shares(bookings: &[Booking]) -> Shares {
     let mut shares = Shares::new();
     for booking in bookings {
-        if let Some(job) = jobs::of_attempt(db, &booking.attempt).await? {
-            *shares.entry(job.project).or_default() += schedule::weight(&job.spec.resources);
-        }
+        *shares.entry(booking.project.clone()).or_default() +=
+            schedule::weight(booking.cpu_millis, booking.gpus.len());
     }
-    Ok(shares)
+    shares
 }
 
 /// Gives a job to an agent: attempt, booking and state in one transaction.

@@ -121,7 +121,7 @@ async fn supersede(tx: &mut Connection, pipeline: &Pipeline) -> Result<Vec<Job>>
         return Ok(Vec::new());
     };
     let mut changed = Vec::new();
-    for older in pipelines::unfinished_pushes(tx, &pipeline.project, reference).await? {
+    for older in pipelines::waiting_pushes(tx, &pipeline.project, reference).await? {
         if older.id == pipeline.id {
             continue;
         }

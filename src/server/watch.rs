@@ -44,7 +44,7 @@ pub enum WatchError {
 /// Most remotes that are looked at at the same time.
 const AT_ONCE: usize = 16;
 
-/// Runs until the server stops: every project in its interval, and all at once when a forge says so. A
+/// Runs until the server stops: every project in its interval, and at once when its forge says so. A
 /// remote that hangs holds up no other.
 pub async fn run(server: Server) {
     let mut next: HashMap<ProjectId, Instant> = HashMap::new();
@@ -71,10 +71,17 @@ pub async fn run(server: Server) {
         };
         tokio::select! {
             () = server.shutdown.cancelled() => return,
-            () = server.live.refs_change() => {
-                next.clear();
-                again.clone_from(&busy);
-            }
+            () = server.live.refs_change() => match told(&server).await {
+                Ok(told) => {
+                    for id in told {
+                        next.remove(&id);
+                        if busy.contains(&id) {
+                            again.insert(id);
+                        }
+                    }
+                }
+                Err(error) => tracing::error!(%error, "deliveries could not be read"),
+            },
             Some(Ok((id, interval))) = looks.join_next() => {
                 busy.remove(&id);
                 // What moved while it was looked at may have been missed.
@@ -85,6 +92,12 @@ pub async fn run(server: Server) {
             () = tokio::time::sleep_until(until) => {}
         }
     }
+}
+
+/// The projects whose forges said something since they were last looked at.
+async fn told(server: &Server) -> StoreResult<Vec<ProjectId>> {
+    let mut db = server.store.read().await?;
+    projects::with_unhandled(&mut db).await
 }
 
 /// The projects whose time has come.
@@ -145,6 +158,7 @@ pub async fn look(server: &Server, project: &Project) -> Result<Vec<Pipeline>, W
         .await?
         .into_iter()
         .collect();
+    let told = projects::has_unhandled(&mut db, &project.id).await?;
     drop(db);
     let first = project.checked_at.is_none();
     let head = found.head.as_deref();
@@ -161,6 +175,7 @@ pub async fn look(server: &Server, project: &Project) -> Result<Vec<Pipeline>, W
     let quiet = changes.noted.is_empty()
         && changes.gone.is_empty()
         && !first
+        && !told
         && project.problem.is_none()
         && branch == project.default_branch.as_deref();
     if !quiet {
@@ -171,6 +186,8 @@ pub async fn look(server: &Server, project: &Project) -> Result<Vec<Pipeline>, W
         for name in &changes.gone {
             projects::remove_ref(&mut tx, &project.id, name).await?;
         }
+        // What came later may tell of what this look did not see.
+        projects::deliveries_handled(&mut tx, &project.id, at).await?;
         projects::checked(&mut tx, &project.id, branch, at).await?;
         tx.commit().await.map_err(StoreError::from)?;
     }

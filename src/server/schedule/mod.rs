@@ -97,8 +97,8 @@ const GPU_WEIGHT: u64 = 16_000;
 
 /// The weight of what a job uses.
 #[must_use]
-pub fn weight(resources: &Resources) -> u64 {
-    resources.cpu_millis + u64::from(resources.gpus) * GPU_WEIGHT
+pub fn weight(cpu_millis: u64, gpus: usize) -> u64 {
+    cpu_millis + gpus as u64 * GPU_WEIGHT
 }
 
 /// Decides. `shares` is what each project uses already.
@@ -113,7 +113,8 @@ pub fn place(queue: &[Waiting], fleet: &[Host], shares: &Shares) -> Decision {
         match best(job, &fleet) {
             Some((host, gpus)) => {
                 book(&mut fleet[host], job, &gpus);
-                *shares.entry(job.project.clone()).or_default() += weight(&job.resources);
+                *shares.entry(job.project.clone()).or_default() +=
+                    weight(job.resources.cpu_millis, job.resources.gpus as usize);
                 decision.placements.push(Placement {
                     job: job.job.clone(),
                     agent: fleet[host].agent.clone(),
@@ -131,11 +132,12 @@ pub fn place(queue: &[Waiting], fleet: &[Host], shares: &Shares) -> Decision {
 
 /// The index of the job whose turn it is.
 fn next_in_line(left: &[&Waiting], shares: &Shares) -> Option<usize> {
-    let rank = |job: &Waiting| {
+    let rank = |index: usize| {
+        let job = left[index];
         let share = shares.get(&job.project).copied().unwrap_or(0);
-        (-job.priority, share, job.since, job.job.clone())
+        (-job.priority, share, job.since, &job.job)
     };
-    (0..left.len()).min_by_key(|&index| rank(left[index]))
+    (0..left.len()).min_by_key(|&index| rank(index))
 }
 
 /// The best host that fits now, and the GPUs that the job gets there.

@@ -1,10 +1,12 @@
 //! Rows of attempts and of what they have booked. A booking lives until the agent says that all of it
 //! is free and clean, however the job ended.
 
+use std::collections::BTreeMap;
+
 use protocol::agent_api::AttemptOrder;
 use protocol::event::{Artifact, Phase};
 use protocol::report::AttemptReport;
-use protocol::{AgentId, AttemptId, JobId, Outcome, Timestamp};
+use protocol::{AgentId, AttemptId, JobId, Outcome, PipelineId, ProjectId, Timestamp};
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
@@ -137,6 +139,45 @@ pub async fn of_job(db: &mut Connection, job: &JobId) -> Result<Vec<Attempt>> {
         .fetch_all(db)
         .await?;
     rows.iter().map(attempt).collect()
+}
+
+/// When the last attempt of each job of a pipeline began, of those where one did.
+pub async fn started(
+    db: &mut Connection,
+    pipeline: &PipelineId,
+) -> Result<BTreeMap<JobId, Timestamp>> {
+    let rows = sqlx::query(
+        "SELECT attempts.job, attempts.started_at FROM attempts \
+         JOIN jobs ON jobs.id = attempts.job WHERE jobs.pipeline = $1 ORDER BY attempts.number",
+    )
+    .bind(pipeline.as_str())
+    .fetch_all(db)
+    .await?;
+    let mut started = BTreeMap::new();
+    for row in &rows {
+        let job: JobId = row.parsed("job")?;
+        match row.maybe_time("started_at")? {
+            Some(at) => started.insert(job, at),
+            None => started.remove(&job),
+        };
+    }
+    Ok(started)
+}
+
+/// The attempts of all queued jobs, by job, first one first.
+pub async fn of_queued(db: &mut Connection) -> Result<BTreeMap<JobId, Vec<Attempt>>> {
+    let rows = sqlx::query(
+        "SELECT attempts.* FROM attempts JOIN jobs ON jobs.id = attempts.job \
+         WHERE jobs.word = 'queued' ORDER BY attempts.number",
+    )
+    .fetch_all(db)
+    .await?;
+    let mut all: BTreeMap<JobId, Vec<Attempt>> = BTreeMap::new();
+    for row in &rows {
+        let attempt = attempt(row)?;
+        all.entry(attempt.job.clone()).or_default().push(attempt);
+    }
+    Ok(all)
 }
 
 /// The attempts of an agent that are open or lost: what it may still say something about.
@@ -279,6 +320,8 @@ pub struct Booking {
     pub attempt: AttemptId,
     /// The agent.
     pub agent: AgentId,
+    /// The project whose job it is.
+    pub project: ProjectId,
     /// CPUs, in thousandths.
     pub cpu_millis: u64,
     /// Memory in bytes.
@@ -292,9 +335,13 @@ pub async fn bookings(db: &mut Connection) -> Result<Vec<Booking>> {
     let gpus = sqlx::query("SELECT attempt, gpu FROM booked_gpus ORDER BY gpu")
         .fetch_all(&mut *db)
         .await?;
-    let rows = sqlx::query("SELECT * FROM bookings ORDER BY attempt")
-        .fetch_all(db)
-        .await?;
+    let rows = sqlx::query(
+        "SELECT bookings.*, jobs.project FROM bookings \
+         JOIN attempts ON attempts.id = bookings.attempt JOIN jobs ON jobs.id = attempts.job \
+         ORDER BY bookings.attempt",
+    )
+    .fetch_all(db)
+    .await?;
     rows.iter()
         .map(|row| {
             let attempt: AttemptId = row.parsed("attempt")?;
@@ -307,6 +354,7 @@ pub async fn bookings(db: &mut Connection) -> Result<Vec<Booking>> {
             Ok(Booking {
                 attempt,
                 agent: row.parsed("agent")?,
+                project: row.parsed("project")?,
                 cpu_millis: row.size("cpu_millis")?,
                 memory: row.size("memory")?,
                 gpus: mine,

@@ -6,7 +6,7 @@ use protocol::{AttemptId, Digest, JobId, JobSpec, PipelineId, ProjectId, Timesta
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
-use super::rows::{Columns as _, to_int, to_json, to_word};
+use super::rows::{Columns as _, placeholders, to_int, to_json, to_word};
 use super::{Connection, Result, StoreError};
 
 /// What a plan says of a job beside what is to be done.
@@ -237,6 +237,44 @@ pub async fn of_pipeline(db: &mut Connection, pipeline: &PipelineId) -> Result<V
         .fetch_all(db)
         .await?;
     rows.iter().map(job).collect()
+}
+
+/// How many jobs of a pipeline stand at one word, and when the last of them ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tally {
+    /// The pipeline.
+    pub pipeline: PipelineId,
+    /// The word of the state.
+    pub word: String,
+    /// When the last of them ended.
+    pub last_end: Option<Timestamp>,
+}
+
+/// At which words the jobs of these pipelines stand.
+pub async fn tallies(db: &mut Connection, of: &[PipelineId]) -> Result<Vec<Tally>> {
+    if of.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "SELECT pipeline, word, MAX(finished_at) AS last_end FROM jobs \
+         WHERE pipeline IN {} GROUP BY pipeline, word",
+        placeholders(1, of.len())
+    );
+    // Placeholders only: no data stands in the text.
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+    for id in of {
+        query = query.bind(id.as_str());
+    }
+    let rows = query.fetch_all(db).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Tally {
+                pipeline: row.parsed("pipeline")?,
+                word: row.text("word")?,
+                last_end: row.maybe_time("last_end")?,
+            })
+        })
+        .collect()
 }
 
 /// All jobs whose state has this word, oldest first, at most `limit`.

@@ -24,6 +24,11 @@ pub const MIGRATIONS: &[Migration] = &[
         sql: include_str!("migrations/0001_core.sql"),
     },
     Migration {
+        version: 2,
+        name: "indexes",
+        sql: include_str!("migrations/0002_indexes.sql"),
+    },
+    Migration {
         version: 201,
         name: "registry",
         sql: include_str!("migrations/0201_registry.sql"),

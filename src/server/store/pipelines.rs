@@ -158,16 +158,16 @@ pub async fn of_commit(
     rows.iter().map(pipeline).collect()
 }
 
-/// Earlier pushes to the same ref that still have unfinished jobs.
-pub async fn unfinished_pushes(
+/// Earlier pushes to the same ref with jobs that no host has yet. It begins at these jobs, which are few.
+pub async fn waiting_pushes(
     db: &mut Connection,
     project: &ProjectId,
     reference: &str,
 ) -> Result<Vec<Pipeline>> {
     let rows = sqlx::query(
-        "SELECT * FROM pipelines WHERE project = $1 AND reference = $2 AND trigger_kind = 'push' \
-         AND EXISTS (SELECT 1 FROM jobs WHERE jobs.pipeline = pipelines.id \
-         AND jobs.finished_at IS NULL) ORDER BY id",
+        "SELECT * FROM pipelines WHERE id IN (SELECT pipeline FROM jobs \
+         WHERE word IN ('blocked', 'queued') AND project = $1) \
+         AND reference = $2 AND trigger_kind = 'push' ORDER BY id",
     )
     .bind(project.as_str())
     .bind(reference)

@@ -211,18 +211,58 @@ pub async fn unhandled_deliveries(db: &mut Connection, limit: u32) -> Result<Vec
         .collect()
 }
 
-/// Notes that a delivery was handled.
-pub async fn delivery_handled(
+/// Projects that have deliveries that nobody has handled.
+pub async fn with_unhandled(db: &mut Connection) -> Result<Vec<ProjectId>> {
+    let rows = sqlx::query("SELECT DISTINCT project FROM deliveries WHERE handled_at IS NULL")
+        .fetch_all(db)
+        .await?;
+    rows.iter().map(|row| row.parsed("project")).collect()
+}
+
+/// Whether a project has deliveries that nobody has handled.
+pub async fn has_unhandled(db: &mut Connection, project: &ProjectId) -> Result<bool> {
+    let row = sqlx::query(
+        "SELECT delivery FROM deliveries WHERE project = $1 AND handled_at IS NULL LIMIT 1",
+    )
+    .bind(project.as_str())
+    .fetch_optional(db)
+    .await?;
+    Ok(row.is_some())
+}
+
+/// Notes that what a project's deliveries up to `until` told of was looked after.
+pub async fn deliveries_handled(
     db: &mut Connection,
     project: &ProjectId,
-    delivery: &str,
-    at: Timestamp,
+    until: Timestamp,
 ) -> Result<()> {
-    sqlx::query("UPDATE deliveries SET handled_at = $1 WHERE project = $2 AND delivery = $3")
-        .bind(at.0)
-        .bind(project.as_str())
-        .bind(delivery)
-        .execute(db)
-        .await?;
+    sqlx::query(
+        "UPDATE deliveries SET handled_at = $1 \
+         WHERE project = $2 AND handled_at IS NULL AND received_at <= $1",
+    )
+    .bind(until.0)
+    .bind(project.as_str())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Forgets a project's deliveries that came before `before`, and all but the newest `most`.
+pub async fn forget_deliveries(
+    db: &mut Connection,
+    project: &ProjectId,
+    before: Timestamp,
+    most: u32,
+) -> Result<()> {
+    sqlx::query(
+        "DELETE FROM deliveries WHERE project = $1 AND (received_at < $2 OR received_at <= \
+         (SELECT received_at FROM deliveries WHERE project = $1 \
+          ORDER BY received_at DESC LIMIT 1 OFFSET $3))",
+    )
+    .bind(project.as_str())
+    .bind(before.0)
+    .bind(i64::from(most))
+    .execute(db)
+    .await?;
     Ok(())
 }

@@ -5,7 +5,7 @@ use protocol::{AttemptId, Digest, Outcome, Timestamp};
 
 use super::jobs::Job;
 use super::pipelines::Pipeline;
-use super::projects::Project;
+use super::projects::{Delivery, Project};
 use super::testing::{self, on_both};
 use super::{Connection, StoreError, agents, attempts, events, jobs, pipelines, projects};
 
@@ -183,6 +183,55 @@ async fn events_come_back_in_order() {
         );
         let some = events::from(&mut tx, &attempt.id, 200, 10).await.unwrap();
         assert_eq!(some, lines[199..209]);
+    })
+    .await;
+}
+
+fn delivery(project: &Project, id: &str, at: i64) -> Delivery {
+    Delivery {
+        project: project.id.clone(),
+        delivery: id.to_owned(),
+        event: "push".to_owned(),
+        body: "{}".to_owned(),
+        received_at: Timestamp(at),
+    }
+}
+
+#[tokio::test]
+async fn deliveries_are_handled_up_to_a_time_and_old_ones_forgotten() {
+    on_both(|store| async move {
+        let mut tx = store.begin().await.unwrap();
+        let project = testing::project("digits");
+        projects::insert(&mut tx, &project).await.unwrap();
+        for (id, at) in [("a", 10), ("b", 20), ("c", 30), ("d", 40)] {
+            let row = delivery(&project, id, at);
+            assert!(projects::insert_delivery(&mut tx, &row).await.unwrap());
+        }
+        assert_eq!(
+            projects::with_unhandled(&mut tx).await.unwrap(),
+            std::slice::from_ref(&project.id)
+        );
+        projects::deliveries_handled(&mut tx, &project.id, Timestamp(30))
+            .await
+            .unwrap();
+        let left = projects::unhandled_deliveries(&mut tx, 9).await.unwrap();
+        assert_eq!(left, [delivery(&project, "d", 40)]);
+
+        // One is too old, one is too many.
+        projects::forget_deliveries(&mut tx, &project.id, Timestamp(15), 2)
+            .await
+            .unwrap();
+        for (id, forgotten) in [("a", true), ("b", true), ("c", false), ("d", false)] {
+            let row = delivery(&project, id, 50);
+            let new = projects::insert_delivery(&mut tx, &row).await.unwrap();
+            assert_eq!(new, forgotten, "{id}");
+        }
+        projects::deliveries_handled(&mut tx, &project.id, Timestamp(50))
+            .await
+            .unwrap();
+        let open = projects::has_unhandled(&mut tx, &project.id).await.unwrap();
+        assert!(!open);
+        assert!(projects::with_unhandled(&mut tx).await.unwrap().is_empty());
     })
     .await;
 }

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use protocol::api::{self, Page};
-use protocol::job::State;
-use protocol::{AgentId, JobId, Outcome, PipelineId, ProjectId, Timestamp};
+use protocol::{AgentId, JobId, PipelineId, ProjectId, Timestamp};
 
-use crate::store::jobs::Job;
+use crate::store::jobs::{Job, Tally};
 use crate::store::pipelines::Pipeline;
 use crate::store::{Connection, Result, agents, attempts, jobs, pipelines, projects};
 
@@ -51,11 +50,19 @@ pub(crate) async fn pipelines(
     let more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
     let names = project_names(db).await?;
-    let mut items = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let jobs = jobs::of_pipeline(db, &row.id).await?;
-        items.push(pipeline(row, &names, &jobs));
+    let ids: Vec<PipelineId> = rows.iter().map(|row| row.id.clone()).collect();
+    let mut tallies: BTreeMap<PipelineId, Vec<Tally>> = BTreeMap::new();
+    for tally in jobs::tallies(db, &ids).await? {
+        let of = tallies.entry(tally.pipeline.clone()).or_default();
+        of.push(tally);
     }
+    let items = rows
+        .iter()
+        .map(|row| {
+            let tallies = tallies.remove(&row.id).unwrap_or_default();
+            pipeline(row, &names, &tallies)
+        })
+        .collect();
     let next = rows.last().filter(|_| more).map(|row| row.id.to_string());
     Ok(Page { items, next })
 }
@@ -69,13 +76,22 @@ pub(crate) async fn project_names(db: &mut Connection) -> Result<BTreeMap<Projec
         .collect())
 }
 
+/// What is counted of jobs that are at hand.
+fn tallied(jobs: &[Job]) -> Vec<Tally> {
+    jobs.iter()
+        .map(|job| Tally {
+            pipeline: job.pipeline.clone(),
+            word: job.state.word().to_owned(),
+            last_end: job.finished_at,
+        })
+        .collect()
+}
+
 /// A pipeline with one word over all its jobs.
-pub(crate) fn pipeline(
-    row: &Pipeline,
-    names: &BTreeMap<ProjectId, String>,
-    jobs: &[Job],
-) -> api::Pipeline {
-    let over = row.problem.is_some() || jobs.iter().all(|job| job.finished_at.is_some());
+fn pipeline(row: &Pipeline, names: &BTreeMap<ProjectId, String>, jobs: &[Tally]) -> api::Pipeline {
+    let state = word(row, jobs);
+    let over = !matches!(state, "running" | "queued");
+    let last_end = jobs.iter().filter_map(|tally| tally.last_end).max();
     api::Pipeline {
         id: row.id.clone(),
         project: names.get(&row.project).cloned().unwrap_or_default(),
@@ -87,34 +103,34 @@ pub(crate) fn pipeline(
         by: row.trigger.by.clone().or_else(|| Some(row.author.clone())),
         trust: row.trigger.trust,
         created_at: row.created_at,
-        finished_at: over.then(|| last_end(row, jobs)),
-        state: word(row, jobs).to_owned(),
+        finished_at: over.then(|| last_end.unwrap_or(row.created_at)),
+        state: state.to_owned(),
         problem: row.problem.clone(),
-        notes: row.notes.clone(),
+        notes: if state == "neutral" && row.notes.is_empty() {
+            vec!["no job asks to run at this commit".to_owned()]
+        } else {
+            row.notes.clone()
+        },
     }
 }
 
-fn last_end(row: &Pipeline, jobs: &[Job]) -> Timestamp {
-    jobs.iter()
-        .filter_map(|job| job.finished_at)
-        .max()
-        .unwrap_or(row.created_at)
-}
-
 /// One word over all jobs of a pipeline.
-fn word(row: &Pipeline, jobs: &[Job]) -> &'static str {
-    let any = |of: fn(&State) -> bool| jobs.iter().any(|job| of(&job.state));
-    let failed = |state: &State| matches!(state.outcome(), Some(Outcome::Failed(_)));
-    let cancelled = |state: &State| matches!(state.outcome(), Some(Outcome::Cancelled { .. }));
+fn word(row: &Pipeline, jobs: &[Tally]) -> &'static str {
+    let any = |words: &[&str]| {
+        jobs.iter()
+            .any(|tally| words.contains(&tally.word.as_str()))
+    };
     if row.problem.is_some() {
         "failed"
-    } else if any(|state| state.attempt().is_some()) {
+    } else if jobs.is_empty() {
+        "neutral"
+    } else if any(&["leased", "running", "stopping"]) {
         "running"
-    } else if any(|state| state.outcome().is_none()) {
+    } else if any(&["blocked", "queued"]) {
         "queued"
-    } else if any(failed) {
+    } else if any(&["failed"]) {
         "failed"
-    } else if any(cancelled) {
+    } else if any(&["cancelled"]) {
         "cancelled"
     } else {
         "succeeded"
@@ -128,21 +144,15 @@ pub(crate) async fn pipeline_detail(
 ) -> Result<api::PipelineDetail> {
     let rows = jobs::of_pipeline(db, &row.id).await?;
     let names = project_names(db).await?;
-    let mut items = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let started_at = started_at(db, row).await?;
-        items.push(job(row, started_at));
-    }
+    let started = attempts::started(db, &row.id).await?;
+    let items = rows
+        .iter()
+        .map(|row| job(row, started.get(&row.id).copied()))
+        .collect();
     Ok(api::PipelineDetail {
-        pipeline: pipeline(row, &names, &rows),
+        pipeline: pipeline(row, &names, &tallied(&rows)),
         jobs: items,
     })
-}
-
-/// When the last attempt of a job began.
-async fn started_at(db: &mut Connection, job: &Job) -> Result<Option<Timestamp>> {
-    let attempts = attempts::of_job(db, &job.id).await?;
-    Ok(attempts.last().and_then(|attempt| attempt.started_at))
 }
 
 fn job(row: &Job, started_at: Option<Timestamp>) -> api::Job {
@@ -168,8 +178,10 @@ pub(crate) async fn job_detail(db: &mut Connection, row: &Job) -> Result<api::Jo
         .into_iter()
         .map(|agent| (agent.id, agent.name))
         .collect();
-    let mut shown = Vec::new();
-    for attempt in attempts::of_job(db, &row.id).await? {
+    let attempts = attempts::of_job(db, &row.id).await?;
+    let started_at = attempts.last().and_then(|attempt| attempt.started_at);
+    let mut shown = Vec::with_capacity(attempts.len());
+    for attempt in attempts {
         shown.push(api::Attempt {
             artifacts: attempts::artifacts(db, &attempt.id).await?,
             id: attempt.id,
@@ -181,8 +193,8 @@ pub(crate) async fn job_detail(db: &mut Connection, row: &Job) -> Result<api::Jo
         });
     }
     Ok(api::JobDetail {
-        job: job(row, started_at(db, row).await?),
-        in_pipeline: pipeline(&of, &names, &siblings),
+        job: job(row, started_at),
+        in_pipeline: pipeline(&of, &names, &tallied(&siblings)),
         spec: row.spec.clone(),
         key: row.key.clone(),
         lineage: serde_json::to_value(&row.lineage).unwrap_or_default(),
@@ -229,7 +241,8 @@ pub(crate) async fn agents(
 mod tests {
     use super::*;
     use crate::store::testing;
-    use protocol::{Failure, FailureKind};
+    use protocol::job::State;
+    use protocol::{Failure, FailureKind, Outcome};
 
     fn jobs_in(states: &[State]) -> (Pipeline, Vec<Job>) {
         let pipeline = testing::pipeline(&testing::project("p"), 1);
@@ -260,9 +273,10 @@ mod tests {
             (vec![failed.clone(), leased], "running"),
             (vec![failed, done.clone()], "failed"),
             (vec![done], "succeeded"),
+            (vec![], "neutral"),
         ] {
             let (pipeline, jobs) = jobs_in(&states);
-            assert_eq!(word(&pipeline, &jobs), wanted);
+            assert_eq!(word(&pipeline, &tallied(&jobs)), wanted);
         }
     }
 

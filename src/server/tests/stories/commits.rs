@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use protocol::api::{self, Page};
 use protocol::job::{Block, State};
-use protocol::{Failure, FailureKind, JobId, Outcome, Timestamp, Trust};
+use protocol::{Failure, FailureKind, JobId, Outcome, Span, Timestamp, Trust};
 use server::pipelines::{self, SUPERSEDED};
 use server::store::jobs::Job;
 use server::store::pipelines::Pipeline;
@@ -391,6 +392,51 @@ async fn a_wrong_pipeline_file_queues_nothing_and_says_where() {
         repository.commit(&[]);
         let without = repository.look(&world).await;
         assert!(without.problem.is_none() && without.notes[0].contains("trainyard init"));
+
+        // It is neither green nor red, and everywhere says what to do.
+        let get = |path: String| {
+            let url = format!("{}{path}", world.url);
+            async move { reqwest::get(url).await.unwrap().text().await.unwrap() }
+        };
+        let list: Page<api::Pipeline> =
+            serde_json::from_str(&get("/api/v1/pipelines".to_owned()).await).unwrap();
+        let states: Vec<_> = list.items.iter().map(|item| item.state.as_str()).collect();
+        assert_eq!(states, ["neutral", "failed"]);
+        assert!(list.items[0].finished_at.is_some());
+        for path in ["/".to_owned(), format!("/pipelines/{}", without.id)] {
+            let page = get(path).await;
+            assert!(page.contains(">neutral<"), "{page}");
+            assert!(page.contains("trainyard init"), "{page}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_look_handles_the_deliveries_that_came_before_it() {
+    on_both(Times::default(), |world| async move {
+        let repository = Repository::new(&world).await;
+        repository.look(&world).await;
+        let now = Timestamp::now();
+        let later = now + Span::hours(1);
+        let mut tx = world.server().store.begin().await.unwrap();
+        for (id, received_at) in [("one", now), ("two", later)] {
+            let row = projects::Delivery {
+                project: repository.project.id.clone(),
+                delivery: id.to_owned(),
+                event: "push".to_owned(),
+                body: "{}".to_owned(),
+                received_at,
+            };
+            assert!(projects::insert_delivery(&mut tx, &row).await.unwrap());
+        }
+        tx.commit().await.unwrap();
+        // Nothing moved: the deliveries are looked after all the same.
+        assert!(repository.look_all(&world).await.is_empty());
+        let mut db = world.server().store.read().await.unwrap();
+        let open = projects::unhandled_deliveries(&mut db, 9).await.unwrap();
+        let ids: Vec<_> = open.iter().map(|open| open.delivery.as_str()).collect();
+        assert_eq!(ids, ["two"], "the one of later is not seen yet");
     })
     .await;
 }

@@ -32,6 +32,8 @@ pub(super) struct PipelineRow {
     pub(super) made_at: String,
     pub(super) took: String,
     pub(super) problem: Option<String>,
+    /// Why it has no jobs although nothing is wrong.
+    pub(super) nothing: Option<String>,
 }
 
 impl PipelineRow {
@@ -54,6 +56,7 @@ impl PipelineRow {
                 .problem
                 .as_ref()
                 .map(|failure| failure.message.clone()),
+            nothing: (pipeline.state == "neutral").then(|| pipeline.notes.join("; ")),
         }
     }
 }
