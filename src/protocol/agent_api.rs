@@ -47,7 +47,7 @@ pub const BLOB_PIECE_BYTES: usize = 8 << 20;
 /// An error answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiError {
-    /// A word for programs: `abandoned`, `unauthorized`, `invalid`, `not_found`, `too_large`, `version`, `internal`.
+    /// A word for programs: `abandoned`, `unauthorized`, `invalid`, `not_found`, `too_large`, `disk_full`, `version`, `internal`.
     pub code: String,
     /// A sentence for people.
     pub message: String,

@@ -57,6 +57,9 @@ pub struct Config {
     /// Largest blob that an agent may upload.
     #[serde(deserialize_with = "size")]
     pub blob_limit: ByteSize,
+    /// With less free space than this where the data lies no job is started; uploads may use half of it.
+    #[serde(deserialize_with = "size")]
+    pub disk_reserve: ByteSize,
 }
 
 impl Default for Config {
@@ -79,6 +82,7 @@ impl Default for Config {
             retry_delay: Span::secs(10),
             tick: Span::secs(5),
             blob_limit: ByteSize::gib(64),
+            disk_reserve: ByteSize::gib(2),
         }
     }
 }

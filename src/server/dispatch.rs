@@ -9,6 +9,7 @@ use protocol::hardware::GpuHealth;
 use protocol::job::Move;
 use protocol::{AttemptId, Outcome, Span, Timestamp};
 
+use crate::disk;
 use crate::live::Change;
 use crate::schedule::{self, Host, HostGpu, Placement, Shares, Waiting};
 use crate::state::Server;
@@ -42,6 +43,15 @@ pub async fn tick(server: &Server) -> Result<usize> {
     let mut db = server.store.read().await?;
     let queue = jobs::with_word(&mut db, "queued", MOST_QUEUED).await?;
     if queue.is_empty() {
+        return Ok(0);
+    }
+    if let Some(why) = disk::low(&server.config).await {
+        drop(db);
+        let reasons: Vec<_> = queue
+            .iter()
+            .map(|job| (job.id.clone(), why.clone()))
+            .collect();
+        write_reasons(server, &queue, &reasons).await?;
         return Ok(0);
     }
     let before = attempts::of_queued(&mut db).await?;

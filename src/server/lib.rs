@@ -3,6 +3,7 @@
 
 pub mod blobs;
 pub mod config;
+mod disk;
 pub mod dispatch;
 pub mod fleet;
 pub mod forge;

@@ -3,7 +3,7 @@
 use protocol::agent_api::EventsAnswer;
 use protocol::{AttemptId, Event};
 
-use super::{Refused, Standing, mine, standing};
+use super::{Refused, Standing, mine, room, standing};
 use crate::live::Change;
 use crate::state::Server;
 use crate::store::agents::Agent;
@@ -21,6 +21,7 @@ pub async fn take(
     body: &str,
 ) -> Result<EventsAnswer, Refused> {
     let lines = read(body)?;
+    room(server, body.len() as u64).await?;
     let mut tx = server.store.begin().await?;
     let (attempt, job) = mine(&mut tx, agent, id).await?;
     match standing(&attempt, &job) {

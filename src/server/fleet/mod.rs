@@ -19,6 +19,7 @@ use protocol::job::{Move, State};
 use protocol::{AttemptId, Timestamp};
 
 use crate::blobs::BlobError;
+use crate::disk;
 use crate::live::Change;
 use crate::secret;
 use crate::state::Server;
@@ -45,6 +46,9 @@ pub enum Refused {
     /// More than is taken.
     #[error("{0}")]
     TooLarge(String),
+    /// The server's disk is nearly full: the agent keeps what it has, and comes again.
+    #[error("{0}")]
+    Full(String),
     /// An agent of another version of the API.
     #[error("this server speaks agent API {wanted}, the agent speaks {found}: install trainyard {version} on it",
         wanted = protocol::agent_api::VERSION, version = env!("CARGO_PKG_VERSION"))]
@@ -76,6 +80,7 @@ impl Refused {
             Refused::Invalid(_) => ("invalid", self.to_string()),
             Refused::NotFound(_) => ("not_found", self.to_string()),
             Refused::TooLarge(_) => ("too_large", self.to_string()),
+            Refused::Full(_) => ("disk_full", self.to_string()),
             Refused::Version { .. } => ("version", self.to_string()),
             Refused::Store(_) | Refused::Blobs(_) => (
                 "internal",
@@ -87,6 +92,14 @@ impl Refused {
             message,
         }
     }
+}
+
+/// Refuses to write so many bytes more where they would fill the disk.
+async fn room(server: &Server, bytes: u64) -> Result<(), Refused> {
+    disk::room(&server.config, bytes).await.map_err(|why| {
+        tracing::warn!(why, "an agent has to wait");
+        Refused::Full(why)
+    })
 }
 
 /// The agent that a secret belongs to.

@@ -4,7 +4,7 @@ use futures_util::stream::BoxStream;
 use protocol::agent_api::BLOB_PIECE_BYTES;
 use protocol::{AttemptId, Digest, Timestamp};
 
-use super::{Refused, mine};
+use super::{Refused, mine, room};
 use crate::blobs::Piece;
 use crate::state::Server;
 use crate::store::agents::Agent;
@@ -50,6 +50,9 @@ pub async fn append(
     if head(server, agent, digest).await? == Piece::Complete {
         return Ok(Piece::Complete);
     }
+    // What comes in pieces is copied when it is complete.
+    let copied = if bytes.len() as u64 == size { 0 } else { size };
+    room(server, size.saturating_sub(offset).saturating_add(copied)).await?;
     let piece = server
         .blobs
         .append(&agent.id, digest, offset, size, bytes)

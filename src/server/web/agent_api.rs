@@ -56,6 +56,7 @@ impl IntoResponse for Refused {
             Refused::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Refused::NotFound(_) => StatusCode::NOT_FOUND,
             Refused::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Refused::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
             Refused::Version { .. } => StatusCode::UPGRADE_REQUIRED,
             Refused::Store(_) | Refused::Blobs(_) => {
                 tracing::error!(error = %self, "an agent's call failed");

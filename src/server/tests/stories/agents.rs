@@ -357,3 +357,50 @@ async fn a_wrong_secret_a_broken_body_and_a_huge_one_are_refused() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_disk_that_is_nearly_full_starts_nothing_and_says_so() {
+    on_both(Times::default(), |world| async move {
+        let mut agent = world.agent("a").await;
+        world.queue_job("running").await;
+        let order = agent.begin().await;
+        // No disk has that much free.
+        let world = world
+            .restart_with(|config| config.disk_reserve = ByteSize(1 << 62))
+            .await;
+        agent.url = format!("{}/agent/v1", world.url);
+        let waits = world.queue_job("waits").await;
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        let reason = loop {
+            if let Some(reason) = world.job(&waits.id).await.reason {
+                break reason;
+            }
+            assert!(std::time::Instant::now() < until, "no reason was given");
+            agent.poll(vec![running(&order)], Span(50)).await;
+        };
+        assert!(reason.contains("`disk_reserve`"), "{reason}");
+        assert_eq!(world.word(&waits.id).await, "queued");
+
+        let (status, error) = agent.events(&order, 1, 3).await.unwrap_err();
+        assert_eq!((status.as_u16(), error.code.as_str()), (507, "disk_full"));
+        let url = format!("{}/blobs/{}?offset=0&size=3", agent.url, Digest::of("abc"));
+        let answer = agent.http.patch(url).bearer_auth(&agent.secret).body("abc");
+        assert_eq!(answer.send().await.unwrap().status().as_u16(), 507);
+
+        // There is room again: all goes on.
+        let world = world
+            .restart_with(|config| config.disk_reserve = ByteSize(0))
+            .await;
+        agent.url = format!("{}/agent/v1", world.url);
+        assert_eq!(agent.events(&order, 1, 3).await.unwrap().next, 4);
+        assert_eq!(
+            agent.finish(&order, &report(Outcome::Succeeded)).await,
+            Ok(protocol::agent_api::FinishAnswer { accepted: true })
+        );
+        agent
+            .poll(vec![released(&order.attempt, order.generation)], Span(0))
+            .await;
+        assert_eq!(agent.begin().await.job, waits.id);
+    })
+    .await;
+}

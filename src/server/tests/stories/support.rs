@@ -104,13 +104,20 @@ impl World {
     }
 
     /// Ends the server and starts it again on the same data.
-    pub(crate) async fn restart(mut self) -> Self {
+    pub(crate) async fn restart(self) -> Self {
+        self.restart_with(|_| ()).await
+    }
+
+    /// The same with another configuration.
+    pub(crate) async fn restart_with(mut self, change: impl FnOnce(&mut Config)) -> Self {
         self.server.shutdown.cancel();
         while let Some(ended) = self.tasks.join_next().await {
             ended.unwrap();
         }
         self.server.store.close().await;
-        Self::run(self.folder, self.server.config.clone()).await
+        let mut config = self.server.config.clone();
+        change(&mut config);
+        Self::run(self.folder, config).await
     }
 
     pub(crate) fn server(&self) -> &Server {
