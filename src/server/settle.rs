@@ -1,8 +1,10 @@
 //! What one job's end means for others: needs are met or not, and who waited for an equal job gets its
 //! result or goes on alone. It moves blocked jobs only.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use protocol::job::{Block, Move, State};
-use protocol::{Outcome, Timestamp};
+use protocol::{JobId, Outcome, PipelineId, Timestamp};
 
 use crate::store::jobs::Job;
 use crate::store::{Connection, Result, jobs};
@@ -10,45 +12,56 @@ use crate::store::{Connection, Result, jobs};
 /// Most blocked jobs of a project that are looked at after one end.
 const MOST: u32 = 10_000;
 
-/// Settles everything that follows from the end of `ended`; gives the jobs that were changed.
+/// Settles everything that follows from the end of `ended`; gives the jobs that were changed. It goes in
+/// rounds, each over all that ended in the one before: a round reads the blocked jobs, and each pipeline
+/// that it concerns, once.
 ///
 /// # Errors
 /// The store's.
 pub async fn after(db: &mut Connection, ended: &Job, at: Timestamp) -> Result<Vec<Job>> {
     let mut changed = Vec::new();
     let mut ends = vec![ended.clone()];
-    while let Some(ended) = ends.pop() {
-        for job in jobs::blocked(db, &ended.project, MOST).await? {
-            let Some(step) = step_after(db, &job, &ended).await? else {
-                continue;
-            };
-            let job = jobs::advance(db, &job, step, None, at).await?;
-            if job.state.outcome().is_some() {
-                ends.push(job.clone());
-            }
-            changed.push(job);
-        }
+    while !ends.is_empty() {
+        let moved = round(db, &ends, at).await?;
+        ends = moved
+            .iter()
+            .filter(|job| job.state.outcome().is_some())
+            .cloned()
+            .collect();
+        changed.extend(moved);
     }
     Ok(changed)
 }
 
-async fn step_after(db: &mut Connection, job: &Job, ended: &Job) -> Result<Option<Move>> {
-    let equal = match &job.state {
-        State::Blocked {
-            on: Block::Equal { job: equal },
-        } => Some(equal),
-        _ => None,
-    };
-    let concerned = job.pipeline == ended.pipeline || equal == Some(&ended.id);
-    if !concerned {
-        return Ok(None);
+/// Moves the jobs that waited for one of `ends`.
+async fn round(db: &mut Connection, ends: &[Job], at: Timestamp) -> Result<Vec<Job>> {
+    let ended: BTreeMap<&JobId, &Job> = ends.iter().map(|job| (&job.id, job)).collect();
+    let beside: BTreeSet<&PipelineId> = ends.iter().map(|job| &job.pipeline).collect();
+    let mut pipelines: BTreeMap<PipelineId, Vec<Job>> = BTreeMap::new();
+    let mut moved = Vec::new();
+    for job in jobs::blocked(db, &ends[0].project, MOST).await? {
+        let equal = match &job.state {
+            State::Blocked {
+                on: Block::Equal { job: equal },
+            } => ended.get(equal),
+            _ => None,
+        };
+        let beside = beside.contains(&job.pipeline);
+        let waits_for_needs = matches!(&job.state, State::Blocked { on: Block::Needs });
+        if equal.is_none() && !(beside && waits_for_needs) {
+            continue;
+        }
+        // Only ends matter of siblings: what moves in this round is seen by the next.
+        if !pipelines.contains_key(&job.pipeline) {
+            let siblings = jobs::of_pipeline(db, &job.pipeline).await?;
+            pipelines.insert(job.pipeline.clone(), siblings);
+        }
+        let siblings = &pipelines[&job.pipeline];
+        if let Some(step) = step(&job, siblings, equal.copied()) {
+            moved.push(jobs::advance(db, &job, step, None, at).await?);
+        }
     }
-    let equal = match equal {
-        Some(id) => jobs::find(db, id).await?,
-        None => None,
-    };
-    let siblings = jobs::of_pipeline(db, &job.pipeline).await?;
-    Ok(step(job, &siblings, equal.as_ref()))
+    Ok(moved)
 }
 
 /// What a blocked job does now; none: it goes on waiting. `equal` is the job it waits for, if it does.
