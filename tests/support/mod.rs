@@ -127,7 +127,8 @@ impl World {
         );
         let file = self.path(&format!("{name}.toml")).display().to_string();
         std::fs::write(&file, config).unwrap();
-        let token = self.ok(&["server", "agent-token"]);
+        let server = self.api().url.clone();
+        let token = self.ok(&["agents", "token", "--server", &server]);
         let url = self.proxy.url();
         let mut register = self.command(&["agent", "register", &url, "--config", &file]);
         let register = register.env("TRAINYARD_REGISTRATION", token.trim());
