@@ -101,7 +101,8 @@ class Cage:
             attempt = run_quietly("docker", "inspect", "-f", '{{index .Config.Labels "trainyard.attempt"}}', container)
             if attempt.strip() != jobs["train"]["attempt"]:
                 continue
-            self.networks.add(run_quietly("docker", "inspect", "-f", "{{.HostConfig.NetworkMode}}", container).strip())
+            network = run_quietly("docker", "inspect", "-f", "{{.HostConfig.NetworkMode}}", container).strip()
+            self.networks |= {network} - {""}  # it may be gone by now
             for line in run_quietly("docker", "top", container, "-eo", "pid,uid").splitlines()[1:]:
                 pid, uid = line.split()
                 if uid != "0":
