@@ -15,6 +15,9 @@ use super::{Exit, LOOK_AGAIN};
 /// Says to which attempt a process belongs; children inherit it.
 pub(crate) const ATTEMPT_VARIABLE: &str = "TRAINYARD_ATTEMPT";
 
+/// How often processes are looked for until none is left.
+const MOST_SWEEPS: u32 = 100;
+
 /// A driver on this host.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -111,11 +114,26 @@ impl Process {
         self.sweep();
     }
 
-    /// Ends what the attempt left behind: processes that carry its id in their environment.
+    /// Ends what the attempt left behind: processes that carry its id in their environment. One that makes
+    /// others meanwhile is outrun by looking again.
     pub(crate) fn sweep(&self) {
+        for _ in 0..MOST_SWEEPS {
+            if !self.sweep_once() {
+                return;
+            }
+        }
+        tracing::warn!(
+            attempt = self.attempt,
+            "some of the attempt's processes may be left on this host"
+        );
+    }
+
+    /// Answers whether it found any.
+    fn sweep_once(&self) -> bool {
+        let mut found = false;
         let mark = format!("{ATTEMPT_VARIABLE}={}", self.attempt);
         let Ok(processes) = fs::read_dir("/proc") else {
-            return;
+            return false;
         };
         for entry in processes.flatten() {
             let Some(id) = entry
@@ -133,9 +151,10 @@ impl Process {
                 && id != std::process::id()
                 && let Some(pid) = pid(id)
             {
-                let _ = rustix::process::kill_process(pid, Signal::KILL);
+                found |= rustix::process::kill_process(pid, Signal::KILL).is_ok();
             }
         }
+        found
     }
 }
 
