@@ -251,7 +251,8 @@ impl Attempt<'_> {
                 self.sample(watch, &reading);
             }
         }
-        watch.disk.look().map(Cause::DiskFull)
+        // It may walk a large tree; other attempts share this runtime.
+        tokio::task::block_in_place(|| watch.disk.look()).map(Cause::DiskFull)
     }
 
     /// Samples come quickly at first: short jobs want a curve too.
