@@ -24,6 +24,8 @@ const SCRAP: &str = "application/scrapbook.scrap.json+json";
 /// The file of metrics in the workspace, and its largest size.
 const METRICS_FILE: &str = "metrics.json";
 const METRICS_BYTES: u64 = 1 << 20;
+/// Python's words for the numbers that JSON does not have.
+const NO_JSON: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 /// Most metrics of one job.
 const MOST_METRICS: usize = 10_000;
 
@@ -315,7 +317,8 @@ impl Attempt<'_> {
         let Ok(bytes) = collect::small(&path, METRICS_BYTES) else {
             return;
         };
-        match serde_json::from_slice::<serde_json::Map<String, Value>>(&bytes) {
+        let text = quote_words(&String::from_utf8_lossy(&bytes));
+        match serde_json::from_str::<serde_json::Map<String, Value>>(&text) {
             Ok(values) => {
                 for (name, value) in values {
                     match number(&value) {
@@ -388,6 +391,36 @@ fn scrap(content: &OutputContent) -> Option<(String, f64)> {
     ))
 }
 
+/// Python writes numbers that JSON does not have as bare words: they are quoted, as [`number`] reads them.
+fn quote_words(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let (mut rest, mut inside) = (text, false);
+    while let Some(next) = rest.chars().next() {
+        let word = NO_JSON
+            .iter()
+            .find(|word| !inside && rest.starts_with(**word));
+        let length = match word {
+            Some(word) => {
+                out.extend(["\"", word, "\""]);
+                word.len()
+            }
+            // What is escaped ends no text.
+            None if inside && next == '\\' => {
+                let escaped = rest.chars().take(2).map(char::len_utf8).sum();
+                out.push_str(&rest[..escaped]);
+                escaped
+            }
+            None => {
+                inside ^= next == '"';
+                out.push(next);
+                next.len_utf8()
+            }
+        };
+        rest = &rest[length..];
+    }
+    out
+}
+
 fn number(value: &Value) -> Option<f64> {
     match value {
         Value::Number(number) => number.as_f64(),
@@ -421,6 +454,23 @@ pub(super) fn bare_report(outcome: Outcome) -> AttemptReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_that_only_python_writes_are_read() {
+        let text =
+            r#"{"a": NaN, "b":-Infinity, "c": Infinity, "NaN": 1, "d": "say \"NaN, é\\", "e": 2}"#;
+        let read: serde_json::Map<String, Value> =
+            serde_json::from_str(&quote_words(text)).unwrap();
+        assert!(number(&read["a"]).unwrap().is_nan());
+        assert_eq!(number(&read["b"]), Some(f64::NEG_INFINITY));
+        assert_eq!(number(&read["c"]), Some(f64::INFINITY));
+        assert_eq!(
+            (number(&read["NaN"]), number(&read["e"])),
+            (Some(1.0), Some(2.0))
+        );
+        assert_eq!(read["d"], "say \"NaN, é\\");
+        assert_eq!(quote_words("\"\\"), "\"\\", "a text that is cut off");
+    }
 
     #[test]
     fn a_glued_number_is_a_metric_and_other_scraps_are_not() {

@@ -25,7 +25,7 @@ async fn a_notebook_leaves_its_outputs_metrics_model_and_artifacts() {
         &[
             "import sys, os; sys.path.insert(0, '.')\nimport json, lib\nprint('answer', lib.ANSWER, lr)",
             "from IPython.display import display\ndisplay({'application/scrapbook.scrap.json+json': {'name': 'accuracy', 'data': 0.5, 'encoder': 'json', 'version': 1}}, raw=True)",
-            "os.makedirs('model', exist_ok=True); open('model/w.txt', 'w').write('weights')\njson.dump({'loss': 0.25}, open('metrics.json', 'w'))\nfrom IPython.display import HTML; display(HTML('x' * 100_000))",
+            "os.makedirs('model', exist_ok=True); open('model/w.txt', 'w').write('weights')\njson.dump({'loss': 0.25, 'worst': float('inf')}, open('metrics.json', 'w'))\nfrom IPython.display import HTML; display(HTML('x' * 100_000))",
         ],
     );
     let mut order = world.order(notebook("nb/train.ipynb"));
@@ -44,7 +44,11 @@ async fn a_notebook_leaves_its_outputs_metrics_model_and_artifacts() {
         .iter()
         .map(|m| (m.name.as_str(), m.value))
         .collect();
-    assert_eq!(metrics, [("accuracy", 0.5), ("loss", 0.25)]);
+    let infinity = f64::INFINITY;
+    assert_eq!(
+        metrics,
+        [("accuracy", 0.5), ("loss", 0.25), ("worst", infinity)]
+    );
     assert_eq!(done.blob("w.txt"), b"weights");
     let executed = String::from_utf8(done.blob("nb/train.ipynb")).unwrap();
     assert!(executed.contains("answer 42 0.1"), "{executed}");
@@ -394,6 +398,47 @@ async fn an_environment_is_built_once_and_shared() {
         done.events().iter().filter(|event| matches!(event, EventKind::Phase { detail: Some(detail), .. } if detail.starts_with("built"))).count()
     };
     assert_eq!(built(&first) + built(&second), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_environment_comes_from_a_project_a_lock_or_a_block() {
+    if !engine().await {
+        return;
+    }
+    let world = World::new();
+    let Some(uv) = &world.host.uv else {
+        eprintln!("not told: uv is not here");
+        return;
+    };
+    let project = "[project]\nname = \"story\"\nversion = \"1\"\nrequires-python = \">=3.9\"\ndependencies = [\"six==1.17.0\"]\n";
+    let locked = tempfile::tempdir().unwrap();
+    std::fs::write(locked.path().join("pyproject.toml"), project).unwrap();
+    let made = std::process::Command::new(uv)
+        .args(["lock", "--quiet", "--no-cache", "--project"])
+        .arg(locked.path())
+        .status();
+    assert!(made.unwrap().success(), "uv lock");
+    let lock = std::fs::read_to_string(locked.path().join("uv.lock")).unwrap();
+    let script = "# /// script\n# dependencies = [\"six==1.17.0\"]\n# ///\nimport six, sys; print(six.__version__, sys.prefix)\n";
+    world
+        .write("ml/pyproject.toml", project)
+        .write("ml/uv.lock", &lock)
+        .write("main.py", script);
+    for source in [
+        PythonSource::UvLock("ml/uv.lock".into()),
+        PythonSource::Pyproject("ml/pyproject.toml".into()),
+        PythonSource::Script("main.py".into()),
+    ] {
+        let mut order = world.command("python main.py");
+        order.spec.python = Some(source.clone());
+        let done = world.run(&order).await;
+        assert_eq!(done.report.outcome, Outcome::Succeeded, "{source:?}");
+        let text = done.text();
+        assert!(
+            text.starts_with("1.17.0 /environments/"),
+            "{source:?}: {text}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
