@@ -176,6 +176,10 @@ pub struct Disk {
     /// What one job may write in its workspace, `/tmp` and HOME together.
     #[serde(with = "human::optional")]
     pub job: Option<ByteSize>,
+    /// What Python environments and uv's caches may hold together: above it, and below the watermark, those that
+    /// no attempt uses are removed, least recently used first. `0B`: no bound but the watermark.
+    #[serde(with = "human::optional")]
+    pub environments: Option<ByteSize>,
 }
 
 impl Default for Disk {
@@ -183,6 +187,7 @@ impl Default for Disk {
         Self {
             watermark: ByteSize::gib(2),
             job: None,
+            environments: Some(ByteSize::gib(100)),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What every attempt on this host shares: configuration, the engine, and the programs beside the agent.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::io;
@@ -86,6 +87,12 @@ impl Host {
             system,
             job_user,
         })
+    }
+
+    /// Labels of every container of this data folder.
+    pub(crate) fn labels(&self) -> BTreeMap<String, String> {
+        let data = Digest::of(self.data().as_os_str().as_encoded_bytes());
+        [("trainyard.data".to_owned(), data.short().to_owned())].into()
     }
 
     /// The folder of everything that the agent keeps.

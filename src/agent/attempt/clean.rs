@@ -135,11 +135,7 @@ async fn try_sweep(attempt: &Attempt<'_>) -> Result<(), String> {
         user: "0:0".into(),
         workdir: "/".into(),
         env: Default::default(),
-        labels: [(
-            "trainyard.sweep".to_owned(),
-            attempt.order.attempt.to_string(),
-        )]
-        .into(),
+        labels: attempt.host.labels(),
         mounts: vec![
             MountSpec::writable(&contract, protocol::driver::MOUNT),
             MountSpec::writable(attempt.dir.path(), "/left"),

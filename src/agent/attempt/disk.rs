@@ -94,6 +94,7 @@ mod tests {
         let config = Disk {
             watermark: ByteSize(0),
             job: Some(ByteSize::mib(1)),
+            ..Disk::default()
         };
         let look = || DiskWatch::new(vec![folder.path().into()], &config).look();
         assert_eq!(look(), None);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use protocol::agent_api::Source;
 use protocol::driver::{DriverJob, DriverWork, HandOver, RunAs};
-use protocol::{ByteSize, Digest, Failure, FailureKind, Span, Trust, Work};
+use protocol::{ByteSize, Failure, FailureKind, Span, Trust, Work};
 
 use super::Attempt;
 use super::places::Places;
@@ -15,6 +15,8 @@ use crate::{command, lint};
 
 /// Where the driver lies in a container.
 pub(crate) const DRIVER: &str = "/trainyard-driver";
+/// Label of an attempt's container; its value is the attempt's id.
+pub(crate) const ATTEMPT_LABEL: &str = "trainyard.attempt";
 /// Processes of a container above those of its job: the driver's own threads.
 const HEADROOM: u64 = 64;
 /// The driver needs these, and gives none to the job.
@@ -139,14 +141,12 @@ impl Attempt<'_> {
 
     /// Labels by which this attempt's container is found again.
     pub(super) fn labels(&self) -> BTreeMap<String, String> {
-        let data = Digest::of(self.host.data().as_os_str().as_encoded_bytes());
-        [
-            ("trainyard.attempt", self.order.attempt.to_string()),
+        let own = [
+            (ATTEMPT_LABEL, self.order.attempt.to_string()),
             ("trainyard.generation", self.order.generation.to_string()),
-            ("trainyard.data", data.short().to_owned()),
         ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into()
+        .map(|(name, value)| (name.to_owned(), value));
+        self.host.labels().into_iter().chain(own).collect()
     }
 
     pub(super) fn container_spec(

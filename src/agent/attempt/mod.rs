@@ -7,6 +7,7 @@ mod control;
 pub(crate) mod dir;
 mod disk;
 mod follow;
+mod held;
 pub(crate) mod job;
 mod judge;
 mod places;
@@ -33,6 +34,9 @@ pub use clean::{forget, kept_until};
 pub use control::{Control, StopReason};
 pub use dir::AttemptDir;
 pub(crate) use dir::{read_json, write_json};
+pub(crate) use disk::free;
+pub(crate) use held::in_use;
+pub(crate) use job::ATTEMPT_LABEL;
 
 use state::{Ended, Prepared, Stage, State};
 

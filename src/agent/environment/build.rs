@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use protocol::outcome::LimitReached;
 use protocol::spec::Network;
@@ -20,6 +20,8 @@ use crate::workspace;
 const SCRIPT: &str = include_str!("build.sh");
 /// Label of a container that builds; its value is the environment's folder.
 const LABEL: &str = "trainyard.environment";
+/// How long the host's Python may take to say its version.
+const PYTHON_WITHIN: Duration = Duration::from_secs(30);
 /// Names that lead pip to an index, and what uv calls them.
 const PIP_NAMES: [(&str, &str); 2] = [
     ("PIP_INDEX_URL", "UV_DEFAULT_INDEX"),
@@ -47,21 +49,22 @@ const NOT_PASSED: [&str; 8] = [
 ];
 
 /// The host's Python, by path and version, for keys of environments without a container.
-pub(super) fn host_python() -> Result<String, Failure> {
-    let said = std::process::Command::new("python3")
+pub(super) async fn host_python() -> Result<String, Failure> {
+    let asked = tokio::process::Command::new("python3")
         .args([
             "-c",
             "import sys, platform; print(sys.executable, platform.python_version())",
         ])
         .stdin(Stdio::null())
+        .kill_on_drop(true)
         .output();
-    match said {
-        Ok(output) if output.status.success() => {
+    match tokio::time::timeout(PYTHON_WITHIN, asked).await {
+        Ok(Ok(output)) if output.status.success() => {
             Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
         }
-        Ok(_) | Err(_) => Err(Failure::new(
+        Ok(Ok(_) | Err(_)) | Err(_) => Err(Failure::new(
             FailureKind::ExecutorFailed,
-            "there is no python3 on this host",
+            "there is no python3 on this host that answers",
         )
         .hint("Install Python, or run the job in a container.")),
     }
@@ -187,7 +190,7 @@ impl Scratch {
             ("WORKSPACE", show(workspace)),
             ("KIND", self.kind.to_owned()),
             ("INPUT", input),
-            ("UV_CACHE_DIR", show(&root.join(".cache"))),
+            ("UV_CACHE_DIR", show(&root.join(super::CACHE))),
             ("UV_LINK_MODE", "hardlink".to_owned()),
             ("UV_PYTHON_DOWNLOADS", "never".to_owned()),
             ("UV_NO_PROGRESS", "1".to_owned()),
@@ -272,7 +275,7 @@ async fn in_container(
         env.insert("SSL_CERT_FILE".into(), "/trainyard-ca.pem".into());
     }
     let label = place.folder().display().to_string();
-    let labels = BTreeMap::from([(LABEL.to_owned(), label)]);
+    let mut labels = BTreeMap::from([(LABEL.to_owned(), label)]);
     let refused = |error: crate::executor::EngineError| {
         Failure::new(
             FailureKind::ExecutorFailed,
@@ -283,6 +286,7 @@ async fn in_container(
     for found in engine.find(&labels).await.map_err(refused)? {
         found.container.remove().await;
     }
+    labels.extend(host.labels());
     let (uid, gid) = host.job_user;
     let spec = ContainerSpec {
         name: format!(

@@ -3,27 +3,35 @@
 
 mod build;
 mod inputs;
+mod prune;
 mod words;
 
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use protocol::spec::PythonSource;
 use protocol::{Digest, Failure, FailureKind, Span, Trust};
 use serde::{Deserialize, Serialize};
 
-use crate::attempt::dir::{read_json, write_json};
-use crate::attempt::{Control, StopReason};
+use crate::attempt::{Control, StopReason, in_use, read_json, write_json};
 use crate::executor::{Engine, Image};
 use crate::host::Host;
 use crate::workspace;
 
 pub(crate) use inputs::Inputs;
+pub(crate) use prune::{InUse, prune};
 
 /// Where environments lie in a container.
 pub(crate) const MOUNT: &str = "/environments";
+/// Folders of environments, by the trust of the commits that they were built for.
+const TRUSTS: [&str; 2] = ["untrusted", "trusted"];
+/// uv's cache, in each of them; and the lock that builds share while they use it.
+const CACHE: &str = ".cache";
+const CACHE_LOCK: &str = ".cache.lock";
+/// What is on its way out begins so.
+const RUBBISH: &str = ".rubbish-";
 
 /// An environment that is ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,30 +88,41 @@ pub(crate) async fn prepare(
     let inputs = Inputs::read(request.source, request.workspace)?;
     let base = match request.container {
         Some((_, image)) => image.id.clone(),
-        None => format!("host {}", build::host_python()?),
+        None => format!("host {}", build::host_python().await?),
     };
     let key = inputs.key(&base, &host.inventory.platform);
     let root = root(host, request.trust).map_err(|error| broken(host.data(), &error))?;
     let place = Place::new(&root, &key);
-    if let Some(ready) = place.ready()? {
-        return Ok(place.environment(key, ready, None));
-    }
     let deadline = Instant::now() + Duration::from(host.config.python.build_timeout);
-    let _lock = place.lock(deadline, control).await?;
+    let _lock = lock(&place.lock_file(), File::try_lock, deadline, control).await?;
     if let Some(ready) = place.ready()? {
+        place.touch();
         return Ok(place.environment(key, ready, None));
     }
+    make_room(host).await;
+    let cache = root.join(CACHE_LOCK);
+    let _cache = lock(&cache, File::try_lock_shared, deadline, control).await?;
     let began = Instant::now();
     let ready = build::build(host, request, &inputs, &place, deadline, control).await?;
     write_json(&place.marker, &ready).map_err(|error| broken(&place.marker, &error))?;
     Ok(place.environment(key, ready, Some(began.elapsed().into())))
 }
 
+/// Removes environments and caches before another one is built.
+async fn make_room(host: &Host) {
+    let (data, disk) = (host.data().to_owned(), host.config.disk.clone());
+    let pruned = tokio::task::spawn_blocking(move || prune(&data, &disk, || in_use(&data))).await;
+    if let Err(error) = pruned {
+        tracing::error!("making room for environments broke off: {error}");
+    }
+}
+
 /// The folder of all environments of one trust, with uv's cache in it: hard links do not cross mounts.
 fn root(host: &Host, trust: Trust) -> io::Result<PathBuf> {
+    let [untrusted, trusted] = TRUSTS;
     let word = match trust {
-        Trust::Untrusted => "untrusted",
-        Trust::Trusted => "trusted",
+        Trust::Untrusted => untrusted,
+        Trust::Trusted => trusted,
     };
     let root = host.data().join("environments").join(word);
     std::fs::create_dir_all(&root)?;
@@ -112,6 +131,12 @@ fn root(host: &Host, trust: Trust) -> io::Result<PathBuf> {
         std::os::unix::fs::chown(&root, Some(uid), Some(gid))?;
     }
     Ok(root)
+}
+
+/// The name of an environment's folder. Short: the path stands in every traceback, and some systems bound the
+/// first line of a script to 127 bytes.
+pub(crate) fn name_of(key: &Digest) -> String {
+    key.as_str()[..24].to_owned()
 }
 
 /// Files of one environment.
@@ -123,8 +148,10 @@ struct Place {
 
 impl Place {
     fn new(root: &Path, key: &Digest) -> Self {
-        // Short: the path stands in every traceback, and some systems bound the first line of a script to 127 bytes.
-        let name = key.as_str()[..24].to_owned();
+        Self::named(root, name_of(key))
+    }
+
+    fn named(root: &Path, name: String) -> Self {
         Self {
             marker: root.join(format!("{name}.json")),
             root: root.to_owned(),
@@ -151,30 +178,16 @@ impl Place {
         }
     }
 
-    /// Takes the lock of this environment; it is given back when the file is closed, or its process ends.
-    async fn lock(&self, deadline: Instant, control: &Control) -> Result<File, NotReady> {
-        let path = self.root.join(format!("{}.lock", self.name));
-        let file = File::options().create(true).append(true).open(&path);
-        let file = file.map_err(|error| broken(&path, &error))?;
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(file),
-                Err(TryLockError::WouldBlock) if Instant::now() > deadline => {
-                    return Err(NotReady::Failed(Failure::new(
-                        FailureKind::Internal,
-                        format!(
-                            "another job has been building the same environment for too long ({})",
-                            self.name
-                        ),
-                    )));
-                }
-                Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(error)) => return Err(broken(&path, &error).into()),
-            }
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_millis(100)) => {}
-                reason = control.stopped() => return Err(NotReady::Stopped(reason)),
-            }
+    fn lock_file(&self) -> PathBuf {
+        self.root.join(format!("{}.lock", self.name))
+    }
+
+    /// Marks it as used now.
+    fn touch(&self) {
+        let touched =
+            File::open(&self.marker).and_then(|marker| marker.set_modified(SystemTime::now()));
+        if let Err(error) = touched {
+            tracing::warn!("{}: {error}", self.marker.display());
         }
     }
 
@@ -184,6 +197,37 @@ impl Place {
             workspace::remove(&path).map_err(|error| broken(&path, &error))?;
         }
         Ok(())
+    }
+}
+
+/// Takes a lock; it is given back when the file is closed, or its process ends.
+async fn lock(
+    path: &Path,
+    take: impl Fn(&File) -> Result<(), TryLockError>,
+    deadline: Instant,
+    control: &Control,
+) -> Result<File, NotReady> {
+    let file = File::options().create(true).append(true).open(path);
+    let file = file.map_err(|error| broken(path, &error))?;
+    loop {
+        match take(&file) {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() > deadline => {
+                return Err(NotReady::Failed(Failure::new(
+                    FailureKind::Internal,
+                    format!(
+                        "another job has been building the same environment for too long ({})",
+                        path.display()
+                    ),
+                )));
+            }
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(broken(path, &error).into()),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(100)) => {}
+            reason = control.stopped() => return Err(NotReady::Stopped(reason)),
+        }
     }
 }
 

@@ -96,6 +96,8 @@ pub(crate) struct Found {
     pub(crate) container: Container,
     /// It was made but never started.
     pub(crate) only_made: bool,
+    /// All its labels.
+    pub(crate) labels: HashMap<String, String>,
 }
 
 impl ContainerSpec {
@@ -243,6 +245,7 @@ impl Engine {
                 Some(Found {
                     container: self.container(summary.id?),
                     only_made,
+                    labels: summary.labels.unwrap_or_default(),
                 })
             })
             .collect())

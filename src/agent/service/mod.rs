@@ -11,6 +11,7 @@ mod carry;
 mod deliver;
 mod events;
 mod keep;
+mod orphans;
 mod sight;
 
 use std::collections::HashMap;
@@ -21,13 +22,14 @@ use std::time::Duration;
 use protocol::agent_api::{AttemptOrder, PollAnswer, PollRequest, VERSION};
 use protocol::{AttemptId, Digest, Span};
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::attempt::AttemptDir;
+use crate::attempt::{self, AttemptDir};
 use crate::client::{Client, ClientError};
 use crate::config::Config;
+use crate::environment;
 use crate::hardware::{self, Hardware};
 use crate::host::{Host, HostError};
 use crate::identity::{DataLock, Identity, IdentityError};
@@ -91,6 +93,8 @@ pub struct Service {
     /// Dropped, they end; the jobs do not.
     tasks: JoinSet<()>,
     names: HashMap<tokio::task::Id, AttemptId>,
+    /// The last look through what is kept.
+    sweeping: Option<JoinHandle<()>>,
     _lock: DataLock,
 }
 
@@ -180,8 +184,10 @@ impl Service {
             sight,
             tasks: JoinSet::new(),
             names: HashMap::new(),
+            sweeping: None,
             _lock: lock,
         };
+        orphans::remove(&service.shared.host).await;
         service.resume()?;
         tracing::info!(agent = %identity.agent, server = service.shared.client.server(), "agent started");
         Ok(service)
@@ -195,10 +201,10 @@ impl Service {
         let mut backoff = self.shared.backoff();
         let mut sweep = Instant::now();
         loop {
-            if sweep.elapsed() >= SWEEP {
+            let idle = self.sweeping.as_ref().is_none_or(JoinHandle::is_finished);
+            if idle && sweep.elapsed() >= SWEEP {
                 sweep = Instant::now();
-                let config = &self.shared.host.config;
-                keep::sweep(&config.data, self.sight.closed(config).is_some());
+                self.sweep();
             }
             self.reap();
             let held = last != Tick::News;
@@ -245,6 +251,20 @@ impl Service {
                 () = tokio::time::sleep(wait) => {}
             }
         }
+    }
+
+    /// Removes what is kept too long and, below the watermark, what can be made again. Large folders take their
+    /// time: polls go on meanwhile.
+    fn sweep(&mut self) {
+        let config = &self.shared.host.config;
+        let (data, disk) = (config.data.clone(), config.disk.clone());
+        let low = Sight::is_low(config);
+        self.sweeping = Some(tokio::task::spawn_blocking(move || {
+            keep::sweep(&data, low);
+            if low {
+                environment::prune(&data, &disk, || attempt::in_use(&data));
+            }
+        }));
     }
 
     fn sent_away(&self) -> ServiceError {

@@ -60,6 +60,11 @@ impl Sight {
         self.engine.clone().ok()
     }
 
+    /// Whether the disk has less free than its watermark.
+    pub(super) fn is_low(config: &Config) -> bool {
+        Disk::of(&config.data).is_ok_and(|disk| disk.free < config.disk.watermark)
+    }
+
     /// Why no new attempt is taken.
     pub(super) fn closed(&self, config: &Config) -> Option<String> {
         if let (Err(reason), false) = (&self.engine, self.shell) {

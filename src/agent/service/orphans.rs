@@ -1,0 +1,122 @@
+//! Containers that an earlier agent of this data folder left, and that no attempt will ask for.
+
+use crate::attempt::ATTEMPT_LABEL;
+use crate::executor::{Engine, EngineError};
+use crate::host::Host;
+
+/// Removes them: those whose attempt's folder is gone, and helpers of attempts (builds, sweeps), which no
+/// attempt goes on with. To be called before attempts go on; an engine that does not answer is asked at the next start.
+pub(super) async fn remove(host: &Host) {
+    if !host.config.executors.docker {
+        return;
+    }
+    let limit = host.config.timing.engine;
+    match tokio::time::timeout(limit.into(), try_remove(host)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::warn!("containers of earlier attempts are not looked for: {error}")
+        }
+        Err(_) => {
+            tracing::warn!("removing containers of earlier attempts took longer than {limit}")
+        }
+    }
+}
+
+async fn try_remove(host: &Host) -> Result<(), EngineError> {
+    let engine = Engine::connect(&host.config).await?;
+    for found in engine.find(&host.labels()).await? {
+        let attempt = found.labels.get(ATTEMPT_LABEL);
+        let wanted = attempt.is_some_and(|id| host.data().join("attempts").join(id).exists());
+        if !wanted {
+            let attempt = attempt.map_or("none", String::as_str);
+            tracing::info!(
+                attempt,
+                "a container is removed that nothing asks for any more"
+            );
+            found.container.remove().await;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use protocol::spec::Network;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::executor::ContainerSpec;
+    use crate::hardware::Hardware;
+
+    fn host(data: &Path) -> Host {
+        let config = Config {
+            data: data.to_owned(),
+            ..Config::default()
+        };
+        Host {
+            inventory: Hardware::open().inventory(&config, None, Vec::new()),
+            config,
+            driver: "/nowhere".into(),
+            uv: None,
+            system: String::new(),
+            job_user: (1000, 1000),
+        }
+    }
+
+    fn spec(host: &Host, name: &str, image: &str, attempt: Option<&str>) -> ContainerSpec {
+        let mut labels = host.labels();
+        labels.extend(attempt.map(|id| (ATTEMPT_LABEL.to_owned(), id.to_owned())));
+        ContainerSpec {
+            name: format!("trainyard-orphan-{}-{name}", std::process::id()),
+            image: image.to_owned(),
+            argv: vec!["true".into()],
+            user: "1000:1000".into(),
+            workdir: "/".into(),
+            env: Default::default(),
+            labels,
+            mounts: Vec::new(),
+            network: Network::None,
+            capabilities: &[],
+            memory: None,
+            cpu_millis: None,
+            processes: None,
+            shm: None,
+            gpus: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_no_attempt_asks_for_is_removed_and_others_are_left_alone() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let [own, other] = folders.each_ref().map(|folder| host(folder.path()));
+        let Ok(engine) = Engine::connect(&own.config).await else {
+            eprintln!("not told: no engine is here");
+            return;
+        };
+        let Ok(image) = engine.image("trainyard/notebook", None).await else {
+            eprintln!("not told: the image trainyard/notebook is not here");
+            return;
+        };
+        std::fs::create_dir_all(own.data().join("attempts/here")).unwrap();
+        for (host, name, attempt) in [
+            (&own, "here", Some("here")),
+            (&own, "gone", Some("gone")),
+            (&own, "build", None),
+            (&other, "other", Some("gone")),
+        ] {
+            let spec = spec(host, name, &image.id, attempt);
+            engine.create(&spec).await.unwrap();
+        }
+        remove(&own).await;
+        let mut left = Vec::new();
+        for host in [&own, &other] {
+            for found in engine.find(&host.labels()).await.unwrap() {
+                left.push(found.labels[ATTEMPT_LABEL].clone());
+                found.container.remove().await;
+            }
+        }
+        assert_eq!(left, ["here", "gone"]);
+    }
+}
