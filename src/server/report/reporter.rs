@@ -1,7 +1,7 @@
 //! Makes forges show what is desired. Rows remember what was accepted, so that a restart loses nothing
 //! and says nothing twice; a job never waits for a forge.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream;
 use protocol::job::State;
-use protocol::{CommitId, Digest, ProjectId, Span, Timestamp};
+use protocol::{CommitId, Digest, PipelineId, ProjectId, Span, Timestamp};
 
 use super::{desired, view};
 use crate::forge::{Forge, ForgeConfig, ForgeError, bounded};
@@ -146,15 +146,15 @@ impl Reporter {
         if let Some(first) = waiting.first() {
             self.oldest = id_before(first.id.as_str());
         }
-        let commits: BTreeSet<(ProjectId, CommitId)> = waiting
-            .into_iter()
-            .map(|pipeline| (pipeline.project, pipeline.trigger.commit))
-            .collect();
-        for (project, commit) in commits {
-            if let Some(link) = self.links.get(&project) {
+        let mut commits: BTreeMap<(ProjectId, CommitId), Vec<PipelineId>> = BTreeMap::new();
+        for pipeline in waiting {
+            let of = (pipeline.project, pipeline.trigger.commit);
+            commits.entry(of).or_default().push(pipeline.id);
+        }
+        for (of, waiting) in commits {
+            if let Some(link) = self.links.get(&of.0) {
                 let forge = Arc::clone(&link.forge);
-                self.derive_one(&project, &commit, forge.as_ref(), now)
-                    .await?;
+                self.derive_one(&of, &waiting, forge.as_ref(), now).await?;
             }
         }
         Ok(())
@@ -162,8 +162,8 @@ impl Reporter {
 
     async fn derive_one(
         &self,
-        project: &ProjectId,
-        commit: &CommitId,
+        (project, commit): &(ProjectId, CommitId),
+        waiting: &[PipelineId],
         forge: &dyn Forge,
         now: Timestamp,
     ) -> Result<()> {
@@ -180,6 +180,12 @@ impl Reporter {
             let over = |state: &State| matches!(state, State::Finished { .. });
             if !forge.shows_statuses() || pipeline.jobs.iter().all(|job| over(&job.state)) {
                 rows::mark_reported(&mut tx, &pipeline.id).await?;
+            }
+        }
+        // Newer pipelines of the commit speak for what is not in view any more: it must not fill the list.
+        for id in waiting {
+            if !view.pipelines.iter().any(|pipeline| pipeline.id == *id) {
+                rows::mark_reported(&mut tx, id).await?;
             }
         }
         tx.commit().await?;

@@ -1,5 +1,7 @@
 //! Stories of reports on both databases: rows change, and a forge that speaks HTTP shows what it should.
 
+mod many;
+
 use std::sync::{Arc, Mutex};
 
 use axum::extract::{Path, State as Shared};
