@@ -1,0 +1,197 @@
+//! What a trigger starts, what people may give, and what an untrusted commit gets.
+
+use super::*;
+
+#[test]
+fn each_trigger_starts_what_on_says() {
+    let text = "\
+jobs:
+  always: {command: a}
+  main: {command: b, on: {push: [main]}}
+  reviews: {command: c, on: {pull_request: true}}
+  nightly: {command: d, on: {schedule: '0 3 * * *'}, needs: [main]}
+";
+    let files = Files::default().with(".trainyard.yml", text);
+    let run = |trigger| {
+        let plan = plan::plan(&files, &trigger, &Context::default()).unwrap();
+        names(&plan)
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(run(push()), ["always", "main"]);
+    assert_eq!(
+        run(trigger(TriggerKind::Push, "refs/heads/feature/x")),
+        ["always"]
+    );
+    assert!(run(trigger(TriggerKind::Push, "refs/tags/v1")).is_empty());
+    assert_eq!(
+        run(trigger(
+            TriggerKind::PullRequest { number: 7 },
+            "refs/pull/7/head"
+        )),
+        ["always", "reviews"]
+    );
+    let due = TriggerKind::Schedule {
+        definitions: vec!["nightly".into(), "gone".into()],
+    };
+    assert_eq!(
+        run(trigger(due, "refs/heads/main")),
+        ["main", "nightly"],
+        "with what it needs"
+    );
+    assert_eq!(run(person(&["reviews"], json!({}))), ["reviews"]);
+    assert_eq!(run(person(&[], json!({}))).len(), 4);
+
+    let plan = plan::plan(&files, &push(), &Context::default()).unwrap();
+    let ignored: Vec<(&str, &str)> = plan
+        .ignored
+        .iter()
+        .map(|i| (i.definition.as_str(), i.why.as_str()))
+        .collect();
+    assert_eq!(
+        ignored,
+        [
+            ("reviews", "its 'on' names no pushes"),
+            ("nightly", "its 'on' names no pushes")
+        ]
+    );
+    let error = plan::plan(
+        &files,
+        &person(&["nightli"], json!({})),
+        &Context::default(),
+    )
+    .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "unknown job 'nightli'; did you mean 'nightly'?"
+    );
+}
+
+#[test]
+fn a_person_may_give_other_values() {
+    let plan = plan::plan(
+        &repository(),
+        &person(&["train"], json!({"epochs": 3})),
+        &Context::default(),
+    )
+    .unwrap();
+    assert_eq!(job(&plan, "train").spec.parameters["epochs"], json!(3));
+    assert_ne!(
+        job(&plan, "train").key,
+        job(&planned(&repository()), "train").key
+    );
+    let text = "jobs:\n  t: {command: 'x ${lr}', matrix: {lr: [1, 2]}}\n";
+    let files = Files::default().with(".trainyard.yml", text);
+    let plan = plan::plan(
+        &files,
+        &person(&["t"], json!({"lr": 5})),
+        &Context::default(),
+    )
+    .unwrap();
+    assert_eq!(names(&plan), ["t"], "one value stands for the whole matrix");
+    let error = plan::plan(
+        &files,
+        &person(&["t"], json!({"lrr": 5})),
+        &Context::default(),
+    )
+    .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "unknown parameter 'lrr'; did you mean 'lr'?"
+    );
+}
+
+#[test]
+fn an_untrusted_commit_runs_the_base_branchs_file_without_secrets_and_network() {
+    let text = FILE.replacen("    parameters", "    secrets: [TOKEN]\n    parameters", 1);
+    let base = repository().with(".trainyard.yml", &text);
+    let evil = base.clone().with(
+        ".trainyard.yml",
+        "jobs: {steal: {command: 'curl', secrets: [TOKEN]}}",
+    );
+    let mut request = trigger(TriggerKind::PullRequest { number: 7 }, "refs/pull/7/head");
+    request.trust = Trust::Untrusted;
+    assert!(matches!(
+        plan::plan(&evil, &request, &Context::default()),
+        Err(PlanError::Untrusted)
+    ));
+    let context = Context {
+        base_file: Some(text.as_bytes()),
+        ..Context::default()
+    };
+    let plan = plan::plan(&evil, &request, &context).unwrap();
+    assert_eq!(names(&plan), ["lint", "train", "report"]);
+    for planned in &plan.jobs {
+        assert_eq!(
+            (planned.trust, planned.spec.network),
+            (Trust::Untrusted, Network::None)
+        );
+        assert!(planned.spec.secrets.is_empty());
+    }
+    // The key is what the file says: a trusted result of the same files may stand for it.
+    assert_eq!(job(&plan, "train").key, job(&planned(&base), "train").key);
+}
+
+#[test]
+fn a_notebook_runs_here_as_its_job_says_or_by_itself() {
+    let here = |files: &Files, path: &str| {
+        let given = json!({"epochs": 3}).as_object().unwrap().clone();
+        plan::plan_notebook(files, path, &given, &Context::default()).unwrap()
+    };
+    let plan = here(&repository(), "./notebooks/train.ipynb");
+    assert_eq!(names(&plan), ["train"]);
+    let spec = &plan.jobs[0].spec;
+    assert_eq!(
+        (&spec.parameters["epochs"], spec.needs.len()),
+        (&json!(3), 0)
+    );
+    assert!(spec.model.is_some());
+    // No job names it: the defaults hold.
+    let plan = here(&repository(), "notebooks/other.ipynb");
+    assert_eq!(
+        plan.jobs[0].spec.python,
+        Some(PythonSource::Requirements("requirements.txt".into()))
+    );
+    // No file: requirements are looked for beside it.
+    let bare = repository()
+        .without(".trainyard.yml")
+        .with("notebooks/requirements.txt", "numpy");
+    let plan = here(&bare, "notebooks/other.ipynb");
+    assert_eq!(
+        plan.jobs[0].spec.python,
+        Some(PythonSource::Requirements(
+            "notebooks/requirements.txt".into()
+        ))
+    );
+    let none = plan::plan_notebook(
+        &bare,
+        "none.ipynb",
+        &Default::default(),
+        &Context::default(),
+    );
+    assert!(
+        none.unwrap_err()
+            .to_string()
+            .contains("there is no file 'none.ipynb'")
+    );
+}
+
+#[test]
+fn verdicts_say_what_becomes_of_each_job() {
+    let before = planned(&repository());
+    let after = planned(&repository().with("report.py", "print(2)\n"));
+    let decisions: Vec<_> = plan::verdicts(&after, Some(&before), "abc")
+        .into_iter()
+        .map(|v| (v.name, v.decision, v.why))
+        .collect();
+    let cached = || vec!["nothing that it depends on changed since abc".to_owned()];
+    assert_eq!(
+        decisions[0],
+        ("lint".to_owned(), plan::Decision::Cached, cached())
+    );
+    assert_eq!(decisions[1].1, plan::Decision::Run);
+    assert_eq!(decisions[1].2, ["report.py changed"]);
+    let first = plan::verdicts(&after, None, "abc");
+    assert!(first.iter().all(|v| v.decision == plan::Decision::Run));
+}

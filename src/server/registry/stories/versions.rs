@@ -1,0 +1,132 @@
+//! Stories of versions that people compare, alias and promote.
+
+use super::*;
+
+#[tokio::test]
+async fn two_versions_side_by_side() {
+    on_both(|store| async move {
+        let mut world = World::new(store).await;
+        world
+            .ran(&[("accuracy", 0.958), ("loss", 0.2)], |_, _| {})
+            .await;
+        world
+            .ran(&[("accuracy", 0.962), ("loss", f64::NAN)], |_, job| {
+                job.spec.parameters.insert("epochs".into(), 30.into());
+            })
+            .await;
+        world.tick().await;
+        let (one, two) = (VersionRef::Number(1), VersionRef::Number(2));
+        let compared = compare_versions(&world.store, "digits", &one, &two)
+            .await
+            .unwrap();
+        let accuracy = &compared.metrics[0];
+        assert_eq!(accuracy.judged, Some(Judged::Better));
+        assert!((accuracy.delta.unwrap() - 0.004).abs() < 1e-9);
+        let loss = &compared.metrics[1];
+        assert_eq!(
+            (loss.delta, loss.judged),
+            (None, None),
+            "no goal, no number"
+        );
+        let what: Vec<_> = compared
+            .differences
+            .iter()
+            .map(|d| (d.what.as_str(), d.base.as_deref(), d.now.as_deref()))
+            .collect();
+        assert_eq!(what[0], ("parameter epochs", Some("20"), Some("30")));
+        assert_eq!(what[1].0, "commit");
+        assert_eq!(what.len(), 2, "{what:?}");
+        let missing = compare_versions(&world.store, "digits", &one, &VersionRef::Number(9)).await;
+        assert_eq!(
+            missing.unwrap_err().to_string(),
+            "model 'digits' has no version 9; `trainyard models show digits` shows what it has"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn aliases_move_and_go_back_and_remember_who() {
+    on_both(|store| async move {
+        let mut world = World::new(store).await;
+        for _ in 0..2 {
+            world.ran(&[], |_, _| {}).await;
+        }
+        world.tick().await;
+        let store = &world.store;
+        let set = |number| set_alias(store, "digits", "champion", number, "ana", "better");
+        assert_eq!(set(Some(1)).await.unwrap().previous, None);
+        let early = roll_back(store, "digits", "champion", "ana", "")
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(early, RegistryError::NothingBefore { .. }),
+            "{early}"
+        );
+        assert_eq!(set(Some(2)).await.unwrap().previous, Some(1));
+        let champion = VersionRef::Alias("champion".into());
+        let now = version(store, "digits", &champion).await.unwrap();
+        assert_eq!(
+            (now.version.version, now.version.aliases),
+            (Some(2), vec!["champion".to_owned()])
+        );
+        let back = roll_back(store, "digits", "champion", "ben", "drifts")
+            .await
+            .unwrap();
+        assert_eq!((back.version, back.previous), (Some(1), Some(2)));
+        assert!(set(Some(9)).await.is_err());
+        set(None).await.unwrap();
+        assert!(version(store, "digits", &champion).await.is_err());
+        assert!(set(None).await.is_err(), "it is gone already");
+        let history = model(store, "digits").await.unwrap().history;
+        let told: Vec<_> = history.iter().map(|c| (c.by.as_str(), c.version)).collect();
+        assert_eq!(
+            told,
+            [
+                ("ana", None),
+                ("ben", Some(1)),
+                ("ana", Some(2)),
+                ("ana", Some(1))
+            ]
+        );
+        for bad in ["latest", "v3", "../x", "", "3"] {
+            let error = set_alias(store, "digits", bad, Some(1), "ana", "")
+                .await
+                .unwrap_err();
+            assert!(matches!(error, RegistryError::BadAlias(_)), "{bad}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_person_promotes_a_candidate_once() {
+    on_both(|store| async move {
+        let mut world = World::new(store).await;
+        world.ran(&[], |_, _| {}).await;
+        world
+            .ran(&[], |_, job| job.spec.name = "train (seed=2)".into())
+            .await;
+        world.tick().await;
+        let store = &world.store;
+        let candidate = model(store, "digits").await.unwrap().items.remove(0);
+        assert_eq!(candidate.version, None);
+        let id = VersionRef::Id(candidate.id.clone());
+        let promoted = promote(store, "digits", &id, "ana", "best of the matrix")
+            .await
+            .unwrap();
+        assert_eq!((promoted.version, &promoted.id), (Some(2), &candidate.id));
+        assert_eq!(promoted.promotion.unwrap().why, "best of the matrix");
+        let again = promote(store, "digits", &id, "ana", "").await.unwrap_err();
+        assert_eq!(again.to_string(), "this is version 2 of 'digits' already");
+
+        let page = list(store, None, 1).await.unwrap();
+        let shown = &page.items[0];
+        assert_eq!((shown.versions, shown.candidates), (2, 0));
+        assert_eq!(shown.latest.as_ref().unwrap().version, Some(2));
+        assert_eq!(shown.project, "digits");
+        let rest = list(store, page.next.as_deref(), 1).await.unwrap();
+        assert!(rest.items.is_empty() && rest.next.is_none());
+    })
+    .await;
+}
