@@ -26,6 +26,15 @@ pub enum Change {
     },
 }
 
+/// Throws away what is there: for who looks at the rows next, one look answers all of it.
+pub fn drain(changes: &mut broadcast::Receiver<Change>) {
+    use broadcast::error::TryRecvError;
+    while !matches!(
+        changes.try_recv(),
+        Err(TryRecvError::Empty | TryRecvError::Closed)
+    ) {}
+}
+
 /// The wires between requests and loops.
 #[derive(Debug)]
 pub struct Live {

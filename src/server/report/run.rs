@@ -6,7 +6,7 @@ use protocol::Timestamp;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{ReportConfig, Reporter};
-use crate::live::Change;
+use crate::live::{self, Change};
 use crate::registry::Registrar;
 use crate::state::Server;
 
@@ -39,7 +39,7 @@ pub async fn run(server: Server) {
         }
         tokio::select! {
             () = server.shutdown.cancelled() => return,
-            () = job_change(&mut changes) => {}
+            () = job_change(&mut changes) => live::drain(&mut changes),
             () = tokio::time::sleep(wait) => {}
         }
     }

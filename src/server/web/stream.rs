@@ -22,7 +22,7 @@ use super::pages::{job, pipelines};
 use super::site::Site;
 use super::story::{Fragment, Story, source};
 use super::views;
-use crate::live::Change;
+use crate::live::{self, Change};
 use crate::store::{self, events, jobs};
 
 /// Rows are looked at again after this time without a wake.
@@ -94,6 +94,7 @@ async fn change(changes: &mut broadcast::Receiver<Change>, of: impl Fn(&Change) 
         }
     };
     let _ = tokio::time::timeout(LOOK_AGAIN, wait).await;
+    live::drain(changes);
 }
 
 fn about(job: &JobId, attempt: Option<&AttemptId>, change: &Change) -> bool {
