@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -147,6 +148,38 @@ impl Blobs {
         })
     }
 
+    /// Removes parts that did not grow for so long; gives how many.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn forget_parts(&self, idle: Duration) -> Result<usize, BlobError> {
+        let mut gone = 0;
+        for folder in entries(&self.parts)
+            .await
+            .map_err(part_error(&self.parts))?
+        {
+            for path in entries(&folder).await.map_err(part_error(&folder))? {
+                let name = path.file_name().and_then(|name| name.to_str());
+                let Some(Ok(digest)) = name.map(str::parse::<Digest>) else {
+                    continue;
+                };
+                let _lock = self.lock(&digest).await;
+                // It may have been completed in between.
+                let Ok(metadata) = tokio::fs::metadata(&path).await else {
+                    continue;
+                };
+                let changed = metadata.modified().map_err(part_error(&path))?;
+                if changed.elapsed().is_ok_and(|since| since >= idle) {
+                    tokio::fs::remove_file(&path)
+                        .await
+                        .map_err(part_error(&path))?;
+                    gone += 1;
+                }
+            }
+        }
+        Ok(gone)
+    }
+
     /// Keeps a content that is in memory.
     ///
     /// # Errors
@@ -202,6 +235,16 @@ impl Blobs {
         }
         Ok(Some(found.bytes().await?.to_vec()))
     }
+}
+
+/// What lies in a folder.
+async fn entries(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut reader = tokio::fs::read_dir(folder).await?;
+    let mut paths = Vec::new();
+    while let Some(entry) = reader.next_entry().await? {
+        paths.push(entry.path());
+    }
+    Ok(paths)
 }
 
 async fn append_to(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
@@ -291,5 +334,17 @@ mod tests {
             blobs.append(&agent, &digest, 2, 5, b"llo").await.unwrap(),
             Piece::Complete
         );
+    }
+
+    #[tokio::test]
+    async fn a_part_that_nobody_completes_is_forgotten() {
+        let (_folder, blobs, agent) = open();
+        let digest = Digest::of("hello");
+        blobs.append(&agent, &digest, 0, 5, b"he").await.unwrap();
+        let week = Duration::from_secs(7 * 24 * 3600);
+        assert_eq!(blobs.forget_parts(week).await.unwrap(), 0);
+        assert_eq!(blobs.offset(&agent, &digest).await, 2);
+        assert_eq!(blobs.forget_parts(Duration::ZERO).await.unwrap(), 1);
+        assert_eq!(blobs.offset(&agent, &digest).await, 0);
     }
 }

@@ -7,6 +7,7 @@ mod disk;
 pub mod dispatch;
 pub mod fleet;
 pub mod forge;
+pub mod housekeeping;
 pub mod live;
 pub mod names;
 pub mod pipelines;

@@ -16,7 +16,7 @@ use crate::blobs::{BlobError, Blobs};
 use crate::config::Config;
 use crate::live::Live;
 use crate::store::{self, Store, StoreError};
-use crate::{dispatch, fleet, report, timetable, watch, web};
+use crate::{dispatch, fleet, housekeeping, report, timetable, watch, web};
 
 /// How long requests get to end when the server stops.
 pub const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -125,6 +125,7 @@ impl Server {
         loops.spawn(watch::run(self.clone()));
         loops.spawn(timetable::run(self.clone()));
         loops.spawn(report::run(self.clone()));
+        loops.spawn(housekeeping::run(self.clone()));
         let served = web::serve(self.clone(), listener).await;
         self.shutdown.cancel();
         while loops.join_next().await.is_some() {}

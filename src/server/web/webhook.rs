@@ -29,11 +29,6 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bodies that are held in memory at the same time: whoever knows no secret cannot fill it.
 static AT_ONCE: Semaphore = Semaphore::const_new(16);
 
-/// Deliveries are kept for so long, to see whether a forge has sent one twice.
-const KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
-/// Most deliveries of a project that are kept.
-const MOST_KEPT: u32 = 10_000;
-
 /// The route.
 pub fn routes() -> Router<Server> {
     Router::new().route("/hooks/{project}", post(receive))
@@ -158,8 +153,6 @@ async fn accept(
     };
     let mut tx = server.store.begin().await?;
     let new = projects::insert_delivery(&mut tx, &row).await?;
-    let oldest = Timestamp(row.received_at.0 - KEPT_FOR.as_millis() as i64);
-    projects::forget_deliveries(&mut tx, &project.id, oldest, MOST_KEPT).await?;
     tx.commit().await.map_err(StoreError::from)?;
     if new && event.moves_something() {
         server.live.refs_changed();

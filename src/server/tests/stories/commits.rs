@@ -11,7 +11,7 @@ use server::store::jobs::Job;
 use server::store::pipelines::Pipeline;
 use server::store::projects::{self, Project};
 use server::store::{jobs, testing};
-use server::{project, timetable, watch};
+use server::{housekeeping, project, timetable, watch};
 
 use crate::support::{Agent, Times, World, on_both};
 
@@ -437,6 +437,11 @@ async fn a_look_handles_the_deliveries_that_came_before_it() {
         let open = projects::unhandled_deliveries(&mut db, 9).await.unwrap();
         let ids: Vec<_> = open.iter().map(|open| open.delivery.as_str()).collect();
         assert_eq!(ids, ["two"], "the one of later is not seen yet");
+        // A month later both are forgotten.
+        let month = later + Span::hours(31 * 24);
+        housekeeping::tick(world.server(), month).await.unwrap();
+        let open = projects::unhandled_deliveries(&mut db, 9).await.unwrap();
+        assert!(open.is_empty(), "{open:?}");
     })
     .await;
 }

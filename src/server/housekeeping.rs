@@ -1,0 +1,64 @@
+//! Forgets what nobody will ask for again: deliveries of forges, and uploads that were never completed. What
+//! people made or look at is not its business.
+
+use std::time::Duration;
+
+use protocol::{Span, Timestamp};
+
+use crate::blobs::BlobError;
+use crate::state::Server;
+use crate::store::{StoreError, projects};
+
+/// Time between two passes.
+const PAUSE: Duration = Duration::from_secs(3600);
+/// Deliveries are kept for so long, to see whether a forge sends one twice.
+const DELIVERIES_FOR: Span = Span::hours(30 * 24);
+/// Most deliveries of a project that are kept.
+const MOST_DELIVERIES: u32 = 10_000;
+/// An upload that did not grow for so long is never completed: its agent is gone, or gave the attempt up.
+const PARTS_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What went wrong in a pass.
+#[derive(Debug, thiserror::Error)]
+pub enum HousekeepingError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The blobs.
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
+}
+
+/// Runs until the server stops: once at its start, then every hour.
+pub async fn run(server: Server) {
+    loop {
+        if let Err(error) = tick(&server, Timestamp::now()).await {
+            tracing::error!(%error, "old rows and files could not be removed; tried again in an hour");
+        }
+        tokio::select! {
+            () = server.shutdown.cancelled() => return,
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+    }
+}
+
+/// One pass.
+///
+/// # Errors
+/// [`HousekeepingError`]; what was removed before stays removed.
+pub async fn tick(server: &Server, now: Timestamp) -> Result<(), HousekeepingError> {
+    let mut db = server.store.read().await?;
+    let all = projects::all(&mut db).await?;
+    drop(db);
+    let oldest = Timestamp(now.0.saturating_sub_unsigned(DELIVERIES_FOR.0));
+    for project in all {
+        let mut tx = server.store.begin().await?;
+        projects::forget_deliveries(&mut tx, &project.id, oldest, MOST_DELIVERIES).await?;
+        tx.commit().await.map_err(StoreError::from)?;
+    }
+    let parts = server.blobs.forget_parts(PARTS_FOR).await?;
+    if parts > 0 {
+        tracing::info!(parts, "uploads that were never completed are removed");
+    }
+    Ok(())
+}
