@@ -86,7 +86,6 @@ pub(crate) enum Command {
     Version(version::Args),
 }
 
-#[allow(dead_code)] // until the commands that end so have landed
 /// How a command ended. Errors that a command returns are [`Exit::Wrong`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
