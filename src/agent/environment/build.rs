@@ -111,7 +111,7 @@ pub(super) async fn build(
         Some(_) => {
             let variables = index_variables(host);
             let index = variables.get("UV_DEFAULT_INDEX").or(variables.get("UV_INDEX_URL"));
-            Err(words::failure(&output, index.map_or("https://pypi.org/simple", |url| without_password(url))).into())
+            Err(words::failure(&output, index.map_or("PyPI", |url| without_password(url))).into())
         }
         None => {
             let limit: Span = host.config.python.build_timeout;

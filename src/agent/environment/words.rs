@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     fn kind(output: &str) -> FailureKind {
-        failure(output, "https://pypi.org/simple").kind
+        failure(output, "PyPI").kind
     }
 
     #[test]
