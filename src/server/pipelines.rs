@@ -7,9 +7,10 @@ use protocol::{Failure, JobId, Outcome, PipelineId, ProjectId, Timestamp, Trigge
 
 use crate::live::Change;
 use crate::state::Server;
+use crate::store::access::Audit;
 use crate::store::jobs::{Job, Lineage};
 use crate::store::pipelines::Pipeline;
-use crate::store::{Connection, Result, StoreError, jobs, pipelines, projects};
+use crate::store::{Connection, Result, StoreError, access, jobs, pipelines, projects};
 use crate::{settle, trigger};
 
 /// Who cancels the jobs of an older commit.
@@ -308,6 +309,9 @@ pub async fn rerun(server: &Server, id: &JobId, by: Option<&str>) -> Result<Pipe
         }
         added.push(again);
     }
+    if let Some(by) = by {
+        write_down(&mut tx, by, format!("retry job {id}")).await?;
+    }
     tx.commit().await?;
     announce(server, &added);
     Ok(pipeline)
@@ -368,6 +372,16 @@ fn run_again(pipeline: &Pipeline, old: &Job, asked: bool, earlier: &[Job]) -> Jo
     job
 }
 
+/// Writes down who did what, with what was done: neither is kept without the other.
+async fn write_down(tx: &mut Connection, by: &str, action: String) -> Result<()> {
+    let entry = Audit {
+        at: Timestamp::now(),
+        who: by.to_owned(),
+        action,
+    };
+    access::write_audit(tx, &entry).await
+}
+
 /// Cancels a job because a person asked; gives it as it is then.
 ///
 /// # Errors
@@ -376,6 +390,7 @@ pub async fn cancel_by_hand(server: &Server, id: &JobId, by: &str) -> Result<Job
     let mut tx = server.store.begin().await?;
     let job = jobs::get(&mut tx, id).await?;
     let changed = cancel(&mut tx, &job, by).await?;
+    write_down(&mut tx, by, format!("cancel job {id}")).await?;
     tx.commit().await?;
     announce(server, &changed);
     changed

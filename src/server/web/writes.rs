@@ -97,13 +97,9 @@ pub(super) async fn cancel(
     Ok(Json(message.into()))
 }
 
-/// Cancels a job for a person, and writes it down.
+/// Cancels a job for a person.
 pub(super) async fn cancel_job(site: &Site, who: &Who, id: &JobId) -> Answer<Job> {
-    let job = pipelines::cancel_by_hand(site, id, who.name()).await?;
-    let mut tx = site.store.begin().await?;
-    write_down(&mut tx, who, format!("cancel job {id}")).await?;
-    store::commit(tx).await?;
-    Ok(job)
+    Ok(pipelines::cancel_by_hand(site, id, who.name()).await?)
 }
 
 /// `POST /api/v1/jobs/{id}/retry`
@@ -119,12 +115,9 @@ pub(super) async fn retry(
     }))
 }
 
-/// Asks for a finished job again for a person, writes it down, and gives the new job.
+/// Asks for a finished job again for a person, and gives the new job.
 pub(super) async fn retry_job(site: &Site, who: &Who, id: &JobId) -> Answer<Job> {
     let pipeline = pipelines::rerun(site, id, Some(who.name())).await?;
-    let mut tx = site.store.begin().await?;
-    write_down(&mut tx, who, format!("retry job {id}")).await?;
-    store::commit(tx).await?;
     let mut db = site.store.read().await?;
     let name = jobs::get(&mut db, id).await?.spec.name;
     jobs::of_pipeline(&mut db, &pipeline.id)
