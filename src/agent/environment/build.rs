@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use protocol::{Failure, FailureKind, Span};
 use super::inputs::{Inputs, Kind};
 use super::{MOUNT, NotReady, Place, Ready, Request, broken, words};
 use crate::attempt::Control;
+use crate::collect::small;
 use crate::executor::{ContainerSpec, Engine, Image, MountSpec};
 use crate::host::Host;
 use crate::workspace;
@@ -20,6 +22,8 @@ use crate::workspace;
 const SCRIPT: &str = include_str!("build.sh");
 /// Label of a container that builds; its value is the environment's folder.
 const LABEL: &str = "trainyard.environment";
+/// Most bytes of a build's words, and of its list of packages.
+const MOST_BYTES: u64 = 1 << 20;
 /// How long the host's Python may take to say its version.
 const PYTHON_WITHIN: Duration = Duration::from_secs(30);
 /// Names that lead pip to an index, and what uv calls them.
@@ -98,8 +102,8 @@ pub(super) async fn build(
     match ended {
         Some(0) => {
             let packages = scratch.read("packages.txt");
-            let resolved = place.root.join(format!("{}.resolved", place.name));
-            fs::write(&resolved, &packages).map_err(|error| broken(&resolved, &error))?;
+            let resolved = place.resolved();
+            replace(&resolved, packages.as_bytes()).map_err(|error| broken(&resolved, &error))?;
             Ok(Ready {
                 packages,
                 python: scratch.read("python.txt"),
@@ -122,6 +126,15 @@ pub(super) async fn build(
                 .into())
         }
     }
+}
+
+/// Replaces a file whole: a link that a build put in its place is replaced, not followed.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(parent)?;
+    file.write_all(bytes)?;
+    file.persist(path)?;
+    Ok(())
 }
 
 /// The index as it may be shown.
@@ -147,9 +160,8 @@ impl Scratch {
             if let Kind::Block(block) = &inputs.kind {
                 fs::write(path.join("block.py"), block)?;
             }
-            let resolved = place.root.join(format!("{}.resolved", place.name));
-            if resolved.exists() {
-                fs::copy(&resolved, path.join("resolved.txt"))?;
+            if let Ok(resolved) = small(&place.resolved(), MOST_BYTES) {
+                fs::write(path.join("resolved.txt"), resolved)?;
             }
             workspace::give(&path, host.job_user)
         };
@@ -163,8 +175,9 @@ impl Scratch {
         Ok(Self { path, kind, input })
     }
 
+    /// A file that the build left. What is installed may run code of its own there: no link is followed.
     fn read(&self, name: &str) -> String {
-        let bytes = fs::read(self.path.join(name)).unwrap_or_default();
+        let bytes = small(&self.path.join(name), MOST_BYTES).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
@@ -370,5 +383,29 @@ async fn on_host(
         status = child.wait() => Ok(Some(status.ok().and_then(|s| s.code()).map_or(-1, i64::from))),
         () = tokio::time::sleep_until(deadline.into()) => Ok(None),
         reason = control.stopped() => Err(NotReady::Stopped(reason)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_that_a_build_left_lead_nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("host"), "the host's").unwrap();
+        for link in ["packages.txt", "v.resolved"] {
+            std::os::unix::fs::symlink(path("host"), path(link)).unwrap();
+        }
+        let scratch = Scratch {
+            path: folder.path().to_owned(),
+            kind: "file",
+            input: String::new(),
+        };
+        assert_eq!(scratch.read("packages.txt"), "");
+        replace(&path("v.resolved"), b"six==1.17.0\n").unwrap();
+        assert_eq!(scratch.read("v.resolved"), "six==1.17.0\n");
+        assert_eq!(fs::read_to_string(path("host")).unwrap(), "the host's");
     }
 }

@@ -178,6 +178,11 @@ impl Place {
         }
     }
 
+    /// The versions that requirements without versions came to at the first build.
+    fn resolved(&self) -> PathBuf {
+        self.root.join(format!("{}.resolved", self.name))
+    }
+
     fn lock_file(&self) -> PathBuf {
         self.root.join(format!("{}.lock", self.name))
     }
