@@ -35,6 +35,8 @@ struct Gathered {
     events: Vec<EventKind>,
     artifacts: Vec<Artifact>,
     metrics: BTreeMap<String, (f64, i64)>,
+    /// There were more metrics than are kept.
+    crowded: bool,
     /// Set where gathering shows that the job did not do what it should.
     failure: Option<Failure>,
 }
@@ -53,7 +55,14 @@ impl Gathered {
     }
 
     fn metric(&mut self, name: String, value: f64, step: i64, told: bool) {
-        if self.metrics.len() < MOST_METRICS || self.metrics.contains_key(&name) {
+        let known = self.metrics.contains_key(&name);
+        if self.metrics.len() == MOST_METRICS && !known && !self.crowded {
+            self.crowded = true;
+            self.say(format!(
+                "the job has more than {MOST_METRICS} metrics; '{name}' and those after it are left out"
+            ));
+        }
+        if self.metrics.len() < MOST_METRICS || known {
             if !told {
                 self.events.push(EventKind::Metric {
                     name: name.clone(),

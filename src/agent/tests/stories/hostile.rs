@@ -4,7 +4,7 @@ use protocol::agent_api::AttemptOrder;
 use protocol::outcome::LimitReached;
 use protocol::{ByteSize, FailureKind, Outcome, Owner};
 
-use crate::support::{Done, World, engine};
+use crate::support::{Done, World, engine, until};
 
 /// Runs it, and looks that nothing is left.
 async fn endure(world: &World, order: &AttemptOrder) -> Done {
@@ -41,6 +41,48 @@ async fn one_that_forks_to_the_limit() {
         "{failure:?}"
     );
     assert_eq!(failure.limit, Some(LimitReached::Processes { limit: 200 }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_whose_driver_is_killed_without_a_container() {
+    let world = World::with(|config| {
+        config.executors.docker = false;
+        config.executors.shell = true;
+    });
+    // It leaves the driver's process group, and asks to outlive it.
+    let order = world.command("setsid sleep 600 & echo $! >pid; kill -9 $PPID; sleep 600");
+    let done = world.run(&order).await;
+    let failure = done.failure();
+    assert_eq!(
+        (failure.kind, failure.owner()),
+        (FailureKind::ExecutorFailed, Owner::Platform),
+        "{failure:?}"
+    );
+    let pid = std::fs::read_to_string(done.dir.workspace().join("pid")).unwrap();
+    let gone = || match std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())) {
+        Ok(stat) => stat.contains(") Z "),
+        Err(_) => true,
+    };
+    until("the end of what was left", gone).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_forks_to_the_limit_and_says_that_it_went_well() {
+    if !engine().await {
+        return;
+    }
+    let world = World::with(|config| config.jobs.processes = 100);
+    let order = world.python(
+        "import os, time\n\
+         try:\n\
+         \x20   while True:\n\
+         \x20       if os.fork() == 0:\n\
+         \x20           time.sleep(600)\n\
+         except BlockingIOError:\n\
+         \x20   os._exit(0)\n",
+    );
+    // Its word counts, and what it left does not outlive it.
+    endure(&world, &order).await.succeeded();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,132 @@
+//! Environments: built once, from every kind of source, and whose fault it is when they cannot be.
+
+use protocol::event::EventKind;
+use protocol::spec::PythonSource;
+use protocol::{FailureKind, Outcome, Owner};
+
+use crate::support::{World, engine};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_environment_is_built_once_and_shared() {
+    if !engine().await {
+        return;
+    }
+    let world = World::new();
+    if world.host.uv.is_none() {
+        eprintln!("not told: uv is not here");
+        return;
+    }
+    world.write("requirements.txt", "six==1.17.0\n").write(
+        "main.py",
+        "import six, sys, ipykernel; print(six.__version__, sys.prefix)\n",
+    );
+    let mut order = world.command("python main.py");
+    order.spec.python = Some(PythonSource::Requirements("requirements.txt".into()));
+    let mut second = world.command("python main.py");
+    second.spec.python = order.spec.python.clone();
+    // Both at once: one builds, the other waits.
+    let (first, second) = tokio::join!(world.run(&order), world.run(&second));
+    for done in [&first, &second] {
+        assert_eq!(
+            done.report.outcome,
+            Outcome::Succeeded,
+            "{:?}",
+            done.report.outcome
+        );
+        assert!(
+            done.text().starts_with("1.17.0 /environments/"),
+            "{}",
+            done.text()
+        );
+        assert_eq!(
+            done.report.setting.packages.as_deref(),
+            Some("six==1.17.0\n")
+        );
+    }
+    assert_eq!(
+        first.report.setting.environment,
+        second.report.setting.environment
+    );
+    let built = |done: &crate::support::Done| {
+        done.events().iter().filter(|event| matches!(event, EventKind::Phase { detail: Some(detail), .. } if detail.starts_with("built"))).count()
+    };
+    assert_eq!(built(&first) + built(&second), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_environment_comes_from_a_project_a_lock_or_a_block() {
+    if !engine().await {
+        return;
+    }
+    let world = World::new();
+    let Some(uv) = &world.host.uv else {
+        eprintln!("not told: uv is not here");
+        return;
+    };
+    let project = "[project]\nname = \"story\"\nversion = \"1\"\nrequires-python = \">=3.9\"\ndependencies = [\"six==1.17.0\"]\n";
+    let locked = tempfile::tempdir().unwrap();
+    std::fs::write(locked.path().join("pyproject.toml"), project).unwrap();
+    let made = std::process::Command::new(uv)
+        .args(["lock", "--quiet", "--no-cache", "--project"])
+        .arg(locked.path())
+        .status();
+    assert!(made.unwrap().success(), "uv lock");
+    let lock = std::fs::read_to_string(locked.path().join("uv.lock")).unwrap();
+    let script = "# /// script\n# dependencies = [\"six==1.17.0\"]\n# ///\nimport six, sys; print(six.__version__, sys.prefix)\n";
+    world
+        .write("ml/pyproject.toml", project)
+        .write("ml/uv.lock", &lock)
+        .write("main.py", script);
+    for source in [
+        PythonSource::UvLock("ml/uv.lock".into()),
+        PythonSource::Pyproject("ml/pyproject.toml".into()),
+        PythonSource::Script("main.py".into()),
+    ] {
+        let mut order = world.command("python main.py");
+        order.spec.python = Some(source.clone());
+        let done = world.run(&order).await;
+        assert_eq!(done.report.outcome, Outcome::Succeeded, "{source:?}");
+        let text = done.text();
+        assert!(
+            text.starts_with("1.17.0 /environments/"),
+            "{source:?}: {text}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_uv_says_has_an_owner() {
+    if !engine().await {
+        return;
+    }
+    let world = World::with(|config| {
+        config
+            .python
+            .env
+            .insert("UV_HTTP_RETRIES".into(), "0".into());
+    });
+    if world.host.uv.is_none() {
+        eprintln!("not told: uv is not here");
+        return;
+    }
+    let attempt = async |world: &World, requirement: &str| {
+        world.write("requirements.txt", requirement);
+        let mut order = world.command("true");
+        order.spec.python = Some(PythonSource::Requirements("requirements.txt".into()));
+        let done = world.run(&order).await;
+        (done.failure().kind, done.failure().message.clone())
+    };
+    let (kind, message) = attempt(&world, "six==99.0\n").await;
+    assert_eq!(kind, FailureKind::RequirementsUnresolved, "{message}");
+    assert!(message.contains("six==99.0"), "{message}");
+    let (kind, message) = attempt(
+        &world,
+        "--index-url http://127.0.0.1:9/simple\nsix==1.17.0\n",
+    )
+    .await;
+    assert_eq!(
+        (kind, kind.owner()),
+        (FailureKind::IndexUnreachable, Owner::Platform),
+        "{message}"
+    );
+}
