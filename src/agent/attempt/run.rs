@@ -19,12 +19,14 @@ use crate::{lint, workspace};
 
 /// Between the driver's own end of a stopped job and ours of the driver.
 const DRIVER_GRACE: Duration = Duration::from_secs(10);
+/// How long an engine may be away when an agent looks for a job that it started.
+const ENGINE_GRACE: Duration = Duration::from_secs(300);
 /// How long lines that the journal refuses are tried again after the job's end.
 const JOURNAL_GRACE: Duration = Duration::from_secs(60);
 
 impl Attempt<'_> {
     pub(super) async fn run_job(&self, prepared: &Prepared, state: &mut State) -> Ended {
-        let running = match self.find(prepared).await {
+        let running = match self.find_again(prepared).await {
             Ok(Some(running)) => running,
             Ok(None) if self.result().is_some() || prepared.launched.is_some() => {
                 let exit = Exit {
@@ -49,7 +51,22 @@ impl Attempt<'_> {
         ended
     }
 
-    /// What an earlier agent started.
+    /// What an earlier agent started. An engine that starts later than the agent, as after its upgrade, is
+    /// waited for: the job may run on meanwhile.
+    async fn find_again(&self, prepared: &Prepared) -> Result<Option<Running>, Failure> {
+        let deadline = Instant::now() + ENGINE_GRACE;
+        loop {
+            match self.find(prepared).await {
+                Err(failure) if prepared.launched.is_some() && Instant::now() < deadline => {
+                    tracing::warn!(attempt = %self.order.attempt, "{}; trying again", failure.message);
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                found => return found,
+            }
+        }
+    }
+
+    /// What an earlier agent started, as the engine says now.
     async fn find(&self, prepared: &Prepared) -> Result<Option<Running>, Failure> {
         if !self.in_container() {
             return Ok(match prepared.launched {

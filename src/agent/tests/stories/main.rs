@@ -3,6 +3,7 @@
 extern crate trainyard_agent as agent;
 
 mod debug;
+mod engine_away;
 mod environments;
 mod hostile;
 mod lives;
