@@ -131,7 +131,7 @@ pub struct Job {
 pub struct On {
     /// `true` for every branch, or globs of branches such as `[main, "release/*"]`.
     pub push: Option<Branches>,
-    /// Whether pull requests start it.
+    /// Whether pull requests start it. Read and checked; none starts anything yet, and each plan says so.
     pub pull_request: bool,
     /// Cron expressions of five fields, in UTC, such as `"0 3 * * 1"`.
     #[schemars(with = "Option<OneOrMore<Cron>>")]
