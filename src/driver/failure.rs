@@ -2,6 +2,7 @@
 
 use protocol::driver::RunAs;
 use protocol::outcome::{Failure, FailureKind, LimitReached};
+use protocol::text::without_colours;
 use protocol::units::{ByteSize, Span};
 
 use crate::kernel::KernelFault;
@@ -37,7 +38,7 @@ impl Raised {
         let text: String = self
             .traceback
             .iter()
-            .map(|line| plain(line) + "\n")
+            .map(|line| without_colours(line) + "\n")
             .collect();
         let marks = [
             format!("Cell In[{execution_count}], line "),
@@ -53,20 +54,6 @@ impl Raised {
     }
 }
 
-/// Text without ANSI colours.
-fn plain(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("\x1b[") {
-        plain.push_str(before);
-        let end = after
-            .find(|c: char| c.is_ascii_alphabetic())
-            .map_or(after.len(), |at| at + 1);
-        rest = &after[end..];
-    }
-    plain + rest
-}
-
 /// The first line, bounded: a message is one sentence.
 fn short(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
@@ -79,14 +66,14 @@ fn short(text: &str) -> String {
 /// A cell raised. `installs`: whether the notebook installs packages by itself.
 #[must_use]
 pub(crate) fn raised(raised: &Raised, installs: bool, user: Option<RunAs>) -> Failure {
-    let evalue = plain(&raised.evalue);
+    let evalue = without_colours(&raised.evalue);
     // Not every kernel has classes of exceptions.
     let message = match (raised.ename.as_str(), short(&evalue)) {
         ("", evalue) => format!("The cell failed: {evalue}"),
         (ename, evalue) if evalue.is_empty() => ename.to_owned(),
         (ename, evalue) => format!("{ename}: {evalue}"),
     };
-    let everything = plain(&raised.traceback.join("\n"));
+    let everything = without_colours(&raised.traceback.join("\n"));
     let mut failure = Failure::new(kind_of(&raised.ename, &evalue, &everything), message);
     if !raised.traceback.is_empty() {
         failure = failure.detail(raised.traceback.join("\n"));
@@ -209,7 +196,7 @@ pub(crate) fn not_spawned(
 pub(crate) fn kernel_ended(end: End, stderr: &Tail, before_ready: bool) -> Failure {
     let said = stderr
         .last_line()
-        .map(|line| format!(": {}", short(&plain(line))))
+        .map(|line| format!(": {}", short(&without_colours(line))))
         .unwrap_or_default();
     let without_ipykernel = before_ready
         && ["ipykernel", "zmq"].iter().any(|name| {
@@ -369,7 +356,9 @@ fn command_kind(stderr: &Tail) -> FailureKind {
 /// A limit is better understood with the words that told it.
 fn last_words(kind: FailureKind, stderr: &Tail) -> String {
     match stderr.last_line() {
-        Some(line) if kind != FailureKind::CommandFailed => format!(": {}", short(&plain(line))),
+        Some(line) if kind != FailureKind::CommandFailed => {
+            format!(": {}", short(&without_colours(line)))
+        }
         Some(_) | None => String::new(),
     }
 }

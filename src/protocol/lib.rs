@@ -13,6 +13,7 @@ pub mod outcome;
 pub mod registry;
 pub mod report;
 pub mod spec;
+pub mod text;
 pub mod trigger;
 pub mod units;
 

@@ -12,6 +12,7 @@ use std::path::Path;
 
 use protocol::event::Finding;
 use protocol::spec::{LintLevel, LintTool};
+use protocol::text::without_colours;
 use protocol::{Failure, FailureKind};
 
 use crate::collect::small;
@@ -99,7 +100,7 @@ pub(crate) fn read(
             );
             bytes
                 .ok()
-                .map(|bytes| plain(&String::from_utf8_lossy(&bytes)))
+                .map(|bytes| without_colours(&String::from_utf8_lossy(&bytes)))
         };
         let code = file("code").and_then(|code| code.trim().parse().ok());
         let said = Said {
@@ -227,20 +228,6 @@ fn too_many(findings: &[Finding]) -> Option<Failure> {
         FailureKind::LintFailed,
         format!("{}{code} at {place}: {}{more}", first.tool, first.message),
     ))
-}
-
-/// Text without ANSI colours.
-fn plain(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("\x1b[") {
-        plain.push_str(before);
-        let end = after
-            .find(|c: char| c.is_ascii_alphabetic())
-            .map_or(after.len(), |at| at + 1);
-        rest = &after[end..];
-    }
-    plain + rest
 }
 
 /// A finding without its tool and level, which the caller sets.
