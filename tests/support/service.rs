@@ -27,7 +27,7 @@ pub(super) fn command(folder: &Path, arguments: &[&str]) -> Command {
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env_remove("TRAINYARD_SERVER")
-        .env_remove("TRAINYARD_API_TOKEN")
+        .env_remove("TRAINYARD_REGISTRATION")
         .env_remove("TRAINYARD_TOKEN");
     command
 }
