@@ -8,4 +8,4 @@ mod read;
 mod write;
 
 pub(crate) use read::{Fault, Reader, place};
-pub(crate) use write::{Node, float, write};
+pub(crate) use write::{Node, Put, float, write};

@@ -65,6 +65,21 @@ pub enum OutputMessage {
     },
 }
 
+impl OutputMessage {
+    /// Data and metadata of a display, a result or an update; none of anything else.
+    #[must_use]
+    pub fn into_display(self) -> Option<(Map<String, Value>, Map<String, Value>)> {
+        match self {
+            OutputMessage::DisplayData { data, metadata, .. }
+            | OutputMessage::ExecuteResult { data, metadata, .. }
+            | OutputMessage::UpdateDisplayData { data, metadata, .. } => Some((data, metadata)),
+            OutputMessage::Stream { .. }
+            | OutputMessage::Error { .. }
+            | OutputMessage::ClearOutput { .. } => None,
+        }
+    }
+}
+
 /// The two text streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -8,7 +8,7 @@ mod upgrade;
 mod write;
 
 pub use read::{MAX_BYTES, MAX_CELLS, ReadError, read};
-pub use write::write;
+pub use write::{Elsewhere, Whole, write, write_from};
 
 pub(crate) use ids::derive as derive_id;
 pub(crate) use read::{parse_error, text};

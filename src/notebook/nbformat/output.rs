@@ -36,9 +36,9 @@ pub(super) fn node(output: &Output) -> Node<'_> {
     match output {
         Output::Unknown(fields) => Node::Object(Node::fields(fields)),
         Output::Known { message, extra } => {
-            let mut fields = Node::fields(extra);
-            fields.extend(message_fields(message));
-            Node::Object(fields)
+            let mut all = Node::fields(extra);
+            all.extend(fields(message));
+            Node::Object(all)
         }
     }
 }
@@ -83,7 +83,8 @@ fn known_fields(message: &OutputMessage) -> &'static [&'static str] {
     }
 }
 
-fn message_fields(message: &OutputMessage) -> Vec<(&str, Node<'_>)> {
+/// The fields of a message in a file.
+pub(super) fn fields(message: &OutputMessage) -> Vec<(&str, Node<'_>)> {
     match message {
         OutputMessage::Stream { name, text } => vec![
             ("output_type", Node::Text("stream")),
