@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use protocol::driver::OutputLimits;
 use protocol::{ByteSize, Span};
 use serde::Deserialize;
 
@@ -83,9 +84,15 @@ pub struct Jobs {
     pub gid: Option<u32>,
     /// Processes and threads that one job may have.
     pub processes: u64,
-    /// What one job may say in all, as events and large outputs.
+    /// What one job may say in all; past it the job is ended.
     #[serde(with = "human")]
     pub output: ByteSize,
+    /// What one cell may say in the executed notebook; the rest becomes an artifact.
+    #[serde(with = "human")]
+    pub cell_output: ByteSize,
+    /// What all cells may say in the executed notebook; the rest becomes artifacts.
+    #[serde(with = "human")]
+    pub notebook_output: ByteSize,
     /// Time between a polite end and SIGKILL, where a stop says nothing else.
     #[serde(with = "human")]
     pub grace: Span,
@@ -107,11 +114,14 @@ pub struct Jobs {
 
 impl Default for Jobs {
     fn default() -> Self {
+        let output = OutputLimits::default();
         Self {
             uid: None,
             gid: None,
             processes: 4096,
-            output: protocol::driver::DEFAULT_OUTPUT_LIMIT,
+            output: output.job,
+            cell_output: output.cell,
+            notebook_output: output.notebook,
             grace: Span::secs(30),
             kernel_start_timeout: Span::secs(60),
             offline: false,

@@ -358,6 +358,12 @@ impl<'a> Kernel<'a> {
         self.ended
     }
 
+    /// Whether nothing that it said lies unread. We may have been slower than it: a disk that blocks keeps us.
+    #[must_use]
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.watch.quiet
+    }
+
     /// Asks it to leave what it does.
     pub(crate) fn interrupt(&mut self) {
         if self.interrupt_by_message {

@@ -5,10 +5,13 @@
 mod clock;
 mod command;
 mod failure;
+mod kept;
 mod kernel;
 mod kernelspec;
+mod large;
 mod out;
 mod process;
+mod room;
 mod run;
 mod script;
 mod signals;
@@ -33,7 +36,7 @@ use protocol::units::Timestamp;
 use crate::out::Out;
 use crate::script::Script;
 use crate::signals::Signals;
-use crate::story::Story;
+use crate::story::{Story, StoryError};
 
 /// Longest job file.
 const LONGEST_JOB: u64 = 16 << 20;
@@ -99,7 +102,7 @@ pub fn run(contract: &Path) -> Result<DriverResult, DriverError> {
         error,
     };
     let out = Out::open(contract, job.user).map_err(out_error)?;
-    let mut story = Story::new(out.clone(), job.output_limit).map_err(out_error)?;
+    let mut story = Story::new(out.clone(), &job.output).map_err(out_error)?;
     let started_at = Timestamp::now();
     let ending = work(&job, &signals, &mut story);
     let result = close(&job, contract, &out, &mut story, ending, started_at);
@@ -158,7 +161,7 @@ fn close(
         let _ = story.note("Processes of the job do not react to SIGKILL.");
     }
     out.release_reserve();
-    let closed = story.close();
+    let closed = story.close().and(out.sync().map_err(StoryError::Io));
     let verdict = match (ending.verdict, closed) {
         (Verdict::Succeeded, Err(error)) => Verdict::Failed {
             failure: failure::story(&error),

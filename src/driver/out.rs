@@ -2,21 +2,24 @@
 //! of it given to the agent's user at the end. Knows nothing of what the files say.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use protocol::digest::Digest;
-use protocol::driver::{BLOBS_DIR, EVENTS_FILE, HandOver, OUT_DIR, RESULT_FILE, RunAs};
+use protocol::driver::{BLOBS_DIR, EVENTS_FILE, HandOver, OUT_DIR, REST_DIR, RESULT_FILE, RunAs};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 use rustix::process::{Gid, Uid};
+use sha2::{Digest as _, Sha256};
 
 /// Folders inside folders that are still handed over: deeper ones are a job's joke.
 const DEEPEST: usize = 128;
 /// Bytes set aside at the start, so that a job that fills the disk leaves room for the driver's last word.
 const RESERVE: u64 = 256 << 10;
 const RESERVE_FILE: &str = ".reserve";
+/// A blob that is being written.
+const NEW_BLOB: &str = ".new";
 
 /// The out folder.
 #[derive(Debug, Clone)]
@@ -67,20 +70,62 @@ impl Out {
             .open(self.path.join(EVENTS_FILE))
     }
 
-    /// Keeps bytes as a blob.
+    /// Opens the events file, to read.
     ///
     /// # Errors
-    /// Where they cannot be written.
-    pub(crate) fn blob(&self, bytes: &[u8]) -> io::Result<Digest> {
-        let digest = Digest::of(bytes);
-        let name = format!("{BLOBS_DIR}/{digest}");
-        if !self.path.join(&name).exists() {
-            self.replace(&name, |file| file.write_all(bytes))?;
-        }
-        Ok(digest)
+    /// Where it cannot be opened.
+    pub(crate) fn read_events(&self) -> io::Result<File> {
+        File::open(self.path.join(EVENTS_FILE))
     }
 
-    /// Writes a file whole: whoever reads it sees the old one or the new one.
+    /// Keeps what `write` writes as a blob, under its digest; gives that, its length, and what `write` gave.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub(crate) fn blob<T>(
+        &self,
+        write: impl FnOnce(&mut dyn io::Write) -> io::Result<T>,
+    ) -> io::Result<(Digest, u64, T)> {
+        let blobs = self.path.join(BLOBS_DIR);
+        let new = blobs.join(NEW_BLOB);
+        let mut hashing = Hashing {
+            file: File::create(&new)?,
+            hasher: Sha256::new(),
+            bytes: 0,
+        };
+        let written = write(&mut hashing).and_then(|gave| {
+            let digest = Digest::from_hasher(hashing.hasher);
+            fs::rename(&new, blobs.join(digest.as_str()))?;
+            Ok((digest, hashing.bytes, gave))
+        });
+        if written.is_err() {
+            let _ = fs::remove_file(&new);
+        }
+        written
+    }
+
+    /// Opens a blob, to read.
+    ///
+    /// # Errors
+    /// Where there is none of that name.
+    pub(crate) fn read_blob(&self, name: &str) -> io::Result<File> {
+        File::open(self.path.join(BLOBS_DIR).join(name))
+    }
+
+    /// Opens a file for what is not shown in the notebook, to append.
+    ///
+    /// # Errors
+    /// Where it cannot be opened.
+    pub(crate) fn rest(&self, name: &str) -> io::Result<File> {
+        let folder = self.path.join(REST_DIR);
+        fs::create_dir_all(&folder)?;
+        let mut options = File::options();
+        options.create(true).append(true);
+        options.open(folder.join(name))
+    }
+
+    /// Writes a file whole: whoever reads it sees the old one or the new one. That the new one is there after a loss
+    /// of power is the matter of [`Out::sync`].
     ///
     /// # Errors
     /// Where it cannot be written; the old one stays.
@@ -91,8 +136,7 @@ impl Out {
     ) -> io::Result<()> {
         let new = self.path.join(format!("{name}.new"));
         let mut file = File::create(&new)?;
-        let written = write(&mut file).and_then(|()| file.sync_all());
-        let renamed = written.and_then(|()| fs::rename(&new, self.path.join(name)));
+        let renamed = write(&mut file).and_then(|()| fs::rename(&new, self.path.join(name)));
         if renamed.is_err() {
             let _ = fs::remove_file(&new);
         }
@@ -120,12 +164,45 @@ impl Out {
         let _ = fs::remove_file(self.path.join(RESERVE_FILE));
     }
 
-    /// Makes the names in the folder as durable as the files.
+    /// Makes all files and their names durable.
     ///
     /// # Errors
     /// Where the disk fails.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        File::open(&self.path)?.sync_all()
+        for folder in [BLOBS_DIR, REST_DIR, "."] {
+            match fs::read_dir(self.path.join(folder)) {
+                Ok(entries) => entries
+                    .flatten()
+                    .try_for_each(|entry| sync(&entry.path()))?,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        sync(&self.path)
+    }
+}
+
+fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Writes to a file and hashes what it writes.
+struct Hashing {
+    file: File,
+    hasher: Sha256,
+    bytes: u64,
+}
+
+impl io::Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..n]);
+        self.bytes += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 
@@ -194,6 +271,8 @@ fn give_contents(folder: OwnedFd, owner: (Uid, Gid), depth: usize) -> rustix::io
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+
     use super::*;
 
     #[test]
@@ -213,12 +292,27 @@ mod tests {
     fn a_blob_lies_under_its_digest() {
         let folder = tempfile::tempdir().unwrap();
         let out = Out::open(folder.path(), None).unwrap();
-        let digest = out.blob(b"abc").unwrap();
+        let keep = || {
+            out.blob(|file| file.write_all(b"a").and_then(|()| file.write_all(b"bc")))
+                .unwrap()
+        };
+        assert_eq!(keep(), (Digest::of("abc"), 3, ()));
+        assert_eq!(keep(), (Digest::of("abc"), 3, ()));
+        let mut text = String::new();
+        let mut file = out.read_blob(Digest::of("abc").as_str()).unwrap();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "abc");
+        let failed = out.blob(|file| {
+            file.write_all(b"x")
+                .and(Err::<(), _>(io::Error::other("full")))
+        });
+        assert!(failed.is_err());
         assert_eq!(
-            fs::read(folder.path().join(format!("out/blobs/{digest}"))).unwrap(),
-            b"abc"
+            fs::read_dir(folder.path().join("out/blobs"))
+                .unwrap()
+                .count(),
+            1
         );
-        assert_eq!(out.blob(b"abc").unwrap(), digest);
     }
 
     #[test]

@@ -75,8 +75,9 @@ struct Running {
 }
 
 impl Running {
-    fn is_over(&self) -> bool {
-        self.reply.is_some() && (self.idle || self.heard.elapsed() >= IDLE_GRACE)
+    /// `quiet`: nothing that was said lies unread.
+    fn is_over(&self, quiet: bool) -> bool {
+        self.reply.is_some() && (self.idle || quiet && self.heard.elapsed() >= IDLE_GRACE)
     }
 }
 
@@ -208,6 +209,14 @@ impl Run<'_, '_> {
         Ok(())
     }
 
+    /// Whether the cell that runs has ended.
+    fn is_over(&self) -> bool {
+        let quiet = self.kernel.is_quiet();
+        self.running
+            .as_ref()
+            .is_some_and(|running| running.is_over(quiet))
+    }
+
     fn run_cell(&mut self, index: usize) -> Result<(), Halt> {
         let cell = &self.script.cells[index];
         let request = json!({
@@ -229,10 +238,14 @@ impl Run<'_, '_> {
         self.clock.cell_started();
         let reply = loop {
             self.step(None)?;
-            if let Some(failure) = self.clock.reached(self.story.last_said()) {
+            let heard = match self.kernel.is_quiet() {
+                true => self.story.last_said(),
+                false => Instant::now(),
+            };
+            if let Some(failure) = self.clock.reached(heard) {
                 return Err(Halt::Failed(Box::new(self.placed(failure, None))));
             }
-            if self.running.as_ref().is_some_and(Running::is_over)
+            if self.is_over()
                 && let Some(Running {
                     reply: Some(reply),
                     began,
@@ -360,6 +373,9 @@ impl Run<'_, '_> {
         // Said for no cell that we know: by something that was started outside all, shown where we are.
         let cell = of.or(self.running.as_ref().map(|running| running.cell));
         let kind = message.kind.clone();
+        if let (Some(content), Some(cell)) = (message.large_content(), cell) {
+            return self.story.large_output(cell, &kind, content);
+        }
         match (message.into_output::<OutputMessage>(), cell) {
             (Ok(output), Some(cell)) => self.story.output(cell, output),
             (Ok(OutputMessage::Stream { text, .. }), None) => {
@@ -415,7 +431,7 @@ impl Run<'_, '_> {
         let polite = !matches!(halt, Halt::Ended(_) | Halt::Broken(_));
         if polite && self.running.is_some() {
             self.kernel.interrupt();
-            end = self.listen(|run| run.running.as_ref().is_none_or(Running::is_over));
+            end = self.listen(|run| run.running.is_none() || run.is_over());
         }
         if let Some(running) = &self.running {
             let (cell, took) = (running.cell, running.began.elapsed());
@@ -429,7 +445,7 @@ impl Run<'_, '_> {
                 .cell_finished(cell, CellStatus::Interrupted, took, count);
             self.executed += u32::from(running_is_counted(halt));
         }
-        if polite && end.is_none() && self.running.as_ref().is_none_or(Running::is_over) {
+        if polite && end.is_none() && (self.running.is_none() || self.is_over()) {
             self.kernel.shut_down();
             end = self.listen(|_| false);
         }

@@ -7,13 +7,16 @@ use std::time::{Duration, Instant};
 
 use notebook::fold::CellEnd;
 use notebook::message::{OutputMessage, StreamName};
-use notebook::{Fold, Notebook, nbformat};
-use protocol::driver::{INLINE_LIMIT, NOTEBOOK_FILE};
+use notebook::{Fold, Notebook};
+use protocol::driver::{INLINE_LIMIT, NOTEBOOK_FILE, OutputLimits};
 use protocol::event::{CellStatus, EventKind, LogStream, OutputContent, Unnumbered};
 use protocol::units::{ByteSize, Span, Timestamp};
 use serde_json::{Map, Value};
 
+use crate::kept::{self, Place};
+use crate::large::Large;
 use crate::out::Out;
+use crate::room::{Fit, Room};
 
 /// Text waits this long for more of its kind.
 const COALESCE: Duration = Duration::from_millis(100);
@@ -57,8 +60,11 @@ struct Pending {
 pub(crate) struct Story {
     out: Out,
     file: File,
+    /// Length of the events file.
+    written: u64,
     limit: u64,
     said: u64,
+    room: Room,
     pending: Option<Pending>,
     last_said: Instant,
     fold: Option<Fold>,
@@ -72,14 +78,16 @@ impl Story {
     ///
     /// # Errors
     /// Where the events file cannot be opened.
-    pub(crate) fn new(out: Out, limit: ByteSize) -> io::Result<Self> {
+    pub(crate) fn new(out: Out, limits: &OutputLimits) -> io::Result<Self> {
         let file = out.events()?;
         let now = Instant::now();
         Ok(Self {
+            written: file.metadata()?.len(),
             out,
             file,
-            limit: limit.0,
+            limit: limits.job.0,
             said: 0,
+            room: Room::new(limits.cell, limits.notebook),
             pending: None,
             last_said: now,
             fold: None,
@@ -189,6 +197,51 @@ impl Story {
         }
     }
 
+    /// An output of a cell whose message is large: `kind` and `content` as the kernel sent them.
+    ///
+    /// # Errors
+    /// As [`Story::say`].
+    pub(crate) fn large_output(
+        &mut self,
+        cell: u32,
+        kind: &str,
+        content: &str,
+    ) -> Result<(), StoryError> {
+        let unreadable = |error: &serde_json::Error| {
+            format!("An output of the kernel ({kind}) is not kept: {error}.")
+        };
+        match Large::read(kind, content) {
+            Ok(Large::Text(name, text)) => {
+                for piece in text.pieces() {
+                    match piece {
+                        Ok(piece) => self.text(Voice::Cell(cell, name), &piece)?,
+                        Err(error) => return self.note(&unreadable(&error)),
+                    }
+                }
+                Ok(())
+            }
+            Ok(Large::Bundle(bundle)) => {
+                self.last_said = Instant::now();
+                self.flush()?;
+                let bytes = content.len() as u64;
+                let write = |out: &mut dyn io::Write| bundle.write(out);
+                if !self.has_room(cell, bundle.frame(), bytes)? {
+                    return self.beside(cell, write);
+                }
+                self.count(bytes)?;
+                let (blob, bytes, (from, length)) = self.out.blob(write)?;
+                let place = Place::Blob(blob.to_string(), from, length);
+                let bytes = ByteSize(bytes);
+                let content = OutputContent::Stored { blob, bytes };
+                self.write(EventKind::Output { cell, content })?;
+                self.fold_output(cell, bundle.into_frame(), &place);
+                Ok(())
+            }
+            Ok(Large::Message(message)) => self.output(cell, message),
+            Err(error) => self.note(&unreadable(&error)),
+        }
+    }
+
     /// A cell began.
     ///
     /// # Errors
@@ -244,7 +297,7 @@ impl Story {
     /// Where the disk is full or the job has said more than is kept.
     pub(crate) fn say(&mut self, kind: EventKind) -> Result<(), StoryError> {
         self.flush()?;
-        self.write(kind)
+        self.write(kind).map(drop)
     }
 
     /// Writes the executed notebook as far as it is.
@@ -256,9 +309,9 @@ impl Story {
             return Ok(());
         };
         let began = Instant::now();
-        let text = nbformat::write(fold.notebook());
-        self.out
-            .replace(NOTEBOOK_FILE, |file| file.write_all(text.as_bytes()))?;
+        self.out.replace(NOTEBOOK_FILE, |file| {
+            kept::write(fold.notebook(), &self.out, file)
+        })?;
         self.unsaved = false;
         self.save_after = Instant::now() + (began.elapsed() * PAUSE_FACTOR).max(LEAST_PAUSE);
         Ok(())
@@ -269,10 +322,7 @@ impl Story {
     /// # Errors
     /// Where the disk is full.
     pub(crate) fn close(&mut self) -> Result<(), StoryError> {
-        let flushed = self.flush();
-        let saved = self.save();
-        self.file.sync_all()?;
-        flushed.and(saved)
+        self.flush().and(self.save())
     }
 
     fn folded(&mut self, change: impl FnOnce(&mut Fold) -> bool) {
@@ -289,40 +339,111 @@ impl Story {
             Voice::Cell(cell, name) => {
                 self.write_output(cell, OutputMessage::Stream { name, text })
             }
-            Voice::Log(stream) => self.write(EventKind::Log { stream, text }),
+            Voice::Log(stream) => self.write(EventKind::Log { stream, text }).map(drop),
         }
     }
 
     fn write_output(&mut self, cell: u32, output: OutputMessage) -> Result<(), StoryError> {
-        let stored = match large_json(&output)? {
-            None => None,
-            Some(json) => {
-                self.count(json.len())?;
-                let bytes = ByteSize(json.len() as u64);
-                Some(OutputContent::Stored {
-                    blob: self.out.blob(&json)?,
-                    bytes,
-                })
-            }
-        };
-        self.folded(|fold| fold.output(cell as usize, &output).is_ok());
-        let content = stored.unwrap_or(OutputContent::Inline { output });
-        self.write(EventKind::Output { cell, content })
+        let json = serde_json::to_vec(&output).map_err(io::Error::from)?;
+        let bytes = json.len() as u64;
+        if !self.has_room(cell, &output, bytes)? {
+            return match &output {
+                OutputMessage::Stream { text, .. } => self.rest(cell, "txt", text.as_bytes()),
+                OutputMessage::DisplayData { .. }
+                | OutputMessage::ExecuteResult { .. }
+                | OutputMessage::Error { .. }
+                | OutputMessage::UpdateDisplayData { .. }
+                | OutputMessage::ClearOutput { .. } => {
+                    self.beside(cell, |out| out.write_all(&json))
+                }
+            };
+        }
+        if json.len() <= INLINE_LIMIT {
+            let stand_in = output.clone();
+            let content = OutputContent::Inline { output };
+            let (at, length) = self.write(EventKind::Output { cell, content })?;
+            self.fold_output(cell, stand_in, &Place::Line(at, length));
+        } else {
+            self.count(bytes)?;
+            let (blob, bytes, ()) = self.out.blob(|out| out.write_all(&json))?;
+            let place = Place::Blob(blob.to_string(), 0, 0);
+            let bytes = ByteSize(bytes);
+            let content = OutputContent::Stored { blob, bytes };
+            self.write(EventKind::Output { cell, content })?;
+            self.fold_output(cell, output, &place);
+        }
+        Ok(())
     }
 
-    /// One line, with one call: a reader never sees half of one that was written by a live driver.
-    fn write(&mut self, kind: EventKind) -> Result<(), StoryError> {
+    /// The fold gets the place of the content; a clear has none, and is itself.
+    fn fold_output(&mut self, cell: u32, output: OutputMessage, place: &Place) {
+        let stand_in = place.stand_in(output);
+        self.folded(|fold| fold.output(cell as usize, &stand_in).is_ok());
+    }
+
+    /// Whether the output is shown. Where one is the first of its cell that is not, its reader is told.
+    fn has_room(
+        &mut self,
+        cell: u32,
+        output: &OutputMessage,
+        bytes: u64,
+    ) -> Result<bool, StoryError> {
+        match self.room.take(cell, output, bytes) {
+            Fit::Shown => return Ok(true),
+            Fit::Beside => {}
+            Fit::First(full) => {
+                let text = format!(
+                    "\n[trainyard] {full}; the rest is in the artifact outputs/{}\n",
+                    rest_name(cell, "*")
+                );
+                let name = StreamName::Stderr;
+                let output = OutputMessage::Stream { name, text };
+                let content = OutputContent::Inline {
+                    output: output.clone(),
+                };
+                let (at, length) = self.write(EventKind::Output { cell, content })?;
+                self.fold_output(cell, output, &Place::Line(at, length));
+            }
+        }
+        Ok(false)
+    }
+
+    /// An output that is not shown, as a line of JSON.
+    fn beside<T>(
+        &mut self,
+        cell: u32,
+        write: impl FnOnce(&mut dyn io::Write) -> io::Result<T>,
+    ) -> Result<(), StoryError> {
+        let mut file = self.out.rest(&rest_name(cell, "ndjson"))?;
+        let before = file.metadata()?.len();
+        write(&mut file)?;
+        file.write_all(b"\n")?;
+        self.count(file.metadata()?.len().saturating_sub(before))
+    }
+
+    /// Bytes that are not shown.
+    fn rest(&mut self, cell: u32, end: &str, bytes: &[u8]) -> Result<(), StoryError> {
+        self.count(bytes.len() as u64)?;
+        Ok(self.out.rest(&rest_name(cell, end))?.write_all(bytes)?)
+    }
+
+    /// One line, with one call: a reader never sees half of one that was written by a live driver. Says where it
+    /// stands and how long it is.
+    fn write(&mut self, kind: EventKind) -> Result<(u64, usize), StoryError> {
         let mut line =
             serde_json::to_vec(&Unnumbered::now(kind.into())).map_err(io::Error::from)?;
         line.push(b'\n');
-        self.count(line.len())?;
-        Ok(self.file.write_all(&line)?)
+        self.count(line.len() as u64)?;
+        let at = self.written;
+        self.file.write_all(&line)?;
+        self.written += line.len() as u64;
+        Ok((at, line.len()))
     }
 
     /// Past the limit only what says that it was reached is still written.
-    fn count(&mut self, bytes: usize) -> Result<(), StoryError> {
+    fn count(&mut self, bytes: u64) -> Result<(), StoryError> {
         let before = self.said;
-        self.said = self.said.saturating_add(bytes as u64);
+        self.said = self.said.saturating_add(bytes);
         if before <= self.limit && self.said > self.limit {
             return Err(StoryError::TooLong(self.limit));
         }
@@ -330,10 +451,9 @@ impl Story {
     }
 }
 
-/// The output's JSON where it is too long to stand in an event.
-fn large_json(output: &OutputMessage) -> io::Result<Option<Vec<u8>>> {
-    let json = serde_json::to_vec(output)?;
-    Ok((json.len() > INLINE_LIMIT).then_some(json))
+/// A file of what a cell says past its limit; cells are counted as people count them.
+fn rest_name(cell: u32, end: &str) -> String {
+    format!("cell-{}.{end}", cell + 1)
 }
 
 /// How many bytes of `text` are at most `room` bytes long as JSON, whole characters, and how long those are.
@@ -362,7 +482,11 @@ mod tests {
     use super::*;
 
     fn story(folder: &tempfile::TempDir, limit: u64) -> Story {
-        Story::new(Out::open(folder.path(), None).unwrap(), ByteSize(limit)).unwrap()
+        let limits = OutputLimits {
+            job: ByteSize(limit),
+            ..OutputLimits::default()
+        };
+        Story::new(Out::open(folder.path(), None).unwrap(), &limits).unwrap()
     }
 
     fn told(folder: &tempfile::TempDir) -> Vec<EventKind> {

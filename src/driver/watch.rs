@@ -45,6 +45,8 @@ pub(crate) struct Watch<'a, T> {
     stdout: Pipe,
     stderr: Pipe,
     ended: bool,
+    /// Whether the last wait ended by the clock: then nothing lies unread.
+    pub(crate) quiet: bool,
 }
 
 impl<'a, T: Copy> Watch<'a, T> {
@@ -59,6 +61,7 @@ impl<'a, T: Copy> Watch<'a, T> {
             stdout: Pipe::new(LogStream::Stdout, stdout),
             stderr: Pipe::new(LogStream::Stderr, stderr),
             ended: false,
+            quiet: false,
         }
     }
 
@@ -69,6 +72,7 @@ impl<'a, T: Copy> Watch<'a, T> {
     pub(crate) fn wait(&mut self, until: Instant) -> io::Result<Vec<Happening<T>>> {
         let mut happenings = Vec::new();
         let ready = self.poll(until)?;
+        self.quiet = !ready.anything;
         if ready.signals {
             let arrived = self.signals.arrived();
             if arrived.stop {
@@ -116,10 +120,11 @@ impl<'a, T: Copy> Watch<'a, T> {
         }
         let left = until.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).map_err(|_| io::Error::from(Errno::INVAL))?;
-        match poll(&mut fds, Some(&timeout)) {
-            Ok(_) | Err(Errno::INTR) => {}
+        let anything = match poll(&mut fds, Some(&timeout)) {
+            Ok(ready) => ready > 0,
+            Err(Errno::INTR) => true,
             Err(e) => return Err(e.into()),
-        }
+        };
         let mut flags = fds.iter().map(|fd| !fd.revents().is_empty());
         let mut next = || flags.next().unwrap_or(false);
         let signals = next();
@@ -127,6 +132,7 @@ impl<'a, T: Copy> Watch<'a, T> {
         let stderr = self.stderr.fd.is_some() && next();
         debug_assert!(first >= 1);
         Ok(Ready {
+            anything,
             signals,
             stdout,
             stderr,
@@ -167,6 +173,7 @@ impl<'a, T: Copy> Watch<'a, T> {
 }
 
 struct Ready {
+    anything: bool,
     signals: bool,
     stdout: bool,
     stderr: bool,

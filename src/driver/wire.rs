@@ -8,8 +8,11 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
+use crate::large::mend_surrogates;
 use crate::zmtp::Frames;
 
+/// A longer content is read where it lies.
+const LARGE: usize = 1 << 20;
 const DELIMITER: &[u8] = b"<IDS|MSG>";
 
 /// A message that cannot be believed or read.
@@ -48,6 +51,13 @@ impl Message {
     /// Where it is not what the type promises.
     pub(crate) fn content<T: DeserializeOwned>(&self) -> Result<T, WireError> {
         read(&self.content, "content")
+    }
+
+    /// The content as it came, where it is too large to be copied about.
+    #[must_use]
+    pub(crate) fn large_content(&self) -> Option<&str> {
+        let large = self.content.len() > LARGE;
+        large.then(|| std::str::from_utf8(&self.content).ok())?
     }
 
     /// The content as a JSON object to which `output_type` is added: what an output message is.
@@ -163,7 +173,7 @@ impl Signer {
             .skip_while(|frame| frame != DELIMITER)
             .skip(1);
         let mut next = || parts.next().ok_or(WireError::Incomplete);
-        let (signature, header, parent, metadata, content) =
+        let (signature, header, parent, metadata, mut content) =
             (next()?, next()?, next()?, next()?, next()?);
         let mut mac = self.mac.clone();
         for part in [&header, &parent, &metadata, &content] {
@@ -174,6 +184,7 @@ impl Signer {
             .map_err(|_| WireError::WrongSignature)?;
         let header: Header = read(&header, "header")?;
         let parent: Parent = read(&parent, "parent header")?;
+        mend_surrogates(&mut content);
         Ok(Message {
             kind: header.msg_type,
             parent: parent.msg_id,

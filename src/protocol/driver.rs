@@ -4,6 +4,7 @@
 //! /trainyard/job.json           in, read-only: [`DriverJob`]
 //! /trainyard/out/events.ndjson  out: one [`crate::event::Unnumbered`] a line
 //! /trainyard/out/blobs/<sha256> out: JSON of output messages above 64 KiB
+//! /trainyard/out/rest/           out: what cells said past their limit, `cell-3.txt` and `cell-3.ndjson`
 //! /trainyard/out/executed.ipynb out: the notebook with its outputs
 //! /trainyard/out/result.json    out, last: [`DriverResult`]
 //! ```
@@ -33,14 +34,30 @@ pub const NOTEBOOK_FILE: &str = "executed.ipynb";
 pub const RESULT_FILE: &str = "result.json";
 /// Name of the folder of large outputs in the out folder.
 pub const BLOBS_DIR: &str = "blobs";
+/// Name of the folder of what is not shown in the notebook, in the out folder.
+pub const REST_DIR: &str = "rest";
 /// Outputs whose JSON is longer become blobs.
 pub const INLINE_LIMIT: usize = 64 << 10;
 
-/// What a job may say where nothing else is asked for. The driver folds a notebook's outputs in memory.
-pub const DEFAULT_OUTPUT_LIMIT: ByteSize = ByteSize::gib(1);
+/// How much a job may say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputLimits {
+    /// Of one cell in the executed notebook. The rest lies beside it, as an artifact.
+    pub cell: ByteSize,
+    /// Of all cells in the executed notebook. The rest lies beside it, as artifacts.
+    pub notebook: ByteSize,
+    /// In all, as events, blobs and artifacts; past it the job is ended.
+    pub job: ByteSize,
+}
 
-fn default_output_limit() -> ByteSize {
-    DEFAULT_OUTPUT_LIMIT
+impl Default for OutputLimits {
+    fn default() -> Self {
+        Self {
+            cell: ByteSize::mib(64),
+            notebook: ByteSize::mib(256),
+            job: ByteSize::gib(1),
+        }
+    }
 }
 
 /// What the driver is to run.
@@ -58,9 +75,9 @@ pub struct DriverJob {
     pub kernel_start_timeout: Span,
     /// Time between a polite end (interrupt, SIGTERM) and SIGKILL.
     pub grace: Span,
-    /// Bytes of events and blobs after which the job is ended.
-    #[serde(default = "default_output_limit")]
-    pub output_limit: ByteSize,
+    /// How much it may say.
+    #[serde(default)]
+    pub output: OutputLimits,
     /// As whom the job's code runs. None: as the driver itself (`shell` executor).
     #[serde(default)]
     pub user: Option<RunAs>,

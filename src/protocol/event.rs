@@ -315,7 +315,7 @@ pub enum ArtifactRole {
     Model,
     /// A file that the job declared.
     Declared,
-    /// An output above 64 KiB.
+    /// An output above 64 KiB, or what a cell said past its limit.
     Output,
 }
 

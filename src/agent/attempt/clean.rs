@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 
-use protocol::driver::{DriverJob, DriverWork, HandOver, JOB_FILE, OUT_DIR};
+use protocol::driver::{DriverJob, DriverWork, HandOver, JOB_FILE, OUT_DIR, OutputLimits};
 use protocol::spec::{Limits, Network};
 use protocol::{Failure, FailureKind, Span, Timestamp};
 
@@ -105,7 +105,7 @@ async fn try_sweep(attempt: &Attempt<'_>) -> Result<(), String> {
         },
         kernel_start_timeout: Span::secs(60),
         grace: Span::secs(1),
-        output_limit: protocol::ByteSize::mib(1),
+        output: OutputLimits::default(),
         user: None,
         hand_over: Some(HandOver {
             uid: rustix::process::geteuid().as_raw(),

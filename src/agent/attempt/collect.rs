@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use notebook::message::OutputMessage;
-use protocol::driver::{BLOBS_DIR, DriverJob, EVENTS_FILE, JOB_FILE, NOTEBOOK_FILE, OUT_DIR};
+use protocol::driver::{
+    BLOBS_DIR, DriverJob, EVENTS_FILE, JOB_FILE, NOTEBOOK_FILE, OUT_DIR, REST_DIR,
+};
 use protocol::event::{Artifact, ArtifactRole, EventKind, LogStream, OutputContent};
 use protocol::outcome::CellPlace;
 use protocol::report::{AttemptReport, MetricValue, Setting};
@@ -237,6 +239,10 @@ impl Attempt<'_> {
             }
         }
         self.read_story(blobs, gathered)?;
+        for file in self.rest() {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            gathered.keep(blobs.keep(&file, ArtifactRole::Output, format!("outputs/{name}"))?);
+        }
         self.read_metrics(&workspace, gathered);
         if let Some(model) = &spec.model {
             match collect::model(&workspace, &model.path, blobs) {
@@ -318,6 +324,16 @@ impl Attempt<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Files of what cells said past their limit, in the driver's folder.
+    fn rest(&self) -> Vec<PathBuf> {
+        let folder = self.dir.contract().join(OUT_DIR).join(REST_DIR);
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        files.sort();
+        files.truncate(collect::MOST_FILES);
+        files
     }
 
     /// `metrics.json`: one flat object of numbers.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use protocol::agent_api::Source;
-use protocol::driver::{DriverJob, DriverWork, HandOver, RunAs};
+use protocol::driver::{DriverJob, DriverWork, HandOver, OutputLimits, RunAs};
 use protocol::{ByteSize, Failure, FailureKind, Span, Trust, Work};
 
 use super::Attempt;
@@ -57,7 +57,11 @@ impl Attempt<'_> {
             limits: spec.limits.clone(),
             kernel_start_timeout: self.host.config.jobs.kernel_start_timeout,
             grace: self.host.config.jobs.grace,
-            output_limit: self.host.config.jobs.output,
+            output: OutputLimits {
+                cell: self.host.config.jobs.cell_output,
+                notebook: self.host.config.jobs.notebook_output,
+                job: self.host.config.jobs.output,
+            },
             user: contained.then_some(RunAs {
                 uid,
                 gid,

@@ -20,13 +20,15 @@ pub(crate) enum Node<'a> {
     /// Made when its turn comes, and gone after it.
     Later(Later<'a>),
     /// JSON already, on one line: it is copied.
-    Json(Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + 'a>),
+    Json(Copy<'a>),
 }
 
 /// Takes a piece of text.
 pub(crate) type Take<'t> = dyn FnMut(&str) -> io::Result<()> + 't;
 /// Gives a text in pieces.
 pub(crate) type Pieces<'a> = Box<dyn FnOnce(&mut Take<'_>) -> io::Result<()> + 'a>;
+/// Copies JSON.
+pub(crate) type Copy<'a> = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + 'a>;
 /// Takes a node, once.
 pub(crate) type Put<'t> = dyn FnMut(Node<'_>) -> io::Result<()> + 't;
 /// Makes a node and gives it away.

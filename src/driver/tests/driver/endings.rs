@@ -206,7 +206,7 @@ fn job_and_silence_have_limits_of_their_own() {
 #[test]
 fn a_cell_that_prints_without_end_reaches_the_output_limit() {
     let mut world = World::cell("while True: print('x' * 1000)");
-    world.job.output_limit = ByteSize::mib(1);
+    world.job.output.job = ByteSize::mib(1);
     let told = world.run();
     assert_eq!(
         (told.failure().kind, told.failure().owner()),

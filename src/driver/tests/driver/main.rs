@@ -5,3 +5,4 @@ mod endings;
 mod hostile;
 mod notebooks;
 mod support;
+mod volume;

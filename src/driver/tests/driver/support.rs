@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use notebook::message::{OutputMessage, StreamName};
-use protocol::driver::{DEFAULT_OUTPUT_LIMIT, DriverJob, DriverResult, DriverWork, Verdict};
+use protocol::driver::{DriverJob, DriverResult, DriverWork, OutputLimits, Verdict};
 use protocol::event::{CellStatus, EventBody, EventKind, LogStream, OutputContent, Unnumbered};
 use protocol::outcome::Failure;
 use protocol::spec::{Limits, Parameters};
@@ -87,7 +87,7 @@ impl World {
             limits: Limits::default(),
             kernel_start_timeout: Span::secs(60),
             grace: Span::secs(5),
-            output_limit: DEFAULT_OUTPUT_LIMIT,
+            output: OutputLimits::default(),
             user: None,
             hand_over: None,
         };
@@ -167,10 +167,12 @@ impl Running {
     /// Waits for its end and reads what it told.
     pub(crate) fn end(mut self) -> Told {
         let deadline = Instant::now() + PATIENCE;
+        let mut peak = 0;
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
             }
+            peak = peak_memory(self.child.id()).unwrap_or(peak);
             if Instant::now() > deadline {
                 let _ = self.child.kill();
                 panic!("the driver did not end");
@@ -178,7 +180,7 @@ impl Running {
             std::thread::sleep(Duration::from_millis(10));
         };
         assert!(status.success(), "{status}");
-        Told::read(self.world)
+        Told::read(self.world, peak)
     }
 }
 
@@ -187,10 +189,12 @@ pub(crate) struct Told {
     pub(crate) world: World,
     pub(crate) events: Vec<EventKind>,
     pub(crate) result: DriverResult,
+    /// Most memory that the driver had, in bytes.
+    pub(crate) peak_memory: u64,
 }
 
 impl Told {
-    fn read(world: World) -> Self {
+    fn read(world: World, peak_memory: u64) -> Self {
         let events = fs::read_to_string(world.path("out/events.ndjson")).unwrap();
         let events = events
             .lines()
@@ -207,6 +211,7 @@ impl Told {
             world,
             events,
             result,
+            peak_memory,
         }
     }
 
@@ -238,11 +243,13 @@ impl Told {
 
     /// Standard output of a cell.
     pub(crate) fn stdout(&self, of: u32) -> String {
+        self.stream(of, StreamName::Stdout)
+    }
+
+    /// A stream of a cell.
+    pub(crate) fn stream(&self, of: u32, stream: StreamName) -> String {
         let text = |output| match output {
-            OutputMessage::Stream {
-                name: StreamName::Stdout,
-                text,
-            } => Some(text),
+            OutputMessage::Stream { name, text } if name == stream => Some(text),
             _ => None,
         };
         self.outputs(of).into_iter().filter_map(text).collect()
@@ -270,6 +277,16 @@ impl Told {
     pub(crate) fn executed(&self) -> Value {
         serde_json::from_slice(&fs::read(self.world.path("out/executed.ipynb")).unwrap()).unwrap()
     }
+}
+
+/// Most memory that a living process has had, in bytes.
+fn peak_memory(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib << 10)
 }
 
 /// Whether a process lives (a zombie does not).

@@ -1,0 +1,207 @@
+//! Much of everything: text, displays, messages. All of it arrives, in order, and the driver stays small.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use notebook::message::{OutputMessage, StreamName};
+use protocol::outcome::FailureKind;
+use protocol::units::ByteSize;
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::support::{Told, World};
+
+/// A cell of about 40,000 messages: progress that is printed, flushed, and shown.
+const PROGRESS: &str = "import sys\nfrom IPython.display import display\nshown = display({'text/plain': '0'}, raw=True, display_id=True)\n\
+    for i in range(10_000):\n    print('step', i, flush=True)\n    print('warn', i, file=sys.stderr, flush=True)\n    \
+    shown.update({'text/plain': str(i)}, raw=True)\n    display({'text/plain': f'd{i}'}, raw=True)";
+
+/// Holds that nothing of [`PROGRESS`] is missing or out of order.
+fn all_is_there(told: &Told) {
+    told.succeeded();
+    let numbers = |prefix: &str, text: &str| -> Vec<u32> {
+        let number = |line: &str| line.strip_prefix(prefix)?.trim().parse().ok();
+        text.lines().filter_map(number).collect()
+    };
+    let expected: Vec<u32> = (0..10_000).collect();
+    assert_eq!(numbers("step", &told.stdout(0)), expected);
+    assert_eq!(
+        numbers("warn", &told.stream(0, StreamName::Stderr)),
+        expected
+    );
+    let shown = |output: OutputMessage| match output {
+        OutputMessage::DisplayData { data, .. } => {
+            Some(data["text/plain"].as_str()?.to_owned() + "\n")
+        }
+        _ => None,
+    };
+    let displays: String = told.outputs(0).into_iter().filter_map(shown).collect();
+    assert_eq!(numbers("d", &displays), expected);
+    let outputs = told.executed()["cells"][0]["outputs"].clone();
+    assert_eq!(outputs[0]["data"]["text/plain"], json!(["9999"]));
+    let kept = outputs.as_array().unwrap();
+    let of = |kind: &str| {
+        kept.iter()
+            .filter(|output| output["output_type"] == kind)
+            .count()
+    };
+    assert_eq!(of("display_data"), 10_001);
+}
+
+#[test]
+fn a_reader_that_is_stopped_for_a_while_loses_nothing() {
+    let mut running = World::cell(PROGRESS).start();
+    running.until_said("step 500");
+    running.signal(Signal::STOP);
+    // The stall is what is told of: the kernel fills every buffer, and has to wait.
+    std::thread::sleep(Duration::from_secs(10));
+    running.signal(Signal::CONT);
+    all_is_there(&running.end());
+}
+
+/// A disk that takes nothing for a while: a file system of its own, frozen. Only root can make one.
+#[test]
+fn a_disk_that_blocks_for_a_while_loses_nothing() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("passed over: only root can freeze a file system");
+        return;
+    }
+    let mut world = World::cell(PROGRESS);
+    let disk = Disk::mount(&world);
+    world.job.output.cell = ByteSize::gib(1);
+    let mut running = world.start();
+    running.until_said("step 500");
+    disk.freeze(true);
+    std::thread::sleep(Duration::from_secs(10));
+    let length = || fs::metadata(disk.0.join("events.ndjson")).unwrap().len();
+    let frozen_at = length();
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(length(), frozen_at, "the disk was frozen");
+    disk.freeze(false);
+    all_is_there(&running.end());
+}
+
+/// A small ext4 in a file, mounted as the driver's out folder until it is dropped.
+struct Disk(std::path::PathBuf);
+
+impl Disk {
+    fn mount(world: &World) -> Self {
+        let (image, out) = (world.path("disk"), world.path("out"));
+        fs::create_dir(&out).unwrap();
+        fs::File::create(&image)
+            .unwrap()
+            .set_len(256 << 20)
+            .unwrap();
+        tool("mkfs.ext4", &["-q", image.to_str().unwrap()]);
+        tool(
+            "mount",
+            &["-o", "loop", image.to_str().unwrap(), out.to_str().unwrap()],
+        );
+        Self(out)
+    }
+
+    fn freeze(&self, frozen: bool) {
+        let how = if frozen { "--freeze" } else { "--unfreeze" };
+        tool("fsfreeze", &[how, self.0.to_str().unwrap()]);
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Thawed first: also a test that failed leaves nothing behind.
+        for (program, how) in [("fsfreeze", "--unfreeze"), ("umount", "--lazy")] {
+            let _ = std::process::Command::new(program)
+                .arg(how)
+                .arg(&self.0)
+                .output();
+        }
+    }
+}
+
+fn tool(program: &str, arguments: &[&str]) {
+    let done = std::process::Command::new(program)
+        .args(arguments)
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{program} {arguments:?}: {done:?}");
+}
+
+#[test]
+fn a_cell_past_its_limit_is_cut_and_the_rest_lies_beside() {
+    let source = "from IPython.display import display\nfor i in range(100_000): print('line', i)\n\
+        display({'text/plain': 'beside'}, raw=True)\nraise ValueError('seen')";
+    let mut world = World::notebook(&[("print('before')", &[]), (source, &[])]);
+    world.job.output.cell = ByteSize(200_000);
+    let told = world.run();
+    assert_eq!(told.failure().message, "ValueError: seen");
+    let outputs = told.executed()["cells"][1]["outputs"].clone();
+    let outputs = outputs.as_array().unwrap();
+    let text = |index: usize| {
+        let lines = outputs[index]["text"].as_array().unwrap().iter();
+        lines.map(|line| line.as_str().unwrap()).collect::<String>()
+    };
+    assert!(
+        text(1).contains("[trainyard] This cell's output is larger than 195 KiB; the rest is in the artifact outputs/cell-2.*"),
+        "{}",
+        text(1)
+    );
+    let rest = fs::read_to_string(told.world.path("out/rest/cell-2.txt")).unwrap();
+    let all: String = (0..100_000).map(|i| format!("line {i}\n")).collect();
+    assert_eq!(text(0) + &rest, all);
+    let beside = fs::read_to_string(told.world.path("out/rest/cell-2.ndjson")).unwrap();
+    let beside: serde_json::Value = serde_json::from_str(&beside).unwrap();
+    assert_eq!(beside["data"]["text/plain"], "beside");
+    assert_eq!(outputs.len(), 3);
+    assert_eq!(outputs[2]["ename"], "ValueError");
+    assert_eq!(told.stdout(0), "before\n");
+}
+
+#[test]
+fn the_whole_notebook_has_a_limit_too_and_so_has_the_job() {
+    let print = "print('x' * 99_999)";
+    let mut world = World::notebook(&[(print, &[]), (print, &[]), ("print('y')", &[])]);
+    world.job.output.notebook = ByteSize(150_000);
+    let told = world.run();
+    told.succeeded();
+    let size = |cell: u32| told.stdout(cell).len();
+    assert_eq!(
+        (size(0), told.stream(1, StreamName::Stderr).is_empty()),
+        (100_000, false)
+    );
+    let rest = fs::metadata(told.world.path("out/rest/cell-2.txt")).unwrap();
+    assert_eq!(size(1) + rest.len() as usize, 100_000);
+
+    let mut world = World::cell("while True: print('x' * 1000)");
+    world.job.output.cell = ByteSize::mib(1);
+    world.job.output.job = ByteSize::mib(4);
+    assert_eq!(world.run().failure().kind, FailureKind::OutputLimit);
+}
+
+/// Large things of every kind go through the driver without being held by it.
+#[test]
+fn memory_does_not_grow_with_what_is_said() {
+    let source = "from IPython.display import display\nimport os\n\
+        display({'text/html': '\\n'.join(['<p>\"é\"</p>'] * 4_000_000)}, raw=True)\n\
+        print('line\\n' * 6_000_000)\nfor i in range(200_000): print(i)\nprint('\\udcff\\x00')";
+    let began = Instant::now();
+    let mut world = World::cell(source);
+    world.job.output.cell = ByteSize::mib(128);
+    let told = world.run();
+    told.succeeded();
+    let html = told.executed()["cells"][0]["outputs"][0]["data"]["text/html"].clone();
+    assert_eq!(
+        html.as_str().unwrap().matches("<p>\"é\"</p>").count(),
+        4_000_000
+    );
+    let said = told.stdout(0);
+    assert_eq!(said.matches("line\n").count(), 6_000_000);
+    assert!(
+        said.ends_with("199999\n\u{fffd}\0\n"),
+        "{:?}",
+        &said[said.len() - 20..]
+    );
+    // 52 MB in one message are held once; nothing else is.
+    let peak = told.peak_memory;
+    assert!(peak < 120 << 20, "{peak} bytes after {:?}", began.elapsed());
+}
