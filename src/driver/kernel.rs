@@ -19,8 +19,8 @@ use crate::watch::{Happening, Watch};
 use crate::wire::{Message, Signer, WireError};
 use crate::zmtp::{Connection, Kind, ZmtpError};
 
-/// Longest message taken from a kernel.
-pub(crate) const LONGEST_MESSAGE: u64 = 256 << 20;
+/// Longest message taken from a kernel: it is held once.
+pub(crate) const LONGEST_MESSAGE: u64 = 128 << 20;
 /// Between two tries to connect to a socket that is not there yet.
 const CONNECT_PAUSE: Duration = Duration::from_millis(5);
 /// Until the kernel is asked again who it is: its first words may have been said before it knew that we listen.

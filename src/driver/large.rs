@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use notebook::message::{OutputMessage, StreamName};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -37,14 +38,18 @@ struct Stream<'a> {
     text: &'a RawValue,
 }
 
+/// JSON of many small values takes many times its length in memory: what is not copied as it is, is bounded.
+const MOST_PARSED: usize = 1 << 20;
+const MOST_ERROR: usize = 16 << 20;
+
 #[derive(Deserialize)]
 struct Display<'a> {
     #[serde(borrow)]
     data: &'a RawValue,
-    #[serde(default)]
-    metadata: Map<String, Value>,
-    #[serde(default)]
-    transient: Transient,
+    #[serde(borrow, default)]
+    metadata: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    transient: Option<&'a RawValue>,
     #[serde(default)]
     execution_count: Option<u64>,
 }
@@ -55,31 +60,42 @@ struct Transient {
     display_id: Option<String>,
 }
 
+#[derive(Deserialize)]
+struct Raised {
+    ename: String,
+    evalue: String,
+    traceback: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Clear {
+    wait: bool,
+}
+
 impl<'a> Large<'a> {
     /// Reads the content of a message of this kind.
     ///
     /// # Errors
     /// Where it is not what the kind promises.
     pub(crate) fn read(kind: &str, content: &'a str) -> serde_json::Result<Self> {
-        let data = Map::new();
         let frame = match kind {
             "stream" => {
                 let stream: Stream<'a> = serde_json::from_str(content)?;
                 return Ok(Large::Text(stream.name, Escaped::of(stream.text.get())?));
             }
-            "display_data" | "execute_result" | "update_display_data" => {
-                serde_json::from_str::<Display<'a>>(content)?
+            "error" => return error(content).map(Large::Message),
+            "clear_output" => {
+                let Clear { wait } = serde_json::from_str(content)?;
+                return Ok(Large::Message(OutputMessage::ClearOutput { wait }));
             }
-            _ => {
-                let mut value: Value = serde_json::from_str(content)?;
-                value["output_type"] = kind.into();
-                return serde_json::from_value(value).map(Large::Message);
-            }
+            _ => serde_json::from_str::<Display<'a>>(content)?,
         };
         if !frame.data.get().starts_with('{') {
             return Err(serde::de::Error::custom("data is no object"));
         }
-        let (metadata, display_id) = (frame.metadata, frame.transient.display_id);
+        let data = Map::new();
+        let metadata: Map<String, Value> = bounded(frame.metadata, "metadata")?;
+        let Transient { display_id } = bounded(frame.transient, "transient data")?;
         let message = match (kind, display_id) {
             ("execute_result", display_id) => OutputMessage::ExecuteResult {
                 execution_count: frame.execution_count,
@@ -106,6 +122,37 @@ impl<'a> Large<'a> {
             data: frame.data.get(),
         }))
     }
+}
+
+/// A small part; none is nothing.
+fn bounded<T: Default + DeserializeOwned>(
+    part: Option<&RawValue>,
+    name: &str,
+) -> serde_json::Result<T> {
+    match part.map_or("{}", RawValue::get) {
+        json if json.len() > MOST_PARSED => Err(serde::de::Error::custom(format!(
+            "its {name} is longer than {MOST_PARSED} bytes"
+        ))),
+        json => serde_json::from_str(json),
+    }
+}
+
+fn error(content: &str) -> serde_json::Result<OutputMessage> {
+    if content.len() > MOST_ERROR {
+        return Err(serde::de::Error::custom(format!(
+            "an error of more than {MOST_ERROR} bytes"
+        )));
+    }
+    let Raised {
+        ename,
+        evalue,
+        traceback,
+    } = serde_json::from_str(content)?;
+    Ok(OutputMessage::Error {
+        ename,
+        evalue,
+        traceback,
+    })
 }
 
 impl Bundle<'_> {
@@ -204,6 +251,17 @@ fn half(bytes: &[u8]) -> Option<Half> {
     }
 }
 
+/// Replaces each byte that belongs to no character by `?`. The length stays, and no memory is asked for.
+pub(crate) fn mend_characters(bytes: &mut [u8]) {
+    let mut at = 0;
+    while let Err(error) = std::str::from_utf8(&bytes[at..]) {
+        let from = at + error.valid_up_to();
+        let length = error.error_len().unwrap_or(bytes.len() - from);
+        bytes[from..from + length].fill(b'?');
+        at = from + length;
+    }
+}
+
 /// Replaces escaped halves of surrogate pairs that stand alone by U+FFFD: Python writes them where a program printed
 /// bytes that are no UTF-8, and no other reader of JSON takes them. The length stays.
 pub(crate) fn mend_surrogates(json: &mut [u8]) {
@@ -267,6 +325,36 @@ mod tests {
         }
         assert!(Large::read("display_data", r#"{"data": []}"#).is_err());
         assert!(Large::read("update_display_data", r#"{"data": {}}"#).is_err());
+    }
+
+    #[test]
+    fn what_would_grow_in_memory_is_bounded() {
+        let many = format!("[{}0]", "0,".repeat(MOST_PARSED));
+        for (kind, content) in [
+            (
+                "display_data",
+                format!("{{\"data\":{{}},\"metadata\":{{\"a\":{many}}}}}"),
+            ),
+            (
+                "error",
+                format!("{{\"ename\":\"{}\"}}", "x".repeat(MOST_ERROR)),
+            ),
+        ] {
+            let error = Large::read(kind, &content).unwrap_err().to_string();
+            assert!(error.contains("bytes"), "{error}");
+        }
+        let content = format!("{{\"wait\":true,\"more\":{many}}}");
+        assert!(matches!(
+            Large::read("clear_output", &content),
+            Ok(Large::Message(OutputMessage::ClearOutput { wait: true }))
+        ));
+    }
+
+    #[test]
+    fn bytes_of_no_character_are_replaced_one_by_one() {
+        let mut bytes = b"a\xff\xe2\x82b\xc3\xa9\xf0\x9f".to_vec();
+        mend_characters(&mut bytes);
+        assert_eq!(std::str::from_utf8(&bytes), Ok("a???bé??"));
     }
 
     #[test]

@@ -8,11 +8,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use crate::large::mend_surrogates;
+use crate::large::{mend_characters, mend_surrogates};
 use crate::zmtp::Frames;
 
 /// A longer content is read where it lies.
 const LARGE: usize = 1 << 20;
+/// Longest header.
+const MOST_HEADER: usize = 64 << 10;
 const DELIMITER: &[u8] = b"<IDS|MSG>";
 
 /// A message that cannot be believed or read.
@@ -176,6 +178,12 @@ impl Signer {
         let (signature, header, parent, metadata, mut content) =
             (next()?, next()?, next()?, next()?, next()?);
         let mut mac = self.mac.clone();
+        if header.len().max(parent.len()) > MOST_HEADER {
+            return Err(WireError::Unreadable {
+                part: "header",
+                why: format!("it is longer than {MOST_HEADER} bytes"),
+            });
+        }
         for part in [&header, &parent, &metadata, &content] {
             mac.update(part);
         }
@@ -185,6 +193,9 @@ impl Signer {
         let header: Header = read(&header, "header")?;
         let parent: Parent = read(&parent, "parent header")?;
         mend_surrogates(&mut content);
+        if content.len() > LARGE {
+            mend_characters(&mut content);
+        }
         Ok(Message {
             kind: header.msg_type,
             parent: parent.msg_id,
