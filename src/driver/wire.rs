@@ -44,6 +44,7 @@ pub(crate) struct Message {
     /// The id of the request that it answers, where it answers one.
     pub(crate) parent: Option<String>,
     content: Vec<u8>,
+    buffers: Frames,
 }
 
 impl Message {
@@ -60,6 +61,11 @@ impl Message {
     pub(crate) fn large_content(&self) -> Option<&str> {
         let large = self.content.len() > LARGE;
         large.then(|| std::str::from_utf8(&self.content).ok())?
+    }
+
+    /// Takes the binary parts behind the content: comm messages have them.
+    pub(crate) fn take_buffers(&mut self) -> Frames {
+        std::mem::take(&mut self.buffers)
     }
 
     /// The content as a JSON object to which `output_type` is added: what an output message is.
@@ -165,7 +171,7 @@ impl Signer {
         (id, frames)
     }
 
-    /// Checks and reads a message. Its binary buffers are dropped: outputs have none.
+    /// Checks and reads a message. Of a message other than a comm's the binary buffers are dropped: outputs have none.
     ///
     /// # Errors
     /// Where it is incomplete, wrongly signed, or not JSON.
@@ -191,15 +197,21 @@ impl Signer {
         mac.verify_slice(&signature)
             .map_err(|_| WireError::WrongSignature)?;
         let header: Header = read(&header, "header")?;
-        let parent: Parent = read(&parent, "parent header")?;
         mend_surrogates(&mut content);
         if content.len() > LARGE {
             mend_characters(&mut content);
         }
+        // Some kernels say null where there is none.
+        let parent: Option<Parent> = read(&parent, "parent header")?;
+        let buffers = match header.msg_type.starts_with("comm_") {
+            true => parts.collect(),
+            false => Frames::new(),
+        };
         Ok(Message {
             kind: header.msg_type,
-            parent: parent.msg_id,
+            parent: parent.and_then(|parent| parent.msg_id),
             content,
+            buffers,
         })
     }
 }
@@ -263,6 +275,7 @@ mod tests {
             kind: "display_data".into(),
             parent: None,
             content: br#"{"data": {"text/plain": "a"}, "metadata": {}, "transient": {"display_id": "d"}}"#.to_vec(),
+            buffers: Vec::new(),
         };
         let value: Value = message.into_output().unwrap();
         assert_eq!(value["output_type"], "display_data");
@@ -276,6 +289,7 @@ mod tests {
             kind: "stream".into(),
             parent: None,
             content: b"{\"name\": \"stdout\", \"text\": \"\xff\"}".to_vec(),
+            buffers: Vec::new(),
         };
         assert_eq!(message.into_output::<Value>().unwrap()["text"], "\u{fffd}");
     }
