@@ -1,12 +1,16 @@
 //! The fold: output messages, one after the other, into the notebook that they make. Memory is
 //! proportional to the outputs that are left. Must not know where messages come from.
 
+mod widgets;
+
 use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
 use crate::message::OutputMessage;
 use crate::model::{Cell, Notebook, Output};
+
+use widgets::Widgets;
 
 /// A notebook that is being executed.
 #[derive(Debug, Clone)]
@@ -16,6 +20,7 @@ pub struct Fold {
     displays: HashMap<String, Vec<(usize, usize)>>,
     /// Cells whose outputs go when the next one arrives.
     clear_next: Vec<usize>,
+    widgets: Widgets,
 }
 
 /// How a cell ended.
@@ -37,9 +42,12 @@ pub struct CellEnd<'a> {
 pub struct NoCodeCell(pub usize);
 
 impl Fold {
-    /// Begins with a notebook; outputs, counts and timings of an earlier execution are dropped.
+    /// Begins with a notebook; outputs, counts, timings and widgets of an earlier execution are dropped.
     #[must_use]
     pub fn new(mut notebook: Notebook) -> Self {
+        for ours in ["widgets", "trainyard"] {
+            notebook.metadata.shift_remove(ours);
+        }
         for cell in notebook.cells.iter_mut().filter(|cell| cell.is_code()) {
             cell.outputs.clear();
             cell.execution_count = None;
@@ -51,6 +59,7 @@ impl Fold {
             notebook,
             displays: HashMap::new(),
             clear_next: Vec::new(),
+            widgets: Widgets::default(),
         }
     }
 
@@ -120,6 +129,11 @@ impl Fold {
                 self.update(display_id, data, metadata);
                 Ok(())
             }
+            OutputMessage::Widget(change) => {
+                self.widgets.change(&mut self.notebook.metadata, change);
+                Ok(())
+            }
+            OutputMessage::ClearOutput { .. } if self.captured(cell, message) => Ok(()),
             OutputMessage::ClearOutput { wait: true } => {
                 if !self.clear_next.contains(&cell) {
                     self.clear_next.push(cell);
@@ -128,6 +142,18 @@ impl Fold {
             }
             OutputMessage::ClearOutput { wait: false } => self.clear(cell),
         }
+    }
+
+    /// Output widgets that captured outputs since the last call, by comm, with all that they hold: a front end tells
+    /// the kernel.
+    pub fn take_captured(&mut self) -> Vec<(String, Value)> {
+        self.widgets.take_untold(&mut self.notebook.metadata)
+    }
+
+    /// How many changes of widgets are not kept, because the widgets hold too much.
+    #[must_use]
+    pub fn widget_changes_lost(&self) -> u64 {
+        self.widgets.lost()
     }
 
     /// A cell ended.
@@ -154,6 +180,11 @@ impl Fold {
         cell.filter(|cell| cell.is_code()).ok_or(NoCodeCell(index))
     }
 
+    fn captured(&mut self, cell: usize, message: &OutputMessage) -> bool {
+        self.widgets
+            .capture(&mut self.notebook.metadata, cell, message)
+    }
+
     fn clear(&mut self, cell: usize) -> Result<(), NoCodeCell> {
         self.cell(cell)?.outputs.clear();
         self.clear_next.retain(|&one| one != cell);
@@ -166,6 +197,9 @@ impl Fold {
 
     /// Appends an output; a stream grows where the last output is the same stream.
     fn push(&mut self, index: usize, message: &OutputMessage) -> Result<(), NoCodeCell> {
+        if self.captured(index, message) {
+            return Ok(());
+        }
         if self.clear_next.contains(&index) {
             self.clear(index)?;
         }
@@ -194,7 +228,8 @@ impl Fold {
             OutputMessage::Stream { .. }
             | OutputMessage::Error { .. }
             | OutputMessage::UpdateDisplayData { .. }
-            | OutputMessage::ClearOutput { .. } => None,
+            | OutputMessage::ClearOutput { .. }
+            | OutputMessage::Widget(_) => None,
         };
         if let Some(id) = id {
             self.displays.entry(id.clone()).or_default().push(place);

@@ -63,6 +63,37 @@ pub enum OutputMessage {
         /// True: when the next one arrives.
         wait: bool,
     },
+    /// A widget was made, changed or closed.
+    Widget(WidgetChange),
+}
+
+/// A comm message, reduced to what a notebook keeps of it. The channel of a widget is a comm
+/// (<https://github.com/jupyter-widgets/ipywidgets/blob/main/packages/schema/messages.md>).
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct WidgetChange {
+    /// The comm, which is the widget's model.
+    pub comm_id: String,
+    /// New values of its state.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub state: Map<String, Value>,
+    /// Values of its state that are no JSON.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub buffers: Vec<WidgetBuffer>,
+    /// Where the state has a `msg_id`: the cell whose request that is. An Output widget takes that cell's outputs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub captures: Option<usize>,
+    /// Whether it was closed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub closed: bool,
+}
+
+/// A binary value of a widget's state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WidgetBuffer {
+    /// Where it belongs in the state: keys and indices.
+    pub path: Vec<Value>,
+    /// The bytes in base64.
+    pub data: String,
 }
 
 impl OutputMessage {

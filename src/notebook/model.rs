@@ -79,7 +79,7 @@ impl From<&str> for CellKind {
 pub enum Output {
     /// A stream, display, result or error.
     Known {
-        /// What was said. Never `UpdateDisplayData` or `ClearOutput`.
+        /// What was said. Never `UpdateDisplayData`, `ClearOutput` or `Widget`.
         message: OutputMessage,
         /// Fields that nbformat does not name.
         extra: Map<String, Value>,

@@ -31,7 +31,7 @@ pub fn output(message: &OutputMessage, colour: bool, width: usize) -> String {
             let lines = bounded(&traceback.join("\n"), colour);
             line_end(shorter_rulers(&lines, width))
         }
-        OutputMessage::ClearOutput { .. } => String::new(),
+        OutputMessage::ClearOutput { .. } | OutputMessage::Widget(_) => String::new(),
     }
 }
 

@@ -407,7 +407,8 @@ fn scrap(content: &OutputContent) -> Option<(String, f64)> {
         OutputMessage::Stream { .. }
         | OutputMessage::Error { .. }
         | OutputMessage::UpdateDisplayData { .. }
-        | OutputMessage::ClearOutput { .. } => return None,
+        | OutputMessage::ClearOutput { .. }
+        | OutputMessage::Widget(_) => return None,
     };
     let scrap = data.get(SCRAP)?;
     Some((

@@ -79,7 +79,9 @@ fn known_fields(message: &OutputMessage) -> &'static [&'static str] {
             &["output_type", "data", "metadata", "execution_count"]
         }
         OutputMessage::Error { .. } => &["output_type", "ename", "evalue", "traceback"],
-        OutputMessage::UpdateDisplayData { .. } | OutputMessage::ClearOutput { .. } => &[],
+        OutputMessage::UpdateDisplayData { .. }
+        | OutputMessage::ClearOutput { .. }
+        | OutputMessage::Widget(_) => &[],
     }
 }
 
@@ -125,7 +127,7 @@ pub(super) fn fields(message: &OutputMessage) -> Vec<(&str, Node<'_>)> {
             ),
         ],
         // A fold never leaves one in a notebook; an empty stream says nothing.
-        OutputMessage::ClearOutput { .. } => vec![
+        OutputMessage::ClearOutput { .. } | OutputMessage::Widget(_) => vec![
             ("output_type", Node::Text("stream")),
             ("name", Node::Text("stdout")),
             ("text", Node::Lines("")),

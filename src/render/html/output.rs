@@ -57,7 +57,7 @@ pub(super) fn put(out: &mut String, message: &OutputMessage, budget: &mut Budget
             put_bundle(out, data, metadata, budget);
             out.push_str("</div>\n");
         }
-        OutputMessage::ClearOutput { .. } => {}
+        OutputMessage::ClearOutput { .. } | OutputMessage::Widget(_) => {}
     }
 }
 
@@ -80,7 +80,8 @@ pub(super) fn active(message: &OutputMessage) -> Option<Active<'_>> {
         | OutputMessage::UpdateDisplayData { data, .. } => active_part(data),
         OutputMessage::Stream { .. }
         | OutputMessage::Error { .. }
-        | OutputMessage::ClearOutput { .. } => None,
+        | OutputMessage::ClearOutput { .. }
+        | OutputMessage::Widget(_) => None,
     }
 }
 

@@ -111,6 +111,12 @@ impl Story {
 
     fn output(&mut self, cell: usize, content: &OutputContent) {
         match content {
+            // A widget's state is no part of a cell: nothing is to be drawn anew.
+            OutputContent::Inline {
+                output: output @ OutputMessage::Widget(_),
+            } => {
+                let _ = self.fold.as_mut().map(|fold| fold.output(cell, output));
+            }
             OutputContent::Inline { output } => {
                 // An update may reach displays of earlier cells.
                 if matches!(output, OutputMessage::UpdateDisplayData { .. })
