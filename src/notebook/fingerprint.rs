@@ -12,19 +12,30 @@ const TAGS: [&str; 4] = [
     "skip-execution",
 ];
 
-/// SHA-256 over kernel name and language and, for each code cell, its tags of [`TAGS`] and its source
-/// with line ends normalised and trailing blank space of each line dropped. Outputs, counts, ids,
-/// Markdown, other metadata and code cells that hold only blank space have no part in it.
+/// SHA-256 over kernel name and language, the options of `metadata.execution` that are heeded and, for each code
+/// cell, its tags of [`TAGS`], its tags `timeout=…` and its source with line ends normalised and trailing blank space
+/// of each line dropped. Outputs, counts, ids, Markdown, other metadata and code cells that hold only blank space
+/// have no part in it.
 #[must_use]
 pub fn fingerprint(notebook: &Notebook) -> [u8; 32] {
     let mut hash = Sha256::new_with_prefix(b"trainyard notebook 1\n");
     // What is absent means Jupyter's default: a first execution, which writes it down, changes nothing.
     put(&mut hash, notebook.kernel_name().unwrap_or("python3"));
     put(&mut hash, &notebook.language().unwrap_or_default());
+    // Only what is said has a part, so that a notebook that says nothing kept its fingerprint when these came.
+    for (name, value) in notebook.execution_options() {
+        put(&mut hash, "execution");
+        put(&mut hash, name);
+        put(&mut hash, &value.to_string());
+    }
     for (_, cell) in notebook.code_cells() {
         let tags: Vec<&str> = TAGS.into_iter().filter(|tag| cell.has_tag(tag)).collect();
         if cell.is_blank() && tags.is_empty() {
             continue;
+        }
+        for timeout in cell.timeout_tags() {
+            put(&mut hash, "timeout");
+            put(&mut hash, timeout);
         }
         put(&mut hash, "code");
         put(&mut hash, &tags.join(","));

@@ -9,6 +9,7 @@ pub mod line_map;
 pub mod message;
 mod model;
 pub mod nbformat;
+pub mod options;
 pub mod parameters;
 
 pub use fingerprint::fingerprint;

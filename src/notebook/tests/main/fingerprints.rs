@@ -131,7 +131,7 @@ proptest! {
 
     #[test]
     fn so_do_tags_that_execution_heeds_and_only_these(notebook in notebook(), which in any::<Index>()) {
-        for tag in ["parameters", "skip-execution", "raises-exception", "injected-parameters", "remove-input"] {
+        for tag in ["parameters", "skip-execution", "raises-exception", "injected-parameters", "timeout=10m", "remove-input"] {
             let mut other = notebook.clone();
             let cell = code(&mut other, &which);
             let mut tags: Vec<String> = cell.tags().map(str::to_owned).collect();
@@ -142,6 +142,24 @@ proptest! {
             cell.metadata.insert("tags".into(), json!(tags));
             let same = fingerprint(&other) == fingerprint(&notebook);
             prop_assert_eq!(same, tag == "remove-input", "{}", tag);
+        }
+    }
+
+    #[test]
+    fn so_do_options_that_execution_heeds_and_only_these(notebook in notebook()) {
+        let with = |execution: Value| {
+            let mut other = notebook.clone();
+            other.metadata.insert("execution".into(), execution);
+            fingerprint(&other)
+        };
+        let said = [json!({"timeout": 60}), json!({"timeout": 61}), json!({"timeout": -1}), json!({"timeout": "60"}),
+            json!({"allow_errors": true}), json!({"allow_errors": true, "timeout": 60})].map(&with);
+        for (index, one) in said.iter().enumerate() {
+            prop_assert_ne!(*one, fingerprint(&notebook));
+            prop_assert!(!said[..index].contains(one));
+        }
+        for nothing in [json!({}), json!(null), json!({"timeout": null, "allow_errors": false, "other": 1})] {
+            prop_assert_eq!(with(nothing), fingerprint(&notebook));
         }
     }
 
