@@ -129,7 +129,7 @@ impl Live {
                     CellStatus::Ok => format!("ok, {duration}"),
                     CellStatus::Error => format!("raised after {duration}"),
                     CellStatus::ErrorAllowed => {
-                        format!("raised after {duration}, as its tag allows")
+                        format!("raised after {duration}, as the notebook allows")
                     }
                     CellStatus::Skipped => return Ok(()),
                     CellStatus::Interrupted => format!("ended after {duration}"),

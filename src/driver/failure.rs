@@ -5,14 +5,19 @@ use protocol::outcome::{Failure, FailureKind, LimitReached};
 use protocol::text::without_colours;
 use protocol::units::{ByteSize, Span};
 
+use crate::clock::SaidBy;
 use crate::kernel::KernelFault;
 use crate::kernelspec::NoKernel;
 use crate::process::End;
+use crate::reply::InputRequest;
 use crate::story::StoryError;
 use crate::tail::Tail;
 use crate::zmtp::ZmtpError;
 
 const NO_MEMORY: &str = "SIGKILL mostly means that memory ran out: ask for more (`resources: {memory: ...}`) or use less.";
+
+const NO_INPUT: &str = "Nobody can answer input() here; make the value a parameter.";
+const NO_PASSWORD: &str = "Nobody can type a password here; name it under `secrets` in .trainyard.yml and read it from the environment.";
 
 /// An exception, as a kernel tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,10 +31,10 @@ pub(crate) struct Raised {
 }
 
 impl Raised {
-    /// `sys.exit()` and `sys.exit(0)` end a notebook early and well.
+    /// `sys.exit()` and `sys.exit(0)` end a notebook early and well; what else is zero to Python does, too.
     #[must_use]
     pub(crate) fn is_clean_exit(&self) -> bool {
-        self.ename == "SystemExit" && matches!(self.evalue.as_str(), "" | "0" | "None")
+        self.ename == "SystemExit" && matches!(self.evalue.as_str(), "" | "0" | "None" | "False")
     }
 
     /// The line of the cell with this count at which it raised, from 1: the first frame of the traceback.
@@ -148,8 +153,9 @@ fn hint(ename: &str, evalue: &str, installs: bool, kind: FailureKind) -> Option<
         FailureKind::GpuOutOfMemory => {
             Some("Ask for a GPU with more memory (`gpu_memory`), or make the batch smaller.".into())
         }
+        _ if evalue.contains("getpass was called") => Some(NO_PASSWORD.into()),
         _ if evalue.contains("raw_input was called") || ename == "StdinNotImplementedError" => {
-            Some("Nobody can answer input() here; make the value a parameter.".into())
+            Some(NO_INPUT.into())
         }
         _ => None,
     }
@@ -161,8 +167,11 @@ pub(crate) fn no_kernel(error: &NoKernel) -> Failure {
     match error {
         NoKernel::NoPython { .. } => Failure::new(FailureKind::ImageUnusable, error.to_string())
             .hint("The image needs Python and ipykernel; trainyard/notebook has both."),
-        NoKernel::Unknown { .. } => Failure::new(FailureKind::NotebookInvalid, format!("The notebook asks for a kernel that is not here: {error}"))
-            .hint("Choose a kernel that the image has (metadata.kernelspec.name), or an image that has this one."),
+        NoKernel::Unknown { .. } => {
+            let meant = error.nearest().map(|name| format!("Is '{name}' meant? "));
+            Failure::new(FailureKind::NotebookInvalid, format!("The notebook asks for a kernel that is not here: {error}"))
+                .hint(format!("{}Choose a kernel that the image has (metadata.kernelspec.name), or an image that has this one.", meant.unwrap_or_default()))
+        }
         NoKernel::Unreadable { .. } => Failure::new(FailureKind::ImageUnusable, error.to_string()),
     }
 }
@@ -239,7 +248,11 @@ pub(crate) fn kernel_fault(fault: &KernelFault, stderr: &Tail) -> Failure {
         KernelFault::Spawn { program, workdir, error } => {
             not_spawned(FailureKind::ImageUnusable, program, workdir, error)
         }
-        KernelFault::StartTimeout(_) => Failure::new(FailureKind::KernelDied, capital(fault)),
+        KernelFault::StartTimeout(_) | KernelFault::NoReply(_) => Failure::new(FailureKind::KernelDied, format!("{}.", capital(fault))),
+        KernelFault::Channel { error: ZmtpError::Closed, .. } => {
+            Failure::new(FailureKind::KernelDied, format!("The kernel closed its connections ({fault}) while its process went on, and was ended."))
+                .hint("A cell that replaces the kernel's process (os.exec) or restarts the kernel does that.")
+        }
         KernelFault::Channel { error: ZmtpError::TooLarge { announced, limit }, .. } => {
             Failure::new(FailureKind::OutputLimit, format!("The kernel announced one message of {announced} bytes and was ended; at most {limit} are taken."))
                 .limit(LimitReached::Bytes { limit: ByteSize(*limit), used: Some(ByteSize(*announced)) })
@@ -278,21 +291,72 @@ pub(crate) fn story(error: &StoryError) -> Failure {
     }
 }
 
-/// A time limit was reached.
+/// A time limit was reached. `said_by`: whose limit the cell's is.
 #[must_use]
-pub(crate) fn time_limit(kind: FailureKind, limit: Span) -> Failure {
-    let (message, key) = match kind {
-        FailureKind::CellTimeout => (format!("The cell ran longer than {limit}."), "cell_timeout"),
-        FailureKind::SilenceTimeout => {
-            (format!("Nothing was said for {limit}."), "silence_timeout")
+pub(crate) fn time_limit(kind: FailureKind, limit: Span, said_by: SaidBy) -> Failure {
+    let (message, remedy) = match kind {
+        FailureKind::CellTimeout => {
+            let remedy = match said_by {
+                SaidBy::PipelineFile => {
+                    "raise `cell_timeout` in .trainyard.yml, or give this cell a tag such as `timeout=30m`"
+                }
+                SaidBy::Notebook => {
+                    "raise `execution.timeout` in the notebook's metadata, or give this cell a tag such as `timeout=30m`"
+                }
+                SaidBy::Tag => "raise the cell's tag `timeout=…`",
+            };
+            (format!("The cell ran longer than {limit}."), remedy)
         }
-        _ => (format!("The job ran longer than {limit}."), "timeout"),
+        FailureKind::SilenceTimeout => (
+            format!("Nothing was said for {limit}."),
+            "raise `silence_timeout` in .trainyard.yml, or print something now and then",
+        ),
+        _ => (
+            format!("The job ran longer than {limit}."),
+            "raise `timeout` in .trainyard.yml",
+        ),
     };
     Failure::new(kind, message)
         .limit(LimitReached::Time { limit })
-        .hint(format!(
-            "Where that is too short, raise `{key}` in .trainyard.yml."
-        ))
+        .hint(format!("Where that is too short, {remedy}."))
+}
+
+/// The kernel wants a person to type something.
+#[must_use]
+pub(crate) fn asks(request: &InputRequest) -> Failure {
+    let prompt = short(request.prompt.trim());
+    let message = match (request.password, prompt.as_str()) {
+        (true, _) => "The cell asks for a password, and nobody can answer here.".to_owned(),
+        (false, "") => "The cell asks for input, and nobody can answer here.".to_owned(),
+        (false, prompt) => {
+            format!("The cell asks for input (\"{prompt}\"), and nobody can answer here.")
+        }
+    };
+    let hint = if request.password {
+        NO_PASSWORD
+    } else {
+        NO_INPUT
+    };
+    Failure::new(FailureKind::CellRaised, message).hint(hint)
+}
+
+/// Adds what the cell raised when it was interrupted.
+#[must_use]
+pub(crate) fn interrupted(failure: Failure, raised: &Raised) -> Failure {
+    match raised.traceback.is_empty() {
+        true => failure,
+        false => failure.detail(raised.traceback.join("\n")),
+    }
+}
+
+/// Adds that an interrupt did not help.
+#[must_use]
+pub(crate) fn unmoved(failure: Failure, grace: Span) -> Failure {
+    let message = format!(
+        "{} An interrupt did not end it within {grace}; the kernel was killed.",
+        failure.message
+    );
+    Failure { message, ..failure }
 }
 
 /// A command ended badly.

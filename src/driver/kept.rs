@@ -25,33 +25,36 @@ pub(crate) enum Place {
 
 impl Place {
     /// What the fold gets in place of `output`: its kind, its display id, and this place.
-    pub(crate) fn stand_in(&self, output: OutputMessage) -> OutputMessage {
+    pub(crate) fn stand_in(&self, output: &OutputMessage) -> OutputMessage {
         // A stream's neighbours are joined by the fold: a list of places, one a line.
         let here = || serde_json::to_string(self).unwrap_or_default() + "\n";
         let bundle = || Map::from_iter([(String::new(), Value::String(here()))]);
         let metadata = Map::new();
         match output {
-            OutputMessage::Stream { name, .. } => OutputMessage::Stream { name, text: here() },
+            OutputMessage::Stream { name, .. } => OutputMessage::Stream {
+                name: *name,
+                text: here(),
+            },
             OutputMessage::DisplayData { display_id, .. } => OutputMessage::DisplayData {
                 data: bundle(),
                 metadata,
-                display_id,
+                display_id: display_id.clone(),
             },
             OutputMessage::ExecuteResult {
                 execution_count,
                 display_id,
                 ..
             } => OutputMessage::ExecuteResult {
-                execution_count,
+                execution_count: *execution_count,
                 data: bundle(),
                 metadata,
-                display_id,
+                display_id: display_id.clone(),
             },
             OutputMessage::UpdateDisplayData { display_id, .. } => {
                 OutputMessage::UpdateDisplayData {
                     data: bundle(),
                     metadata,
-                    display_id,
+                    display_id: display_id.clone(),
                 }
             }
             OutputMessage::Error { .. } => OutputMessage::Error {
@@ -59,7 +62,7 @@ impl Place {
                 evalue: here(),
                 traceback: Vec::new(),
             },
-            clear @ OutputMessage::ClearOutput { .. } => clear,
+            OutputMessage::ClearOutput { .. } | OutputMessage::Widget(_) => output.clone(),
         }
     }
 
@@ -72,7 +75,7 @@ impl Place {
             }
             OutputMessage::Error { evalue, .. } => Some(evalue.as_str()),
             OutputMessage::Stream { text, .. } => Some(text.as_str()),
-            OutputMessage::ClearOutput { .. } => None,
+            OutputMessage::ClearOutput { .. } | OutputMessage::Widget(_) => None,
         };
         Ok(serde_json::from_str(text.unwrap_or_default())?)
     }

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::kernelspec::KernelCommand;
 use crate::process::{Child, End, Start};
 use crate::signals::Signals;
-use crate::sockets::{Folder, random_hex, try_connect};
+use crate::sockets::{Folder, random_hex};
 use crate::tail::Tail;
 use crate::watch::{Happening, Watch};
 use crate::wire::{Message, Signer, WireError};
@@ -41,21 +41,33 @@ pub(crate) enum Channel {
     Control,
     /// What everybody may hear: outputs and states.
     Iopub,
+    /// Requests to a person. We have none, and are there to say so.
+    Stdin,
 }
 
 impl Channel {
     /// All, with the number that ends the socket's name.
-    const ALL: [(Channel, u8); 3] = [
+    const ALL: [(Channel, u8); 4] = [
         (Channel::Shell, 1),
         (Channel::Iopub, 2),
         (Channel::Control, 4),
+        (Channel::Stdin, 3),
     ];
+
+    /// Whether a kernel can be worked with that has it not: some have no stdin.
+    fn is_needed(self) -> bool {
+        match self {
+            Channel::Shell | Channel::Control | Channel::Iopub => true,
+            Channel::Stdin => false,
+        }
+    }
 
     fn name(self) -> &'static str {
         match self {
             Channel::Shell => "shell",
             Channel::Control => "control",
             Channel::Iopub => "iopub",
+            Channel::Stdin => "stdin",
         }
     }
 }
@@ -84,6 +96,9 @@ pub(crate) enum KernelFault {
     /// It did not answer.
     #[error("the kernel did not answer within {0} of its start")]
     StartTimeout(Span),
+    /// It was done with a cell, and did not say how it went.
+    #[error("the kernel was done with the cell and did not answer within {0}")]
+    NoReply(Span),
     /// It sent what no kernel sends.
     #[error("{} channel: {error}", channel.name())]
     Channel {
@@ -315,6 +330,8 @@ impl<'a> Kernel<'a> {
                             .get_or_insert(KernelFault::Wire { channel, error });
                     }
                 },
+                Happening::Broken(channel, ZmtpError::Closed | ZmtpError::Io(_))
+                    if !channel.is_needed() => {}
                 Happening::Broken(channel, error @ (ZmtpError::Closed | ZmtpError::Io(_))) => {
                     self.closed.get_or_insert((Instant::now(), channel, error));
                 }
@@ -358,12 +375,6 @@ impl<'a> Kernel<'a> {
         self.ended
     }
 
-    /// Whether nothing that it said lies unread. We may have been slower than it: a disk that blocks keeps us.
-    #[must_use]
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.watch.quiet
-    }
-
     /// Asks it to leave what it does.
     pub(crate) fn interrupt(&mut self) {
         if self.interrupt_by_message {
@@ -387,7 +398,7 @@ impl<'a> Kernel<'a> {
         self.watch.child.signal(Signal::KILL);
     }
 
-    /// Connects to the sockets that are there; true once all are.
+    /// Connects to the sockets that are there; true once all are that are needed.
     fn connect_missing(&mut self) -> Result<bool, KernelFault> {
         for (channel, number) in Channel::ALL {
             let known = self
@@ -399,14 +410,16 @@ impl<'a> Kernel<'a> {
                 continue;
             }
             let broken = |error| KernelFault::Channel { channel, error };
-            let Some(stream) =
-                try_connect(&self.folder.socket(number)).map_err(|e| broken(e.into()))?
-            else {
-                return Ok(false);
+            let connected = self.folder.connect(number);
+            let Some(stream) = connected.map_err(|e| broken(e.into()))? else {
+                if channel.is_needed() {
+                    return Ok(false);
+                }
+                continue;
             };
             let kind = match channel {
                 Channel::Iopub => Kind::Sub,
-                Channel::Shell | Channel::Control => Kind::Dealer,
+                Channel::Shell | Channel::Control | Channel::Stdin => Kind::Dealer,
             };
             let connection =
                 Connection::new(stream, kind, self.session.as_bytes(), LONGEST_MESSAGE)

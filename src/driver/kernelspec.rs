@@ -14,6 +14,10 @@ use crate::process::look_up;
 const LAUNCHER: &str = include_str!("launcher.py");
 /// Longest `kernel.json` that is read.
 const LONGEST_SPEC: u64 = 1 << 20;
+/// Most kernelspecs of one folder that are looked at.
+const MOST_SPECS: usize = 1_000;
+/// From this likeness on (of 1) a name was probably meant.
+const ALIKE: f64 = 0.8;
 
 /// How a kernel is started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,23 +80,12 @@ pub(crate) fn find(
     if matches!(name, "python3" | "python") {
         return Ok(by_launcher(name, python(env)?));
     }
-    let folders = folders(env);
-    let file = folders
-        .iter()
-        .flat_map(|folder| [name.to_owned(), name.to_lowercase()].map(|name| folder.join(name)))
-        // A name with a slash could leave the folder.
-        .filter(|folder| {
-            folder
-                .file_name()
-                .is_some_and(|last| last.eq_ignore_ascii_case(name))
-        })
-        .map(|folder| folder.join("kernel.json"))
-        .find(|file| file.is_file());
-    match file {
-        Some(file) => from_spec(name, &file, env),
+    let specs = specs(env);
+    match specs.iter().find(|spec| spec.is_named(name)) {
+        Some(spec) => from_spec(name, &spec.file, env),
         None => Err(NoKernel::Unknown {
             name: name.chars().take(80).collect(),
-            there: there(&folders, env),
+            there: there(specs, env),
         }),
     }
 }
@@ -114,6 +107,16 @@ fn by_launcher(name: &str, python: String) -> KernelCommand {
         env: BTreeMap::new(),
         interrupt_by_message: false,
     }
+}
+
+/// The command of a Python kernel with our launcher in place of ipykernel's; Python's and the kernel's own options
+/// stay. None: this is another program.
+fn launched(argv: &[String]) -> Option<Vec<String>> {
+    let module = argv.windows(2).position(|two| {
+        two[0] == "-m" && matches!(two[1].as_str(), "ipykernel_launcher" | "ipykernel")
+    })?;
+    let ours = ["-c", LAUNCHER].map(str::to_owned);
+    Some([&argv[..module], &ours, &argv[module + 2..]].concat())
 }
 
 fn from_spec(
@@ -140,22 +143,15 @@ fn from_spec(
         .iter()
         .map(|part| part.replace("{resource_dir}", &resources))
         .collect();
-    let Some(program) = argv.first() else {
+    if argv.is_empty() {
         return Err(unreadable("argv is empty".to_owned()));
-    };
+    }
     // A Python kernel of another interpreter is started by our launcher as well.
-    let mut command = match argv.get(1..3) {
-        Some([m, module])
-            if m == "-m" && matches!(module.as_str(), "ipykernel_launcher" | "ipykernel") =>
-        {
-            by_launcher(name, program.clone())
-        }
-        _ => KernelCommand {
-            name: name.to_owned(),
-            argv,
-            env: BTreeMap::new(),
-            interrupt_by_message: spec.interrupt_mode.as_deref() == Some("message"),
-        },
+    let mut command = KernelCommand {
+        name: name.to_owned(),
+        argv: launched(&argv).unwrap_or(argv),
+        env: BTreeMap::new(),
+        interrupt_by_message: spec.interrupt_mode.as_deref() == Some("message"),
     };
     command.env = spec
         .env
@@ -165,17 +161,36 @@ fn from_spec(
     Ok(command)
 }
 
-/// Replaces `${NAME}` by what the job's environment has.
+/// Replaces `$NAME` and `${NAME}` by what the job's environment has, and `$$` by a dollar, as Python's
+/// `Template.safe_substitute` does: anything else stays.
 fn expand(value: &str, env: &BTreeMap<String, String>) -> String {
     let mut expanded = String::new();
     let mut rest = value;
-    while let Some((before, after)) = rest.split_once("${") {
-        let Some((name, behind)) = after.split_once('}') else {
-            break;
-        };
+    while let Some((before, after)) = rest.split_once('$') {
         expanded.push_str(before);
-        expanded.push_str(env.get(name).map_or("", String::as_str));
-        rest = behind;
+        let letters = |text: &str| {
+            let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+            end.unwrap_or(text.len())
+        };
+        let (name, length) = match after.strip_prefix('{') {
+            Some(braced) if braced[letters(braced)..].starts_with('}') => {
+                (&braced[..letters(braced)], letters(braced) + 2)
+            }
+            Some(_) => ("", 0),
+            None => (&after[..letters(after)], letters(after)),
+        };
+        rest = &after[length..];
+        match env.get(name) {
+            Some(known) => expanded.push_str(known),
+            None if after.starts_with('$') => {
+                expanded.push('$');
+                rest = &after[1..];
+            }
+            None => {
+                expanded.push('$');
+                expanded.push_str(&after[..length]);
+            }
+        }
     }
     expanded + rest
 }
@@ -202,22 +217,58 @@ fn folders(env: &BTreeMap<String, String>) -> Vec<PathBuf> {
     data.iter().map(|folder| folder.join("kernels")).collect()
 }
 
-/// Names of the kernels that could be had.
-fn there(folders: &[PathBuf], env: &BTreeMap<String, String>) -> Vec<String> {
-    let specs = folders
-        .iter()
+/// A kernelspec that is there.
+struct Found {
+    name: String,
+    file: PathBuf,
+}
+
+impl Found {
+    /// Jupyter does not tell capital letters apart.
+    fn is_named(&self, name: &str) -> bool {
+        self.name.to_lowercase() == name.to_lowercase()
+    }
+}
+
+/// The kernelspecs that are there, in the order in which they count.
+fn specs(env: &BTreeMap<String, String>) -> Vec<Found> {
+    let entries = folders(env)
+        .into_iter()
         .filter_map(|folder| fs::read_dir(folder).ok())
-        .flatten()
-        .flatten();
-    let mut names: BTreeSet<String> = specs
-        .filter(|entry| entry.path().join("kernel.json").is_file())
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .take(50)
-        .collect();
+        .flat_map(|entries| entries.flatten().take(MOST_SPECS));
+    entries
+        .map(|entry| Found {
+            name: entry.file_name().to_string_lossy().into_owned(),
+            file: entry.path().join("kernel.json"),
+        })
+        .filter(|spec| spec.file.is_file())
+        .collect()
+}
+
+/// Names of the kernels that could be had.
+fn there(specs: Vec<Found>, env: &BTreeMap<String, String>) -> Vec<String> {
+    let mut names: BTreeSet<String> = specs.into_iter().map(|spec| spec.name).take(50).collect();
     if python(env).is_ok() {
         names.insert("python3".to_owned());
     }
     names.into_iter().collect()
+}
+
+impl NoKernel {
+    /// Of the kernels that are there the one whose name was probably meant.
+    pub(crate) fn nearest(&self) -> Option<&str> {
+        let NoKernel::Unknown { name, there } = self else {
+            return None;
+        };
+        let name = name.to_lowercase();
+        let near = there.iter().map(|there| {
+            let likeness = strsim::jaro_winkler(&name, &there.to_lowercase());
+            (likeness, there.as_str())
+        });
+        let near = near.filter(|(likeness, _)| *likeness >= ALIKE);
+        near.max_by(|a, b| a.0.total_cmp(&b.0))
+            .map(|(_, there)| there)
+    }
 }
 
 #[cfg(test)]
@@ -234,12 +285,12 @@ mod tests {
         fs::set_permissions(at("bin/python3"), fs::Permissions::from_mode(0o755)).unwrap();
         for (name, json) in [
             (
-                "ir",
-                r#"{"argv": ["R", "{resource_dir}/x", "{connection_file}"], "env": {"A": "${HOME}/r$"}, "interrupt_mode": "message"}"#,
+                "IR",
+                r#"{"argv": ["R", "{resource_dir}/x", "{connection_file}"], "env": {"A": "${HOME}/r$ $HOME-$$x ${NOT} $NOT ${"}, "interrupt_mode": "message"}"#,
             ),
             (
                 "torch",
-                r#"{"argv": ["/opt/torch/bin/python", "-m", "ipykernel_launcher", "-f", "{connection_file}"]}"#,
+                r#"{"argv": ["/opt/torch/bin/python", "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}", "--pylab=inline"]}"#,
             ),
             ("broken", "{"),
         ] {
@@ -279,17 +330,17 @@ mod tests {
     #[test]
     fn a_kernelspec_is_found_and_its_places_filled_in() {
         let (folder, env) = world();
-        let command = find(Some("IR"), &env).unwrap();
+        let command = find(Some("ir"), &env).unwrap();
         let resources = folder
             .path()
-            .join("share/jupyter/kernels/ir")
+            .join("share/jupyter/kernels/IR")
             .display()
             .to_string();
         assert_eq!(
             command.argv,
             ["R", &format!("{resources}/x"), "{connection_file}"]
         );
-        assert_eq!(command.env["A"], "/home/x/r$");
+        assert_eq!(command.env["A"], "/home/x/r$ /home/x-$x ${NOT} $NOT ${");
         assert!(command.interrupt_by_message);
     }
 
@@ -297,19 +348,35 @@ mod tests {
     fn another_python_is_started_by_our_launcher_too() {
         let (_folder, env) = world();
         let command = find(Some("torch"), &env).unwrap();
-        assert_eq!(command.argv[0], "/opt/torch/bin/python");
-        assert!(command.argv[2].contains("XPUB_NODROP"));
+        let expected = [
+            "/opt/torch/bin/python",
+            "-Xfrozen_modules=off",
+            "-c",
+            LAUNCHER,
+            "-f",
+            "{connection_file}",
+            "--pylab=inline",
+        ];
+        assert_eq!(command.argv, expected);
     }
 
     #[test]
     fn an_unknown_name_lists_those_that_are_there() {
         let (_folder, env) = world();
-        for name in ["julia-1.10", "../kernels/ir", ""] {
-            let NoKernel::Unknown { there, .. } = find(Some(name), &env).unwrap_err() else {
+        for (name, meant) in [
+            ("julia-1.10", None),
+            ("../kernels/IR", None),
+            ("", None),
+            ("pyhton3", Some("python3")),
+            ("Torch2", Some("torch")),
+        ] {
+            let error = find(Some(name), &env).unwrap_err();
+            assert_eq!(error.nearest(), meant, "{name}");
+            let NoKernel::Unknown { there, .. } = error else {
                 panic!("{name}")
             };
             assert!(
-                ["broken", "ir", "python3", "torch"]
+                ["IR", "broken", "python3", "torch"]
                     .iter()
                     .all(|name| there.iter().any(|t| t == name))
             );

@@ -161,11 +161,6 @@ impl Bundle<'_> {
         &self.frame
     }
 
-    /// The same, at the end.
-    pub(crate) fn into_frame(self) -> OutputMessage {
-        self.frame
-    }
-
     /// Writes the message's JSON; says where in it the data begins and how long it is.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 mod clock;
+mod comm;
 mod command;
 mod failure;
 mod kept;
@@ -11,6 +12,7 @@ mod kernelspec;
 mod large;
 mod out;
 mod process;
+mod reply;
 mod room;
 mod run;
 mod script;

@@ -80,8 +80,10 @@ impl Room {
                 }
                 return Fit::Shown;
             }
-            // It stands in place of what was counted.
-            OutputMessage::UpdateDisplayData { .. } => return Fit::Shown,
+            // It stands in place of what was counted; the fold bounds what it keeps of widgets.
+            OutputMessage::UpdateDisplayData { .. } | OutputMessage::Widget(_) => {
+                return Fit::Shown;
+            }
             // Neighbours are joined.
             OutputMessage::Stream { .. } => 0,
             OutputMessage::DisplayData { .. }

@@ -1,30 +1,44 @@
 //! Runs a notebook: cell after cell, until the end, a failure, a limit or a stop. Knows no container and no agent.
 
+mod start;
+mod wind_up;
+
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use notebook::message::OutputMessage;
 use protocol::driver::{CellCount, DriverJob, Verdict};
-use protocol::event::{CellStatus, EventKind, LogStream};
+use protocol::event::{CellStatus, LogStream};
 use protocol::outcome::Failure;
-use protocol::units::Timestamp;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use protocol::units::{Span, Timestamp};
+use serde_json::json;
 
 use crate::clock::Clock;
-use crate::failure::{self, Raised};
-use crate::kernel::{Channel, Kernel, KernelFault, NotStarted, Said};
+use crate::failure;
+use crate::kernel::{Channel, Kernel, KernelFault, Said};
 use crate::process::End;
+use crate::reply::{InputRequest, Reply, count_of, is_idle};
 use crate::script::Script;
 use crate::signals::Signals;
 use crate::story::{Story, StoryError, Voice};
-use crate::tail::Tail;
 use crate::wire::Message;
-use crate::{Ending, kernelspec};
+use crate::{Ending, comm};
 
 /// After the reply to a cell, silence of this length means that the kernel's `idle` was lost: kernels other than
 /// Python's drop messages where a reader is slow.
 const IDLE_GRACE: Duration = Duration::from_secs(4);
+/// A kernel that was done with a cell has this long to answer: it answers first, on another socket.
+const REPLY_GRACE: Span = Span::secs(60);
+
+/// Messages on iopub that are outputs.
+const OUTPUTS: [&str; 6] = [
+    "stream",
+    "display_data",
+    "execute_result",
+    "error",
+    "update_display_data",
+    "clear_output",
+];
 
 /// Why no further cell runs.
 enum Halt {
@@ -46,38 +60,42 @@ impl From<StoryError> for Halt {
     }
 }
 
-/// How the kernel answered a cell.
-#[derive(Deserialize)]
-struct Reply {
-    status: String,
-    #[serde(default)]
-    execution_count: Option<u64>,
-    #[serde(default)]
-    ename: String,
-    #[serde(default)]
-    evalue: String,
-    #[serde(default)]
-    traceback: Vec<String>,
-    #[serde(default)]
-    payload: Vec<Value>,
-}
-
 /// The cell that runs.
 struct Running {
     cell: u32,
     request: String,
     began: Instant,
     reply: Option<Reply>,
-    idle: bool,
+    /// Since when the kernel is done with it.
+    idle: Option<Instant>,
     /// When something was heard last.
     heard: Instant,
+    /// Whether the kernel has begun with it, and its count.
+    input: bool,
     count: Option<u64>,
 }
 
 impl Running {
-    /// `quiet`: nothing that was said lies unread.
-    fn is_over(&self, quiet: bool) -> bool {
-        self.reply.is_some() && (self.idle || quiet && self.heard.elapsed() >= IDLE_GRACE)
+    fn is_over(&self) -> bool {
+        self.reply.is_some() && (self.idle.is_some() || self.heard.elapsed() >= IDLE_GRACE)
+    }
+
+    /// Whether nothing more is to be hoped for after an interrupt: some kernels then say `idle` and never answer.
+    fn is_left(&self) -> bool {
+        self.is_over() || self.idle.is_some_and(|idle| idle.elapsed() >= IDLE_GRACE)
+    }
+
+    /// When to look again, whatever is said: one of answer and `idle` is there, and the other is missing.
+    fn look_again(&self, winding_up: bool) -> Option<Instant> {
+        let patience = match winding_up {
+            true => IDLE_GRACE,
+            false => REPLY_GRACE.into(),
+        };
+        match (&self.reply, self.idle) {
+            (Some(_), _) => Some(self.heard + IDLE_GRACE),
+            (None, Some(idle)) => Some(idle + patience),
+            (None, None) => None,
+        }
     }
 }
 
@@ -101,7 +119,7 @@ pub(crate) fn run(
     story: &mut Story,
 ) -> Ending {
     let total = script.cells.iter().filter(|cell| cell.runs).count() as u32;
-    match start(job, script, signals, story) {
+    match start::start(job, script, signals, story) {
         Ok(kernel) => {
             let run = Run {
                 job,
@@ -122,52 +140,6 @@ pub(crate) fn run(
     }
 }
 
-/// Finds and starts the kernel; where there is none, how the attempt ended.
-fn start<'b>(
-    job: &DriverJob,
-    script: &Script,
-    signals: &'b Signals,
-    story: &mut Story,
-) -> Result<Kernel<'b>, Box<Ending>> {
-    let failed = |failure| Box::new(Ending::of(Verdict::Failed { failure }));
-    let told = |told: Result<(), StoryError>| told.map_err(|error| failed(failure::story(&error)));
-
-    let command = kernelspec::find(script.kernel.as_deref(), &job.env)
-        .map_err(|error| failed(failure::no_kernel(&error)))?;
-    told(kernel_event(story, "starting", &command.name))?;
-    let mut kernel = Kernel::spawn(&command, job, signals)
-        .map_err(|fault| failed(failure::kernel_fault(&fault, &Tail::default())))?;
-    let mut trouble = Ok(());
-    let connected = kernel.connect(job.kernel_start_timeout, |stream, text| {
-        let said = story.text(Voice::Log(stream), text);
-        trouble = std::mem::replace(&mut trouble, Ok(())).and(said);
-    });
-    told(trouble)?;
-    match connected {
-        Ok(info) => {
-            story.language_info(info.language);
-            told(kernel_event(story, "ready", &info.name))?;
-            Ok(kernel)
-        }
-        Err(NotStarted::Stopped) => Err(Box::new(Ending::of(Verdict::Stopped))),
-        Err(NotStarted::Ended(end)) => {
-            told(kernel_event(story, "died", &end.to_string()))?;
-            Err(Box::new(Ending {
-                signal: end.signal(),
-                ..*failed(failure::kernel_ended(end, &kernel.stderr, true))
-            }))
-        }
-        Err(NotStarted::Fault(fault)) => Err(failed(failure::kernel_fault(&fault, &kernel.stderr))),
-    }
-}
-
-fn kernel_event(story: &mut Story, status: &str, detail: &str) -> Result<(), StoryError> {
-    story.say(EventKind::Kernel {
-        status: status.to_owned(),
-        detail: Some(detail.to_owned()),
-    })
-}
-
 impl Run<'_, '_> {
     fn finish(mut self, total: u32) -> Ending {
         let started_at = Timestamp::now();
@@ -179,7 +151,10 @@ impl Run<'_, '_> {
             Halt::Ended(end) => Verdict::Failed {
                 failure: self.died(end),
             },
-            Halt::Broken(failure) | Halt::Failed(failure) => Verdict::Failed { failure: *failure },
+            Halt::Broken(failure) => Verdict::Failed { failure: *failure },
+            Halt::Failed(failure) => Verdict::Failed {
+                failure: self.interrupted(*failure, end),
+            },
         };
         let died = end.filter(|_| !matches!(verdict, Verdict::Succeeded | Verdict::Stopped));
         Ending {
@@ -209,15 +184,8 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    /// Whether the cell that runs has ended.
-    fn is_over(&self) -> bool {
-        let quiet = self.kernel.is_quiet();
-        self.running
-            .as_ref()
-            .is_some_and(|running| running.is_over(quiet))
-    }
-
     fn run_cell(&mut self, index: usize) -> Result<(), Halt> {
+        self.tell_captured();
         let cell = &self.script.cells[index];
         let request = json!({
             "code": cell.source, "silent": false, "store_history": true, "user_expressions": {},
@@ -231,21 +199,25 @@ impl Run<'_, '_> {
             request,
             began: now,
             reply: None,
-            idle: false,
+            idle: None,
             heard: now,
+            input: false,
             count: None,
         });
-        self.clock.cell_started();
-        let reply = loop {
+        self.clock.cell_started(cell.limit);
+        let (reply, took) = loop {
             self.step(None)?;
-            let heard = match self.kernel.is_quiet() {
-                true => self.story.last_said(),
-                false => Instant::now(),
-            };
-            if let Some(failure) = self.clock.reached(heard) {
+            if let Some(failure) = self.clock.reached(self.story.last_said()) {
                 return Err(Halt::Failed(Box::new(self.placed(failure, None))));
             }
-            if self.is_over()
+            let Some(running) = &self.running else {
+                continue;
+            };
+            let silent = |idle: Instant| idle.elapsed() >= Duration::from(REPLY_GRACE);
+            if running.reply.is_none() && running.idle.is_some_and(silent) {
+                return Err(self.broken(&KernelFault::NoReply(REPLY_GRACE)));
+            }
+            if running.is_over()
                 && let Some(Running {
                     reply: Some(reply),
                     began,
@@ -253,7 +225,7 @@ impl Run<'_, '_> {
                     ..
                 }) = self.running.take()
             {
-                if !idle {
+                if idle.is_none() {
                     self.story
                         .note("The kernel's last words about the cell were lost.")?;
                 }
@@ -261,38 +233,41 @@ impl Run<'_, '_> {
             }
         };
         self.clock.cell_finished();
-        self.judge(index, reply.0, reply.1)
+        self.judge(index, &reply, took)
+    }
+
+    /// Output widgets took outputs of the cells before: the kernel is told, as a front end would, so that code sees
+    /// them (`out.outputs`). Once for all of a cell: it listens to nothing while it runs one.
+    fn tell_captured(&mut self) {
+        for (comm, outputs) in self.story.take_captured() {
+            let update =
+                json!({"method": "update", "state": {"outputs": outputs}, "buffer_paths": []});
+            let content = json!({"comm_id": comm, "data": update});
+            self.kernel.ask(Channel::Shell, "comm_msg", &content);
+        }
     }
 
     /// What the reply means for the cell and the rest.
-    fn judge(&mut self, index: usize, reply: Reply, took: Duration) -> Result<(), Halt> {
+    fn judge(&mut self, index: usize, reply: &Reply, took: Duration) -> Result<(), Halt> {
         let cell = &self.script.cells[index];
         let (at, count) = (cell.index, reply.execution_count);
-        let mut raised = Raised {
-            ename: reply.ename,
-            evalue: reply.evalue,
-            traceback: reply.traceback,
-        };
-        let leaves = reply
-            .payload
-            .iter()
-            .any(|payload| payload["source"] == "ask_exit");
-        if reply.status == "aborted" {
-            raised.ename = "The kernel did not run the cell".to_owned();
-        }
         self.executed += 1;
-        if reply.status == "ok" || raised.is_clean_exit() {
+        let Some(raised) = reply.raised() else {
             self.story.cell_finished(at, CellStatus::Ok, took, count)?;
-            return if leaves || reply.status != "ok" {
-                Err(Halt::Done)
-            } else {
-                Ok(())
+            return match reply.leaves() {
+                true => Err(Halt::Done),
+                false => Ok(()),
             };
-        }
+        };
+        // What may raise may raise SystemExit, too, as with nbclient.
         if cell.may_raise {
             self.story
                 .cell_finished(at, CellStatus::ErrorAllowed, took, count)?;
             return Ok(());
+        }
+        if raised.is_clean_exit() {
+            self.story.cell_finished(at, CellStatus::Ok, took, count)?;
+            return Err(Halt::Done);
         }
         self.story
             .cell_finished(at, CellStatus::Error, took, count)?;
@@ -307,33 +282,48 @@ impl Run<'_, '_> {
 
     /// Waits once, and takes in what was said; not longer than until `until`, the next limit, or what the story waits for.
     fn step(&mut self, until: Option<Instant>) -> Result<(), Halt> {
-        let idle = self
-            .running
-            .as_ref()
-            .filter(|running| running.reply.is_some());
         let next = [
             until.or_else(|| self.clock.next(self.story.last_said())),
             self.story.due(),
-            idle.map(|running| running.heard + IDLE_GRACE),
+            self.running
+                .as_ref()
+                .and_then(|running| running.look_again(until.is_some())),
         ];
         let until = next.into_iter().flatten().min().unwrap_or_else(Clock::idle);
         let said = self
             .kernel
             .wait(until)
             .map_err(|fault| self.broken(&fault))?;
+        let began = Instant::now();
         let mut halt = None;
         for said in said {
             match said {
                 Said::Message(Channel::Iopub, message) => self.heard(message)?,
                 Said::Message(Channel::Shell, message) => self.replied(&message)?,
                 Said::Message(Channel::Control, _) => {}
+                Said::Message(Channel::Stdin, message) if message.kind == "input_request" => {
+                    let failure = failure::asks(&InputRequest::read(&message));
+                    let failure = Halt::Failed(Box::new(self.placed(failure, None)));
+                    halt.get_or_insert(failure);
+                }
+                Said::Message(Channel::Stdin, _) => {}
                 Said::Text(stream, text) => self.story.text(Voice::Log(stream), &text)?,
                 Said::Ended(end) => halt = Some(Halt::Ended(end)),
                 Said::Stop => halt = halt.or(Some(Halt::Stopped)),
             }
         }
         self.story.tick()?;
+        self.forgive(began.elapsed());
         halt.map_or(Ok(()), Err)
+    }
+
+    /// Time in which we did not listen, kept by a slow disk, is no silence of the kernel.
+    fn forgive(&mut self, kept: Duration) {
+        self.story.forgive(kept);
+        if let Some(running) = &mut self.running {
+            running.heard += kept;
+            running.idle = running.idle.map(|idle| idle + kept);
+        }
     }
 
     fn broken(&self, fault: &KernelFault) -> Halt {
@@ -350,33 +340,43 @@ impl Run<'_, '_> {
             .and_then(|id| self.cells.get(id))
             .copied();
         if let Some(running) = &mut self.running {
-            running.heard = Instant::now();
             if message.parent.as_deref() == Some(running.request.as_str()) {
                 match message.kind.as_str() {
-                    "status" => running.idle |= is_idle(&message),
-                    "execute_input" => running.count = count_of(&message),
+                    // What is not counted may come without end.
+                    kind if OUTPUTS.contains(&kind) => running.heard = Instant::now(),
+                    "status" if is_idle(&message) => {
+                        running.idle.get_or_insert_with(Instant::now);
+                    }
+                    "execute_input" => {
+                        running.input = true;
+                        running.count = count_of(&message);
+                    }
                     _ => {}
                 }
             }
         }
-        let outputs = [
-            "stream",
-            "display_data",
-            "execute_result",
-            "error",
-            "update_display_data",
-            "clear_output",
-        ];
-        if !outputs.contains(&message.kind.as_str()) {
-            return Ok(());
-        }
+        let kind = message.kind.clone();
         // Said for no cell that we know: by something that was started outside all, shown where we are.
         let cell = of.or(self.running.as_ref().map(|running| running.cell));
-        let kind = message.kind.clone();
-        if let (Some(content), Some(cell)) = (message.large_content(), cell) {
+        if let (Some(content), Some(cell)) = (message.large_content(), cell)
+            && OUTPUTS.contains(&kind.as_str())
+        {
             return self.story.large_output(cell, &kind, content);
         }
-        match (message.into_output::<OutputMessage>(), cell) {
+        let output = if OUTPUTS.contains(&kind.as_str()) {
+            message.into_output::<OutputMessage>().map(Some)
+        } else if comm::KINDS.contains(&kind.as_str()) {
+            let change = comm::change(message, |id| self.cells.get(id).copied());
+            change.map(|change| change.map(OutputMessage::Widget))
+        } else {
+            return Ok(());
+        };
+        let output = match output {
+            Ok(Some(output)) => Ok(output),
+            Ok(None) => return Ok(()),
+            Err(error) => Err(error),
+        };
+        match (output, cell) {
             (Ok(output), Some(cell)) => self.story.output(cell, output),
             (Ok(OutputMessage::Stream { text, .. }), None) => {
                 self.story.text(Voice::Log(LogStream::Stdout), &text)
@@ -394,13 +394,15 @@ impl Run<'_, '_> {
         let Some(running) = &mut self.running else {
             return Ok(());
         };
+        // The first answer counts.
         if message.kind != "execute_reply"
             || message.parent.as_deref() != Some(running.request.as_str())
+            || running.reply.is_some()
         {
             return Ok(());
         }
         running.heard = Instant::now();
-        match message.content() {
+        match Reply::read(message) {
             Ok(reply) => running.reply = Some(reply),
             Err(error) => {
                 return Err(self.broken(&KernelFault::Wire {
@@ -417,88 +419,4 @@ impl Run<'_, '_> {
         let cell = self.running.as_ref().map(|running| running.cell);
         self.script.placed(failure, cell, line)
     }
-
-    fn died(&self, end: End) -> Failure {
-        self.placed(failure::kernel_ended(end, &self.kernel.stderr, false), None)
-    }
-
-    /// Ends the kernel, politely where that may help, and closes the cell that still runs. Says how the kernel ended.
-    fn wind_up(&mut self, halt: &Halt) -> Option<End> {
-        let mut end = match halt {
-            Halt::Ended(end) => Some(*end),
-            Halt::Done | Halt::Stopped | Halt::Broken(_) | Halt::Failed(_) => None,
-        };
-        let polite = !matches!(halt, Halt::Ended(_) | Halt::Broken(_));
-        if polite && self.running.is_some() {
-            self.kernel.interrupt();
-            end = self.listen(|run| run.running.is_none() || run.is_over());
-        }
-        if let Some(running) = &self.running {
-            let (cell, took) = (running.cell, running.began.elapsed());
-            let count = running
-                .reply
-                .as_ref()
-                .and_then(|reply| reply.execution_count)
-                .or(running.count);
-            let _ = self
-                .story
-                .cell_finished(cell, CellStatus::Interrupted, took, count);
-            self.executed += u32::from(running_is_counted(halt));
-        }
-        if polite && end.is_none() && (self.running.is_none() || self.is_over()) {
-            self.kernel.shut_down();
-            end = self.listen(|_| false);
-        }
-        if !self.kernel.has_ended() {
-            self.kernel.kill();
-            end = self.listen(|_| false).or(end);
-        }
-        let (status, detail) = match (halt, end) {
-            (Halt::Ended(end), _) => ("died", end.to_string()),
-            (_, Some(end)) => ("ended", end.to_string()),
-            (_, None) => ("ended", "it does not react to SIGKILL".to_owned()),
-        };
-        let _ = kernel_event(self.story, status, &detail);
-        end
-    }
-
-    /// Goes on listening for the grace, or until `enough`, or until the kernel has ended, and says how it did.
-    fn listen(&mut self, enough: impl Fn(&Self) -> bool) -> Option<End> {
-        let deadline = Instant::now() + Duration::from(self.job.grace);
-        while Instant::now() < deadline && !enough(self) {
-            match self.step(Some(deadline)) {
-                // A second SIGTERM changes nothing.
-                Ok(()) | Err(Halt::Stopped) => {}
-                Err(Halt::Ended(end)) => return Some(end),
-                Err(Halt::Broken(_) | Halt::Failed(_) | Halt::Done) => return None,
-            }
-        }
-        None
-    }
-}
-
-/// A cell that was cut short by a dead kernel or a time-out did not run to its end.
-fn running_is_counted(halt: &Halt) -> bool {
-    match halt {
-        Halt::Done => true,
-        Halt::Stopped | Halt::Ended(_) | Halt::Broken(_) | Halt::Failed(_) => false,
-    }
-}
-
-fn is_idle(message: &Message) -> bool {
-    #[derive(Deserialize)]
-    struct Status {
-        execution_state: String,
-    }
-    message
-        .content::<Status>()
-        .is_ok_and(|status| status.execution_state == "idle")
-}
-
-fn count_of(message: &Message) -> Option<u64> {
-    #[derive(Deserialize)]
-    struct Input {
-        execution_count: Option<u64>,
-    }
-    message.content::<Input>().ok()?.execution_count
 }

@@ -5,10 +5,14 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Component, Path};
 
+use notebook::options::{CellTime, Execution};
 use notebook::parameters::inject;
-use notebook::{LineMap, Notebook, nbformat};
+use notebook::{Cell, LineMap, Notebook, nbformat};
 use protocol::outcome::{CellPlace, Failure, FailureKind};
 use protocol::spec::Parameters;
+use protocol::units::Span;
+
+use crate::clock::{CellLimit, SaidBy};
 
 /// A code cell.
 #[derive(Debug, Clone)]
@@ -21,6 +25,8 @@ pub(crate) struct ScriptCell {
     pub(crate) runs: bool,
     /// Whether an exception of it is expected.
     pub(crate) may_raise: bool,
+    /// How long it may take, where it or the notebook says so.
+    pub(crate) limit: Option<CellLimit>,
 }
 
 /// A notebook made ready.
@@ -62,15 +68,30 @@ impl Script {
         let source = nbformat::read(&bytes).map_err(|e| invalid(&e))?;
         let injected = inject(&source, parameters).map_err(|e| invalid(&e))?;
         let notebook = injected.notebook;
-        let cells: Vec<ScriptCell> = notebook
+        let options = notebook.execution().map_err(|e| invalid(&e))?;
+        // Places are those of the repository's notebook, counted from 1.
+        let place = |index: usize| {
+            injected
+                .origin
+                .get(index)
+                .copied()
+                .flatten()
+                .unwrap_or(index)
+                + 1
+        };
+        let cells = notebook
             .code_cells()
-            .map(|(index, cell)| ScriptCell {
-                index: u32::try_from(index).unwrap_or(u32::MAX),
-                source: cell.source.clone(),
-                runs: cell.runs(),
-                may_raise: cell.may_raise(),
+            .map(|(index, cell)| {
+                Ok(ScriptCell {
+                    index: u32::try_from(index).unwrap_or(u32::MAX),
+                    source: cell.source.clone(),
+                    runs: cell.runs(),
+                    may_raise: cell.may_raise() || options.allow_errors,
+                    limit: limit(cell, &options)
+                        .map_err(|why| invalid(&format!("cell {}: {why}", place(index))))?,
+                })
             })
-            .collect();
+            .collect::<Result<Vec<_>, Box<Failure>>>()?;
         Ok(Self {
             path: path.to_owned(),
             kernel: notebook.kernel_name().map(str::to_owned),
@@ -105,6 +126,40 @@ impl Script {
             raw_line,
         })
     }
+}
+
+/// How long a cell may take: its tag counts before what the notebook says for all.
+fn limit(cell: &Cell, notebook: &Execution) -> Result<Option<CellLimit>, String> {
+    let mut tags = cell.timeout_tags();
+    if let Some(tag) = tags.next() {
+        if let Some(other) = tags.next() {
+            return Err(format!(
+                "its tags `timeout={tag}` and `timeout={other}` contradict each other"
+            ));
+        }
+        let span = match tag {
+            "none" => None,
+            _ => Some(
+                tag.parse::<Span>()
+                    .map_err(|why| format!("its tag `timeout=…`: {why}; `none` is no limit"))?,
+            ),
+        };
+        if span == Some(Span(0)) {
+            return Err(format!(
+                "its tag `timeout={tag}` leaves it no time; `none` is no limit"
+            ));
+        }
+        let said_by = SaidBy::Tag;
+        return Ok(Some(CellLimit { span, said_by }));
+    }
+    Ok(notebook.timeout.map(|time| CellLimit {
+        span: match time {
+            CellTime::Unlimited => None,
+            // At least a millisecond, at most what a span can hold.
+            CellTime::Seconds(seconds) => Some(Span((seconds * 1_000.0).ceil() as u64)),
+        },
+        said_by: SaidBy::Notebook,
+    }))
 }
 
 /// A plain file below the folder; anything else could keep us waiting or lead out of it.

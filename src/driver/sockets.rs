@@ -18,7 +18,7 @@ use serde_json::json;
 const LONGEST_SOCKET_PATH: usize = 107;
 
 /// Connects without waiting; None where nobody listens yet.
-pub(crate) fn try_connect(path: &Path) -> io::Result<Option<UnixStream>> {
+fn try_connect(path: &Path) -> io::Result<Option<UnixStream>> {
     use rustix::io::Errno;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -55,9 +55,19 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Path of the channel with this number, as ipykernel makes it.
-    pub(crate) fn socket(&self, number: u8) -> PathBuf {
-        self.0.join(format!("k-{number}"))
+    /// Connects to the channel with this number; None where nobody listens yet. The protocol joins name and number
+    /// with a dash; kernels that only ever saw TCP (R's, node's) with a colon.
+    ///
+    /// # Errors
+    /// Where the socket is there and will not be connected to.
+    pub(crate) fn connect(&self, number: u8) -> io::Result<Option<UnixStream>> {
+        for between in ["-", ":"] {
+            let path = self.0.join(format!("k{between}{number}"));
+            if let Some(stream) = try_connect(&path)? {
+                return Ok(Some(stream));
+            }
+        }
+        Ok(None)
     }
 
     /// Writes the file that tells a kernel where to listen and with which key to sign.

@@ -108,6 +108,11 @@ impl Story {
         self.last_said
     }
 
+    /// Time in which nobody listened to the job is no silence of the job.
+    pub(crate) fn forgive(&mut self, kept: Duration) {
+        self.last_said += kept;
+    }
+
     /// When [`Story::tick`] has something to do.
     #[must_use]
     pub(crate) fn due(&self) -> Option<Instant> {
@@ -190,7 +195,8 @@ impl Story {
             | OutputMessage::ExecuteResult { .. }
             | OutputMessage::Error { .. }
             | OutputMessage::UpdateDisplayData { .. }
-            | OutputMessage::ClearOutput { .. } => {
+            | OutputMessage::ClearOutput { .. }
+            | OutputMessage::Widget(_) => {
                 self.flush()?;
                 self.write_output(cell, output)
             }
@@ -234,7 +240,7 @@ impl Story {
                 let bytes = ByteSize(bytes);
                 let content = OutputContent::Stored { blob, bytes };
                 self.write(EventKind::Output { cell, content })?;
-                self.fold_output(cell, bundle.into_frame(), &place);
+                self.fold_output(cell, bundle.frame(), &place);
                 Ok(())
             }
             Ok(Large::Message(message)) => self.output(cell, message),
@@ -289,6 +295,20 @@ impl Story {
             fold.language_info(info);
             true
         });
+    }
+
+    /// What Output widgets captured since the last call: see [`Fold::take_captured`].
+    pub(crate) fn take_captured(&mut self) -> Vec<(String, Value)> {
+        self.fold
+            .as_mut()
+            .map(Fold::take_captured)
+            .unwrap_or_default()
+    }
+
+    /// How many changes of widgets the notebook does not keep.
+    #[must_use]
+    pub(crate) fn widget_changes_lost(&self) -> u64 {
+        self.fold.as_ref().map_or(0, Fold::widget_changes_lost)
     }
 
     /// Writes an event, after the text that came before it.
@@ -353,16 +373,12 @@ impl Story {
                 | OutputMessage::ExecuteResult { .. }
                 | OutputMessage::Error { .. }
                 | OutputMessage::UpdateDisplayData { .. }
-                | OutputMessage::ClearOutput { .. } => {
-                    self.beside(cell, |out| out.write_all(&json))
-                }
+                | OutputMessage::ClearOutput { .. }
+                | OutputMessage::Widget(_) => self.beside(cell, |out| out.write_all(&json)),
             };
         }
         if json.len() <= INLINE_LIMIT {
-            let stand_in = output.clone();
-            let content = OutputContent::Inline { output };
-            let (at, length) = self.write(EventKind::Output { cell, content })?;
-            self.fold_output(cell, stand_in, &Place::Line(at, length));
+            self.write_inline(cell, output)?;
         } else {
             self.count(bytes)?;
             let (blob, bytes, ()) = self.out.blob(|out| out.write_all(&json))?;
@@ -370,15 +386,23 @@ impl Story {
             let bytes = ByteSize(bytes);
             let content = OutputContent::Stored { blob, bytes };
             self.write(EventKind::Output { cell, content })?;
-            self.fold_output(cell, output, &place);
+            self.fold_output(cell, &output, &place);
         }
         Ok(())
     }
 
-    /// The fold gets the place of the content; a clear has none, and is itself.
-    fn fold_output(&mut self, cell: u32, output: OutputMessage, place: &Place) {
-        let stand_in = place.stand_in(output);
-        self.folded(|fold| fold.output(cell as usize, &stand_in).is_ok());
+    fn write_inline(&mut self, cell: u32, output: OutputMessage) -> Result<(), StoryError> {
+        let folded = output.clone();
+        let content = OutputContent::Inline { output };
+        let (at, length) = self.write(EventKind::Output { cell, content })?;
+        self.fold_output(cell, &folded, &Place::Line(at, length));
+        Ok(())
+    }
+
+    /// The fold gets the place of the content; an Output widget gets the content, which its code may ask for.
+    fn fold_output(&mut self, cell: u32, output: &OutputMessage, place: &Place) {
+        let kept = place.stand_in(output);
+        self.folded(|fold| fold.output_as(cell as usize, output, &kept).is_ok());
     }
 
     /// Whether the output is shown. Where one is the first of its cell that is not, its reader is told.
@@ -398,11 +422,7 @@ impl Story {
                 );
                 let name = StreamName::Stderr;
                 let output = OutputMessage::Stream { name, text };
-                let content = OutputContent::Inline {
-                    output: output.clone(),
-                };
-                let (at, length) = self.write(EventKind::Output { cell, content })?;
-                self.fold_output(cell, output, &Place::Line(at, length));
+                self.write_inline(cell, output)?;
             }
         }
         Ok(false)

@@ -45,8 +45,6 @@ pub(crate) struct Watch<'a, T> {
     stdout: Pipe,
     stderr: Pipe,
     ended: bool,
-    /// Whether the last wait ended by the clock: then nothing lies unread.
-    pub(crate) quiet: bool,
 }
 
 impl<'a, T: Copy> Watch<'a, T> {
@@ -61,7 +59,6 @@ impl<'a, T: Copy> Watch<'a, T> {
             stdout: Pipe::new(LogStream::Stdout, stdout),
             stderr: Pipe::new(LogStream::Stderr, stderr),
             ended: false,
-            quiet: false,
         }
     }
 
@@ -72,7 +69,6 @@ impl<'a, T: Copy> Watch<'a, T> {
     pub(crate) fn wait(&mut self, until: Instant) -> io::Result<Vec<Happening<T>>> {
         let mut happenings = Vec::new();
         let ready = self.poll(until)?;
-        self.quiet = !ready.anything;
         if ready.signals {
             let arrived = self.signals.arrived();
             if arrived.stop {
@@ -120,11 +116,10 @@ impl<'a, T: Copy> Watch<'a, T> {
         }
         let left = until.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).map_err(|_| io::Error::from(Errno::INVAL))?;
-        let anything = match poll(&mut fds, Some(&timeout)) {
-            Ok(ready) => ready > 0,
-            Err(Errno::INTR) => true,
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => {}
             Err(e) => return Err(e.into()),
-        };
+        }
         let mut flags = fds.iter().map(|fd| !fd.revents().is_empty());
         let mut next = || flags.next().unwrap_or(false);
         let signals = next();
@@ -132,7 +127,6 @@ impl<'a, T: Copy> Watch<'a, T> {
         let stderr = self.stderr.fd.is_some() && next();
         debug_assert!(first >= 1);
         Ok(Ready {
-            anything,
             signals,
             stdout,
             stderr,
@@ -173,7 +167,6 @@ impl<'a, T: Copy> Watch<'a, T> {
 }
 
 struct Ready {
-    anything: bool,
     signals: bool,
     stdout: bool,
     stderr: bool,

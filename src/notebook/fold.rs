@@ -102,9 +102,23 @@ impl Fold {
     /// # Errors
     /// Where there is no such code cell.
     pub fn output(&mut self, cell: usize, message: &OutputMessage) -> Result<(), NoCodeCell> {
+        self.output_as(cell, message, message)
+    }
+
+    /// A cell said `message`; where it stands in the cell, it stands there as `kept`, which is of the same kind: so
+    /// that its content may lie elsewhere ([`crate::nbformat::Elsewhere`]). A widget that captures it gets the message.
+    ///
+    /// # Errors
+    /// Where there is no such code cell.
+    pub fn output_as(
+        &mut self,
+        cell: usize,
+        message: &OutputMessage,
+        kept: &OutputMessage,
+    ) -> Result<(), NoCodeCell> {
         self.cell(cell)?;
-        match message {
-            OutputMessage::Stream { .. } | OutputMessage::Error { .. } => self.push(cell, message),
+        match kept {
+            OutputMessage::Stream { .. } | OutputMessage::Error { .. } => {}
             OutputMessage::DisplayData {
                 data,
                 metadata,
@@ -119,7 +133,6 @@ impl Fold {
                 if let Some(id) = display_id {
                     self.update(id, data, metadata);
                 }
-                self.push(cell, message)
             }
             OutputMessage::UpdateDisplayData {
                 data,
@@ -127,21 +140,29 @@ impl Fold {
                 display_id,
             } => {
                 self.update(display_id, data, metadata);
-                Ok(())
+                return Ok(());
             }
             OutputMessage::Widget(change) => {
                 self.widgets.change(&mut self.notebook.metadata, change);
-                Ok(())
+                return Ok(());
             }
-            OutputMessage::ClearOutput { .. } if self.captured(cell, message) => Ok(()),
-            OutputMessage::ClearOutput { wait: true } => {
+            OutputMessage::ClearOutput { wait } => {
+                if self.captured(cell, message) {
+                    return Ok(());
+                }
+                if !wait {
+                    return self.clear(cell);
+                }
                 if !self.clear_next.contains(&cell) {
                     self.clear_next.push(cell);
                 }
-                Ok(())
+                return Ok(());
             }
-            OutputMessage::ClearOutput { wait: false } => self.clear(cell),
         }
+        if self.captured(cell, message) {
+            return Ok(());
+        }
+        self.push(cell, kept)
     }
 
     /// Output widgets that captured outputs since the last call, by comm, with all that they hold: a front end tells
@@ -197,9 +218,6 @@ impl Fold {
 
     /// Appends an output; a stream grows where the last output is the same stream.
     fn push(&mut self, index: usize, message: &OutputMessage) -> Result<(), NoCodeCell> {
-        if self.captured(index, message) {
-            return Ok(());
-        }
         if self.clear_next.contains(&index) {
             self.clear(index)?;
         }

@@ -106,7 +106,8 @@ impl OutputMessage {
             | OutputMessage::UpdateDisplayData { data, metadata, .. } => Some((data, metadata)),
             OutputMessage::Stream { .. }
             | OutputMessage::Error { .. }
-            | OutputMessage::ClearOutput { .. } => None,
+            | OutputMessage::ClearOutput { .. }
+            | OutputMessage::Widget(_) => None,
         }
     }
 }

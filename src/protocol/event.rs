@@ -238,7 +238,7 @@ pub enum CellStatus {
     Ok,
     /// It raised.
     Error,
-    /// It raised, and its tag `raises-exception` allows that.
+    /// It raised, and its tag `raises-exception` or the notebook's `execution.allow_errors` allows that.
     ErrorAllowed,
     /// It is tagged `skip-execution`, or is empty.
     Skipped,

@@ -117,12 +117,12 @@ fn put_kept(output: &Output, elsewhere: &dyn Elsewhere, put: &mut Put<'_>) -> io
             let pieces = Node::Pieces(Box::new(move |take| elsewhere.text(text, take)));
             put(Node::Object(replaced(stand_in, [("text", pieces)])))
         }
-        OutputMessage::Error { .. } | OutputMessage::ClearOutput { .. } => {
-            match elsewhere.whole(stand_in)? {
-                Whole::Message(message) => put(Node::Object(output::fields(&message))),
-                Whole::Json { .. } => put(output::node(output)),
-            }
-        }
+        OutputMessage::Error { .. }
+        | OutputMessage::ClearOutput { .. }
+        | OutputMessage::Widget(_) => match elsewhere.whole(stand_in)? {
+            Whole::Message(message) => put(Node::Object(output::fields(&message))),
+            Whole::Json { .. } => put(output::node(output)),
+        },
         OutputMessage::DisplayData { .. }
         | OutputMessage::ExecuteResult { .. }
         | OutputMessage::UpdateDisplayData { .. } => {

@@ -3,6 +3,9 @@
 mod commands;
 mod endings;
 mod hostile;
+mod kinds;
+mod languages;
+mod limits;
 mod notebooks;
 mod support;
 mod volume;

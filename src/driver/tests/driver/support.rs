@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use notebook::message::{OutputMessage, StreamName};
+use notebook::{Fold, Notebook};
 use protocol::driver::{DriverJob, DriverResult, DriverWork, OutputLimits, Verdict};
 use protocol::event::{CellStatus, EventBody, EventKind, LogStream, OutputContent, Unnumbered};
 use protocol::outcome::Failure;
@@ -100,6 +102,24 @@ impl World {
 
     pub(crate) fn write(&self, name: &str, text: &str) {
         fs::write(self.path("work").join(name), text).unwrap();
+    }
+
+    /// Sets a field of the notebook's metadata.
+    pub(crate) fn metadata(&self, key: &str, value: Value) {
+        let path = self.path("work/nb.ipynb");
+        let mut notebook: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        notebook["metadata"][key] = value;
+        fs::write(path, notebook.to_string()).unwrap();
+    }
+
+    /// Puts a program before the test Python on the job's PATH.
+    pub(crate) fn program(&mut self, name: &str, text: &str) {
+        let bin = self.path("bin");
+        fs::create_dir_all(&bin).unwrap();
+        fs::write(bin.join(name), text).unwrap();
+        fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        let path = format!("{}:/usr/bin:/bin", bin.display());
+        self.job.env.insert("PATH".into(), path);
     }
 
     /// Starts the driver.
@@ -229,13 +249,7 @@ impl Told {
     /// Outputs of a cell as the events say, blobs included.
     pub(crate) fn outputs(&self, of: u32) -> Vec<OutputMessage> {
         let output = |event: &EventKind| match event {
-            EventKind::Output { cell, content } if *cell == of => Some(match content {
-                OutputContent::Inline { output } => output.clone(),
-                OutputContent::Stored { blob, .. } => {
-                    let path = self.world.path("out/blobs").join(blob.as_str());
-                    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
-                }
-            }),
+            EventKind::Output { cell, content } if *cell == of => Some(self.message(content)),
             _ => None,
         };
         self.events.iter().filter_map(output).collect()
@@ -271,6 +285,34 @@ impl Told {
             _ => None,
         };
         self.events.iter().filter_map(status).collect()
+    }
+
+    /// The notebook that the events alone make, as the agent and the server fold it.
+    pub(crate) fn folded(&self) -> Notebook {
+        let source = fs::read(self.world.path("work/nb.ipynb")).unwrap();
+        let mut fold = Fold::new(notebook::nbformat::read(&source).unwrap());
+        for event in &self.events {
+            match event {
+                EventKind::CellStarted { cell, .. } => {
+                    fold.cell_started(*cell as usize, 0).unwrap()
+                }
+                EventKind::Output { cell, content } => {
+                    fold.output(*cell as usize, &self.message(content)).unwrap();
+                }
+                _ => {}
+            }
+        }
+        fold.into_notebook()
+    }
+
+    fn message(&self, content: &OutputContent) -> OutputMessage {
+        match content {
+            OutputContent::Inline { output } => output.clone(),
+            OutputContent::Stored { blob, .. } => {
+                let path = self.world.path("out/blobs").join(blob.as_str());
+                serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+            }
+        }
     }
 
     /// The executed notebook.
