@@ -11,6 +11,9 @@ use crate::wire::{Message, WireError};
 /// The messages that are read here.
 pub(crate) const KINDS: [&str; 3] = ["comm_open", "comm_msg", "comm_close"];
 
+/// More than the notebook keeps of all widgets.
+const MOST_BUFFERS: usize = 16 << 20;
+
 #[derive(Deserialize)]
 struct Content {
     comm_id: String,
@@ -28,6 +31,13 @@ pub(crate) fn change(
     cell_of: impl Fn(&str) -> Option<u32>,
 ) -> Result<Option<WidgetChange>, WireError> {
     let buffers = message.take_buffers();
+    let bytes: usize = buffers.iter().map(Vec::len).sum();
+    if bytes > MOST_BUFFERS {
+        return Err(WireError::Unreadable {
+            part: "binary state",
+            why: format!("it is {bytes} bytes long, of which at most {MOST_BUFFERS} are kept"),
+        });
+    }
     let mut content: Content = message.content()?;
     let mut change = WidgetChange {
         comm_id: content.comm_id,

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::failure::Raised;
-use crate::wire::{Message, WireError};
+use crate::wire::{MOST_CONTENT, Message, WireError};
 
 /// How the kernel answered a cell.
 #[derive(Debug, Deserialize)]
@@ -29,7 +29,34 @@ impl Reply {
     /// # Errors
     /// Where it is none.
     pub(crate) fn read(message: &Message) -> Result<Self, WireError> {
-        message.content()
+        #[derive(Deserialize)]
+        struct Least {
+            status: String,
+            #[serde(default)]
+            execution_count: Option<u64>,
+            #[serde(default)]
+            ename: String,
+        }
+        if message.raw_content().len() <= MOST_CONTENT {
+            return message.content();
+        }
+        // An exception may have swallowed a data set. Its words stand in the notebook, as far as that can hold them.
+        let Least {
+            status,
+            execution_count,
+            ename,
+        } = serde_json::from_slice(message.raw_content()).map_err(|e| WireError::Unreadable {
+            part: "content",
+            why: e.to_string(),
+        })?;
+        Ok(Self {
+            status,
+            execution_count,
+            ename: ename.chars().take(200).collect(),
+            evalue: format!("(its words are longer than {MOST_CONTENT} bytes)"),
+            traceback: Vec::new(),
+            payload: Vec::new(),
+        })
     }
 
     /// Whether the cell ran to its end.

@@ -339,20 +339,20 @@ impl Run<'_, '_> {
             .as_ref()
             .and_then(|id| self.cells.get(id))
             .copied();
-        if let Some(running) = &mut self.running {
-            if message.parent.as_deref() == Some(running.request.as_str()) {
-                match message.kind.as_str() {
-                    // What is not counted may come without end.
-                    kind if OUTPUTS.contains(&kind) => running.heard = Instant::now(),
-                    "status" if is_idle(&message) => {
-                        running.idle.get_or_insert_with(Instant::now);
-                    }
-                    "execute_input" => {
-                        running.input = true;
-                        running.count = count_of(&message);
-                    }
-                    _ => {}
+        if let Some(running) = &mut self.running
+            && message.parent.as_deref() == Some(running.request.as_str())
+        {
+            match message.kind.as_str() {
+                // What is not counted may come without end.
+                kind if OUTPUTS.contains(&kind) => running.heard = Instant::now(),
+                "status" if is_idle(&message) => {
+                    running.idle.get_or_insert_with(Instant::now);
                 }
+                "execute_input" => {
+                    running.input = true;
+                    running.count = count_of(&message);
+                }
+                _ => {}
             }
         }
         let kind = message.kind.clone();

@@ -11,8 +11,10 @@ use sha2::Sha256;
 use crate::large::{mend_characters, mend_surrogates};
 use crate::zmtp::Frames;
 
-/// A longer content is read where it lies.
+/// A longer output is read where it lies.
 const LARGE: usize = 1 << 20;
+/// Longest content of anything else.
+pub(crate) const MOST_CONTENT: usize = 4 << 20;
 /// Longest header.
 const MOST_HEADER: usize = 64 << 10;
 const DELIMITER: &[u8] = b"<IDS|MSG>";
@@ -53,7 +55,20 @@ impl Message {
     /// # Errors
     /// Where it is not what the type promises.
     pub(crate) fn content<T: DeserializeOwned>(&self) -> Result<T, WireError> {
-        read(&self.content, "content")
+        match self.content.len() {
+            // JSON of many small values takes many times its length once it is parsed.
+            length if length > MOST_CONTENT => Err(WireError::Unreadable {
+                part: "content",
+                why: format!("it is {length} bytes long, of which at most {MOST_CONTENT} are read"),
+            }),
+            _ => read(&self.content, "content"),
+        }
+    }
+
+    /// The content as it came, for what needs only a little of it.
+    #[must_use]
+    pub(crate) fn raw_content(&self) -> &[u8] {
+        &self.content
     }
 
     /// The content as it came, where it is too large to be copied about.

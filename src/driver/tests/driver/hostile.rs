@@ -5,78 +5,101 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::time::{Duration, Instant};
 
 use protocol::driver::{HandOver, RunAs};
-use protocol::event::LogStream;
+use protocol::event::{CellStatus, LogStream};
 use protocol::outcome::{FailureKind, LimitReached, Owner};
+use protocol::units::{ByteSize, Span};
 use rustix::process::Signal;
 
 use crate::support::{World, lives, python};
 
-/// A "kernel" that opens its sockets as one would, and then does what `deed` says with a connection to iopub.
-const KERNEL: &str = r#"
-import json, os, socket, sys, threading, time
-connection = json.load(open(sys.argv[sys.argv.index('-f') + 1]))
-greeting = (b'\xff' + bytes(8) + b'\x7f\x03\x00NULL').ljust(64, b'\0')
-def frame(flags, body): return bytes([flags, len(body)]) + body
-def ready(kind): return frame(4, b'\x05READY\x0bSocket-Type' + len(kind).to_bytes(4, 'big') + kind)
-def listen(number, kind, deed):
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(connection['ip'] + '-' + str(number))
-    listener.listen()
-    def serve():
-        peer = listener.accept()[0]
-        peer.sendall(greeting)
-        peer.recv(64)
-        peer.sendall(ready(kind))
-        deed(peer)
-        time.sleep(1000)
-    threading.Thread(target=serve).start()
-def terabyte(peer):
-    peer.sendall(b'\x02' + (1 << 40).to_bytes(8, 'big'))
-    try:
-        while True: peer.sendall(bytes(1 << 20))
-    except OSError: pass
-def garbage(peer): peer.sendall(b'\xff' * 100)
-def forged(peer): peer.sendall(b''.join(frame(1, part) for part in [b'<IDS|MSG>', b'0' * 64, b'{}', b'{}', b'{}']) + frame(0, b'{}'))
-def closes(peer): peer.close()
-def quiet(peer): pass
-listen(1, b'ROUTER', quiet)
-listen(4, b'ROUTER', quiet)
-listen(2, b'PUB', globals()[os.environ['DEED']])
-"#;
+/// A "kernel" that opens its sockets and answers as one would, until `DEED` says otherwise.
+const KERNEL: &str = include_str!("hostile_kernel.py");
+
+/// What a kernel does, how that ends, and words of the failure.
+type Deed = (&'static str, FailureKind, &'static str);
+
+fn does(deed: &str) -> World {
+    let mut world = World::cell("1");
+    let bin = world.path("bin");
+    fs::create_dir(&bin).unwrap();
+    world.write("kernel.py", KERNEL);
+    let python = python();
+    let text = format!("#!/bin/sh\nexec '{}' kernel.py \"$@\"\n", python.display());
+    fs::write(bin.join("python3"), text).unwrap();
+    fs::set_permissions(bin.join("python3"), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", bin.display());
+    world.job.env.insert("PATH".into(), path);
+    world.job.env.insert("DEED".into(), deed.into());
+    world.job.grace = Span::secs(1);
+    world
+}
 
 #[test]
 fn a_kernel_that_breaks_the_protocol_is_ended() {
-    let deeds = [
+    let deeds: [Deed; 14] = [
+        // Before it has said who it is.
         ("terabyte", FailureKind::OutputLimit, "1099511627776 bytes"),
+        ("greets_wrongly", FailureKind::KernelDied, "0xFF"),
+        ("closes", FailureKind::KernelDied, "closed"),
+        // Answering a cell.
         ("garbage", FailureKind::KernelDied, "flags 0xff"),
         ("forged", FailureKind::KernelDied, "wrong signature"),
-        ("closes", FailureKind::KernelDied, "closed"),
+        ("no_json", FailureKind::KernelDied, "cannot be read"),
+        ("parts_missing", FailureKind::KernelDied, "without header"),
+        ("long_header", FailureKind::KernelDied, "header"),
+        (
+            "many_frames",
+            FailureKind::KernelDied,
+            "more than 1024 frames",
+        ),
+        ("hangs_up", FailureKind::KernelDied, "closed"),
+        (
+            "terabyte_late",
+            FailureKind::OutputLimit,
+            "1099511627776 bytes",
+        ),
+        ("floods", FailureKind::OutputLimit, "said more than"),
+        ("floods_states", FailureKind::CellTimeout, "2.0s"),
+        ("never_answers", FailureKind::CellTimeout, "2.0s"),
     ];
     for (deed, kind, words) in deeds {
-        let mut world = World::cell("1");
-        let bin = world.path("bin");
-        fs::create_dir(&bin).unwrap();
-        world.write("kernel.py", KERNEL);
-        let text = format!(
-            "#!/bin/sh\nexec '{}' kernel.py \"$@\"\n",
-            python().display()
-        );
-        fs::write(bin.join("python3"), text).unwrap();
-        fs::set_permissions(bin.join("python3"), fs::Permissions::from_mode(0o755)).unwrap();
-        world
-            .job
-            .env
-            .insert("PATH".into(), format!("{}:/usr/bin:/bin", bin.display()));
-        world.job.env.insert("DEED".into(), deed.into());
+        let mut world = does(deed);
+        world.job.output.job = ByteSize::mib(32);
+        world.job.limits.cell_timeout = match kind {
+            FailureKind::CellTimeout => Some(Span::secs(2)),
+            _ => None,
+        };
         let began = Instant::now();
         let told = world.run();
-        assert_eq!(told.failure().kind, kind, "{deed}");
+        let failure = told.failure();
+        assert_eq!(failure.kind, kind, "{deed}: {}", failure.message);
         assert!(
-            told.failure().message.contains(words),
+            failure.message.contains(words),
             "{deed}: {}",
-            told.failure().message
+            failure.message
         );
-        assert!(began.elapsed() < Duration::from_secs(30), "{deed}");
+        assert!(began.elapsed() < Duration::from_secs(60), "{deed}");
+        assert!(told.peak_memory < 256 << 20, "{deed}: {}", told.peak_memory);
+    }
+}
+
+/// What is merely odd is taken as what it says, and costs no more memory than it must.
+#[test]
+fn a_kernel_that_is_odd_is_borne_with() {
+    for (deed, words) in [
+        ("answers_twice", ""),
+        ("never_idle", "last words about the cell were lost"),
+        ("for_nobody", ""),
+        ("unknown_kind", ""),
+        ("grows_in_memory", "is not kept"),
+        ("largest_message", ""),
+    ] {
+        let told = does(deed).run();
+        told.succeeded();
+        assert_eq!(told.statuses(), [(0, CellStatus::Ok)], "{deed}");
+        let log = told.log(LogStream::Platform);
+        assert!(log.contains(words), "{deed}: {log}");
+        assert!(told.peak_memory < 256 << 20, "{deed}: {}", told.peak_memory);
     }
 }
 
