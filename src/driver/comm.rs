@@ -2,7 +2,9 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use notebook::fold::{MOST_WIDGET_BYTES, Weight};
 use notebook::message::{WidgetBuffer, WidgetChange};
+use protocol::units::ByteSize;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -11,9 +13,6 @@ use crate::wire::{Message, WireError};
 /// The messages that are read here.
 pub(crate) const KINDS: [&str; 3] = ["comm_open", "comm_msg", "comm_close"];
 
-/// More than the notebook keeps of all widgets.
-const MOST_BUFFERS: usize = 16 << 20;
-
 #[derive(Deserialize)]
 struct Content {
     comm_id: String,
@@ -21,22 +20,35 @@ struct Content {
     data: Value,
 }
 
+/// Why a change of a widget is not kept.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommError {
+    /// It is no comm message.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// No notebook keeps so much.
+    #[error("it is more than the {} that are kept of all widgets", ByteSize(MOST_WIDGET_BYTES as u64))]
+    TooLarge,
+}
+
 /// Reads a message of [`KINDS`]. None: it says nothing that a notebook keeps. `cell_of` tells whose request a
 /// `msg_id` is.
 ///
 /// # Errors
-/// Where it is no comm message.
+/// Where it is no comm message, or too large for any notebook.
 pub(crate) fn change(
     mut message: Message,
     cell_of: impl Fn(&str) -> Option<u32>,
-) -> Result<Option<WidgetChange>, WireError> {
+) -> Result<Option<WidgetChange>, CommError> {
     let buffers = message.take_buffers();
-    let bytes: usize = buffers.iter().map(Vec::len).sum();
-    if bytes > MOST_BUFFERS {
-        return Err(WireError::Unreadable {
-            part: "binary state",
-            why: format!("it is {bytes} bytes long, of which at most {MOST_BUFFERS} are kept"),
-        });
+    let heavy = |content| match serde_json::from_str(content) {
+        Ok(Weight(weight)) => weight > MOST_WIDGET_BYTES,
+        Err(_) => false,
+    };
+    if message.large_content().is_some_and(heavy)
+        || buffers.iter().map(Vec::len).sum::<usize>() > MOST_WIDGET_BYTES
+    {
+        return Err(CommError::TooLarge);
     }
     let mut content: Content = message.content()?;
     let mut change = WidgetChange {

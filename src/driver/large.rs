@@ -3,6 +3,7 @@
 
 use std::io::{self, Write};
 
+use notebook::fold::Weight;
 use notebook::message::{OutputMessage, StreamName};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -159,6 +160,30 @@ impl Bundle<'_> {
     /// The message without its data.
     pub(crate) fn frame(&self) -> &OutputMessage {
         &self.frame
+    }
+
+    /// Whether its data, in memory, would take no more.
+    pub(crate) fn weighs_at_most(&self, bytes: usize) -> bool {
+        serde_json::from_str(self.data).is_ok_and(|Weight(weight)| weight <= bytes)
+    }
+
+    /// The message with its data, in memory.
+    ///
+    /// # Errors
+    /// Where the data is none.
+    pub(crate) fn into_message(self) -> serde_json::Result<OutputMessage> {
+        let new = serde_json::from_str(self.data)?;
+        let mut message = self.frame;
+        match &mut message {
+            OutputMessage::DisplayData { data, .. }
+            | OutputMessage::ExecuteResult { data, .. }
+            | OutputMessage::UpdateDisplayData { data, .. } => *data = new,
+            OutputMessage::Stream { .. }
+            | OutputMessage::Error { .. }
+            | OutputMessage::ClearOutput { .. }
+            | OutputMessage::Widget(_) => {}
+        }
+        Ok(message)
     }
 
     /// Writes the message's JSON; says where in it the data begins and how long it is.

@@ -364,17 +364,15 @@ impl Run<'_, '_> {
             return self.story.large_output(cell, &kind, content);
         }
         let output = if OUTPUTS.contains(&kind.as_str()) {
-            message.into_output::<OutputMessage>().map(Some)
+            message.into_output().map_err(|error| error.to_string())
         } else if comm::KINDS.contains(&kind.as_str()) {
-            let change = comm::change(message, |id| self.cells.get(id).copied());
-            change.map(|change| change.map(OutputMessage::Widget))
+            match comm::change(message, |id| self.cells.get(id).copied()) {
+                Ok(Some(change)) => Ok(OutputMessage::Widget(change)),
+                Ok(None) => return Ok(()),
+                Err(error) => Err(error.to_string()),
+            }
         } else {
             return Ok(());
-        };
-        let output = match output {
-            Ok(Some(output)) => Ok(output),
-            Ok(None) => return Ok(()),
-            Err(error) => Err(error),
         };
         match (output, cell) {
             (Ok(output), Some(cell)) => self.story.output(cell, output),

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
-use notebook::fold::CellEnd;
+use notebook::fold::{CellEnd, MOST_WIDGET_BYTES};
 use notebook::message::{OutputMessage, StreamName};
 use notebook::{Fold, Notebook};
 use protocol::driver::{INLINE_LIMIT, NOTEBOOK_FILE, OutputLimits};
@@ -226,6 +226,15 @@ impl Story {
                 }
                 Ok(())
             }
+            // What a widget holds is held in memory. One that is too large for it is the cell's, here and in every fold.
+            Ok(Large::Bundle(bundle))
+                if self.is_captured(cell) && bundle.weighs_at_most(MOST_WIDGET_BYTES) =>
+            {
+                match bundle.into_message() {
+                    Ok(message) => self.output(cell, message),
+                    Err(error) => self.note(&unreadable(&error)),
+                }
+            }
             Ok(Large::Bundle(bundle)) => {
                 self.last_said = Instant::now();
                 self.flush()?;
@@ -240,7 +249,8 @@ impl Story {
                 let bytes = ByteSize(bytes);
                 let content = OutputContent::Stored { blob, bytes };
                 self.write(EventKind::Output { cell, content })?;
-                self.fold_output(cell, bundle.frame(), &place);
+                let kept = place.stand_in(bundle.frame());
+                self.folded(|fold| fold.show(cell as usize, &kept).is_ok());
                 Ok(())
             }
             Ok(Large::Message(message)) => self.output(cell, message),
@@ -403,6 +413,11 @@ impl Story {
     fn fold_output(&mut self, cell: u32, output: &OutputMessage, place: &Place) {
         let kept = place.stand_in(output);
         self.folded(|fold| fold.output_as(cell as usize, output, &kept).is_ok());
+    }
+
+    fn is_captured(&self, cell: u32) -> bool {
+        let fold = self.fold.as_ref();
+        fold.is_some_and(|fold| fold.is_captured(cell as usize))
     }
 
     /// Whether the output is shown. Where one is the first of its cell that is not, its reader is told.

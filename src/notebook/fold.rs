@@ -1,6 +1,7 @@
 //! The fold: output messages, one after the other, into the notebook that they make. Memory is
 //! proportional to the outputs that are left. Must not know where messages come from.
 
+mod weight;
 mod widgets;
 
 use std::collections::HashMap;
@@ -10,7 +11,11 @@ use serde_json::{Map, Value, json};
 use crate::message::OutputMessage;
 use crate::model::{Cell, Notebook, Output};
 
+pub use weight::Weight;
 use widgets::Widgets;
+
+/// Most that a notebook keeps of its widgets, in bytes of memory, about.
+pub const MOST_WIDGET_BYTES: usize = widgets::MOST;
 
 /// A notebook that is being executed.
 #[derive(Debug, Clone)]
@@ -117,52 +122,72 @@ impl Fold {
         kept: &OutputMessage,
     ) -> Result<(), NoCodeCell> {
         self.cell(cell)?;
+        if let OutputMessage::Widget(change) = message {
+            self.widgets.change(&mut self.notebook.metadata, change);
+            return Ok(());
+        }
+        if self.captured(cell, message) {
+            self.update_by(kept);
+            return Ok(());
+        }
+        self.show(cell, kept)
+    }
+
+    /// Whether an Output widget captures what the cell says.
+    #[must_use]
+    pub fn is_captured(&self, cell: usize) -> bool {
+        self.widgets.captures(cell)
+    }
+
+    /// A cell said something, and no Output widget may have it.
+    ///
+    /// # Errors
+    /// Where there is no such code cell.
+    pub fn show(&mut self, cell: usize, kept: &OutputMessage) -> Result<(), NoCodeCell> {
+        self.cell(cell)?;
+        self.update_by(kept);
         match kept {
-            OutputMessage::Stream { .. } | OutputMessage::Error { .. } => {}
+            OutputMessage::Stream { .. }
+            | OutputMessage::Error { .. }
+            | OutputMessage::DisplayData { .. }
+            | OutputMessage::ExecuteResult { .. } => self.push(cell, kept),
+            OutputMessage::ClearOutput { wait: false } => self.clear(cell),
+            OutputMessage::ClearOutput { wait: true } => {
+                if !self.clear_next.contains(&cell) {
+                    self.clear_next.push(cell);
+                }
+                Ok(())
+            }
+            OutputMessage::UpdateDisplayData { .. } | OutputMessage::Widget(_) => Ok(()),
+        }
+    }
+
+    /// A display has the content of the last message with its id, wherever it stands.
+    fn update_by(&mut self, message: &OutputMessage) {
+        match message {
             OutputMessage::DisplayData {
                 data,
                 metadata,
-                display_id,
+                display_id: Some(id),
             }
             | OutputMessage::ExecuteResult {
                 data,
                 metadata,
-                display_id,
+                display_id: Some(id),
                 ..
-            } => {
-                if let Some(id) = display_id {
-                    self.update(id, data, metadata);
-                }
             }
-            OutputMessage::UpdateDisplayData {
+            | OutputMessage::UpdateDisplayData {
                 data,
                 metadata,
-                display_id,
-            } => {
-                self.update(display_id, data, metadata);
-                return Ok(());
-            }
-            OutputMessage::Widget(change) => {
-                self.widgets.change(&mut self.notebook.metadata, change);
-                return Ok(());
-            }
-            OutputMessage::ClearOutput { wait } => {
-                if self.captured(cell, message) {
-                    return Ok(());
-                }
-                if !wait {
-                    return self.clear(cell);
-                }
-                if !self.clear_next.contains(&cell) {
-                    self.clear_next.push(cell);
-                }
-                return Ok(());
-            }
+                display_id: id,
+            } => self.update(id, data, metadata),
+            OutputMessage::DisplayData { .. }
+            | OutputMessage::ExecuteResult { .. }
+            | OutputMessage::Stream { .. }
+            | OutputMessage::Error { .. }
+            | OutputMessage::ClearOutput { .. }
+            | OutputMessage::Widget(_) => {}
         }
-        if self.captured(cell, message) {
-            return Ok(());
-        }
-        self.push(cell, kept)
     }
 
     /// Output widgets that captured outputs since the last call, by comm, with all that they hold: a front end tells

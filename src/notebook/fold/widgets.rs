@@ -5,12 +5,13 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use serde_json::{Map, Value, json};
 
+use super::weight::{field, weight};
 use crate::message::{OutputMessage, WidgetChange};
 
 /// Where the state stands in `metadata.widgets`.
 const MIME: &str = "application/vnd.jupyter.widget-state+json";
-/// Most that is kept of all widgets, in bytes of their JSON, about.
-const MOST: usize = 16 << 20;
+/// Most that is kept of all widgets, in bytes of memory, about.
+pub(super) const MOST: usize = 32 << 20;
 /// What a widget costs that says nothing.
 const ENTRY: usize = 200;
 
@@ -59,6 +60,11 @@ impl Widgets {
                 self.captures.entry(cell).or_default().push(id.to_owned());
             }
         }
+    }
+
+    /// Whether an Output widget captures what the cell says.
+    pub(super) fn captures(&self, cell: usize) -> bool {
+        self.captures.contains_key(&cell)
     }
 
     /// Takes an output of a cell into the Output widget that captures it. False: it stays the cell's.
@@ -249,23 +255,6 @@ fn held(model: &Value) -> usize {
 
 fn binary(buffer: &Value) -> usize {
     buffer["data"].as_str().map_or(0, str::len) + ENTRY
-}
-
-fn field(key: &str, value: &Value) -> usize {
-    key.len() + 4 + weight(value)
-}
-
-/// About how long a value is as JSON.
-fn weight(value: &Value) -> usize {
-    match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
-        Value::String(text) => text.len() + 2,
-        Value::Array(list) => list.iter().map(|one| weight(one) + 1).sum::<usize>() + 2,
-        Value::Object(map) => {
-            let fields = map.iter().map(|(key, one)| field(key, one));
-            fields.sum::<usize>() + 2
-        }
-    }
 }
 
 /// An output as it stands in a file. Display ids do not: nothing updates what a widget holds.
@@ -461,7 +450,7 @@ mod tests {
         let large = |n: usize| {
             change(
                 &format!("m{n}"),
-                json!({"_model_name": "HTMLModel", "value": "x".repeat(1 << 20)}),
+                json!({"_model_name": "HTMLModel", "value": "x".repeat(2 << 20)}),
             )
         };
         for n in 0..10 {
@@ -491,7 +480,7 @@ mod tests {
         // What replaces as much still fits, and what makes room is room.
         told(
             &mut fold,
-            change("m0", json!({"value": "y".repeat(1 << 20)})),
+            change("m0", json!({"value": "y".repeat(2 << 20)})),
         );
         told(&mut fold, change("m1", json!({"value": ""})));
         told(&mut fold, large(17));
@@ -501,7 +490,7 @@ mod tests {
         // A full widget leaves the rest to the cell: nothing is lost.
         output_widget(&mut fold, "out");
         captures(&mut fold, "out", Some(0));
-        says(&mut fold, 0, &"z".repeat(2 << 20));
+        says(&mut fold, 0, &"z".repeat(3 << 20));
         assert_eq!(fold.notebook().cells[0].outputs.len(), 1);
     }
 }

@@ -1,7 +1,7 @@
 //! What cells do in real notebooks: magics, shells, loops, displays, widgets. Many in one notebook: a kernel takes its time.
 
 use notebook::message::OutputMessage;
-use protocol::event::CellStatus;
+use protocol::event::{CellStatus, LogStream};
 use serde_json::{Value, json};
 
 use crate::support::{Told, World};
@@ -126,14 +126,15 @@ out = widget('OutputModel', '@jupyter-widgets/output', msg_id='', outputs=[])
 told = []
 out.on_msg(lambda message: told.append(message['content']['data']['state']['outputs']))
 create_comm(target_name='something.else', data={'state': {'value': 1}})
-slider.send({'method': 'custom', 'content': {}})";
+slider.send({'method': 'custom', 'content': {}})
+update(slider, much=[0] * 600_000, text='x' * 40_000_000)";
 
 #[test]
 fn widgets_keep_their_state_and_capture_outputs() {
     let told = World::notebook(&[
         (WIDGETS, &[]),
         ("for n in range(3):\n    update(slider, value=n)\nupdate(out, msg_id=here())\nprint('captured')\n1 / 0", &["raises-exception"]),
-        ("update(out, msg_id=here())\nprint('more')\nupdate(out, msg_id='')\nprint('plain')\nslider.close()", &[]),
+        ("update(out, msg_id=here())\nprint('more')\nget_ipython().display_pub.publish({'text/html': 'h' * 3_000_000})\nget_ipython().display_pub.publish({'application/json': [0] * 600_000})\nupdate(out, msg_id='')\nprint('plain')\nslider.close()", &[]),
         ("print(len(told), [o['output_type'] for o in told[-1]])", &[]),
     ])
     .run();
@@ -158,6 +159,13 @@ fn widgets_keep_their_state_and_capture_outputs() {
         (&slider["state"]["value"], &slider["state"]["max"]),
         (&json!(2), &json!(9))
     );
+    // What no notebook keeps is said.
+    assert!(slider["state"].get("much").is_none());
+    let note = told.log(LogStream::Platform);
+    assert!(
+        note.contains("(comm_msg) is not kept: it is more than the 32 MiB"),
+        "{note}"
+    );
     let buffers = model("ImageModel")["buffers"].as_array().unwrap();
     assert_eq!(
         buffers[0],
@@ -172,9 +180,19 @@ fn widgets_keep_their_state_and_capture_outputs() {
     assert_eq!(outputs[1]["ename"], "ZeroDivisionError");
     assert_eq!(outputs[2]["text"], "more\n");
     assert_eq!(executed["cells"][1]["outputs"], json!([]));
+    assert_eq!(
+        outputs[3]["data"]["text/html"].as_str().unwrap().len(),
+        3_000_000
+    );
+    // What is more than all widgets may hold stays the cell's.
+    let shown = &executed["cells"][2]["outputs"][0]["data"]["application/json"];
+    assert_eq!(shown.as_array().map(Vec::len), Some(600_000));
     assert_eq!(said(&executed, 2), "plain\n");
     // A front end tells the kernel what its widget shows, once a cell.
-    assert_eq!(said(&executed, 3), "2 ['stream', 'error', 'stream']\n");
+    assert_eq!(
+        said(&executed, 3),
+        "2 ['stream', 'error', 'stream', 'display_data']\n"
+    );
     same_by_events(&told);
 }
 
