@@ -2,6 +2,7 @@
 //! output messages into a notebook. Pure: no IO, no runtime, light enough for the driver.
 #![forbid(unsafe_code)]
 
+pub mod diff;
 pub mod fingerprint;
 pub mod fold;
 mod json;
@@ -11,6 +12,7 @@ mod model;
 pub mod nbformat;
 pub mod options;
 pub mod parameters;
+pub mod strip;
 
 pub use fingerprint::fingerprint;
 pub use fold::Fold;
