@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod ansi;
+pub mod diff;
 pub mod html;
 pub mod markdown;
 pub mod terminal;
