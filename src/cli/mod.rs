@@ -4,7 +4,9 @@ mod agent;
 mod agents;
 mod client;
 mod debug;
+mod diff;
 mod doctor;
+mod git_install;
 mod gpus;
 mod init;
 mod job;
@@ -20,6 +22,7 @@ mod project;
 mod run;
 mod server;
 mod signals;
+mod strip;
 mod token;
 mod up;
 mod version;
@@ -50,8 +53,12 @@ pub(crate) enum Command {
     Agent(agent::Args),
     /// Open a shell where a job failed: its files, its environment
     Debug(debug::Args),
+    /// Show what differs between notebooks: two files, or versions that git has
+    Diff(diff::Args),
     /// Look for what may keep a job from running on this host
     Doctor(doctor::Args),
+    /// Make git show notebooks cell by cell, and on demand keep outputs out of commits
+    GitInstall(git_install::Args),
     /// Show the GPUs of this host as Trainyard sees them
     Gpus(gpus::Args),
     /// Show the hosts that carry out jobs, and make tokens for new ones
@@ -80,6 +87,8 @@ pub(crate) enum Command {
     Run(run::Args),
     /// Lint notebooks here and now, as CI would
     Lint(lint::Args),
+    /// Take outputs and execution counts out of notebooks, in place or as a filter of git
+    Strip(strip::Args),
     /// Make, show and remove API tokens
     Token(token::Args),
     /// Print versions of the program and of the agent API
@@ -128,7 +137,9 @@ pub(crate) async fn dispatch(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Agent(args) => agent::run(args).await,
         Command::Debug(args) => debug::run(&args).await,
+        Command::Diff(args) => diff::run(&args),
         Command::Doctor(args) => doctor::run(&args).await,
+        Command::GitInstall(args) => git_install::run(&args),
         Command::Gpus(args) => gpus::run(&args),
         Command::Agents(args) => agents::run(args).await,
         Command::Cancel(args) => job::cancel(args).await,
@@ -143,6 +154,7 @@ pub(crate) async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Up(args) => up::run(args).await,
         Command::Run(args) => run::run(&args).await,
         Command::Lint(args) => lint::run(&args).await,
+        Command::Strip(args) => strip::run(&args),
         Command::Token(args) => token::run(args).await,
         Command::Version(args) => version::run(&args),
     }

@@ -232,7 +232,7 @@ fn safe_directory(path: &str) -> Result<tempfile::NamedTempFile, MirrorError> {
 }
 
 /// Waits for the end of the process, or ends its whole group at the deadline.
-fn wait(
+pub(crate) fn wait(
     mut command: Command,
     what: &str,
     deadline: &Deadline,

@@ -2,8 +2,10 @@
 //! folder of this host read as a commit would be. It knows no forge, no store and no pipeline.
 #![forbid(unsafe_code)]
 
+mod changes;
 mod checkout;
 mod deadline;
+pub mod drivers;
 mod error;
 mod git;
 mod mirror;
@@ -11,6 +13,7 @@ mod repository;
 mod tree;
 mod work_tree;
 
+pub use changes::{ChangedFile, Side};
 pub use deadline::Deadline;
 pub use error::MirrorError;
 pub use mirror::{Mirror, RemoteRefs, check_url, remote_refs};

@@ -7,6 +7,7 @@ mod apply;
 mod likeness;
 mod noise;
 mod outputs;
+mod plain;
 mod text;
 mod values;
 
@@ -19,6 +20,7 @@ use crate::model::{Cell, CellKind, Notebook, Output};
 
 pub use apply::apply;
 pub use noise::{Summary, View};
+pub use plain::plain_text;
 pub use text::{Edit, Part, TextDiff, lines, pairs, words};
 
 /// What differs between a notebook and a later one. Cells count from 0.

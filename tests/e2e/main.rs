@@ -3,6 +3,7 @@
 mod agent;
 mod commits;
 mod faults;
+mod notebooks;
 mod plan;
 mod runner_configs;
 mod walls;

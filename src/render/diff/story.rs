@@ -303,7 +303,11 @@ fn put_same(
     };
     let folded = count - first - last;
     // A fold of one line is no shorter than the line.
-    let fold = if folded > 1 { folded } else { 0 };
+    let fold = if folded > 1 || options.context == 0 {
+        folded
+    } else {
+        0
+    };
     let line = |n: usize| {
         let text = old[at + n].trim_end_matches('\r');
         Line::Same(at + n + 1, later + n + 1, plain(text, MAX_LINE))

@@ -59,7 +59,7 @@ fn put_notebook(out: &mut String, compared: &Compared<'_>, options: &Options) {
         put(out, format_args!("\n{}\n", paint.text(CYAN, &more)));
     }
     if let Some(hidden) = words::hidden(compared, options) {
-        let note = format!("not shown: {hidden}");
+        let note = format!("not shown: {hidden} (--outputs, --metadata)");
         put(out, format_args!("\n{}\n", paint.text(DIM, &note)));
     }
 }

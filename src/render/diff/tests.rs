@@ -85,7 +85,7 @@ cell 3 added
       1 + score()
       2 + plot()
 
-not shown: outputs of 1 cell
+not shown: outputs of 1 cell (--outputs, --metadata)
 ";
     assert_eq!(text, expected);
     let colour = Options {

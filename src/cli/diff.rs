@@ -1,0 +1,440 @@
+//! `trainyard diff`: what differs between notebooks: two files, or versions that git has.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::{Args as ClapArgs, ValueEnum};
+use mirror::{ChangedFile, Deadline, Repository};
+use notebook::Notebook;
+use notebook::diff::{Diff, View};
+use protocol::CommitId;
+use render::diff::{COMMENT_BYTES, Compared, File, Options};
+
+use super::Exit;
+
+/// Longer files are not read.
+const MAX_BYTES: u64 = notebook::nbformat::MAX_BYTES as u64;
+
+/// Examples and exit codes.
+const HELP: &str = "\
+Examples:
+  trainyard diff old.ipynb new.ipynb          two files; /dev/null for one that is not there
+  trainyard diff                              all notebooks: HEAD against the files as they are
+  trainyard diff train.ipynb                  one of them
+  trainyard diff main -- train.ipynb          a branch, tag or commit against the files as they are
+  trainyard diff v1 v2                        all notebooks between two revisions; v1..v2 and v1...v2, too
+  trainyard diff main --format md -o diff.md  for a comment on a pull request
+
+Outputs, execution counts, ids and what Jupyter writes into metadata are not looked at unless asked for
+(--outputs, --metadata). As with `diff -w`, what is not looked at is no difference: a notebook that was only
+executed again gives one line that says so, and exit code 0.
+
+Exit codes: 0 no difference, 1 differences, 2 trouble.";
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = HELP)]
+pub(crate) struct Args {
+    /// Two files; or up to two revisions, then files and folders
+    #[arg(value_name = "FILE_OR_REVISION")]
+    what: Vec<String>,
+    /// Files and folders in the repository
+    #[arg(last = true, value_name = "PATH")]
+    paths: Vec<String>,
+    /// How it is shown
+    #[arg(long, value_enum, default_value_t = Format::Terminal)]
+    format: Format,
+    /// Look at outputs, too
+    #[arg(long)]
+    outputs: bool,
+    /// Look at all metadata, ids and execution counts, too
+    #[arg(long)]
+    metadata: bool,
+    /// Whether there are colours
+    #[arg(long, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
+    color: Colour,
+    /// Unchanged lines around changed ones
+    #[arg(short = 'U', long, default_value_t = 3, value_name = "N")]
+    context: usize,
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// As git's external diff: its seven arguments, and exit code 0
+    #[arg(long, hide = true)]
+    git_driver: bool,
+    /// As git's textconv: one file, as text
+    #[arg(long, hide = true, conflicts_with = "git_driver")]
+    git_textconv: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Text, with colours on a terminal
+    Terminal,
+    /// Markdown for a comment of a forge, of at most 60,000 bytes
+    Md,
+    /// A page of its own
+    Html,
+    /// JSON for programs
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Colour {
+    Auto,
+    Always,
+    Never,
+}
+
+/// Two versions of a notebook.
+struct Pair {
+    name: String,
+    before: Notebook,
+    after: Notebook,
+    diff: Diff,
+    file: File,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+    if args.git_driver {
+        return git_driver(args);
+    }
+    if args.git_textconv {
+        return git_textconv(args);
+    }
+    let (pairs, trouble) = pairs(args)?;
+    for error in &trouble {
+        eprintln!("error: {error:#}");
+    }
+    let tty = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let colour = match args.color {
+        Colour::Auto => tty && args.output.is_none(),
+        Colour::Always => true,
+        Colour::Never => false,
+    };
+    let options = options(args, colour);
+    put(
+        args.output.as_deref(),
+        &shown(&pairs, args.format, &options)?,
+    )?;
+    let differs = pairs
+        .iter()
+        .any(|pair| render::diff::differs(&pair.compared(), options.view));
+    Ok(match (trouble.is_empty(), differs) {
+        (false, _) => Exit::Wrong,
+        (true, true) => Exit::Failed,
+        (true, false) => Exit::Done,
+    })
+}
+
+impl Pair {
+    fn new(name: String, before: Option<Notebook>, after: Option<Notebook>) -> Self {
+        let file = match (&before, &after) {
+            (None, Some(_)) => File::Added,
+            (Some(_), None) => File::Removed,
+            (Some(_), Some(_)) | (None, None) => File::Kept,
+        };
+        // A file that is not there must not differ by its version, too.
+        let minor = before
+            .as_ref()
+            .or(after.as_ref())
+            .map_or(5, |one| one.minor);
+        let nothing = || Notebook {
+            minor,
+            ..Notebook::default()
+        };
+        let before = before.unwrap_or_else(nothing);
+        let after = after.unwrap_or_else(nothing);
+        let diff = notebook::diff::diff(&before, &after);
+        Self {
+            name,
+            before,
+            after,
+            diff,
+            file,
+        }
+    }
+
+    fn compared(&self) -> Compared<'_> {
+        Compared {
+            name: &self.name,
+            before: &self.before,
+            after: &self.after,
+            diff: &self.diff,
+            file: self.file,
+        }
+    }
+}
+
+fn options(args: &Args, colour: bool) -> Options {
+    let defaults = Options::default();
+    Options {
+        view: View {
+            outputs: args.outputs,
+            metadata: args.metadata,
+        },
+        context: args.context,
+        colour,
+        max_bytes: match args.format {
+            Format::Md => COMMENT_BYTES,
+            Format::Terminal | Format::Html | Format::Json => defaults.max_bytes,
+        },
+        ..defaults
+    }
+}
+
+fn shown(pairs: &[Pair], format: Format, options: &Options) -> anyhow::Result<String> {
+    let compared: Vec<Compared<'_>> = pairs.iter().map(Pair::compared).collect();
+    Ok(match format {
+        Format::Terminal => render::diff::text(&compared, options),
+        Format::Md => render::diff::comment(&compared, options),
+        Format::Html => render::diff::page("Notebooks compared", &compared, options),
+        Format::Json => {
+            let document = render::diff::document(&compared, options);
+            serde_json::to_string_pretty(&document)? + "\n"
+        }
+    })
+}
+
+/// Writes text as it is; a reader that went away (`| head`) is no error.
+fn put(output: Option<&Path>, text: &str) -> anyhow::Result<()> {
+    if let Some(path) = output {
+        return std::fs::write(path, text)
+            .with_context(|| format!("cannot write '{}'", path.display()));
+    }
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// The notebooks to compare, and those that cannot be read.
+fn pairs(args: &Args) -> anyhow::Result<(Vec<Pair>, Vec<anyhow::Error>)> {
+    if let (true, [before, after]) = (args.paths.is_empty(), args.what.as_slice())
+        && is_file(before)
+        && is_file(after)
+    {
+        let (old, new) = (file(before)?, file(after)?);
+        let name = if new.is_some() { after } else { before };
+        return Ok((vec![Pair::new(name.clone(), old, new)], Vec::new()));
+    }
+    let asked = Asked::new(args)?;
+    let files =
+        asked
+            .repository
+            .changed(&asked.before, asked.after.as_ref(), &asked.paths, "ipynb")?;
+    let (mut pairs, mut trouble) = (Vec::new(), Vec::new());
+    for file in files {
+        match changed(&asked.repository, &file) {
+            Ok(pair) => pairs.push(pair),
+            Err(error) => trouble.push(error),
+        }
+    }
+    Ok((pairs, trouble))
+}
+
+fn is_file(path: &str) -> bool {
+    // A pipe (`<(git show …)`) and /dev/null are as good as a file.
+    std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir())
+}
+
+/// The notebook in a file; none: /dev/null.
+fn file(path: &str) -> anyhow::Result<Option<Notebook>> {
+    if path == "/dev/null" {
+        return Ok(None);
+    }
+    let bytes = bytes(path)?;
+    let read = notebook::read(&bytes);
+    Ok(Some(read.with_context(|| path.to_owned())?))
+}
+
+fn bytes(path: &str) -> anyhow::Result<Vec<u8>> {
+    let wrong = || format!("cannot read '{path}'");
+    let size = std::fs::metadata(path).with_context(wrong)?.len();
+    if size > MAX_BYTES {
+        bail!(
+            "{path}: the file has {size} bytes, more than the {MAX_BYTES} that are read; clear its outputs"
+        );
+    }
+    std::fs::read(path).with_context(wrong)
+}
+
+fn changed(repository: &Repository, file: &ChangedFile) -> anyhow::Result<Pair> {
+    let read = |side: &Option<mirror::Side>| -> anyhow::Result<Option<Notebook>> {
+        let Some(side) = side else { return Ok(None) };
+        let read = notebook::read(&repository.read_side(side)?);
+        Ok(Some(read.with_context(|| side.path.clone())?))
+    };
+    let (before, after) = (read(&file.before)?, read(&file.after)?);
+    let name = match (&file.before, &file.after) {
+        (Some(old), Some(new)) if old.path != new.path => format!("{} => {}", old.path, new.path),
+        (_, Some(side)) | (Some(side), None) => side.path.clone(),
+        (None, None) => String::new(),
+    };
+    Ok(Pair::new(name, before, after))
+}
+
+/// What is asked of a repository.
+struct Asked {
+    repository: Repository,
+    before: CommitId,
+    /// None: the files as they are.
+    after: Option<CommitId>,
+    paths: Vec<String>,
+}
+
+impl Asked {
+    fn new(args: &Args) -> anyhow::Result<Self> {
+        let Some(repository) = Repository::discover(Path::new("."))? else {
+            match args.what.iter().find(|what| !is_file(what)) {
+                Some(missing) => bail!("there is no file '{missing}', and no git repository here"),
+                None => bail!("name two files: this folder lies in no git repository"),
+            }
+        };
+        let mut revisions = Vec::new();
+        let mut what = args.what.as_slice();
+        while let [first, rest @ ..] = what {
+            let Some(found) = revision(&repository, first)? else {
+                break;
+            };
+            if args.paths.is_empty() && Path::new(first).exists() {
+                bail!("'{first}' is a revision and a file: write `{first} --` or `-- {first}`");
+            }
+            revisions.extend(found);
+            what = rest;
+        }
+        if !args.paths.is_empty() && !what.is_empty() {
+            bail!(
+                "'{}' is no commit, branch or tag of this repository",
+                what[0]
+            );
+        }
+        let named = what.iter().chain(&args.paths);
+        let known = |path: &&String| !args.paths.is_empty() || Path::new(path).exists();
+        if let Some(missing) = what.iter().find(|path| !known(path)) {
+            bail!(
+                "'{missing}' is neither a revision nor a file: a file that is gone stands behind `--`"
+            );
+        }
+        let paths = named
+            .map(|path| within(&repository, path))
+            .collect::<anyhow::Result<_>>()?;
+        let mut revisions = revisions.into_iter();
+        let (before, after) = (revisions.next(), revisions.next());
+        if revisions.next().is_some() {
+            bail!("more than two revisions were named");
+        }
+        Ok(Self {
+            before: match before {
+                Some(before) => before,
+                None => repository
+                    .resolve("HEAD")
+                    .context("there is no commit to compare with")?,
+            },
+            repository,
+            after,
+            paths,
+        })
+    }
+}
+
+/// The commits that a word names; none: it names none.
+fn revision(repository: &Repository, word: &str) -> anyhow::Result<Option<Vec<CommitId>>> {
+    let end = |name: &str| {
+        repository
+            .resolve(if name.is_empty() { "HEAD" } else { name })
+            .ok()
+    };
+    if let Some((before, after)) = word.split_once("...") {
+        let (Some(before), Some(after)) = (end(before), end(after)) else {
+            return Ok(None);
+        };
+        let base = repository.merge_base(&before, &after)?;
+        let base =
+            base.with_context(|| format!("the two sides of {word} have nothing in common"))?;
+        return Ok(Some(vec![base, after]));
+    }
+    if let Some((before, after)) = word.split_once("..") {
+        return Ok(end(before)
+            .zip(end(after))
+            .map(|(before, after)| vec![before, after]));
+    }
+    Ok(repository.resolve(word).ok().map(|commit| vec![commit]))
+}
+
+/// A path from the root of the repository. The file may be gone.
+fn within(repository: &Repository, path: &str) -> anyhow::Result<String> {
+    let outside = || format!("'{path}' lies outside of the repository");
+    let root = repository
+        .work_folder()?
+        .context("the repository has no working tree")?;
+    let root = root.canonicalize()?;
+    let here = std::env::current_dir()?.canonicalize()?;
+    let mut whole = PathBuf::new();
+    for part in here.join(path).components() {
+        match part {
+            std::path::Component::ParentDir => {
+                whole.pop();
+            }
+            std::path::Component::CurDir => {}
+            std::path::Component::Prefix(_)
+            | std::path::Component::RootDir
+            | std::path::Component::Normal(_) => {
+                whole.push(part);
+            }
+        }
+    }
+    let inside = whole.strip_prefix(&root).ok().and_then(Path::to_str);
+    Ok(inside.with_context(outside)?.to_owned())
+}
+
+/// `path old-file old-hex old-mode new-file new-hex new-mode [new-path message]`: git ends where this does not
+/// end well, so that what cannot be compared is said in the diff itself.
+fn git_driver(args: &Args) -> anyhow::Result<Exit> {
+    let (path, old, new) = match args.what.as_slice() {
+        [path] => return put(None, &format!("{path}: not merged yet\n")).map(|()| Exit::Done),
+        [path, old, _, _, new, _, _] => (path.clone(), old, new),
+        [path, old, _, _, new, _, _, later, ..] => (format!("{path} => {later}"), old, new),
+        [] | [..] => {
+            bail!("this is called by git, with seven arguments; see trainyard git-install")
+        }
+    };
+    let pager = std::env::var("GIT_PAGER_IN_USE").is_ok_and(|value| value == "true");
+    let terminal = std::io::stdout().is_terminal() || pager;
+    let deadline = Deadline::within(Duration::from_secs(10));
+    let colour = match args.color {
+        Colour::Auto => mirror::drivers::colours(terminal, &deadline).unwrap_or(false),
+        Colour::Always => true,
+        Colour::Never => false,
+    };
+    let text = match (file(old), file(new)) {
+        (Ok(before), Ok(after)) => shown(
+            &[Pair::new(path, before, after)],
+            Format::Terminal,
+            &options(args, colour),
+        )?,
+        (Err(error), _) | (_, Err(error)) => {
+            let reason = error.root_cause();
+            format!(
+                "{path}: not compared cell by cell: {reason}\n`git diff --no-ext-diff --no-textconv` shows its lines\n"
+            )
+        }
+    };
+    // Git shows the next file right behind it.
+    put(None, &format!("{text}\n")).map(|()| Exit::Done)
+}
+
+/// What is no notebook is given as it is: git compares its lines.
+fn git_textconv(args: &Args) -> anyhow::Result<Exit> {
+    let [path] = args.what.as_slice() else {
+        bail!("this is called by git, with one file; see trainyard git-install");
+    };
+    let bytes = bytes(path)?;
+    let text = notebook::read(&bytes).map(|notebook| notebook::diff::plain_text(&notebook));
+    let out = text.as_ref().map_or(bytes.as_slice(), String::as_bytes);
+    match std::io::stdout().lock().write_all(out) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        Ok(()) | Err(_) => Ok(Exit::Done),
+    }
+}
