@@ -12,6 +12,9 @@ use mirror::{Deadline, FileMode, Mirror, MirrorError, Tree, WorkTree};
 use protocol::CommitId;
 use trainyard_mirror as mirror;
 
+#[path = "stories/changes.rs"]
+mod changes;
+
 struct Repo {
     folder: tempfile::TempDir,
 }
