@@ -17,6 +17,9 @@ use super::Exit;
 /// Longer files are not read.
 const MAX_BYTES: u64 = notebook::nbformat::MAX_BYTES as u64;
 
+/// Most lines of one cell or output that JSON has.
+const MAX_LINES: usize = 1_000_000;
+
 /// Examples and exit codes.
 const HELP: &str = "\
 Examples:
@@ -168,7 +171,11 @@ impl Pair {
 }
 
 fn options(args: &Args, colour: bool) -> Options {
-    let defaults = Options::default();
+    let mut defaults = Options::default();
+    if args.format == Format::Json {
+        // Programs want all of it; a file's own bounds are bounds enough.
+        (defaults.max_cells, defaults.max_lines) = (notebook::nbformat::MAX_CELLS, MAX_LINES);
+    }
     Options {
         view: View {
             outputs: args.outputs,

@@ -70,7 +70,7 @@ impl Default for Options {
             context: 3,
             colour: false,
             max_cells: 1_000,
-            max_lines: 2_000,
+            max_lines: 500,
             max_bytes: 48 << 20,
         }
     }

@@ -155,6 +155,30 @@ impl<'a> Part<'a> {
 
 /// The ranges that differ between two lists. Bounded in time by similar's limits of its search.
 pub(super) fn edits<T: Hash + Eq>(before: &[T], after: &[T]) -> Vec<(Range<usize>, Range<usize>)> {
+    // Most lists differ in one place, and most of those have nothing in common there.
+    let equal = |(a, b): &(&T, &T)| a == b;
+    let head = before.iter().zip(after).take_while(equal).count();
+    let (old, new) = (&before[head..], &after[head..]);
+    let tail = old.iter().rev().zip(new.iter().rev());
+    let tail = tail.take_while(equal).count();
+    let (old, new) = (&old[..old.len() - tail], &new[..new.len() - tail]);
+    if old.is_empty() && new.is_empty() {
+        return Vec::new();
+    }
+    let whole = (head..head + old.len(), head..head + new.len());
+    let small = old.len() * new.len() <= 16;
+    if small && old.iter().all(|item| !new.contains(item)) {
+        return vec![whole];
+    }
+    let shifted = |range: Range<usize>| range.start + head..range.end + head;
+    let found = searched(old, new).into_iter();
+    found
+        .map(|(gone, come)| (shifted(gone), shifted(come)))
+        .collect()
+}
+
+/// [`edits`] of lists that differ at both ends.
+fn searched<T: Hash + Eq>(before: &[T], after: &[T]) -> Vec<(Range<usize>, Range<usize>)> {
     let mut numbers: HashMap<&T, u32> = HashMap::with_capacity(before.len());
     let mut number = |item| {
         let next = numbers.len() as u32;
