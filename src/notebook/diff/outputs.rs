@@ -63,6 +63,7 @@ fn kind(output: &Output) -> &str {
             OutputMessage::Error { .. } => "error",
             OutputMessage::UpdateDisplayData { .. } => "update_display_data",
             OutputMessage::ClearOutput { .. } => "clear_output",
+            OutputMessage::Widget(_) => "widget",
         },
         Output::Unknown(fields) => fields
             .get("output_type")
@@ -124,7 +125,8 @@ fn bundle(message: &OutputMessage) -> Option<(&Fields, &Fields)> {
         | OutputMessage::UpdateDisplayData { data, metadata, .. } => Some((data, metadata)),
         OutputMessage::Stream { .. }
         | OutputMessage::Error { .. }
-        | OutputMessage::ClearOutput { .. } => None,
+        | OutputMessage::ClearOutput { .. }
+        | OutputMessage::Widget(_) => None,
     }
 }
 
@@ -145,6 +147,7 @@ fn mark(output: &Output) -> u64 {
             | OutputMessage::ExecuteResult { data, .. }
             | OutputMessage::UpdateDisplayData { data, .. } => hash_fields(data, &mut hash),
             OutputMessage::ClearOutput { wait } => wait.hash(&mut hash),
+            OutputMessage::Widget(change) => change.comm_id.hash(&mut hash),
         },
     }
     hash.finish()

@@ -224,7 +224,9 @@ impl ShownOutput<'_> {
                 let types: Vec<String> = data.keys().take(4).map(|mime| plain(mime, 60)).collect();
                 types.join(", ")
             }
-            Some(OutputMessage::ClearOutput { .. }) | None => "of an unknown type".to_owned(),
+            Some(OutputMessage::ClearOutput { .. } | OutputMessage::Widget(_)) | None => {
+                "of an unknown type".to_owned()
+            }
         }
     }
 
