@@ -74,6 +74,9 @@ pub(crate) fn raised(raised: &Raised, installs: bool, user: Option<RunAs>) -> Fa
     let evalue = without_colours(&raised.evalue);
     // Not every kernel has classes of exceptions.
     let message = match (raised.ename.as_str(), short(&evalue)) {
+        ("", evalue) if evalue.parse::<i64>().is_ok() => {
+            format!("The cell ended with exit code {evalue}.")
+        }
         ("", evalue) => format!("The cell failed: {evalue}"),
         (ename, evalue) if evalue.is_empty() => ename.to_owned(),
         (ename, evalue) => format!("{ename}: {evalue}"),
@@ -232,6 +235,10 @@ pub(crate) fn kernel_ended(end: End, stderr: &Tail, before_ready: bool) -> Failu
     } else if end == End::Signal(libc::SIGSEGV) || end == End::Signal(libc::SIGBUS) {
         failure = failure.hint(
             "A native library crashed; a full /dev/shm (`shm_size`) ends a process with SIGBUS.",
+        );
+    } else if end.code().is_some() && !before_ready {
+        failure = failure.hint(
+            "Something ended the kernel's process, such as os._exit() or a library; sys.exit() would have ended the notebook alone.",
         );
     }
     match stderr.as_str().is_empty() {

@@ -111,6 +111,37 @@ fn a_kernel_that_ends_itself_is_told_from_one_that_is_killed() {
 }
 
 #[test]
+fn a_kernel_that_leaves_while_its_process_stays_is_ended() {
+    let told = World::cell("import os\nos.execv('/bin/sleep', ['sleep', '1000'])").run();
+    let failure = told.failure();
+    assert_eq!(failure.kind, FailureKind::KernelDied);
+    assert!(
+        failure.message.contains("closed its connections"),
+        "{}",
+        failure.message
+    );
+    assert!(failure.hint.as_ref().unwrap().contains("os.exec"));
+
+    let told = World::notebook(&[("print('kept')", &[]), ("import os; os._exit(0)", &[])]).run();
+    let failure = told.failure();
+    assert_eq!(failure.kind, FailureKind::KernelDied);
+    assert!(
+        failure.message.contains("exit code 0"),
+        "{}",
+        failure.message
+    );
+    assert!(
+        failure.hint.as_ref().unwrap().contains("os._exit"),
+        "{:?}",
+        failure.hint
+    );
+    assert_eq!(
+        told.executed()["cells"][0]["outputs"][0]["text"][0],
+        "kept\n"
+    );
+}
+
+#[test]
 fn a_kernel_that_never_answers_is_given_up() {
     let mut world = World::cell("1");
     let bin = world.path("bin");
@@ -248,12 +279,21 @@ fn nothing_of_the_job_outlives_it() {
     let source = "import subprocess\n\
         child = subprocess.Popen(['sleep', '1000'])\n\
         away = subprocess.run(['sh', '-c', 'setsid sleep 1001 >/dev/null 2>&1 & echo $!'], capture_output=True, text=True)\n\
-        print(child.pid, away.stdout.strip())";
+        import os, time\n\
+        read, write = os.pipe()\n\
+        if os.fork() == 0:\n\
+        \x20   os.setsid()\n\
+        \x20   if os.fork() == 0:\n\
+        \x20       for fd in (0, 1, 2): os.close(fd)\n\
+        \x20       os.write(write, str(os.getpid()).encode())\n\
+        \x20       time.sleep(1000)\n\
+        \x20   os._exit(0)\n\
+        print(child.pid, away.stdout.strip(), os.read(read, 99).decode())";
     let told = World::cell(source).run();
     told.succeeded();
     let said = told.stdout(0);
     let pids: Vec<&str> = said.split_whitespace().collect();
-    assert_eq!(pids.len(), 2, "{said}");
+    assert_eq!(pids.len(), 3, "{said}");
     for pid in pids {
         assert!(!lives(pid), "{pid} lives");
     }

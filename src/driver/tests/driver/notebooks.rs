@@ -203,7 +203,7 @@ fn a_program_that_the_kernel_calls_is_heard() {
 
 #[test]
 fn leaving_early_with_zero_is_well() {
-    for source in ["import sys; sys.exit(0)", "exit()"] {
+    for source in ["import sys; sys.exit(0)", "quit()", "raise SystemExit"] {
         let told = World::notebook(&[(source, &[]), ("print('never')", &[])]).run();
         told.succeeded();
         assert_eq!(told.statuses(), [(0, CellStatus::Ok)], "{source}");
@@ -215,8 +215,23 @@ fn leaving_early_with_zero_is_well() {
             }
         );
     }
-    let told = World::cell("import sys; sys.exit(3)").run();
-    assert_eq!(told.failure().kind, FailureKind::CellRaised);
+    for (source, words) in [
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("raise SystemExit('no data')", "SystemExit: no data"),
+    ] {
+        let told = World::notebook(&[
+            // What may raise may leave, too, and the next cell runs, as with nbclient.
+            ("import sys; sys.exit(0)", &["raises-exception"]),
+            (source, &[]),
+        ])
+        .run();
+        let failure = told.failure();
+        assert_eq!(
+            (failure.kind, failure.message.as_str()),
+            (FailureKind::CellRaised, words)
+        );
+        assert_eq!(failure.cell.as_ref().unwrap().index, 1);
+    }
 }
 
 #[test]

@@ -35,6 +35,16 @@ fn a_file_is_written_byte_for_byte_as_python_writes_it() {
     assert_eq!(write(&read(EXECUTED.as_bytes()).unwrap()), EXECUTED);
 }
 
+/// Valid by nbformat's schema, and seen nowhere else: fields and types of one's own, numbers at the ends of what 64 bits
+/// hold, text in every place of the data that might be split into lines.
+#[test]
+fn what_is_odd_and_valid_is_kept_byte_for_byte() {
+    let odd = include_bytes!("../data/odd.ipynb");
+    let expected = include_str!("../data/odd.expected.ipynb");
+    assert_eq!(write(&read(odd).unwrap()), expected);
+    assert_eq!(write(&read(expected.as_bytes()).unwrap()), expected);
+}
+
 #[test]
 fn older_files_become_what_python_makes_of_them() {
     for (file, expected) in [
