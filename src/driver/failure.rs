@@ -19,6 +19,9 @@ const NO_MEMORY: &str = "SIGKILL mostly means that memory ran out: ask for more 
 const NO_INPUT: &str = "Nobody can answer input() here; make the value a parameter.";
 const NO_PASSWORD: &str = "Nobody can type a password here; name it under `secrets` in .trainyard.yml and read it from the environment.";
 
+/// Of an exception that a cell shows and does not raise.
+pub(crate) const SHOWN: &str = "The cell showed this and went on, as `%run` does; where that is well, tag it `raises-exception`.";
+
 /// An exception, as a kernel tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Raised {

@@ -14,7 +14,7 @@ use protocol::units::{Span, Timestamp};
 use serde_json::json;
 
 use crate::clock::Clock;
-use crate::failure;
+use crate::failure::{self, Raised};
 use crate::kernel::{Channel, Kernel, KernelFault, Said};
 use crate::process::End;
 use crate::reply::{InputRequest, Reply, count_of, is_idle};
@@ -73,6 +73,8 @@ struct Running {
     /// Whether the kernel has begun with it, and its count.
     input: bool,
     count: Option<u64>,
+    /// The exception that it showed last, and has not cleared.
+    shown: Option<Raised>,
 }
 
 impl Running {
@@ -203,9 +205,10 @@ impl Run<'_, '_> {
             heard: now,
             input: false,
             count: None,
+            shown: None,
         });
         self.clock.cell_started(cell.limit);
-        let (reply, took) = loop {
+        let (reply, shown, took) = loop {
             self.step(None)?;
             if let Some(failure) = self.clock.reached(self.story.last_said()) {
                 return Err(Halt::Failed(Box::new(self.placed(failure, None))));
@@ -222,6 +225,7 @@ impl Run<'_, '_> {
                     reply: Some(reply),
                     began,
                     idle,
+                    shown,
                     ..
                 }) = self.running.take()
             {
@@ -229,11 +233,11 @@ impl Run<'_, '_> {
                     self.story
                         .note("The kernel's last words about the cell were lost.")?;
                 }
-                break (reply, began.elapsed());
+                break (reply, shown, began.elapsed());
             }
         };
         self.clock.cell_finished();
-        self.judge(index, &reply, took)
+        self.judge(index, &reply, shown, took)
     }
 
     /// Output widgets took outputs of the cells before: the kernel is told, as a front end would, so that code sees
@@ -247,12 +251,21 @@ impl Run<'_, '_> {
         }
     }
 
-    /// What the reply means for the cell and the rest.
-    fn judge(&mut self, index: usize, reply: &Reply, took: Duration) -> Result<(), Halt> {
+    /// What the reply means for the cell and the rest. `shown`: an exception that it showed, whatever it answered:
+    /// `%run` shows what the script raised and goes on. Green it is not, as with papermill.
+    fn judge(
+        &mut self,
+        index: usize,
+        reply: &Reply,
+        shown: Option<Raised>,
+        took: Duration,
+    ) -> Result<(), Halt> {
         let cell = &self.script.cells[index];
         let (at, count) = (cell.index, reply.execution_count);
         self.executed += 1;
-        let Some(raised) = reply.raised() else {
+        let shown = shown.filter(|shown| reply.is_ok() && !shown.is_clean_exit());
+        let hint = shown.is_some().then_some(failure::SHOWN);
+        let Some(raised) = reply.raised().or(shown) else {
             self.story.cell_finished(at, CellStatus::Ok, took, count)?;
             return match reply.leaves() {
                 true => Err(Halt::Done),
@@ -272,7 +285,8 @@ impl Run<'_, '_> {
         self.story
             .cell_finished(at, CellStatus::Error, took, count)?;
         let line = count.and_then(|count| raised.line(count));
-        let failure = failure::raised(&raised, self.script.installs, self.job.user);
+        let mut failure = failure::raised(&raised, self.script.installs, self.job.user);
+        failure.hint = failure.hint.or(hint.map(str::to_owned));
         Err(Halt::Failed(Box::new(self.script.placed(
             failure,
             Some(at),
@@ -374,6 +388,9 @@ impl Run<'_, '_> {
         } else {
             return Ok(());
         };
+        if let (Ok(output), Some(cell)) = (&output, of) {
+            self.note_shown(cell, output);
+        }
         match (output, cell) {
             (Ok(output), Some(cell)) => self.story.output(cell, output),
             (Ok(OutputMessage::Stream { text, .. }), None) => {
@@ -385,6 +402,33 @@ impl Run<'_, '_> {
             (Err(error), _) => self.story.note(&format!(
                 "An output of the kernel ({kind}) is not kept: {error}."
             )),
+        }
+    }
+
+    /// Remembers an exception that the cell which runs shows; what an Output widget captures is none of its outputs.
+    fn note_shown(&mut self, cell: u32, output: &OutputMessage) {
+        let running = self.running.as_mut().filter(|running| running.cell == cell);
+        let Some(running) = running.filter(|_| !self.story.is_captured(cell)) else {
+            return;
+        };
+        match output {
+            OutputMessage::Error {
+                ename,
+                evalue,
+                traceback,
+            } => {
+                running.shown = Some(Raised {
+                    ename: ename.clone(),
+                    evalue: evalue.clone(),
+                    traceback: traceback.clone(),
+                });
+            }
+            OutputMessage::ClearOutput { .. } => running.shown = None,
+            OutputMessage::Stream { .. }
+            | OutputMessage::DisplayData { .. }
+            | OutputMessage::ExecuteResult { .. }
+            | OutputMessage::UpdateDisplayData { .. }
+            | OutputMessage::Widget(_) => {}
         }
     }
 

@@ -415,7 +415,9 @@ impl Story {
         self.folded(|fold| fold.output_as(cell as usize, output, &kept).is_ok());
     }
 
-    fn is_captured(&self, cell: u32) -> bool {
+    /// Whether an Output widget captures what the cell says.
+    #[must_use]
+    pub(crate) fn is_captured(&self, cell: u32) -> bool {
         let fold = self.fold.as_ref();
         fold.is_some_and(|fold| fold.is_captured(cell as usize))
     }

@@ -2,6 +2,7 @@
 
 use notebook::message::OutputMessage;
 use protocol::event::{CellStatus, LogStream};
+use protocol::outcome::FailureKind;
 use serde_json::{Value, json};
 
 use crate::support::{Told, World};
@@ -64,6 +65,45 @@ fn magics_shells_and_loops_work() {
         assert_eq!(executed["cells"][cell]["outputs"][0]["ename"], ename);
     }
     same_by_events(&told);
+}
+
+#[test]
+fn an_exception_that_is_shown_and_not_raised_is_no_success() {
+    let script =
+        "open('bad.py', 'w').write('import sys\\nif len(sys.argv) > 1: sys.exit(0)\\n1 / 0')";
+    let told = World::notebook(&[
+        (script, &[]),
+        ("%run bad.py leave", &[]),
+        ("%run bad.py", &["raises-exception"]),
+        (
+            "%run bad.py\nfrom IPython.display import clear_output\nclear_output()",
+            &[],
+        ),
+        ("%run bad.py\nprint('went on')", &[]),
+        ("print('never')", &[]),
+    ])
+    .run();
+    let failure = told.failure();
+    assert_eq!(
+        (failure.kind, failure.message.as_str()),
+        (
+            FailureKind::CellRaised,
+            "ZeroDivisionError: division by zero"
+        )
+    );
+    assert_eq!(failure.cell.as_ref().unwrap().index, 4);
+    assert!(failure.hint.as_ref().unwrap().contains("%run"));
+    let statuses: Vec<CellStatus> = told
+        .statuses()
+        .into_iter()
+        .map(|(_, status)| status)
+        .collect();
+    let ok = CellStatus::Ok;
+    assert_eq!(
+        statuses,
+        [ok, ok, CellStatus::ErrorAllowed, ok, CellStatus::Error]
+    );
+    assert_eq!(told.stdout(4), "went on\n");
 }
 
 #[test]
