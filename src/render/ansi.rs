@@ -100,11 +100,64 @@ fn string_sequence(rest: &mut &str) -> Option<Vec<u16>> {
     None
 }
 
-/// How text looks. Colours are the sixteen of a terminal: they follow the theme of the page.
+/// A colour: the nearest of a terminal's sixteen, which follow the theme of a page, and where more was asked
+/// for, its number in the palette of 256 (16 to 255).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Colour {
+    pub(crate) near: u8,
+    pub(crate) exact: Option<u8>,
+}
+
+impl Colour {
+    fn basic(number: u16) -> Self {
+        Self {
+            near: number as u8,
+            exact: None,
+        }
+    }
+
+    /// `number` is at least 16.
+    fn of_palette(number: u8) -> Self {
+        Self {
+            near: nearest(rgb(number).map(i32::from)),
+            exact: Some(number),
+        }
+    }
+}
+
+/// Red, green and blue of a colour of the palette; `number` is at least 16.
+pub(crate) fn rgb(number: u8) -> [u8; 3] {
+    let level = |n: u8| if n == 0 { 0 } else { 55 + 40 * n };
+    match number.saturating_sub(16) {
+        cube @ 0..216 => [level(cube / 36), level(cube / 6 % 6), level(cube % 6)],
+        grey => [8 + 10 * (grey - 216); 3],
+    }
+}
+
+/// The colour of the palette that comes nearest.
+fn palette(rgb_wanted: [u8; 3]) -> u8 {
+    let step = |value: u8| match value {
+        0..48 => 0,
+        48..115 => 1,
+        _ => (value - 35) / 40,
+    };
+    let [r, g, b] = rgb_wanted.map(step);
+    let cube = 16 + 36 * r + 6 * g + b;
+    let mean = rgb_wanted.iter().map(|c| u16::from(*c)).sum::<u16>() / 3;
+    let grey = 232 + (mean.saturating_sub(3) / 10).min(23) as u8;
+    let far = |number: u8| {
+        let parts = rgb(number).into_iter().zip(rgb_wanted);
+        let squares = parts.map(|(a, b)| i32::from(a.abs_diff(b)).pow(2));
+        squares.sum::<i32>()
+    };
+    if far(grey) < far(cube) { grey } else { cube }
+}
+
+/// How text looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Style {
-    pub(crate) foreground: Option<u8>,
-    pub(crate) background: Option<u8>,
+    pub(crate) foreground: Option<Colour>,
+    pub(crate) background: Option<Colour>,
     pub(crate) bold: bool,
     pub(crate) dim: bool,
     pub(crate) italic: bool,
@@ -131,43 +184,35 @@ impl Style {
                 24 => self.underline = false,
                 27 => self.inverse = false,
                 29 => self.strike = false,
-                30..=37 => self.foreground = Some((number - 30) as u8),
+                30..=37 => self.foreground = Some(Colour::basic(number - 30)),
                 38 => self.foreground = extended(&mut numbers).or(self.foreground),
                 39 => self.foreground = None,
-                40..=47 => self.background = Some((number - 40) as u8),
+                40..=47 => self.background = Some(Colour::basic(number - 40)),
                 48 => self.background = extended(&mut numbers).or(self.background),
                 49 => self.background = None,
-                90..=97 => self.foreground = Some((number - 90 + 8) as u8),
-                100..=107 => self.background = Some((number - 100 + 8) as u8),
+                90..=97 => self.foreground = Some(Colour::basic(number - 90 + 8)),
+                100..=107 => self.background = Some(Colour::basic(number - 100 + 8)),
                 _ => {}
             }
         }
     }
 }
 
-/// `5;n` or `2;r;g;b` as the nearest of the sixteen.
-fn extended(numbers: &mut impl Iterator<Item = u16>) -> Option<u8> {
+/// `5;n` or `2;r;g;b`.
+fn extended(numbers: &mut impl Iterator<Item = u16>) -> Option<Colour> {
     match numbers.next()? {
-        5 => {
-            let index = numbers.next()?;
-            match index {
-                0..=15 => Some(index as u8),
-                16..=231 => {
-                    let level = |n: u16| if n == 0 { 0 } else { 55 + 40 * n as i32 };
-                    let cube = index - 16;
-                    Some(nearest([
-                        level(cube / 36),
-                        level(cube / 6 % 6),
-                        level(cube % 6),
-                    ]))
-                }
-                232..=255 => Some(nearest([8 + 10 * (index as i32 - 232); 3])),
-                _ => None,
-            }
-        }
+        5 => match numbers.next()? {
+            number @ 0..=15 => Some(Colour::basic(number)),
+            number @ 16..=255 => Some(Colour::of_palette(number as u8)),
+            _ => None,
+        },
         2 => {
-            let mut channel = || numbers.next().map(|n| i32::from(n.min(255)));
-            Some(nearest([channel()?, channel()?, channel()?]))
+            let mut channel = || numbers.next().map(|n| n.min(255) as u8);
+            Some(Colour::of_palette(palette([
+                channel()?,
+                channel()?,
+                channel()?,
+            ])))
         }
         _ => None,
     }
@@ -229,17 +274,30 @@ mod tests {
     }
 
     #[test]
-    fn many_colours_become_the_nearest_of_sixteen() {
+    fn many_colours_have_a_place_in_the_palette() {
         let mut style = Style::default();
         style.apply(&[38, 5, 196, 48, 2, 0, 0, 0, 1]);
+        let colour = |near, exact| {
+            Some(Colour {
+                near,
+                exact: Some(exact),
+            })
+        };
         assert_eq!(
-            (style.foreground, style.background, style.bold),
-            (Some(1), Some(0), true)
+            (style.foreground, style.background),
+            (colour(1, 196), colour(0, 16))
         );
+        assert!(style.bold);
         style.apply(&[38, 5]);
         style.apply(&[]);
-        assert_eq!(style.foreground, Some(1));
+        assert_eq!(style.foreground, colour(1, 196));
+        style.apply(&[38, 5, 9]);
+        assert_eq!(style.foreground, Some(Colour::basic(9)));
         style.apply(&[0]);
         assert_eq!(style, Style::default());
+        for number in 16..=255 {
+            let again = palette(rgb(number));
+            assert_eq!(rgb(again), rgb(number), "{number}");
+        }
     }
 }

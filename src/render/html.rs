@@ -5,9 +5,12 @@
 //! both. A frame has scripts; a `srcdoc` frame inherits the policy of its page, so a page with a strict
 //! policy names [`Options::frame_prefix`] and serves [`frame_document`] there.
 
+mod active;
 mod ansi_html;
 mod frame;
 mod highlight;
+mod markdown;
+mod math;
 mod output;
 mod sanitize;
 
@@ -19,6 +22,7 @@ use notebook::{Cell, CellKind, Notebook, Output};
 use serde_json::Value;
 
 use crate::text::{cut, head, size};
+use active::{Role, Surroundings};
 use output::Budget;
 
 /// The style sheet of everything here, for light and dark.
@@ -66,6 +70,7 @@ pub fn notebook(notebook: &Notebook, options: &Options) -> String {
         options.language = language;
     }
     let mut budget = Budget::new(&options);
+    budget.around = Surroundings::of(notebook);
     let mut out = String::from("<article class=\"nb\">\n");
     for (index, cell) in notebook.cells.iter().enumerate() {
         budget.place.0 = index;
@@ -78,13 +83,15 @@ pub fn notebook(notebook: &Notebook, options: &Options) -> String {
 /// A whole page with its own style sheet.
 #[must_use]
 pub fn page(title: &str, shown: &Notebook, options: &Options) -> String {
-    format!(
+    let body = notebook(shown, options);
+    let colours = ansi_html::rules(&body);
+    let title = escape(head(title, 200));
+    let head = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body class=\"nb-page\">\n{}</body>\n</html>\n",
-        escape(head(title, 200)),
-        notebook(shown, options)
-    )
+         <title>{title}</title>\n<style>\n{STYLE}{colours}</style>\n</head>\n<body class=\"nb-page\">\n"
+    );
+    [&head, body.as_str(), "</body>\n</html>\n"].concat()
 }
 
 /// The number of a cell, counted from 1 as in the file that people know: the cell with the values that were
@@ -129,45 +136,69 @@ pub fn output(message: &OutputMessage) -> String {
 #[must_use]
 pub fn output_with(message: &OutputMessage, options: &Options) -> String {
     let mut out = String::new();
-    output::put(&mut out, message, &mut Budget::new(options));
+    let outputs = [Output::from(message.clone())];
+    put_outputs(&mut out, &outputs, &mut Budget::new(options));
     out
 }
 
-/// The document of an active output, for a server that gives it a URL of its own. It must be answered with
-/// `Content-Security-Policy: sandbox allow-scripts`. None where the output is not active.
+/// The document of the frame that stands in place of an output, both counted from 0, for a server that gives
+/// it a URL of its own. It must be answered with `Content-Security-Policy: sandbox allow-scripts`. None where
+/// no frame stands there.
 #[must_use]
-pub fn frame_document(message: &OutputMessage) -> Option<String> {
-    output::active(message).map(|active| frame::document(&active))
+pub fn frame_document(notebook: &Notebook, cell: usize, output: usize) -> Option<String> {
+    let cell = notebook.cells.get(cell)?;
+    let mut roles = active::roles(&cell.outputs, &Surroundings::of(notebook));
+    match roles.drain(..).nth(output)? {
+        Role::Frame(frame) => Some(frame.document()),
+        Role::Passive | Role::Joined | Role::Load => None,
+    }
 }
 
 /// Terminal text with its colours, as spans within what is already a `<pre>`.
 #[must_use]
 pub fn terminal_text(text: &str) -> String {
-    ansi_html::spans(text)
+    let mut out = String::new();
+    ansi_html::put_spans(&mut out, text);
+    out
 }
 
 /// Markdown, sanitised.
 #[must_use]
 pub fn markdown(text: &str) -> String {
-    sanitize::markdown(text, None)
+    markdown::html(text, None)
 }
 
 /// Text as HTML.
 #[must_use]
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + text.len() / 8);
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c if c.is_control() && c != '\n' && c != '\t' => {}
-            c => out.push(c),
-        }
-    }
+    escape_into(&mut out, text);
     out
+}
+
+/// Appends text as HTML. Runs without anything to escape are copied whole; control characters go.
+fn escape_into(out: &mut String, text: &str) {
+    // In UTF-8 this byte begins the control characters U+0080 to U+009F, and others.
+    const C1: u8 = 0xc2;
+    let mut plain = 0;
+    let bytes = text.as_bytes();
+    for (at, byte) in bytes.iter().copied().enumerate() {
+        let (with, length) = match byte {
+            b'&' => ("&amp;", 1),
+            b'<' => ("&lt;", 1),
+            b'>' => ("&gt;", 1),
+            b'"' => ("&quot;", 1),
+            b'\'' => ("&#39;", 1),
+            b'\n' | b'\t' => continue,
+            0..b' ' | 0x7f => ("", 1),
+            C1 if bytes[at + 1] < 0xa0 => ("", 2),
+            _ => continue,
+        };
+        out.push_str(&text[plain..at]);
+        out.push_str(with);
+        plain = at + length;
+    }
+    out.push_str(&text[plain..]);
 }
 
 fn put_cell(out: &mut String, cell: &Cell, number: usize, budget: &mut Budget<'_>) {
@@ -175,7 +206,7 @@ fn put_cell(out: &mut String, cell: &Cell, number: usize, budget: &mut Budget<'_
         CellKind::Code => put_code_cell(out, cell, number, budget),
         CellKind::Markdown => {
             let source = bounded(&cell.source, budget.options.max_text);
-            let html = sanitize::markdown(&source, cell.extra.get("attachments"));
+            let html = markdown::html(&source, cell.extra.get("attachments"));
             put(
                 out,
                 format_args!(
@@ -252,28 +283,40 @@ fn put_code_cell(out: &mut String, cell: &Cell, number: usize, budget: &mut Budg
              <div class=\"nb-outputs\">\n"
         ),
     );
-    let mut outputs = cell.outputs.iter().enumerate().peekable();
-    while let Some((place, output)) = outputs.next() {
+    put_outputs(out, &cell.outputs, budget);
+    out.push_str("</div>\n</section>\n");
+}
+
+fn put_outputs(out: &mut String, outputs: &[Output], budget: &mut Budget<'_>) {
+    // Frames go by what surrounds a cell, which an update of the budget must not borrow.
+    let around = budget.around.clone();
+    let roles = active::roles(outputs, &around);
+    let mut outputs = outputs.iter().zip(roles).enumerate().peekable();
+    while let Some((place, (output, role))) = outputs.next() {
         budget.place.1 = place;
-        match output.message() {
-            Some(OutputMessage::Stream { name, text }) => {
+        match (output.message(), role) {
+            (Some(message), Role::Frame(frame)) => output::put_frame(out, &frame, message, budget),
+            (Some(OutputMessage::Stream { name, text }), _) => {
                 // Not every tool joins neighbouring streams, and a progress bar goes over many.
                 let mut text = Cow::Borrowed(text.as_str());
                 while let Some(OutputMessage::Stream { text: more, .. }) = outputs
-                    .next_if(|(_, next)| is_stream(next, *name))
-                    .and_then(|(_, next)| next.message())
+                    .next_if(|(_, (next, _))| is_stream(next, *name))
+                    .and_then(|(_, (next, _))| next.message())
                 {
                     text.to_mut().push_str(more);
                 }
                 output::put_stream(out, *name, &text, budget);
             }
-            Some(message) => output::put(out, message, budget),
-            None => out.push_str(
+            (Some(_), Role::Joined) => {}
+            (Some(_), Role::Load) => out.push_str(
+                "<p class=\"nb-cut\">loads a library, which the frames that need it have</p>\n",
+            ),
+            (Some(message), Role::Passive) => output::put(out, message, budget),
+            (None, _) => out.push_str(
                 "<p class=\"nb-cut\">an output of a kind that Trainyard does not know</p>\n",
             ),
         }
     }
-    out.push_str("</div>\n</section>\n");
 }
 
 fn is_stream(output: &Output, wanted: StreamName) -> bool {

@@ -1,72 +1,191 @@
 //! What wants to run, in a frame of its own origin: `sandbox="allow-scripts"` and nothing more, so that
 //! it reaches neither the page around it, nor cookies, nor forms, nor pop-ups.
 
+use serde_json::Value;
+
+/// Where viewers come from that a notebook does not bring itself. The frame fetches them when it is seen.
+const REQUIRE: &str = "https://cdnjs.cloudflare.com/ajax/libs/require.js/2.3.6/require.min.js";
+const PLOTLY: &str = "https://cdn.plot.ly/plotly-3.0.1.min.js";
+const WIDGETS: &str =
+    "https://cdn.jsdelivr.net/npm/@jupyter-widgets/html-manager@1.0.14/dist/embed-amd.js";
+const NPM: &str = "https://cdn.jsdelivr.net/npm";
+
+/// What runs together in one frame.
+#[derive(Debug, Default)]
+pub(super) struct Frame<'a> {
+    /// Scripts of other cells that must have run before, such as one that loads Bokeh.
+    pub(super) loads: Vec<&'a str>,
+    /// In the order of the outputs.
+    pub(super) parts: Vec<Part<'a>>,
+}
+
 /// An output that wants to run.
-pub(super) enum Active<'a> {
-    /// HTML with scripts, styles or embedded content.
+#[derive(Debug)]
+pub(super) enum Part<'a> {
+    /// HTML, with scripts, styles or embedded content, or a place for another part to draw in.
     Html(&'a str),
     /// A script.
     Script(&'a str),
+    /// A figure of Plotly.
+    Plotly(&'a Value),
+    /// A chart of Vega or Vega-Lite.
+    Vega {
+        chart: &'a Value,
+        lite: bool,
+        major: u32,
+    },
+    /// A Jupyter widget, with the state of all that it is made of.
+    Widget { view: &'a Value, state: Value },
 }
 
-impl Active<'_> {
-    /// Its length in bytes.
-    pub(super) fn len(&self) -> usize {
+impl Frame<'_> {
+    pub(super) fn of(part: Part<'_>) -> Frame<'_> {
+        Frame {
+            loads: Vec::new(),
+            parts: vec![part],
+        }
+    }
+
+    /// About how much it holds, in bytes.
+    pub(super) fn size(&self) -> usize {
+        let parts = self.parts.iter().map(|part| match part {
+            Part::Html(text) | Part::Script(text) => text.len(),
+            Part::Plotly(value)
+            | Part::Vega { chart: value, .. }
+            | Part::Widget { view: value, .. } => json(value).len(),
+        });
+        parts.sum()
+    }
+
+    /// The frame, its document in it.
+    pub(super) fn element(document: &str) -> String {
+        // `srcdoc` is an attribute in double quotes: with quotes and ampersands escaped nothing can end it;
+        // angle brackets are escaped for those who look at pages with less than a parser.
+        let mut escaped = String::with_capacity(document.len() + document.len() / 8);
+        let mut plain = 0;
+        for (at, byte) in document.bytes().enumerate() {
+            let with = match byte {
+                b'&' => "&amp;",
+                b'"' => "&quot;",
+                b'<' => "&lt;",
+                b'>' => "&gt;",
+                _ => continue,
+            };
+            escaped.push_str(&document[plain..at]);
+            escaped.push_str(with);
+            plain = at + 1;
+        }
+        escaped.push_str(&document[plain..]);
+        format!("{}srcdoc=\"{escaped}\"></iframe>\n", Self::OPENING)
+    }
+
+    /// A frame that fetches its document.
+    pub(super) fn linked(prefix: &str, (cell, output): (usize, usize)) -> String {
+        let prefix = super::escape(prefix);
+        format!(
+            "{}src=\"{prefix}/{cell}/{output}\"></iframe>\n",
+            Self::OPENING
+        )
+    }
+
+    const OPENING: &'static str = "<iframe class=\"nb-frame\" sandbox=\"allow-scripts\" loading=\"lazy\" \
+                                   referrerpolicy=\"no-referrer\" title=\"interactive output\" ";
+
+    /// What stands in the frame.
+    pub(super) fn document(&self) -> String {
+        let mut body = String::new();
+        let asks = |html: &str| html.contains("require(") || html.contains("requirejs(");
+        let mut parts = self.parts.iter();
+        if parts.any(|part| matches!(part, Part::Html(text) | Part::Script(text) if asks(text))) {
+            body += &loaded(REQUIRE);
+        }
+        for script in &self.loads {
+            body += &inline(script);
+        }
+        for (number, part) in self.parts.iter().enumerate() {
+            body += &part.html(number);
+        }
+        format!(
+            "<!doctype html>\n<html><head><meta charset=\"utf-8\"><title>interactive output</title>\n\
+             <meta name=\"color-scheme\" content=\"light\">\n\
+             <style>body {{ margin: 0; font: 14px system-ui, sans-serif; background: #fff; color: #111 }}</style>\n\
+             </head><body>\n{body}</body></html>\n"
+        )
+    }
+}
+
+impl Part<'_> {
+    fn html(&self, number: usize) -> String {
+        let place = format!("<div id=\"output-{number}\"></div>\n");
+        let element = format!("document.getElementById(\"output-{number}\")");
         match self {
-            Active::Html(text) | Active::Script(text) => text.len(),
+            Part::Html(html) => format!("{html}\n"),
+            Part::Script(script) => place + &inline(&format!("var element = {element};\n{script}")),
+            Part::Plotly(figure) => {
+                let draw = format!(
+                    "var figure = {};\nPlotly.newPlot({element}, figure.data, figure.layout, Object.assign({{responsive: true}}, figure.config));",
+                    json(figure)
+                );
+                place + &loaded(PLOTLY) + &inline(&draw)
+            }
+            Part::Vega { chart, lite, major } => {
+                // Vega-Lite 5 draws with Vega 5, and both with vega-embed 6; 6 likewise with 6 and 7.
+                let vega = (*major).max(5);
+                let mut scripts = loaded(&format!("{NPM}/vega@{vega}"));
+                if *lite {
+                    scripts += &loaded(&format!("{NPM}/vega-lite@{major}"));
+                }
+                scripts += &loaded(&format!("{NPM}/vega-embed@{}", vega + 1));
+                let mode = if *lite { "vega-lite" } else { "vega" };
+                let draw = format!(
+                    "vegaEmbed({element}, {}, {{mode: \"{mode}\"}});",
+                    json(chart)
+                );
+                place + &scripts + &inline(&draw)
+            }
+            Part::Widget { view, state } => {
+                let kind = "application/vnd.jupyter.widget";
+                format!(
+                    "{}{}<script type=\"{kind}-state+json\">{}</script>\n<script type=\"{kind}-view+json\">{}</script>\n",
+                    loaded(REQUIRE),
+                    loaded(WIDGETS),
+                    json(state),
+                    json(view)
+                )
+            }
         }
     }
 }
 
-/// The frame.
-pub(super) fn element(active: &Active<'_>) -> String {
-    // `srcdoc` is an attribute in double quotes: with quotes and ampersands escaped nothing can end it;
-    // angle brackets are escaped for those who look at pages with less than a parser.
-    let document = document(active)
-        .replace('&', "&amp;")
-        .replace('"', "&quot;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;");
-    format!(
-        "<iframe class=\"nb-frame\" sandbox=\"allow-scripts\" loading=\"lazy\" \
-         referrerpolicy=\"no-referrer\" title=\"interactive output\" srcdoc=\"{document}\"></iframe>\n"
-    )
+fn loaded(url: &str) -> String {
+    format!("<script src=\"{url}\"></script>\n")
 }
 
-/// A frame that fetches its document.
-pub(super) fn linked(prefix: &str, (cell, output): (usize, usize)) -> String {
-    format!(
-        "<iframe class=\"nb-frame\" sandbox=\"allow-scripts\" loading=\"lazy\" \
-         referrerpolicy=\"no-referrer\" title=\"interactive output\" src=\"{}/{cell}/{output}\"></iframe>\n",
-        super::escape(prefix)
-    )
+/// A script element ends at `</script`, wherever it stands.
+fn inline(script: &str) -> String {
+    format!("<script>\n{}\n</script>\n", script.replace("</", "<\\/"))
 }
 
-/// What stands in the frame.
-pub(super) fn document(active: &Active<'_>) -> String {
-    let body = match active {
-        Active::Html(html) => (*html).to_owned(),
-        // A script element ends at `</script`, wherever it stands.
-        Active::Script(script) => format!(
-            "<div id=\"output\"></div>\n<script>\nvar element = document.getElementById(\"output\");\n{}\n</script>",
-            script.replace("</", "<\\/")
-        ),
-    };
-    format!(
-        "<!doctype html>\n<html><head><meta charset=\"utf-8\"><title>interactive output</title>\n\
-         <meta name=\"color-scheme\" content=\"light\">\n\
-         <style>body {{ margin: 0; font: 14px system-ui, sans-serif; background: #fff; color: #111 }}</style>\n\
-         </head><body>\n{body}\n</body></html>\n"
-    )
+/// JSON that may stand in a script: brackets occur in its texts only, where they can be escaped.
+fn json(value: &Value) -> String {
+    let text = serde_json::to_string(value).unwrap_or_default();
+    text.replace('<', "\\u003c")
 }
 
 /// Whether HTML wants to run something or to style more than itself. A table of pandas does not: its
 /// scoped style is dropped.
 pub(super) fn is_active(html: &str) -> bool {
-    let html = html.to_ascii_lowercase();
-    let wants = [
-        "<script", "<iframe", "<object", "<embed", "<canvas", "<video", "<audio", "<form", "<link",
+    const WANTS: [&str; 9] = [
+        "script", "iframe", "object", "embed", "canvas", "video", "audio", "form", "link",
     ];
-    let styles = html.matches("<style").count() > html.matches("<style scoped").count();
-    styles || wants.iter().any(|tag| html.contains(tag))
+    let bytes = html.as_bytes();
+    let begins = |rest: &[u8], word: &str| {
+        let head = rest.get(..word.len());
+        head.is_some_and(|head| head.eq_ignore_ascii_case(word.as_bytes()))
+    };
+    html.match_indices('<').any(|(at, _)| {
+        let rest = &bytes[at + 1..];
+        let styles = begins(rest, "style") && !begins(rest, "style scoped");
+        styles || WANTS.iter().any(|tag| begins(rest, tag))
+    })
 }

@@ -1,75 +1,149 @@
-//! Colours for Python source: comments, strings, numbers, keywords, decorators and magics. A guess by
-//! words, not a parser: wrong source is shown as it is.
+//! Colours for source: comments, strings, numbers, keywords, calls, decorators and magics. A guess by
+//! words, not a parser: wrong source is shown as it is, and a language that is not known has no colours.
 
-use super::escape;
+mod grammar;
 
-const KEYWORDS: [&str; 37] = [
-    "False", "None", "True", "and", "as", "assert", "async", "await", "break", "case", "class",
-    "continue", "def", "del", "elif", "else", "except", "finally", "for", "from", "global", "if",
-    "import", "in", "is", "lambda", "match", "nonlocal", "not", "or", "pass", "raise", "return",
-    "try", "while", "with", "yield",
-];
+use super::escape_into;
+use grammar::{Grammar, Quotes};
 
-/// Escaped source, with spans where the language is Python.
+/// Classes of the spans.
+pub(super) const CLASSES: [&str; 6] = ["h-c", "h-d", "h-f", "h-k", "h-n", "h-s"];
+
+/// Escaped source, with spans where the language is known. A cell that begins with a magic such as `%%bash`
+/// is in that language.
 pub(super) fn code(source: &str, language: &str) -> String {
-    if language != "python" {
-        return escape(source);
-    }
     let mut out = String::with_capacity(source.len() * 2);
+    let Some(grammar) = grammar::of(language) else {
+        escape_into(&mut out, source);
+        return out;
+    };
+    match inner_language(source).filter(|_| grammar.magics) {
+        Some((line, inner)) => {
+            put_span(&mut out, Some("h-d"), line);
+            put_code(&mut out, &source[line.len()..], inner);
+        }
+        None => put_code(&mut out, source, grammar),
+    }
+    out
+}
+
+/// The first line, and the language of the others: `%%bash`.
+fn inner_language(source: &str) -> Option<(&str, &'static Grammar)> {
+    let line = source.lines().next()?;
+    let word = line.strip_prefix("%%")?.split_whitespace().next()?;
+    Some((line, grammar::of(word)?))
+}
+
+fn put_code(out: &mut String, source: &str, grammar: &Grammar) {
     let mut rest = source;
     let mut line_start = true;
     while let Some(first) = rest.chars().next() {
-        let (class, length) = token(rest, first, line_start);
+        let (class, length) = token(rest, first, line_start, grammar);
         let (text, after) = rest.split_at(length);
-        let text_html = escape(text);
-        match class {
-            Some(class) => out.push_str(&format!("<span class=\"{class}\">{text_html}</span>")),
-            None => out.push_str(&text_html),
-        }
+        put_span(out, class, text);
         line_start = match text.trim_matches([' ', '\t']) {
             "" => line_start,
             text => text.ends_with('\n'),
         };
         rest = after;
     }
-    out
+}
+
+fn put_span(out: &mut String, class: Option<&str>, text: &str) {
+    let Some(class) = class else {
+        return escape_into(out, text);
+    };
+    for part in ["<span class=\"", class, "\">"] {
+        out.push_str(part);
+    }
+    escape_into(out, text);
+    out.push_str("</span>");
 }
 
 /// Class and length of the token at the beginning; never zero.
-fn token(rest: &str, first: char, line_start: bool) -> (Option<&'static str>, usize) {
+fn token(
+    rest: &str,
+    first: char,
+    line_start: bool,
+    grammar: &Grammar,
+) -> (Option<&'static str>, usize) {
+    if let Some(length) = comment(rest, grammar) {
+        return (Some("h-c"), length);
+    }
     let line = || rest.find('\n').unwrap_or(rest.len());
     match first {
-        '#' => (Some("h-c"), line()),
-        '%' | '!' | '@' if line_start => (Some("h-d"), line()),
-        '"' | '\'' => (Some("h-s"), string(rest, first)),
+        '%' | '!' | '@' if line_start && grammar.magics => (Some("h-d"), line()),
+        '@' if grammar.at_words => {
+            let word = run(&rest[1..], |c| c.is_alphanumeric() || c == '_');
+            (Some("h-d"), 1 + word)
+        }
+        '"' => (Some("h-s"), string(rest, first, grammar)),
+        '\'' => match grammar.single {
+            Quotes::String => (Some("h-s"), string(rest, first, grammar)),
+            Quotes::Character => character(rest).map_or((None, 1), |long| (Some("h-s"), long)),
+        },
+        '`' if grammar.backtick => (Some("h-s"), string(rest, first, grammar)),
         '0'..='9' => (
             Some("h-n"),
             run(rest, |c| c.is_alphanumeric() || c == '_' || c == '.'),
         ),
-        c if c.is_alphabetic() || c == '_' => {
-            let length = run(rest, |c| c.is_alphanumeric() || c == '_');
-            let word = &rest[..length];
-            let after = rest[length..].chars().next();
-            let prefix = length <= 2 && word.chars().all(|c| "rRbBuUfFtT".contains(c));
-            match after {
-                Some(quote @ ('"' | '\'')) if prefix => {
-                    (Some("h-s"), length + string(&rest[length..], quote))
-                }
-                _ if KEYWORDS.contains(&word) => (Some("h-k"), length),
-                Some('(') => (Some("h-f"), length),
-                _ => (None, length),
-            }
-        }
+        c if c.is_alphabetic() || c == '_' => word(rest, grammar),
         // Line ends stand alone, so that a line's beginning is seen.
         '\n' => (None, 1),
-        _ => {
-            let plain = |c: char| {
-                !(c.is_alphanumeric()
-                    || matches!(c, '_' | '#' | '"' | '\'' | '\n' | '%' | '!' | '@'))
-            };
-            (None, run(rest, plain).max(first.len_utf8()))
-        }
+        _ => (None, run(rest, is_plain).max(first.len_utf8())),
     }
+}
+
+/// Whether a character begins nothing that has a colour in any language.
+fn is_plain(c: char) -> bool {
+    let begins = "_#\"'`\n%!@/-".contains(c);
+    !begins && !c.is_alphanumeric()
+}
+
+/// Length of a comment that begins here.
+fn comment(rest: &str, grammar: &Grammar) -> Option<usize> {
+    if let Some((open, close)) = grammar.block_comment
+        && rest.starts_with(open)
+    {
+        let end = rest[open.len()..].find(close);
+        return Some(end.map_or(rest.len(), |at| open.len() + at + close.len()));
+    }
+    let mut marks = grammar.line_comment.iter();
+    let opens = marks.any(|mark| rest.starts_with(mark));
+    opens.then(|| rest.find('\n').unwrap_or(rest.len()))
+}
+
+fn word(rest: &str, grammar: &Grammar) -> (Option<&'static str>, usize) {
+    let length = run(rest, |c| c.is_alphanumeric() || c == '_');
+    let word = &rest[..length];
+    let after = rest[length..].chars().next();
+    let prefix = grammar.prefixes && length <= 2 && word.chars().all(|c| "rRbBuUfFtT".contains(c));
+    let keyword = match grammar.any_case {
+        true => grammar
+            .keywords
+            .contains(&word.to_ascii_lowercase().as_str()),
+        false => grammar.keywords.contains(&word),
+    };
+    match after {
+        Some(quote @ ('"' | '\'')) if prefix => (
+            Some("h-s"),
+            length + string(&rest[length..], quote, grammar),
+        ),
+        _ if keyword => (Some("h-k"), length),
+        Some('(') => (Some("h-f"), length),
+        _ => (None, length),
+    }
+}
+
+/// Length of `'x'` or `'\n'`; None where the quote is something else, such as a transposition.
+fn character(rest: &str) -> Option<usize> {
+    let mut chars = rest[1..].char_indices();
+    let (_, first) = chars.next()?;
+    if first == '\\' {
+        chars.next()?;
+    }
+    let (at, close) = chars.next()?;
+    (close == '\'' && first != '\'').then_some(at + 2)
 }
 
 fn run(text: &str, keep: impl Fn(char) -> bool) -> usize {
@@ -77,12 +151,12 @@ fn run(text: &str, keep: impl Fn(char) -> bool) -> usize {
 }
 
 /// Length of a string with its quotes; one that is not closed ends with its line, or with the source.
-fn string(text: &str, quote: char) -> usize {
+fn string(text: &str, quote: char, grammar: &Grammar) -> usize {
     let triple: String = std::iter::repeat_n(quote, 3).collect();
-    let (opening, closing, lines) = if text.starts_with(&triple) {
+    let (opening, closing, lines) = if grammar.triple && text.starts_with(&triple) {
         (3, triple.as_str(), true)
     } else {
-        (1, &triple[..1], false)
+        (1, &triple[..1], grammar.long_strings || quote == '`')
     };
     let mut at = opening;
     while let Some(c) = text[at..].chars().next() {
@@ -116,6 +190,40 @@ mod tests {
     }
 
     #[test]
+    fn other_languages_have_their_own_words() {
+        for (language, source, shown) in [
+            (
+                "r",
+                "x <- function(a) NULL # b",
+                "x &lt;- <span class=\"h-k\">function</span>(a) <span class=\"h-k\">NULL</span> <span class=\"h-c\"># b</span>",
+            ),
+            (
+                "julia",
+                "f(x)' # t",
+                "<span class=\"h-f\">f</span>(x)&#39; <span class=\"h-c\"># t</span>",
+            ),
+            (
+                "sql",
+                "SELECT 1 -- c",
+                "<span class=\"h-k\">SELECT</span> <span class=\"h-n\">1</span> <span class=\"h-c\">-- c</span>",
+            ),
+            (
+                "cpp",
+                "int c = 'x'; /* a\nb */ a / b",
+                "<span class=\"h-k\">int</span> c = <span class=\"h-s\">&#39;x&#39;</span>; <span class=\"h-c\">/* a\nb */</span> a / b",
+            ),
+            (
+                "python",
+                "%%bash\nif x; then",
+                "<span class=\"h-d\">%%bash</span>\n<span class=\"h-k\">if</span> x; <span class=\"h-k\">then</span>",
+            ),
+            ("cobol", "<a>", "&lt;a&gt;"),
+        ] {
+            assert_eq!(code(source, language), shown, "{language}");
+        }
+    }
+
+    #[test]
     fn one_long_line_is_read_in_linear_time() {
         let source = "f(1)+".repeat(100_000);
         assert!(code(&source, "python").len() > source.len());
@@ -123,8 +231,14 @@ mod tests {
 
     #[test]
     fn whatever_it_is_no_character_is_lost() {
-        for source in [
+        let sources = [
             "'''abc",
+            "'\\",
+            "a' ''' `b",
+            "/* x",
+            "%%bash",
+            "%%sql\n-",
+            "@",
             "\"x\ny",
             "é = '\\",
             "a % b ! c @ d",
@@ -132,8 +246,23 @@ mod tests {
             "\n\n",
             "😀'😀",
             "%\n",
-        ] {
-            let shown = code(source, "python");
+            "#= é",
+        ];
+        let languages = [
+            "python",
+            "r",
+            "julia",
+            "bash",
+            "sql",
+            "javascript",
+            "cpp",
+            "none",
+        ];
+        for (source, language) in sources
+            .into_iter()
+            .flat_map(|source| languages.map(|l| (source, l)))
+        {
+            let shown = code(source, language);
             let mut text = String::new();
             let mut inside = false;
             for c in shown.chars() {
@@ -145,7 +274,7 @@ mod tests {
                 }
             }
             let text = text.replace("&#39;", "'").replace("&quot;", "\"");
-            assert_eq!(text, source);
+            assert_eq!(text, source, "{language}");
         }
     }
 }

@@ -3,13 +3,23 @@
 use notebook::message::{OutputMessage, StreamName};
 use serde_json::{Map, Value};
 
-use super::frame::{self, Active};
-use super::{Options, ansi_html, bounded, escape, put as write, sanitize};
+use super::active::Surroundings;
+use super::frame::Frame;
+use super::{Options, ansi_html, bounded, escape, markdown, math, put as write, sanitize};
 use crate::text::{head, size};
+
+/// Text of more lines is folded.
+const FOLDED_LINES: usize = 400;
+/// Longer HTML is folded; in bytes.
+const FOLDED_HTML: usize = 64 << 10;
+/// A longer LaTeX output is a document, not formulas; in bytes.
+const MAX_LATEX: usize = 64 << 10;
 
 /// What may still be shown.
 pub(super) struct Budget<'a> {
     pub(super) options: &'a Options,
+    /// What frames need of other cells.
+    pub(super) around: Surroundings<'a>,
     /// Cell and output that are being shown.
     pub(super) place: (usize, usize),
     left: usize,
@@ -19,6 +29,7 @@ impl<'a> Budget<'a> {
     pub(super) fn new(options: &'a Options) -> Self {
         Self {
             options,
+            around: Surroundings::default(),
             place: (0, 0),
             left: options.max_total,
         }
@@ -72,27 +83,36 @@ pub(super) fn put_stream(out: &mut String, name: StreamName, text: &str, budget:
     }
 }
 
-/// The part of an output that wants to run.
-pub(super) fn active(message: &OutputMessage) -> Option<Active<'_>> {
-    match message {
-        OutputMessage::DisplayData { data, .. }
-        | OutputMessage::ExecuteResult { data, .. }
-        | OutputMessage::UpdateDisplayData { data, .. } => active_part(data),
-        OutputMessage::Stream { .. }
-        | OutputMessage::Error { .. }
-        | OutputMessage::ClearOutput { .. }
-        | OutputMessage::Widget(_) => None,
+/// Appends a frame, else what stands in for it.
+pub(super) fn put_frame(
+    out: &mut String,
+    frame: &Frame<'_>,
+    message: &OutputMessage,
+    budget: &mut Budget<'_>,
+) {
+    out.push_str("<div class=\"nb-output nb-display\">\n");
+    let options = budget.options;
+    let document = if options.frames {
+        frame.document()
+    } else {
+        String::new()
+    };
+    let fits = document.len() <= options.max_media;
+    if options.frames && fits && budget.take(document.len()) {
+        match &options.frame_prefix {
+            Some(prefix) => out.push_str(&Frame::linked(prefix, budget.place)),
+            None => out.push_str(&Frame::element(&document)),
+        }
+    } else {
+        left_out(out, "interactive output", frame.size());
+        if let OutputMessage::DisplayData { data, metadata, .. }
+        | OutputMessage::ExecuteResult { data, metadata, .. }
+        | OutputMessage::UpdateDisplayData { data, metadata, .. } = message
+        {
+            put_passive(out, data, metadata, budget);
+        }
     }
-}
-
-fn active_part(data: &Map<String, Value>) -> Option<Active<'_>> {
-    match text(data, "text/html") {
-        Some(html) => frame::is_active(html).then_some(Active::Html(html)),
-        None => ["application/javascript", "text/javascript"]
-            .iter()
-            .find_map(|mime| text(data, mime))
-            .map(Active::Script),
-    }
+    out.push_str("</div>\n");
 }
 
 fn put_text(out: &mut String, text: &str, class: &str, budget: &mut Budget<'_>) {
@@ -100,10 +120,23 @@ fn put_text(out: &mut String, text: &str, class: &str, budget: &mut Budget<'_>) 
     if !budget.take(shown.len()) {
         return left_out(out, "text", text.len());
     }
-    let spans = ansi_html::spans(&shown);
+    let lines = shown.bytes().filter(|byte| *byte == b'\n').count();
+    let fold = lines > FOLDED_LINES && class != "nb-error";
+    if fold {
+        open_fold(out, &format!("{lines} lines, {}", size(text.len())));
+    }
+    write(out, format_args!("<pre class=\"nb-output {class}\">"));
+    ansi_html::put_spans(out, &shown);
+    out.push_str("</pre>\n");
+    if fold {
+        out.push_str("</details>\n");
+    }
+}
+
+fn open_fold(out: &mut String, words: &str) {
     write(
         out,
-        format_args!("<pre class=\"nb-output {class}\">{spans}</pre>\n"),
+        format_args!("<details class=\"nb-fold\"><summary>{words}</summary>\n"),
     );
 }
 
@@ -113,51 +146,46 @@ fn put_bundle(
     metadata: &Map<String, Value>,
     budget: &mut Budget<'_>,
 ) {
-    if let Some(active) = active_part(data) {
-        return put_active(out, &active, data, metadata, budget);
-    }
     if let Some(html) = text(data, "text/html") {
         let shown = head(html, budget.options.max_html);
         if !budget.take(shown.len()) {
             return left_out(out, "text/html", html.len());
         }
-        let clean = sanitize::html(shown);
-        write(out, format_args!("<div class=\"nb-html\">{clean}</div>\n"));
+        let fold = shown.len() > FOLDED_HTML;
+        if fold {
+            open_fold(out, &format!("a table or text, {}", size(html.len())));
+        }
+        write(
+            out,
+            format_args!("<div class=\"nb-html\">{}</div>\n", sanitize::html(shown)),
+        );
         if shown.len() < html.len() {
             left_out(out, "more of this table or text", html.len() - shown.len());
         }
-        return;
-    }
-    put_passive(out, data, metadata, budget);
-}
-
-/// A frame, else what stands in for it.
-fn put_active(
-    out: &mut String,
-    active: &Active<'_>,
-    data: &Map<String, Value>,
-    metadata: &Map<String, Value>,
-    budget: &mut Budget<'_>,
-) {
-    let options = budget.options;
-    if options.frames && active.len() <= options.max_media && budget.take(active.len()) {
-        match &options.frame_prefix {
-            Some(prefix) => out.push_str(&frame::linked(prefix, budget.place)),
-            None => out.push_str(&frame::element(active)),
+        if fold {
+            out.push_str("</details>\n");
         }
         return;
     }
-    left_out(out, "interactive output", active.len());
     put_passive(out, data, metadata, budget);
 }
 
-/// What needs no sandbox: pictures, Markdown, text.
+/// What needs no sandbox: formulas, pictures, Markdown, text.
 fn put_passive(
     out: &mut String,
     data: &Map<String, Value>,
     metadata: &Map<String, Value>,
     budget: &mut Budget<'_>,
 ) {
+    let latex = text(data, "text/latex").filter(|latex| latex.len() <= MAX_LATEX);
+    if let Some(formula) = latex.and_then(math::document) {
+        budget.take(formula.len());
+        let clean = sanitize::html(&formula);
+        return write(
+            out,
+            format_args!("<div class=\"nb-html nb-latex\">{clean}</div>\n"),
+        );
+    }
     for mime in sanitize::IMAGES {
         if let Some(image) = text(data, mime) {
             return put_image(out, mime, image, metadata, budget);
@@ -168,17 +196,38 @@ fn put_passive(
         if !budget.take(shown.len()) {
             return left_out(out, "text/markdown", markdown.len());
         }
-        let clean = sanitize::markdown(&shown, None);
+        let clean = markdown::html(&shown, None);
         return write(out, format_args!("<div class=\"nb-html\">{clean}</div>\n"));
     }
-    for mime in ["text/plain", "text/latex"] {
-        if let Some(text) = text(data, mime) {
-            return put_text(out, text, "nb-text", budget);
-        }
+    if let Some(pdf) = text(data, "application/pdf") {
+        return put_pdf(out, pdf, budget);
+    }
+    if let Some(text) = text(data, "text/plain") {
+        return put_text(out, text, "nb-text", budget);
+    }
+    if let Some(latex) = text(data, "text/latex") {
+        return put_text(out, latex, "nb-text nb-source-only", budget);
     }
     match data.iter().next() {
         Some((mime, value)) => put_other(out, mime, value, budget),
         None => out.push_str("<p class=\"nb-cut\">an empty display</p>\n"),
+    }
+}
+
+/// A document that a browser opens or saves; no page shows it by itself.
+fn put_pdf(out: &mut String, pdf: &str, budget: &mut Budget<'_>) {
+    let uri = sanitize::data_uri("application/pdf", pdf);
+    let fits = pdf.len() <= budget.options.max_media;
+    match uri.filter(|_| fits && budget.take(pdf.len())) {
+        // Base64 is a third longer than what it says.
+        Some(uri) => write(
+            out,
+            format_args!(
+                "<p><a href=\"{uri}\" download=\"output.pdf\">PDF, {}</a></p>\n",
+                size(pdf.len() / 4 * 3)
+            ),
+        ),
+        None => left_out(out, "application/pdf", pdf.len()),
     }
 }
 

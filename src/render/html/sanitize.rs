@@ -2,28 +2,10 @@
 //! elsewhere, so that reading a notebook tells nobody.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, LazyLock};
+use std::collections::HashSet;
+use std::sync::LazyLock;
 
-use serde_json::Value;
-
-/// Markdown as sanitised HTML; `attachments` is the cell's field of that name.
-pub(super) fn markdown(text: &str, attachments: Option<&Value>) -> String {
-    let mut options = comrak::Options::default();
-    options.extension.table = true;
-    options.extension.strikethrough = true;
-    options.extension.autolink = true;
-    options.extension.footnotes = true;
-    options.extension.math_dollars = true;
-    options.render.r#unsafe = true; // what is made here is sanitised below, raw HTML included
-    let images = attachments.map(images).unwrap_or_default();
-    options.extension.image_url_rewriter = Some(Arc::new(move |url: &str| {
-        let name = url.strip_prefix("attachment:");
-        let found = name.and_then(|name| images.get(name));
-        found.cloned().unwrap_or_else(|| url.to_owned())
-    }));
-    html(&comrak::markdown_to_html(text, &options))
-}
+use super::highlight;
 
 /// Sanitised HTML.
 pub(super) fn html(text: &str) -> String {
@@ -35,16 +17,6 @@ pub(super) fn html(text: &str) -> String {
     clean
 }
 
-/// Data URIs of a cell's attachments by name.
-fn images(attachments: &Value) -> HashMap<String, String> {
-    let bundles = attachments.as_object().into_iter().flatten();
-    let images = bundles.filter_map(|(name, bundle)| {
-        let (mime, data) = bundle.as_object()?.iter().next()?;
-        Some((name.clone(), image_uri(mime, data.as_str()?)?))
-    });
-    images.collect()
-}
-
 /// An image as a data URI; None where it is none, or its text is no base64.
 pub(super) fn image_uri(mime: &str, data: &str) -> Option<String> {
     use base64::Engine as _;
@@ -52,12 +24,22 @@ pub(super) fn image_uri(mime: &str, data: &str) -> Option<String> {
         let encoded = base64::engine::general_purpose::STANDARD.encode(data);
         return Some(format!("data:image/svg+xml;base64,{encoded}"));
     }
-    if !IMAGES.contains(&mime) {
-        return None;
+    IMAGES.contains(&mime).then(|| data_uri(mime, data))?
+}
+
+/// Base64 as a data URI; None where it is none.
+pub(super) fn data_uri(mime: &str, data: &str) -> Option<String> {
+    let mut uri = format!("data:{mime};base64,");
+    let header = uri.len();
+    uri.reserve(data.len());
+    for line in data.split_ascii_whitespace() {
+        let base64 = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=');
+        if !line.bytes().all(base64) {
+            return None;
+        }
+        uri.push_str(line);
     }
-    let data: String = data.chars().filter(|c| !c.is_ascii_whitespace()).collect();
-    let base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
-    (!data.is_empty() && data.chars().all(base64)).then(|| format!("data:{mime};base64,{data}"))
+    (uri.len() > header).then_some(uri)
 }
 
 /// Images that are shown. In an `<img>` an SVG runs nothing and loads nothing.
@@ -75,9 +57,11 @@ fn rules() -> ammonia::Builder<'static> {
         .add_tags(["tfoot"])
         .rm_tags(["map", "area"])
         .add_clean_content_tags(["title", "textarea", "noscript", "template"])
-        .add_tag_attributes("span", ["data-math-style"])
         .add_tag_attributes("details", ["open"])
         .add_allowed_classes("table", ["dataframe"])
+        .add_allowed_classes("span", highlight::CLASSES)
+        .add_allowed_classes("code", ["nb-tex"])
+        .add_tag_attributes("code", ["title"])
         .url_schemes(HashSet::from(["http", "https", "mailto", "data"]))
         .attribute_filter(|element, attribute, value| {
             let keep = match attribute {
@@ -88,8 +72,77 @@ fn rules() -> ammonia::Builder<'static> {
             };
             keep.then_some(Cow::Borrowed(value))
         });
+    add_mathml(&mut rules);
     rules
 }
+
+/// What formulas are made of, and nothing more: no links, no scripts' `maction`, no markup of other kinds within.
+fn add_mathml(rules: &mut ammonia::Builder<'static>) {
+    const ELEMENTS: [&str; 19] = [
+        "math",
+        "mfrac",
+        "mi",
+        "mn",
+        "mo",
+        "mover",
+        "mroot",
+        "mrow",
+        "mspace",
+        "msqrt",
+        "msub",
+        "msubsup",
+        "msup",
+        "mtable",
+        "mtd",
+        "mtext",
+        "mtr",
+        "munder",
+        "munderover",
+    ];
+    rules.add_tags(ELEMENTS);
+    for element in ELEMENTS {
+        rules.add_tag_attributes(element, ["displaystyle", "scriptlevel", "mathcolor"]);
+    }
+    rules
+        .add_tag_attributes("math", ["display"])
+        .add_tag_attributes("mfrac", ["linethickness"])
+        .add_tag_attributes("mi", ["mathvariant"])
+        .add_tag_attributes(
+            "mo",
+            [
+                "stretchy",
+                "symmetric",
+                "largeop",
+                "movablelimits",
+                "maxsize",
+                "minsize",
+            ],
+        )
+        .add_tag_attributes("mspace", ["width", "height", "depth"])
+        .add_allowed_classes("mtable", TABLE_CLASSES)
+        .add_allowed_classes("mtr", ["menv-hline", "menv-hdashline"])
+        .add_allowed_classes("mtd", CELL_CLASSES);
+}
+
+/// Classes of the formulas' tables; the style sheet knows them.
+const TABLE_CLASSES: [&str; 7] = [
+    "menv-alignlike",
+    "menv-align",
+    "menv-arraylike",
+    "menv-cases",
+    "menv-cells-left",
+    "menv-cells-right",
+    "menv-multline",
+];
+
+/// Classes of those tables' cells.
+const CELL_CLASSES: [&str; 5] = [
+    "cell-left",
+    "cell-right",
+    "menv-left-solid",
+    "menv-right-solid",
+    "menv-border-only",
+];
 
 fn is_link(url: &str) -> bool {
     let url = url.trim_start().to_ascii_lowercase();

@@ -18,6 +18,15 @@ fn stream(text: &str) -> OutputMessage {
     }
 }
 
+fn with_outputs(outputs: Vec<OutputMessage>) -> Notebook {
+    let mut one = Cell::code("x", "");
+    one.outputs = outputs.into_iter().map(Output::from).collect();
+    Notebook {
+        cells: vec![one],
+        ..Notebook::default()
+    }
+}
+
 /// Tags with their attributes, as a browser would find them outside of frames.
 fn tags(html: &str) -> Vec<String> {
     let mut found = Vec::new();
@@ -50,8 +59,25 @@ fn assert_harmless(html: &str) {
             .take_while(char::is_ascii_alphanumeric)
             .collect();
         let forbidden = [
-            "script", "style", "object", "embed", "link", "meta", "base", "form", "input", "svg",
-            "math", "template", "textarea", "button", "video", "audio",
+            "script",
+            "style",
+            "object",
+            "embed",
+            "link",
+            "meta",
+            "base",
+            "form",
+            "input",
+            "svg",
+            "annotation",
+            "maction",
+            "mglyph",
+            "semantics",
+            "template",
+            "textarea",
+            "button",
+            "video",
+            "audio",
         ];
         assert!(!forbidden.contains(&name.as_str()), "<{tag}> in {html}");
         if name == "iframe" && !tag.starts_with('/') {
@@ -76,7 +102,7 @@ fn assert_harmless(html: &str) {
     }
 }
 
-const NASTY: [&str; 24] = [
+const NASTY: [&str; 33] = [
     "<script>alert(1)</script>",
     "<ScRiPt src=//evil.example/x.js></sCrIpT>",
     "<img src=x onerror=alert(1)>",
@@ -100,6 +126,15 @@ const NASTY: [&str; 24] = [
     "<noscript><p title=\"</noscript><img src=x onerror=alert(1)>\"></noscript>",
     "<textarea></textarea><img src=x onerror=alert(1)>",
     "<details open ontoggle=alert(1)>x</details>",
+    "<math href=\"javascript:alert(1)\"><mi xlink:href=\"javascript:alert(1)\" onclick=alert(1)>x</mi></math>",
+    "<math><annotation-xml encoding=\"text/html\"><script>alert(1)</script></annotation-xml></math>",
+    "<math><mtext><table><mglyph><style><!--</style><img title=\"--&gt;&lt;img src=1 onerror=alert(1)&gt;\"></mglyph></table></mtext></math>",
+    "<math><maction actiontype=\"statusline\">x<mtext>y</mtext></maction><mtext style=\"color:red\"><script>1</script></mtext></math>",
+    "$\\text{<script>alert(1)</script>}$ $<img src=x onerror=alert(1)>$ $\\nosuch<script>alert(1)</script>$",
+    "$$\\begin{x}</code><script>alert(1)</script>$$ \\(\" onmouseover=alert(1)\\)",
+    "\\begin{align}<svg onload=alert(1)>\\end{align} <img alt=\"$x$\" src=\"$\"onerror=alert(1)$\">",
+    "\u{fdd0}0\u{fdd1} \u{fdd0}<script>alert(1)</script>\u{fdd1} $x$",
+    "```html\n<script>alert(1)</script>\n```\n- [x] <script>alert(1)</script>",
     "<!--><img src=x onerror=alert(1)>-->\"><img src=x onerror=alert(1)>",
 ];
 
@@ -174,9 +209,15 @@ fn a_frame_cannot_be_left() {
         "{html}"
     );
     let script = "document.write('</script><b>');";
-    let document = frame_document(&display(json!({"application/javascript": script}))).unwrap();
+    let shown = with_outputs(vec![
+        display(json!({"application/javascript": script})),
+        stream("<script>"),
+    ]);
+    let document = frame_document(&shown, 0, 0).unwrap();
     assert_eq!(document.matches("</script>").count(), 1, "{document}");
-    assert_eq!(frame_document(&stream("<script>")), None);
+    assert_eq!(frame_document(&shown, 0, 1), None);
+    assert_eq!(frame_document(&shown, 0, 2), None);
+    assert_eq!(frame_document(&shown, 1, 0), None);
 }
 
 #[test]
@@ -239,12 +280,66 @@ fn markdown_has_tables_math_and_attachments() {
     let html = cell(&one, 0);
     for part in [
         "<h1>T</h1>",
-        "<td><span data-math-style=\"inline\">x_1</span></td>",
+        "<td><math display=\"inline\"><msub><mi>x</mi><mn>1</mn></msub></math></td>",
         "<img src=\"data:image/png;base64,QUJD\" alt=\"p\">",
         "<img alt=\"q\">",
     ] {
         assert!(html.contains(part), "{part} in {html}");
     }
+}
+
+#[test]
+fn markdown_is_read_as_jupyter_reads_it() {
+    for (source, shown) in [
+        (
+            "$a_1$ and $b_1$ *c*",
+            "<p><math display=\"inline\"><msub><mi>a</mi><mn>1</mn></msub></math> and \
+             <math display=\"inline\"><msub><mi>b</mi><mn>1</mn></msub></math> <em>c</em></p>\n",
+        ),
+        (
+            "$$\na\n- b\n$$",
+            "<p><math display=\"block\"><mi>a</mi><mo>−</mo><mi>b</mi></math></p>\n",
+        ),
+        (
+            "`$a$` and ``` $b$ ```",
+            "<p><code>$a$</code> and <code>$b$</code></p>\n",
+        ),
+        (
+            "    $a$ and\n    $b$",
+            "<pre><code>$a$ and\n$b$\n</code></pre>\n",
+        ),
+        (
+            "```python\nif x: pass\n```",
+            "<pre><code><span class=\"h-k\">if</span> x: <span class=\"h-k\">pass</span>\n</code></pre>\n",
+        ),
+        (
+            "<b>$a$</b> <a title=\"$b$\">c</a>",
+            "<p><b><math display=\"inline\"><mi>a</mi></math></b> <a title=\"$b$\" rel=\"noopener noreferrer\">c</a></p>\n",
+        ),
+        (
+            "$\\nosuch$ < 2",
+            "<p><code class=\"nb-tex\" title=\"this formula is shown as it was written\">$\\nosuch$</code> &lt; 2</p>\n",
+        ),
+        (
+            "- [x] **done**\n- [ ] open",
+            "<ul>\n<li>☑ <strong>done</strong></li>\n<li>☐ open</li>\n</ul>\n",
+        ),
+        (
+            "costs $5 or $10, ~~no~~",
+            "<p>costs $5 or $10, <del>no</del></p>\n",
+        ),
+        (
+            "[a](https://x.example/$b$)",
+            "<p><a href=\"https://x.example/$b$\" rel=\"noopener noreferrer\">a</a></p>\n",
+        ),
+    ] {
+        assert_eq!(markdown(source), shown, "{source}");
+    }
+    let note = markdown("a[^1]\n\n[^1]: why $x$");
+    assert!(
+        note.contains("<sup>") && note.contains("why <math"),
+        "{note}"
+    );
 }
 
 #[test]
@@ -317,4 +412,189 @@ fn a_cell_has_the_number_that_it_has_in_the_file() {
         html.contains("src=\"/f/2/0\""),
         "the frame goes by the executed notebook's own place: {html}"
     );
+}
+
+/// What the frames of a notebook hold, as a browser reads it.
+fn documents(notebook: &Notebook) -> Vec<String> {
+    let html = super::notebook(notebook, &Options::default());
+    let frames = html.split("srcdoc=\"").skip(1);
+    let documents = frames.map(|rest| {
+        let text = rest.split('"').next().unwrap_or_default();
+        let text = text.replace("&lt;", "<").replace("&gt;", ">");
+        text.replace("&quot;", "\"").replace("&amp;", "&")
+    });
+    documents.collect()
+}
+
+#[test]
+fn what_bokeh_spreads_over_outputs_and_cells_meets_in_one_frame() {
+    let mut shown = with_outputs(vec![
+        display(json!({"text/html": "<style>.bk {}</style><span>Loading BokehJS ...</span>"})),
+        display(
+            json!({"application/javascript": "load_bokeh()", "application/vnd.bokehjs_load.v0+json": "load_bokeh()"}),
+        ),
+    ]);
+    let plot = with_outputs(vec![
+        stream("before"),
+        display(json!({"text/html": "<div id=\"p1001\"></div>"})),
+        display(
+            json!({"application/javascript": "embed(\"p1001\")", "application/vnd.bokehjs_exec.v0+json": ""}),
+        ),
+        display(json!({"text/plain": "after"})),
+    ]);
+    shown.cells.extend(plot.cells);
+    let documents = documents(&shown);
+    let [document] = documents.as_slice() else {
+        panic!("one frame: {documents:?}")
+    };
+    let at = |part: &str| {
+        document
+            .find(part)
+            .unwrap_or_else(|| panic!("{part} in {document}"))
+    };
+    assert!(at("load_bokeh()") < at("<div id=\"p1001\">"));
+    assert!(at("<div id=\"p1001\">") < at("embed(\"p1001\")"));
+    assert_eq!(frame_document(&shown, 1, 1).as_ref(), Some(document));
+    assert_eq!(frame_document(&shown, 1, 2), None);
+    let html = super::notebook(&shown, &Options::default());
+    assert!(
+        html.contains(">before</pre>") && html.contains(">after</pre>"),
+        "{html}"
+    );
+    assert!(!html.contains("Loading BokehJS"), "{html}");
+}
+
+#[test]
+fn figures_and_charts_bring_their_viewers() {
+    let figure = json!({"data": [{"x": ["</script><script>alert(1)</script>"]}], "layout": {}});
+    let chart = json!({"mark": "bar"});
+    let shown = with_outputs(vec![
+        display(
+            json!({"application/vnd.plotly.v1+json": figure, "text/html": "<script>require(['plotly'])</script>"}),
+        ),
+        display(json!({"application/vnd.vegalite.v5+json": chart, "text/plain": "<Chart>"})),
+        display(json!({"application/vnd.vegalite.v99+json": chart, "text/plain": "<Chart>"})),
+        display(json!({"text/html": "<script>require(['d3'], draw)</script>"})),
+    ]);
+    let documents = documents(&shown);
+    let [plotly, vega, own] = documents.as_slice() else {
+        panic!("three frames: {documents:?}")
+    };
+    assert!(
+        plotly.contains("Plotly.newPlot(") && !plotly.contains("<script>alert"),
+        "{plotly}"
+    );
+    assert!(
+        vega.contains("vega-lite@5\"") && vega.contains("vegaEmbed("),
+        "{vega}"
+    );
+    assert!(
+        own.contains("require.min.js") && own.contains("require(['d3'], draw)"),
+        "{own}"
+    );
+}
+
+#[test]
+fn a_widget_has_its_state_and_no_other() {
+    let view = json!({"model_id": "a", "version_major": 2});
+    let mut shown = with_outputs(vec![
+        display(
+            json!({"application/vnd.jupyter.widget-view+json": view, "text/plain": "IntSlider()"}),
+        ),
+        display(
+            json!({"application/vnd.jupyter.widget-view+json": {"model_id": "lost"}, "text/plain": "Lost()"}),
+        ),
+    ]);
+    assert_eq!(
+        documents(&shown),
+        [""; 0],
+        "without a state there is nothing to draw"
+    );
+    let state = json!({"application/vnd.jupyter.widget-state+json": {"version_major": 2, "version_minor": 0, "state": {
+        "a": {"state": {"layout": "IPY_MODEL_b", "children": ["IPY_MODEL_a"]}},
+        "b": {"state": {"width": "</script>"}},
+        "c": {"state": {"secret": "other"}},
+    }}});
+    shown.metadata.insert("widgets".into(), state);
+    let documents = documents(&shown);
+    let [document] = documents.as_slice() else {
+        panic!("one frame: {documents:?}")
+    };
+    assert!(
+        document.contains("\\u003c/script>") && document.contains("\"layout\":\"IPY_MODEL_b\""),
+        "{document}"
+    );
+    assert!(!document.contains("secret"), "{document}");
+    assert!(super::notebook(&shown, &Options::default()).contains(">Lost()</pre>"));
+}
+
+#[test]
+fn every_kind_of_output_has_a_look() {
+    for (data, shown) in [
+        (
+            json!({"text/latex": "$x_1$", "image/png": "QUJD"}),
+            "<msub><mi>x</mi><mn>1</mn></msub>",
+        ),
+        (
+            json!({"text/latex": "$\\nosuch$", "image/png": "QUJD"}),
+            "<img class=\"nb-image\"",
+        ),
+        (
+            json!({"text/latex": "\\begin{tabular}a\\end{tabular}"}),
+            "nb-source-only\">\\begin{tabular}",
+        ),
+        (
+            json!({"application/json": {"a": [1]}}),
+            "<details class=\"nb-data\">",
+        ),
+        (
+            json!({"application/pdf": "QUJD", "text/plain": "<Figure>"}),
+            "href=\"data:application/pdf;base64,QUJD\"",
+        ),
+        (
+            json!({"application/pdf": "\"><script>", "text/plain": "x"}),
+            "application/pdf: 10 bytes not shown",
+        ),
+        (
+            json!({"image/gif": "QUJD"}),
+            "src=\"data:image/gif;base64,QUJD\"",
+        ),
+        (
+            json!({"image/svg+xml": "<svg onload=alert(1)/>"}),
+            "src=\"data:image/svg+xml;base64,",
+        ),
+        (
+            json!({"text/plain": "x\n".repeat(500)}),
+            "<details class=\"nb-fold\"><summary>500 lines, 1000 bytes</summary>",
+        ),
+        (
+            json!({"text/html": format!("<table><td>{}</table>", "x".repeat(70_000))}),
+            "<details class=\"nb-fold\"><summary>a table or text, 68.4 KiB",
+        ),
+    ] {
+        let html = output(&display(data));
+        assert_harmless(&html);
+        assert!(html.contains(shown), "{shown} in {html}");
+    }
+}
+
+#[test]
+fn a_page_has_the_colours_that_it_uses() {
+    let shown = with_outputs(vec![stream(
+        "\u{1b}[38;5;196mred\u{1b}[48;2;255;255;0mon\u{1b}[0m",
+    )]);
+    let html = page("t", &shown, &Options::default());
+    assert!(
+        html.contains("<span class=\"a-f1 x-f196\">red</span>"),
+        "{html}"
+    );
+    assert!(
+        html.contains("\n.x-f196 { color: #ff0000; color: light-dark(#ff0000, "),
+        "{html}"
+    );
+    assert!(
+        html.contains("\n.x-b226 { background: #ffff00; color: #000; }\n"),
+        "{html}"
+    );
+    assert!(!html.contains("\n.x-f197"), "{html}");
 }

@@ -57,12 +57,7 @@ pub(in super::super) async fn frame(
     let artifacts = attempts::artifacts(&mut db, &attempt).await?;
     drop(db);
     let notebook = executed(&site, &artifacts).await.ok_or_else(missing)?;
-    let document = notebook
-        .cells
-        .get(cell)
-        .and_then(|cell| cell.outputs.get(output))
-        .and_then(|output| html::frame_document(output.message()?))
-        .ok_or_else(missing)?;
+    let document = html::frame_document(&notebook, cell, output).ok_or_else(missing)?;
     let headers = [
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::REFERRER_POLICY, "no-referrer"),

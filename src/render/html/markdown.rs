@@ -1,0 +1,161 @@
+//! Markdown as sanitised HTML: tables, task lists, footnotes, formulas, code with colours, attachments.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use comrak::Arena;
+use comrak::nodes::{Node, NodeCodeBlock, NodeHtmlBlock, NodeList, NodeValue};
+use serde_json::Value;
+
+use super::math::{self, Formula};
+use super::{escape, highlight, sanitize};
+
+/// Enclose the number of a formula while Markdown is read. Unicode promises that no text has these characters.
+const OPEN: char = '\u{fdd0}';
+const CLOSE: char = '\u{fdd1}';
+
+/// Markdown as sanitised HTML; `attachments` is the cell's field of that name.
+pub(super) fn html(text: &str, attachments: Option<&Value>) -> String {
+    let text = text.replace([OPEN, CLOSE], "\u{fffd}");
+    // Formulas are taken out first, as Jupyter does: Markdown would read their `_`, `\\` and `- `.
+    let formulas = math::formulas(&text, true);
+    let marked = marked(&text, &formulas);
+    let options = options(attachments);
+    let arena = Arena::new();
+    let root = comrak::parse_document(&arena, &marked, &options);
+    let nodes: Vec<Node<'_>> = root.descendants().collect();
+    for node in nodes {
+        put_back(&arena, node, &formulas);
+    }
+    let mut html = String::with_capacity(text.len() * 2);
+    // Writing to a string cannot fail.
+    let _ = comrak::format_html(root, &options, &mut html);
+    sanitize::html(&html)
+}
+
+fn options(attachments: Option<&Value>) -> comrak::Options<'static> {
+    let mut options = comrak::Options::default();
+    options.extension.table = true;
+    options.extension.tasklist = true;
+    options.extension.strikethrough = true;
+    options.extension.autolink = true;
+    options.extension.footnotes = true;
+    options.render.r#unsafe = true; // what is made here is sanitised, raw HTML included
+    let images = attachments.map(images).unwrap_or_default();
+    options.extension.image_url_rewriter = Some(Arc::new(move |url: &str| {
+        let name = url.strip_prefix("attachment:");
+        let found = name.and_then(|name| images.get(name));
+        found.cloned().unwrap_or_else(|| url.to_owned())
+    }));
+    options
+}
+
+/// Data URIs of a cell's attachments by name, as it is written and as a URL has it.
+fn images(attachments: &Value) -> HashMap<String, String> {
+    let bundles = attachments.as_object().into_iter().flatten();
+    let images = bundles.filter_map(|(name, bundle)| {
+        let (mime, data) = bundle.as_object()?.iter().next()?;
+        let uri = sanitize::image_uri(mime, data.as_str()?)?;
+        Some([(name.replace(' ', "%20"), uri.clone()), (name.clone(), uri)])
+    });
+    images.flatten().collect()
+}
+
+/// The text with a number in place of each formula.
+fn marked(text: &str, formulas: &[Formula<'_>]) -> String {
+    let (mut out, mut at) = (String::with_capacity(text.len()), 0);
+    for (number, formula) in formulas.iter().enumerate() {
+        out += &text[at..formula.start];
+        out += &format!("{OPEN}{number}{CLOSE}");
+        at = formula.start + formula.source.len();
+    }
+    out + &text[at..]
+}
+
+/// Formulas in text become MathML, elsewhere what they were; code gets its colours, tasks their box.
+fn put_back<'a>(arena: &'a Arena<'a>, node: Node<'a>, formulas: &[Formula<'_>]) {
+    let mut data = node.data_mut();
+    let written = |text: &str| replaced(text, formulas, |formula, _| formula.source.to_owned());
+    let in_markup = |text: &str| {
+        replaced(text, formulas, |formula, before| {
+            match before.rfind('<') > before.rfind('>') {
+                true => escape(formula.source),
+                false => math::html(formula),
+            }
+        })
+    };
+    match &mut data.value {
+        NodeValue::Text(text) if text.contains(OPEN) => {
+            let html = replaced_text(text, formulas);
+            data.value = NodeValue::HtmlInline(html);
+        }
+        NodeValue::CodeBlock(block) => {
+            let literal = coloured(block, &written(&block.literal));
+            data.value = NodeValue::HtmlBlock(NodeHtmlBlock {
+                block_type: 6,
+                literal,
+            });
+        }
+        NodeValue::Code(code) => code.literal = written(&code.literal),
+        NodeValue::HtmlInline(html) => *html = in_markup(html),
+        NodeValue::HtmlBlock(html) => html.literal = in_markup(&html.literal),
+        NodeValue::Link(link) | NodeValue::Image(link) => {
+            link.url = written(&link.url);
+            link.title = written(&link.title);
+        }
+        NodeValue::TaskItem(task) => {
+            let sign = if task.symbol.is_some() {
+                "☑ "
+            } else {
+                "☐ "
+            };
+            data.value = NodeValue::Item(NodeList::default());
+            drop(data);
+            let inside = node.first_child();
+            let words = inside.and_then(|inside| inside.first_child());
+            let sign = arena.alloc(NodeValue::Text(sign.into()).into());
+            match (words, inside) {
+                (Some(words), _) => words.insert_before(sign),
+                (None, Some(inside)) => inside.append(sign),
+                (None, None) => {}
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A text with its formulas as MathML, the rest escaped.
+fn replaced_text(text: &str, formulas: &[Formula<'_>]) -> String {
+    let escaped = escape(text);
+    replaced(&escaped, formulas, |formula, _| math::html(formula))
+}
+
+/// The text with each number replaced by what `how` makes of its formula and the text before it.
+fn replaced(
+    text: &str,
+    formulas: &[Formula<'_>],
+    how: impl Fn(&Formula<'_>, &str) -> String,
+) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(OPEN) {
+        out += &rest[..at];
+        rest = &rest[at + OPEN.len_utf8()..];
+        let Some(end) = rest.find(CLOSE) else {
+            continue;
+        };
+        let number: Option<usize> = rest[..end].parse().ok();
+        if let Some(formula) = number.and_then(|number| formulas.get(number)) {
+            let html = how(formula, &out);
+            out += &html;
+            rest = &rest[end + CLOSE.len_utf8()..];
+        }
+    }
+    out + rest
+}
+
+fn coloured(block: &NodeCodeBlock, literal: &str) -> String {
+    let language = block.info.split([' ', ',', '{']).next().unwrap_or_default();
+    let code = highlight::code(literal, &language.to_ascii_lowercase());
+    format!("<pre><code>{code}</code></pre>\n")
+}
