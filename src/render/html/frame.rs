@@ -172,8 +172,8 @@ fn json(value: &Value) -> String {
     text.replace('<', "\\u003c")
 }
 
-/// Whether HTML wants to run something or to style more than itself. A table of pandas does not: its
-/// scoped style is dropped.
+/// Whether HTML wants to run something or to style more than itself. A table of pandas or Polars does not:
+/// its style is dropped.
 pub(super) fn is_active(html: &str) -> bool {
     const WANTS: [&str; 9] = [
         "script", "iframe", "object", "embed", "canvas", "video", "audio", "form", "link",
@@ -185,7 +185,11 @@ pub(super) fn is_active(html: &str) -> bool {
     };
     html.match_indices('<').any(|(at, _)| {
         let rest = &bytes[at + 1..];
-        let styles = begins(rest, "style") && !begins(rest, "style scoped");
+        let table = |sheet: &str| sheet.trim_start().starts_with(".dataframe");
+        let sheet = html[at + 1..]
+            .split_once('>')
+            .map_or("", |(_, sheet)| sheet);
+        let styles = begins(rest, "style") && !begins(rest, "style scoped") && !table(sheet);
         styles || WANTS.iter().any(|tag| begins(rest, tag))
     })
 }
