@@ -15,10 +15,12 @@ mod live;
 mod logs;
 mod models;
 mod models_words;
+mod notebooks;
 mod out;
 mod pipelines;
 mod plan;
 mod project;
+mod render;
 mod run;
 mod server;
 mod signals;
@@ -77,6 +79,8 @@ pub(crate) enum Command {
     Plan(plan::Args),
     /// Add and list watched repositories
     Project(project::Args),
+    /// Show a notebook as HTML, Markdown or in the terminal
+    Render(render::Args),
     /// Ask for a finished job again
     Retry(job::Args),
     /// Run the server
@@ -149,6 +153,7 @@ pub(crate) async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Pipelines(args) => pipelines::run(args).await,
         Command::Plan(args) => plan::run(&args),
         Command::Project(args) => project::run(args).await,
+        Command::Render(args) => render::run(&args),
         Command::Retry(args) => job::retry(args).await,
         Command::Server(args) => server::run(args).await,
         Command::Up(args) => up::run(args).await,

@@ -8,11 +8,11 @@
 mod active;
 mod ansi_html;
 mod frame;
-mod highlight;
+pub(crate) mod highlight;
 mod markdown;
 mod math;
 mod output;
-mod sanitize;
+pub(crate) mod sanitize;
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -41,11 +41,29 @@ pub struct Options {
     pub max_media: usize,
     /// Most bytes of the outputs of one notebook together.
     pub max_total: usize,
+    /// Whether the source of code cells is shown.
+    pub code: bool,
+    /// Whether outputs are shown.
+    pub outputs: bool,
     /// Whether active output gets frames; else it is named.
     pub frames: bool,
     /// Where frames find their documents: `<prefix>/<cell>/<output>`, both counted from 0, answers with
     /// [`frame_document`]. None: the document stands in the frame itself.
     pub frame_prefix: Option<String>,
+}
+
+impl Options {
+    /// For a page of its own that a person asked for: it leaves nothing out that a browser can show.
+    #[must_use]
+    pub fn export() -> Self {
+        Self {
+            max_text: 64 << 20,
+            max_html: 64 << 20,
+            max_media: 256 << 20,
+            max_total: 512 << 20,
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for Options {
@@ -56,6 +74,8 @@ impl Default for Options {
             max_html: 1 << 20,
             max_media: 8 << 20,
             max_total: 48 << 20,
+            code: true,
+            outputs: true,
             frames: true,
             frame_prefix: None,
         }
@@ -269,22 +289,29 @@ fn put_code_cell(out: &mut String, cell: &Cell, number: usize, budget: &mut Budg
             format_args!(" <span class=\"nb-time\">{seconds:.1} s</span>"),
         );
     }
+    out.push_str("</header>\n");
+    if budget.options.code {
+        put_source(out, cell, budget.options);
+    }
+    if budget.options.outputs {
+        out.push_str("<div class=\"nb-outputs\">\n");
+        put_outputs(out, &cell.outputs, budget);
+        out.push_str("</div>\n");
+    }
+    out.push_str("</section>\n");
+}
+
+fn put_source(out: &mut String, cell: &Cell, options: &Options) {
     let word = |c: &char| c.is_alphanumeric() || "-+_".contains(*c);
-    let language = head(&budget.options.language, 40).chars().filter(word);
+    let language = head(&options.language, 40).chars().filter(word);
     let language: String = language.collect();
-    let code = highlight::code(
-        &bounded(&cell.source, budget.options.max_text),
-        &budget.options.language,
-    );
+    let code = highlight::code(&bounded(&cell.source, options.max_text), &options.language);
     put(
         out,
         format_args!(
-            "</header>\n<pre class=\"nb-source\"><code class=\"language-{language}\">{code}</code></pre>\n\
-             <div class=\"nb-outputs\">\n"
+            "<pre class=\"nb-source\"><code class=\"language-{language}\">{code}</code></pre>\n"
         ),
     );
-    put_outputs(out, &cell.outputs, budget);
-    out.push_str("</div>\n</section>\n");
 }
 
 fn put_outputs(out: &mut String, outputs: &[Output], budget: &mut Budget<'_>) {

@@ -1,7 +1,12 @@
 //! Foreign text in the Markdown of a forge's comments and check runs: it says what it says, and nothing
 //! happens: no mention, no reference, no link, no HTML, no command. Must not know any forge's API.
+//! [`notebook`] is for a person's own file: there Markdown cells stay what they are.
+
+mod export;
 
 use crate::text::head;
+
+pub use export::notebook;
 
 /// Text as Markdown that shows exactly this text, on one line, of at most `max` characters of it.
 #[must_use]

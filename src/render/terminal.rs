@@ -1,6 +1,8 @@
 //! Outputs for a terminal: nothing that a notebook prints may move the cursor, change the title or
 //! otherwise reach the terminal itself; colours may stay. Must not know who prints.
 
+mod whole;
+
 use std::fmt::Write as _;
 
 use notebook::message::OutputMessage;
@@ -8,6 +10,8 @@ use serde_json::{Map, Value};
 
 use crate::ansi::{Piece, pieces};
 use crate::text::{cut, overwritten, size};
+
+pub use whole::notebook;
 
 /// More bytes of one output are cut, visibly.
 pub const MAX_TEXT: usize = 256 << 10;

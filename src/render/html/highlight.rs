@@ -9,22 +9,70 @@ use grammar::{Grammar, Quotes};
 /// Classes of the spans.
 pub(super) const CLASSES: [&str; 6] = ["h-c", "h-d", "h-f", "h-k", "h-n", "h-s"];
 
-/// Escaped source, with spans where the language is known. A cell that begins with a magic such as `%%bash`
-/// is in that language.
+/// What a piece of source is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Token {
+    Comment,
+    /// A decorator, an annotation, or a magic of IPython.
+    Magic,
+    /// A name that is called.
+    Call,
+    Keyword,
+    Number,
+    Text,
+}
+
+impl Token {
+    fn class(self) -> &'static str {
+        let [comment, magic, call, keyword, number, text] = CLASSES;
+        match self {
+            Token::Comment => comment,
+            Token::Magic => magic,
+            Token::Call => call,
+            Token::Keyword => keyword,
+            Token::Number => number,
+            Token::Text => text,
+        }
+    }
+}
+
+/// Escaped source, with spans where the language is known.
 pub(super) fn code(source: &str, language: &str) -> String {
     let mut out = String::with_capacity(source.len() * 2);
-    let Some(grammar) = grammar::of(language) else {
-        escape_into(&mut out, source);
-        return out;
-    };
-    match inner_language(source).filter(|_| grammar.magics) {
-        Some((line, inner)) => {
-            put_span(&mut out, Some("h-d"), line);
-            put_code(&mut out, &source[line.len()..], inner);
+    tokens(source, language, |token, text| {
+        let Some(token) = token else {
+            return escape_into(&mut out, text);
+        };
+        for part in ["<span class=\"", token.class(), "\">"] {
+            out.push_str(part);
         }
-        None => put_code(&mut out, source, grammar),
-    }
+        escape_into(&mut out, text);
+        out.push_str("</span>");
+    });
     out
+}
+
+/// All of a source, piece by piece. A cell that begins with a magic such as `%%bash` is in that language.
+pub(crate) fn tokens(source: &str, language: &str, mut put: impl FnMut(Option<Token>, &str)) {
+    let Some(mut grammar) = grammar::of(language) else {
+        return put(None, source);
+    };
+    let mut rest = source;
+    if let Some((line, inner)) = inner_language(source).filter(|_| grammar.magics) {
+        put(Some(Token::Magic), line);
+        (rest, grammar) = (&source[line.len()..], inner);
+    }
+    let mut line_start = true;
+    while let Some(first) = rest.chars().next() {
+        let (sort, length) = token(rest, first, line_start, grammar);
+        let (text, after) = rest.split_at(length);
+        put(sort, text);
+        line_start = match text.trim_matches([' ', '\t']) {
+            "" => line_start,
+            text => text.ends_with('\n'),
+        };
+        rest = after;
+    }
 }
 
 /// The first line, and the language of the others: `%%bash`.
@@ -34,57 +82,28 @@ fn inner_language(source: &str) -> Option<(&str, &'static Grammar)> {
     Some((line, grammar::of(word)?))
 }
 
-fn put_code(out: &mut String, source: &str, grammar: &Grammar) {
-    let mut rest = source;
-    let mut line_start = true;
-    while let Some(first) = rest.chars().next() {
-        let (class, length) = token(rest, first, line_start, grammar);
-        let (text, after) = rest.split_at(length);
-        put_span(out, class, text);
-        line_start = match text.trim_matches([' ', '\t']) {
-            "" => line_start,
-            text => text.ends_with('\n'),
-        };
-        rest = after;
-    }
-}
-
-fn put_span(out: &mut String, class: Option<&str>, text: &str) {
-    let Some(class) = class else {
-        return escape_into(out, text);
-    };
-    for part in ["<span class=\"", class, "\">"] {
-        out.push_str(part);
-    }
-    escape_into(out, text);
-    out.push_str("</span>");
-}
-
-/// Class and length of the token at the beginning; never zero.
-fn token(
-    rest: &str,
-    first: char,
-    line_start: bool,
-    grammar: &Grammar,
-) -> (Option<&'static str>, usize) {
+/// Sort and length of the token at the beginning; never zero.
+fn token(rest: &str, first: char, line_start: bool, grammar: &Grammar) -> (Option<Token>, usize) {
     if let Some(length) = comment(rest, grammar) {
-        return (Some("h-c"), length);
+        return (Some(Token::Comment), length);
     }
     let line = || rest.find('\n').unwrap_or(rest.len());
     match first {
-        '%' | '!' | '@' if line_start && grammar.magics => (Some("h-d"), line()),
+        '%' | '!' | '@' if line_start && grammar.magics => (Some(Token::Magic), line()),
         '@' if grammar.at_words => {
             let word = run(&rest[1..], |c| c.is_alphanumeric() || c == '_');
-            (Some("h-d"), 1 + word)
+            (Some(Token::Magic), 1 + word)
         }
-        '"' => (Some("h-s"), string(rest, first, grammar)),
+        '"' => (Some(Token::Text), string(rest, first, grammar)),
         '\'' => match grammar.single {
-            Quotes::String => (Some("h-s"), string(rest, first, grammar)),
-            Quotes::Character => character(rest).map_or((None, 1), |long| (Some("h-s"), long)),
+            Quotes::String => (Some(Token::Text), string(rest, first, grammar)),
+            Quotes::Character => {
+                character(rest).map_or((None, 1), |long| (Some(Token::Text), long))
+            }
         },
-        '`' if grammar.backtick => (Some("h-s"), string(rest, first, grammar)),
+        '`' if grammar.backtick => (Some(Token::Text), string(rest, first, grammar)),
         '0'..='9' => (
-            Some("h-n"),
+            Some(Token::Number),
             run(rest, |c| c.is_alphanumeric() || c == '_' || c == '.'),
         ),
         c if c.is_alphabetic() || c == '_' => word(rest, grammar),
@@ -113,7 +132,7 @@ fn comment(rest: &str, grammar: &Grammar) -> Option<usize> {
     opens.then(|| rest.find('\n').unwrap_or(rest.len()))
 }
 
-fn word(rest: &str, grammar: &Grammar) -> (Option<&'static str>, usize) {
+fn word(rest: &str, grammar: &Grammar) -> (Option<Token>, usize) {
     let length = run(rest, |c| c.is_alphanumeric() || c == '_');
     let word = &rest[..length];
     let after = rest[length..].chars().next();
@@ -126,11 +145,11 @@ fn word(rest: &str, grammar: &Grammar) -> (Option<&'static str>, usize) {
     };
     match after {
         Some(quote @ ('"' | '\'')) if prefix => (
-            Some("h-s"),
+            Some(Token::Text),
             length + string(&rest[length..], quote, grammar),
         ),
-        _ if keyword => (Some("h-k"), length),
-        Some('(') => (Some("h-f"), length),
+        _ if keyword => (Some(Token::Keyword), length),
+        Some('(') => (Some(Token::Call), length),
         _ => (None, length),
     }
 }

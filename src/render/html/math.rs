@@ -76,7 +76,8 @@ fn drawn(source: &str, display_mode: DisplayMode) -> Option<String> {
     let events = events.into_iter().map(Ok::<_, ParserError>);
     pulldown_latex::write_mathml(&mut out, events, config).ok()?;
     let out = String::from_utf8(out).ok()?;
-    // Inline styles are dropped; MathML has a word of its own for colour.
+    // The parser escapes its own space. Inline styles are dropped; MathML has a word of its own for colour.
+    let out = out.replace("&amp;nbsp;", "\u{a0}");
     Some(out.replace(" style=\"color: ", " mathcolor=\""))
 }
 

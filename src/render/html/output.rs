@@ -12,6 +12,8 @@ use crate::text::{head, size};
 const FOLDED_LINES: usize = 400;
 /// Longer HTML is folded; in bytes.
 const FOLDED_HTML: usize = 64 << 10;
+/// Longer data is folded; in bytes.
+const OPEN_DATA: usize = 1 << 10;
 /// A longer LaTeX output is a document, not formulas; in bytes.
 const MAX_LATEX: usize = 64 << 10;
 
@@ -202,6 +204,9 @@ fn put_passive(
     if let Some(pdf) = text(data, "application/pdf") {
         return put_pdf(out, pdf, budget);
     }
+    if let Some(json) = data.get("application/json") {
+        return put_other(out, "application/json", json, budget);
+    }
     if let Some(text) = text(data, "text/plain") {
         return put_text(out, text, "nb-text", budget);
     }
@@ -272,11 +277,16 @@ fn put_other(out: &mut String, mime: &str, value: &Value, budget: &mut Budget<'_
     if !budget.take(shown.len()) {
         return left_out(out, mime, text.len());
     }
+    let open = if shown.len() <= OPEN_DATA {
+        " open"
+    } else {
+        ""
+    };
+    let shown = escape(&shown);
     write(
         out,
         format_args!(
-            "<details class=\"nb-data\"><summary>{name}</summary><pre>{}</pre></details>\n",
-            escape(&shown)
+            "<details class=\"nb-data\"{open}><summary>{name}</summary><pre>{shown}</pre></details>\n"
         ),
     );
 }

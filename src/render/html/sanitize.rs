@@ -21,7 +21,7 @@ pub(super) fn html(text: &str) -> String {
 }
 
 /// An image as a data URI; None where it is none, or its text is no base64.
-pub(super) fn image_uri(mime: &str, data: &str) -> Option<String> {
+pub(crate) fn image_uri(mime: &str, data: &str) -> Option<String> {
     use base64::Engine as _;
     if mime == "image/svg+xml" {
         let encoded = base64::engine::general_purpose::STANDARD.encode(data);
@@ -63,7 +63,7 @@ pub(super) fn data_uri(mime: &str, data: &str) -> Option<String> {
 }
 
 /// Images that are shown. In an `<img>` an SVG runs nothing and loads nothing.
-pub(super) const IMAGES: [&str; 5] = [
+pub(crate) const IMAGES: [&str; 5] = [
     "image/svg+xml",
     "image/png",
     "image/jpeg",

@@ -544,8 +544,8 @@ fn every_kind_of_output_has_a_look() {
             "nb-source-only\">\\begin{tabular}",
         ),
         (
-            json!({"application/json": {"a": [1]}}),
-            "<details class=\"nb-data\">",
+            json!({"application/json": {"a": [1]}, "text/plain": "<JSON>"}),
+            "<details class=\"nb-data\" open>",
         ),
         (
             json!({"application/pdf": "QUJD", "text/plain": "<Figure>"}),

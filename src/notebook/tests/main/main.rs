@@ -6,3 +6,4 @@ extern crate trainyard_notebook as notebook;
 mod files;
 mod fingerprints;
 mod lines;
+mod values;
