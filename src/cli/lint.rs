@@ -10,7 +10,9 @@ use protocol::spec::{LintLevel, LintTool, Parameters};
 use protocol::{JobSpec, Work};
 
 use super::Exit;
-use super::run::{Place, carry_out, exit_of, host, notebooks, relative, root_of, tree_of, trigger};
+use super::run::{
+    Place, carry_out, exit_of, host, notebook_paths, relative, root_of, tree_of, trigger,
+};
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
@@ -42,13 +44,13 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
         Some(_) => planned(&tree)?,
         None => None,
     };
-    let chosen = chosen(args, &root, &notebooks(&tree))?;
+    let chosen = chosen(args, &root, &notebook_paths(&tree))?;
     let host = host(&args.place).await?;
     let image = args.place.image().unwrap_or(DEFAULT_IMAGE);
     let mut spec = planned.unwrap_or_else(|| {
         lint_spec(
             local::notebook_spec(&host, "lint", None, image),
-            notebooks(&tree),
+            notebook_paths(&tree),
         )
     });
     if let Some(image) = args.place.image() {

@@ -9,6 +9,7 @@ mod doctor;
 mod git_install;
 mod gpus;
 mod init;
+mod inspect;
 mod job;
 mod lint;
 mod live;
@@ -69,6 +70,8 @@ pub(crate) enum Command {
     Cancel(job::Args),
     /// Write a first .trainyard.yml from what lies in the repository
     Init(init::Args),
+    /// Show what a notebook is, and the parameters that it offers
+    Inspect(inspect::Args),
     /// Show what a job says, as it says it
     Logs(logs::Args),
     /// Show, compare and promote models, and point aliases to them
@@ -148,6 +151,7 @@ pub(crate) async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Agents(args) => agents::run(args).await,
         Command::Cancel(args) => job::cancel(args).await,
         Command::Init(args) => init::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Logs(args) => logs::run(args).await,
         Command::Models(args) => models::run(args).await,
         Command::Pipelines(args) => pipelines::run(args).await,

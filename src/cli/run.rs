@@ -16,8 +16,8 @@ use protocol::spec::Parameters;
 use protocol::{JobSpec, Outcome, Owner, Span, Timestamp, Trigger, TriggerKind, Trust, Work};
 use serde_json::Value;
 
-use super::Exit;
 use super::live::Live;
+use super::{Exit, notebooks};
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// Give a parameter a value; true, false, null and numbers are read as such, all else is text
     #[arg(short, long = "parameter", value_name = "NAME=VALUE")]
     parameters: Vec<String>,
+    /// Give notebooks parameters too that their cell tagged 'parameters' does not assign
+    #[arg(long)]
+    allow_unknown: bool,
     #[command(flatten)]
     place: Place,
     /// End it after this time, such as 90s or 2h
@@ -131,7 +134,7 @@ fn find(host: &Host, args: &Args, given: &Parameters) -> anyhow::Result<Found> {
     let root = root_of(&std::env::current_dir()?)
         .with_context(|| format!("there is no {FILE_NAME} here or above, so '{}' is no job; give the path of a notebook, or run `trainyard init`", args.what))?;
     let tree = WorkTree::open(&root)?.below(&root);
-    let specs = planned(&tree, vec![args.what.clone()], given)?;
+    let specs = planned(&tree, vec![args.what.clone()], given, args)?;
     Ok(Found { root, specs })
 }
 
@@ -147,11 +150,11 @@ fn find_notebook(
     if let Some(root) = root_of(folder) {
         let tree = WorkTree::open(&root)?.below(&root);
         let inside = relative(&root, &path)?;
-        let specs = planned(&tree, Vec::new(), &Parameters::new())?;
+        let specs = planned(&tree, Vec::new(), &Parameters::new(), args)?;
         let is_it =
             |spec: &&JobSpec| matches!(&spec.work, Work::Notebook { path } if *path == inside);
         if let Some(spec) = specs.iter().find(is_it) {
-            let specs = planned(&tree, vec![spec.definition.clone()], given)?;
+            let specs = planned(&tree, vec![spec.definition.clone()], given, args)?;
             // Of a glob or a matrix: this notebook's jobs, and what they need.
             let wanted = |spec: &JobSpec| !matches!(&spec.work, Work::Notebook { path } if *path != inside && spec.needs.is_empty());
             return Ok(Found {
@@ -172,6 +175,15 @@ fn find_notebook(
     let image = args.place.image().unwrap_or(DEFAULT_IMAGE);
     let mut spec = local::notebook_spec(host, &relative(&root, &path)?, requirements, image);
     spec.parameters.clone_from(given);
+    if !given.is_empty() {
+        let read = notebooks::read(&path)?;
+        note(&plan::check_parameters(
+            &read,
+            &args.what,
+            given,
+            args.allow_unknown,
+        )?);
+    }
     Ok(Found {
         root,
         specs: vec![spec],
@@ -202,16 +214,37 @@ fn planned(
     tree: &WorkTree,
     definitions: Vec<String>,
     given: &Parameters,
+    args: &Args,
 ) -> anyhow::Result<Vec<JobSpec>> {
-    let plan = plan::plan(
-        tree,
-        &trigger(tree, definitions, given)?,
-        &Context::default(),
-    )?;
+    let named = !definitions.is_empty();
+    let context = Context {
+        allow_unknown: args.allow_unknown,
+        ..Context::default()
+    };
+    let plan = plan::plan(tree, &trigger(tree, definitions, given)?, &context)?;
     let jobs = plan.jobs.into_iter().map(|job| job.spec);
-    Ok(jobs
+    let specs: Vec<JobSpec> = jobs
         .filter(|spec| !matches!(spec.work, Work::Lint { .. }))
-        .collect())
+        .collect();
+    if named {
+        // What is said of these jobs; the rest is about pushes.
+        let theirs = |note: &&String| specs.iter().any(|spec| note.starts_with(&spec.name));
+        note(
+            &plan
+                .notes
+                .iter()
+                .filter(theirs)
+                .cloned()
+                .collect::<Vec<_>>(),
+        );
+    }
+    Ok(specs)
+}
+
+fn note(sentences: &[String]) {
+    for sentence in sentences {
+        eprintln!("note: {}", render::terminal::clean(sentence, false));
+    }
 }
 
 /// A person asks, for the files as they are.
@@ -317,7 +350,7 @@ pub(crate) fn tree_of(root: &Path) -> anyhow::Result<WorkTree> {
 }
 
 /// Paths of a tree that are notebooks.
-pub(crate) fn notebooks(tree: &WorkTree) -> Vec<String> {
+pub(crate) fn notebook_paths(tree: &WorkTree) -> Vec<String> {
     let files = tree.files().iter().map(|file| file.path.clone());
     files.filter(|path| path.ends_with(".ipynb")).collect()
 }

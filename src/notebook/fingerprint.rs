@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 use crate::model::Notebook;
 
 /// Tags that change what is executed, or what follows from it.
-const TAGS: [&str; 4] = [
+pub const TAGS: [&str; 4] = [
     "injected-parameters",
     "parameters",
     "raises-exception",

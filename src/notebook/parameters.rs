@@ -1,6 +1,7 @@
 //! Parameters by papermill's rules: where they are injected, and which names the notebook offers. How
 //! values look in a language is `translate`'s part.
 
+mod kinds;
 mod names;
 mod translate;
 
@@ -9,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::model::{Cell, Notebook};
 use crate::nbformat::derive_id;
 
-pub use names::names;
+pub use names::{Parameter, defaults, names, offered};
 
 /// Tag of the cell that holds the defaults.
 pub const PARAMETERS: &str = "parameters";
@@ -253,5 +254,46 @@ mod tests {
                 "lr", "seed", "a", "b", "conf", "text", "long", "end", "last"
             ]
         );
+    }
+
+    #[test]
+    fn what_is_offered_has_a_default_a_type_and_help() {
+        let source = "# all of them\nlr = 0.1  # learning rate\nepochs: int = 20 # how often\nname = 'a # b'\nsizes = [  # first\n    1,  # second\n    2,\n]  # widths\n\
+                      path: \"Optional[str]\" = None\nold = 3 # type: float  as it was\nrun = make(x)\na = b = True\nlr = 0.5 # again\nif x:\n    y = 1\n%time z = 1\n";
+        let found = offered(&notebook(&[(source, &["parameters"])])).unwrap();
+        let rows: Vec<_> = found
+            .iter()
+            .map(|p| {
+                (
+                    p.name.as_str(),
+                    p.default.as_str(),
+                    p.type_name.as_deref(),
+                    p.help.as_str(),
+                    p.line,
+                )
+            })
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                ("lr", "0.5", Some("float"), "again", 13),
+                ("epochs", "20", Some("int"), "how often", 3),
+                ("name", "'a # b'", Some("str"), "", 4),
+                ("sizes", "[\n    1,\n    2,\n]", Some("list"), "widths", 5),
+                ("path", "None", Some("Optional[str]"), "", 9),
+                ("old", "3", Some("float"), "as it was", 10),
+                ("run", "make(x)", None, "", 11),
+                ("a", "True", Some("bool"), "", 12),
+                ("b", "True", Some("bool"), "", 12),
+            ]
+        );
+        let mismatch = |index: usize, value: Value| found[index].mismatch(&value);
+        assert_eq!(
+            mismatch(1, json!("x")).unwrap(),
+            "text, where the notebook has 'int'"
+        );
+        assert_eq!(mismatch(1, json!(3)), None);
+        assert_eq!(mismatch(4, json!(null)), None);
+        assert_eq!(mismatch(6, json!("x")), None, "a call may give anything");
     }
 }

@@ -163,27 +163,16 @@ pub(crate) fn name(path: &str) -> String {
 
 /// Plain values that the cell tagged `parameters` assigns.
 fn parameters(notebook: &Notebook) -> Vec<(String, Value)> {
-    let tagged = notebook.code_cells().map(|(_, cell)| cell);
-    let Some(cell) = tagged.into_iter().find(|cell| cell.has_tag("parameters")) else {
-        return Vec::new();
-    };
-    let names = notebook::parameters::names(notebook).unwrap_or_default();
-    let assigned = cell.source.lines().filter_map(|line| {
-        let (left, right) = line.split_once('=')?;
-        let left = left.split(':').next()?.trim();
-        let known = names.iter().any(|name| name == left);
-        Some((left.to_owned(), literal(right).filter(|_| known)?))
+    let offered = notebook::parameters::offered(notebook).unwrap_or_default();
+    let plain = offered.into_iter().filter_map(|parameter| {
+        let value = literal(&parameter.default)?;
+        Some((parameter.name, value))
     });
-    assigned.take(MAX_PARAMETERS).collect()
+    plain.take(MAX_PARAMETERS).collect()
 }
 
 /// A number, text or truth value as Python writes it.
 fn literal(text: &str) -> Option<Value> {
-    let text = text.trim();
-    let text = match text.strip_prefix(['"', '\'']) {
-        Some(_) => text,
-        None => text.split('#').next()?.trim(),
-    };
     match text {
         "True" => return Some(Value::Bool(true)),
         "False" => return Some(Value::Bool(false)),

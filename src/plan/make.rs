@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use mirror::Tree;
+use notebook::Notebook;
 use protocol::spec::{
     Goal, Limits, MetricSpec, ModelSpec, Network, Parameters, PythonSource, Resources,
 };
@@ -10,10 +11,14 @@ use protocol::{ByteSize, Digest, JobSpec, Trigger, TriggerKind, Trust, Work};
 
 use crate::PlanError;
 use crate::expand::{Member, members};
-use crate::file::{self, FILE_NAME, FileError, Image, Job, LINT, MAX_JOBS, PipelineFile, unknown};
+use crate::file::{
+    self, FILE_NAME, FileError, Image, Job, LINT, MAX_JOBS, PipelineFile, UnknownParameters,
+    unknown,
+};
 use crate::globs::Globs;
 use crate::inputs::{Inputs, Lock, code_of, notebook_block};
 use crate::key::{Parts, digest_of};
+use crate::parameters::{self, Lost};
 use crate::planned::{Dep, MAX_DEPS, Plan, PlannedJob};
 use crate::select::select;
 
@@ -32,6 +37,8 @@ pub struct Context<'a> {
     pub only: &'a [String],
     /// Image of jobs that name none, and of the lint job; none: [`DEFAULT_IMAGE`].
     pub default_image: Option<&'a str>,
+    /// Whether notebooks may be given parameters that they do not know, whatever the file says.
+    pub allow_unknown: bool,
 }
 
 /// What `trigger` runs at the commit whose files are `tree`.
@@ -65,6 +72,7 @@ pub(crate) fn plan_of(
         trust: trigger.trust,
         image: context.default_image.unwrap_or(DEFAULT_IMAGE),
         given: given(trigger),
+        allow_unknown: context.allow_unknown,
     };
     maker.make(trigger, context.only)
 }
@@ -86,19 +94,31 @@ struct Maker<'a> {
     trust: Trust,
     image: &'a str,
     given: Parameters,
+    allow_unknown: bool,
+}
+
+/// What is said while jobs are made.
+struct Said {
+    notes: Vec<String>,
+    /// Names that a job's notebook does not know; that of another job may.
+    strays: Vec<Lost>,
 }
 
 impl Maker<'_> {
     fn make(&self, trigger: &Trigger, only: &[String]) -> Result<Plan, PlanError> {
         let selection = select(self.file, trigger, only)?;
-        let (mut jobs, mut notes) = (Vec::<PlannedJob>::new(), selection.notes);
+        let mut jobs = Vec::<PlannedJob>::new();
+        let mut said = Said {
+            notes: selection.notes,
+            strays: Vec::new(),
+        };
         self.check_given(&selection.definitions)?;
         for name in &selection.definitions {
             let Some(definition) = self.file.job(name) else {
                 continue;
             };
             for member in members(name, definition, &self.inputs, &self.given_to(definition))? {
-                let job = self.job(name, definition, member, &jobs, &mut notes)?;
+                let job = self.job(name, definition, member, &jobs, &mut said)?;
                 jobs.push(job);
             }
             if jobs.len() > MAX_JOBS {
@@ -106,14 +126,16 @@ impl Maker<'_> {
                 return Err(FileError::whole(message).into());
             }
         }
+        parameters::check_lost(&jobs, &said.strays)?;
         self.add_lint(&mut jobs)?;
         if jobs.is_empty() {
-            notes.push("no job of the pipeline file runs here".to_owned());
+            said.notes
+                .push("no job of the pipeline file runs here".to_owned());
         }
         Ok(Plan {
             jobs,
             ignored: selection.ignored,
-            notes,
+            notes: said.notes,
         })
     }
 
@@ -176,12 +198,12 @@ impl Maker<'_> {
         job: &Job,
         member: Member,
         earlier: &[PlannedJob],
-        notes: &mut Vec<String>,
+        said: &mut Said,
     ) -> Result<PlannedJob, PlanError> {
         let lock = self.lock(job, &member)?;
         let mut spec = self.spec(name, job, member, lock.as_ref());
         let mut parts = Parts::default();
-        let (fingerprint, code) = self.work(&spec, &mut parts, notes)?;
+        let (fingerprint, code) = self.work(job, &spec, &mut parts, said)?;
         for (name, value) in &spec.parameters {
             parts.json(&format!("parameter {name}"), value);
         }
@@ -189,7 +211,7 @@ impl Maker<'_> {
             parts.digest(&format!("python {}", lock.source.path()), &lock.digest);
         }
         parts.text("image", &spec.image);
-        let deps = self.deps(job, &spec, lock.as_ref(), &code, notes)?;
+        let deps = self.deps(job, &spec, lock.as_ref(), &code, &mut said.notes)?;
         parts.files(&deps);
         declared(&spec, &mut parts);
         for need in &spec.needs {
@@ -221,27 +243,22 @@ impl Maker<'_> {
     /// The parts of the work itself; the code is what may name other notebooks.
     fn work(
         &self,
+        job: &Job,
         spec: &JobSpec,
         parts: &mut Parts,
-        notes: &mut Vec<String>,
+        said: &mut Said,
     ) -> Result<(Option<Digest>, String), PlanError> {
         match &spec.work {
             Work::Notebook { path } => {
                 let read = self.inputs.notebook(path)?;
-                let wrong = |message: String| PlanError::Notebook {
-                    path: path.clone(),
-                    message,
-                };
-                let injected = notebook::parameters::inject(&read.notebook, &spec.parameters)
-                    .map_err(|error| wrong(error.to_string()))?;
-                let strange = injected.unknown.unwrap_or_default();
-                if !strange.is_empty() {
-                    let known = notebook::parameters::names(&read.notebook).unwrap_or_default();
-                    notes.extend(strange.iter().map(|name| {
-                        let what = unknown("parameter", name, &known);
-                        format!("{}: {what} ({path} does not assign it in its cell tagged 'parameters')", spec.name)
-                    }));
-                }
+                // Whether the language can say them; what is injected is the driver's.
+                notebook::parameters::inject(&read.notebook, &spec.parameters).map_err(
+                    |error| PlanError::Notebook {
+                        path: path.clone(),
+                        message: error.to_string(),
+                    },
+                )?;
+                self.check_parameters(job, spec, &read.notebook, path, said);
                 parts.text("notebook", path);
                 parts.digest("code", &read.fingerprint);
                 Ok((Some(read.fingerprint.clone()), code_of(&read.notebook)))
@@ -252,6 +269,29 @@ impl Maker<'_> {
             }
             Work::Lint { .. } => Ok((None, String::new())),
         }
+    }
+
+    /// Holds the values against what the notebook offers. None of this has a part in the key.
+    fn check_parameters(
+        &self,
+        job: &Job,
+        spec: &JobSpec,
+        notebook: &Notebook,
+        path: &str,
+        said: &mut Said,
+    ) {
+        let word = job
+            .unknown_parameters
+            .or(self.file.defaults.unknown_parameters);
+        let allow = self.allow_unknown || word == Some(UnknownParameters::Allow);
+        if !allow {
+            let lost = parameters::lost(job, spec, notebook, path);
+            said.strays.extend(lost);
+        }
+        let wrong = parameters::mismatches(notebook, &spec.parameters).into_iter();
+        let name = &spec.name;
+        said.notes
+            .extend(wrong.map(|what| format!("{name}: {what}")));
     }
 
     /// The requirements: the job's own, else the notebook's PEP 723 block, else the default's.

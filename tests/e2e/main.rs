@@ -5,6 +5,7 @@ mod commits;
 mod faults;
 mod notebooks;
 mod plan;
+mod render;
 mod runner_configs;
 mod walls;
 mod webhooks;

@@ -1,69 +1,165 @@
-//! Which names the cell tagged `parameters` assigns. Python only; what stands at the left margin.
+//! What the cell tagged `parameters` assigns: names, defaults, types and help. Python only; what stands at
+//! the left margin.
 
 use super::PARAMETERS;
-use crate::model::Notebook;
+use super::kinds::{Kind, Type};
+use crate::model::{Cell, Notebook};
+
+/// A parameter that a notebook offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter {
+    /// Its name.
+    pub name: String,
+    /// Its default as the cell has it, without comments.
+    pub default: String,
+    /// Its type: annotated, else from a comment `# type: X`, else what the default is. None: not known.
+    pub type_name: Option<String>,
+    /// What is written after it: the comment on its last line, without a type.
+    pub help: String,
+    /// Line of the cell's source where it is assigned, from 1.
+    pub line: usize,
+}
+
+impl Parameter {
+    /// Why a value does not fit: `a text, where the notebook has an int`. None where it does, or the type says
+    /// nothing about values.
+    #[must_use]
+    pub fn mismatch(&self, value: &serde_json::Value) -> Option<String> {
+        let wanted = Type::of(self.type_name.as_deref()?)?;
+        let given = Kind::of(value);
+        let fits = wanted.takes(given) || (given == Kind::None && self.default == "None");
+        let (given, wanted) = (given.words(), self.type_name.as_deref()?);
+        (!fits).then(|| format!("{given}, where the notebook has '{wanted}'"))
+    }
+}
+
+/// The cell with the defaults: the first that is tagged `parameters`.
+#[must_use]
+pub fn defaults(notebook: &Notebook) -> Option<(usize, &Cell)> {
+    let mut cells = notebook.code_cells();
+    cells.find(|(_, cell)| cell.has_tag(PARAMETERS))
+}
 
 /// Names that the first cell tagged `parameters` assigns, in order. None where there is no such cell or
 /// its language is not Python. Assignments under `if`, by `for`, to tuples or by `import` are not seen.
 #[must_use]
 pub fn names(notebook: &Notebook) -> Option<Vec<String>> {
+    let found = offered(notebook)?.into_iter();
+    Some(found.map(|parameter| parameter.name).collect())
+}
+
+/// The parameters that the first cell tagged `parameters` assigns, in the order of their first mention, as they
+/// are last assigned. None as for [`names`].
+#[must_use]
+pub fn offered(notebook: &Notebook) -> Option<Vec<Parameter>> {
     if notebook.language()? != "python" {
         return None;
     }
-    let cell = notebook
-        .cells
-        .iter()
-        .find(|cell| cell.is_code() && cell.has_tag(PARAMETERS))?;
-    let mut names: Vec<String> = Vec::new();
-    for line in logical_lines(&cell.source) {
-        for name in targets(line) {
-            if !names.iter().any(|known| known == name) {
-                names.push(name.to_owned());
+    let (_, cell) = defaults(notebook)?;
+    let mut all: Vec<Parameter> = Vec::new();
+    for statement in statements(&cell.source) {
+        for parameter in parameters(&statement) {
+            match all.iter_mut().find(|known| known.name == parameter.name) {
+                Some(known) => *known = parameter,
+                None => all.push(parameter),
             }
         }
     }
-    Some(names)
+    Some(all)
 }
 
-/// The targets of `a = b = 1` or `a: int = 1`.
-fn targets(line: &str) -> Vec<&str> {
-    let mut found = Vec::new();
-    let mut rest = line;
-    loop {
-        let end = rest
-            .find(|c: char| !(c.is_alphanumeric() || c == '_'))
-            .unwrap_or(rest.len());
-        let (name, after) = rest.split_at(end);
-        if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
-            return found;
-        }
-        let mut after = after.trim_start();
-        if after.starts_with(':')
-            && found.is_empty()
-            && let Some(equals) = after.find('=')
-        {
-            after = &after[equals..];
-        }
-        match after.strip_prefix('=') {
-            Some(value) if !value.starts_with('=') => {
-                found.push(name);
-                rest = value.trim_start();
-            }
-            _ => return found,
-        }
+/// What a statement assigns: the targets of `a = b = 1` or `a: int = 1`.
+fn parameters(statement: &Statement) -> Vec<Parameter> {
+    let mut names: Vec<(&str, Option<&str>)> = Vec::new();
+    let mut rest = statement.code.as_str();
+    while let Some((name, annotation, value)) = target(rest, names.is_empty()) {
+        names.push((name, annotation));
+        rest = value;
     }
+    let (comment, help) = typed(&statement.comment);
+    let default = rest.trim_end_matches([' ', '\t', ';']);
+    let parameter = |(name, annotation): (&str, Option<&str>)| {
+        let annotation = annotation.map(|text| text.trim().trim_matches(['"', '\'']));
+        let literal = || Type::of_literal(default).map(str::to_owned);
+        Parameter {
+            name: name.to_owned(),
+            default: default.to_owned(),
+            type_name: annotation.or(comment).map(str::to_owned).or_else(literal),
+            help: help.to_owned(),
+            line: statement.line,
+        }
+    };
+    names.into_iter().map(parameter).collect()
 }
 
-/// First physical lines of statements at the left margin: what continues a bracket or a string in
-/// triple quotes is passed over.
-fn logical_lines(source: &str) -> Vec<&str> {
-    let mut found = Vec::new();
+/// A name, its annotation, and what follows the equals sign.
+fn target(text: &str, annotated: bool) -> Option<(&str, Option<&str>, &str)> {
+    let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_'));
+    let (name, mut after) = text.split_at(end.unwrap_or(text.len()));
+    if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    after = after.trim_start();
+    let mut annotation = None;
+    if annotated && let Some(written) = after.strip_prefix(':') {
+        let equals = written.find('=')?;
+        annotation = Some(&written[..equals]);
+        after = &written[equals..];
+    }
+    let value = after
+        .strip_prefix('=')
+        .filter(|value| !value.starts_with('='))?;
+    Some((name, annotation, value.trim_start()))
+}
+
+/// The type and the rest of a comment `type: int  how many`, as papermill reads it.
+fn typed(comment: &str) -> (Option<&str>, &str) {
+    let Some(rest) = comment.strip_prefix("type:") else {
+        return (None, comment);
+    };
+    let rest = rest.trim_start();
+    let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
+    let (name, help) = rest.split_at(end);
+    ((!name.is_empty()).then_some(name), help.trim_start())
+}
+
+/// A statement that begins at the left margin.
+struct Statement {
+    /// Its lines without comments.
+    code: String,
+    /// The comment on its last line that has code, without `#`.
+    comment: String,
+    line: usize,
+}
+
+/// The statements at the left margin. What continues a bracket or a string belongs to its statement; what
+/// is indented belongs to none.
+fn statements(source: &str) -> Vec<Statement> {
+    let mut found: Vec<Statement> = Vec::new();
     let mut state = State::default();
-    for line in source.lines() {
-        if state.is_between() && line.starts_with(|c: char| c.is_alphabetic() || c == '_') {
-            found.push(line);
+    let mut ours = false;
+    for (index, line) in source.lines().enumerate() {
+        let begins = state.is_between();
+        if begins {
+            ours = line.starts_with(|c: char| c.is_alphabetic() || c == '_');
+            if ours {
+                found.push(Statement {
+                    code: String::new(),
+                    comment: String::new(),
+                    line: index + 1,
+                });
+            }
         }
-        state.read(line);
+        let comment = state.read(line);
+        if let Some(statement) = found.last_mut().filter(|_| ours) {
+            let (code, comment) = line.split_at(comment.unwrap_or(line.len()));
+            if !begins {
+                statement.code.push('\n');
+            }
+            statement.code.push_str(code.trim_end());
+            let comment = comment.trim_start_matches('#').trim();
+            comment.clone_into(&mut statement.comment);
+        }
     }
     found
 }
@@ -81,13 +177,14 @@ impl State {
         self.depth == 0 && self.triple.is_none() && !self.joined
     }
 
-    fn read(&mut self, line: &str) {
+    /// Reads a line; where its comment begins.
+    fn read(&mut self, line: &str) -> Option<usize> {
         self.joined = false;
         let mut single: Option<char> = None;
-        let mut chars = line.chars().peekable();
+        let mut chars = line.char_indices().peekable();
         let mut run = 0; // quotes of one kind in a row
         let mut last = ' ';
-        while let Some(c) = chars.next() {
+        while let Some((at, c)) = chars.next() {
             run = if c == last && (c == '"' || c == '\'') {
                 run + 1
             } else {
@@ -107,7 +204,7 @@ impl State {
                 (None, Some(quote)) if c == quote => {
                     single = None;
                     // An empty string, or the beginning of a triple quote.
-                    if run == 2 && chars.peek() == Some(&quote) {
+                    if run == 2 && chars.peek().is_some_and(|(_, next)| *next == quote) {
                         chars.next();
                         self.triple = Some(quote);
                         last = ' ';
@@ -115,7 +212,7 @@ impl State {
                 }
                 (None, Some(_)) => {}
                 (None, None) => match c {
-                    '#' => return,
+                    '#' => return Some(at),
                     '"' | '\'' => {
                         single = Some(c);
                         run = 1;
@@ -127,5 +224,6 @@ impl State {
                 },
             }
         }
+        None
     }
 }

@@ -11,7 +11,9 @@ use protocol::Timestamp;
 pub use error::{FILE_NAME, FileError};
 pub(crate) use error::{nearest, unknown};
 pub use scalar::{Branches, Cpus, Cron, Duration, Image, LintEntry, OneOrMore, Size, Table, Word};
-pub use types::{Defaults, Goal, Job, Metric, Model, Network, On, PipelineFile, Resources};
+pub use types::{
+    Defaults, Goal, Job, Metric, Model, Network, On, PipelineFile, Resources, UnknownParameters,
+};
 
 /// Largest file that is read, in bytes.
 pub const MAX_FILE_BYTES: usize = 256 << 10;

@@ -59,6 +59,8 @@ pub struct Defaults {
     pub retries: Option<u32>,
     /// Whether an equal earlier result may stand for a job.
     pub reuse: Option<bool>,
+    /// Whether a notebook may be given parameters that it does not know.
+    pub unknown_parameters: Option<UnknownParameters>,
 }
 
 /// One job: a notebook or a command, what it needs and what it leaves.
@@ -123,6 +125,18 @@ pub struct Job {
     pub retries: Option<u32>,
     /// Whether an equal earlier result may stand for it. Default: true.
     pub reuse: Option<bool>,
+    /// Whether its notebook may be given parameters that its cell tagged `parameters` does not assign. Default: `error`.
+    pub unknown_parameters: Option<UnknownParameters>,
+}
+
+/// What becomes of a parameter that a notebook does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownParameters {
+    /// Nothing runs.
+    Error,
+    /// It is set all the same.
+    Allow,
 }
 
 /// When a job runs. What is not named here does not start it; a person always may.

@@ -49,7 +49,7 @@ fn put_code(parts: &mut Vec<String>, cell: &Cell, language: &str, options: &Opti
             OutputMessage::Error { traceback, .. } => {
                 code_block(&traceback.join("\n"), "text", options.max_text)
             }
-            OutputMessage::ClearOutput { .. } => continue,
+            OutputMessage::ClearOutput { .. } | OutputMessage::Widget(_) => continue,
         });
     }
 }
