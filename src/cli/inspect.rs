@@ -120,7 +120,11 @@ fn parameters(notebook: &Notebook, language: Option<&str>) -> String {
         let type_name = one.type_name.unwrap_or_else(|| "?".to_owned());
         [one.name, type_name, short(&one.default), short(&one.help)]
     });
-    drawn(["PARAMETER", "TYPE", "DEFAULT", "HELP"], rows)
+    let table = drawn(["PARAMETER", "TYPE", "DEFAULT", "HELP"], rows);
+    let lines = table
+        .lines()
+        .map(|line| line.strip_prefix(' ').unwrap_or(line));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// On one line, and not too long.
