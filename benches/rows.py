@@ -30,6 +30,7 @@ class Rows:
                     "median": round(statistics.median(values), 4),
                     "min": round(min(values), 4),
                     "max": round(max(values), 4),
+                    "samples": [round(value, 4) for value in values],
                 }
                 if contender == OURS:
                     row["ours"] = summary
@@ -43,9 +44,21 @@ class Rows:
         lines = ",\n".join(json.dumps(row) for row in self.rows())
         path.write_text(f"[\n{lines}\n]\n")
 
+    def read(self, path):
+        """Adds the samples of a file that was written before."""
+        for row in json.loads(path.read_text()):
+            for contender, summary in [(OURS, row["ours"]), *row["peers"].items()]:
+                for value in summary["samples"] if summary else ():
+                    self.add(row["case"], row["measure"], row["unit"], contender, value)
+
+    def count(self, case, measure, contender):
+        """How many samples there are."""
+        return len(self.samples.get((case, measure), {}).get(contender, ()))
+
     def table(self):
-        """A line for each contender: ours first, then the peers from the least median up."""
-        head = ("CASE", "MEASURE", "UNIT", "WHO", "MEDIAN", "MIN", "MAX")
+        """A line for each contender: ours first, then the peers from the least median up; beside each peer how many
+        of its medians ours is."""
+        head = ("CASE", "MEASURE", "UNIT", "WHO", "MEDIAN", "MIN", "MAX", "OURS/PEER")
         lines = [head]
         for row in self.rows():
             first = (row["case"], row["measure"], row["unit"])
@@ -53,7 +66,10 @@ class Rows:
             peers = sorted(row["peers"].items(), key=lambda peer: peer[1]["median"])
             for place, (who, summary) in enumerate(ours + peers):
                 numbers = (f"{summary[key]:.2f}" for key in ("median", "min", "max"))
-                lines.append(((first if place == 0 else ("", "", "")) + (who, *numbers)))
+                ratio = ""
+                if who != OURS and row["ours"] and summary["median"]:
+                    ratio = f"{row['ours']['median'] / summary['median']:.3f}"
+                lines.append(((first if place == 0 else ("", "", "")) + (who, *numbers, ratio)))
         widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
         return "\n".join(
             "  ".join(

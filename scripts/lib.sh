@@ -128,3 +128,19 @@ fetch_program() {
   cp "$lock" "$stamp"
   rm -rf "$work"
 }
+
+# make_python NAME: the Python .trainyard/NAME with exactly what scripts/pins/NAME.lock names. Made again only when
+# the lock changed.
+make_python() {
+  local name=$1 lock=$ROOT/scripts/pins/$1.lock folder uv
+  folder=$(realpath "$STATE")/$name
+  if [ -x "$folder/bin/python" ] && cmp -s "$lock" "$folder/lock"; then
+    say "$name" "up to date"
+    return
+  fi
+  uv=$(find_uv) || die "no uv here" "run scripts/setup first"
+  say "$name" "making .trainyard/$name"
+  "$uv" venv --quiet --clear --python "$(host_python)" --no-python-downloads "$folder"
+  "$uv" pip sync --quiet --python "$folder/bin/python" --require-hashes --compile-bytecode "$lock"
+  cp "$lock" "$folder/lock"
+}

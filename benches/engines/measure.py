@@ -1,0 +1,111 @@
+"""Runs a program and says what it took: wall and CPU seconds, and the peak memory of its own process.
+
+The kernel stops the program at the moment of its exit (PTRACE_O_TRACEEXIT), where its peak memory can still be read:
+what `wait4` says of memory is that of the greatest child, which is the notebook's kernel. Knows nothing of notebooks.
+"""
+
+import ctypes
+import dataclasses
+import os
+import pathlib
+import signal
+import subprocess
+import threading
+import time
+
+SEIZE, CONT, TRACE_EXIT = 0x4206, 7, 0x40
+EVENT_EXIT = 6
+# linux/wait.h: children that are threads as well.
+WALL = 0x40000000
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class MeasureError(Exception):
+    """It could not be measured, or did not do what it was to do."""
+
+
+@dataclasses.dataclass
+class Took:
+    """What a run took. Seconds; bytes of memory."""
+
+    wall: float
+    cpu: float
+    """Of the program alone."""
+    cpu_all: float
+    """With all processes that it waited for: with its kernel."""
+    peak: int
+    code: int
+    """Exit code; below zero a signal."""
+    timed_out: bool
+    output: str
+
+
+def run(command, *, env, cwd, limit=3600.0):
+    """Runs the program to its end, or kills it after `limit` seconds."""
+    log = pathlib.Path(cwd, ".output")
+    with open(log, "wb") as file:
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        timer = threading.Timer(limit, lambda: os.killpg(process.pid, signal.SIGKILL))
+        timer.daemon = True
+        timer.start()
+        try:
+            peak, children, status, usage = follow(process.pid)
+        finally:
+            timer.cancel()
+    wall = time.perf_counter() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    total = usage.ru_utime + usage.ru_stime
+    return Took(
+        wall=wall,
+        cpu=max(0.0, total - children),
+        cpu_all=total,
+        peak=peak,
+        code=process.returncode,
+        timed_out=wall >= limit,
+        output=log.read_text(errors="replace"),
+    )
+
+
+def follow(pid):
+    """Follows a child to its end: peak memory in bytes, CPU seconds of its own children, status and usage."""
+    ptrace(SEIZE, pid, TRACE_EXIT)
+    peak, children = 0, 0.0
+    while True:
+        _, status, usage = os.wait4(pid, WALL)
+        if not os.WIFSTOPPED(status):
+            return peak, children, status, usage
+        event = status >> 16
+        if event == EVENT_EXIT:
+            peak, children = look(pid)
+        ptrace(CONT, pid, 0 if event else os.WSTOPSIG(status))
+
+
+def look(pid):
+    """Peak memory in bytes and the CPU seconds of children that were waited for, of a process that is about to end."""
+    lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+    peak = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    # proc(5): cutime and cstime are the fields 16 and 17, the state is field 3.
+    return peak, (int(fields[13]) + int(fields[14])) / TICKS
+
+
+def ptrace(request, pid, data):
+    """Of ptrace(2) what is needed here; a process that is gone already is no error."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
+    libc.ptrace.restype = ctypes.c_long
+    if libc.ptrace(request, pid, None, data) != -1:
+        return
+    error = ctypes.get_errno()
+    if error == 3:  # ESRCH
+        return
+    raise MeasureError(f"ptrace of our own child is not allowed here: {os.strerror(error)}")
