@@ -19,14 +19,22 @@ impl LineMap {
     pub fn read(bytes: &[u8]) -> Result<Self, ReadError> {
         let text = text(bytes)?;
         let mut scan = Scan {
+            nbformat: None,
             cells: Vec::new(),
+            sheets: Vec::new(),
             lines: Lines::new(text),
         };
         let mut reader = Reader::new(text);
         scan.document(&mut reader)
             .and_then(|()| reader.end())
             .map_err(|fault| parse_error(text, &fault))?;
-        Ok(Self { cells: scan.cells })
+        let cells = if scan.nbformat == Some(3) {
+            let cells = scan.sheets.into_iter();
+            cells.map(Found::of_nbformat_3).collect()
+        } else {
+            scan.cells.into_iter().map(|found| found.source).collect()
+        };
+        Ok(Self { cells })
     }
 
     /// Raw line (from 1) of a line (from 1) of a cell (from 0, among all cells).
@@ -36,71 +44,124 @@ impl LineMap {
     }
 }
 
+/// The places of one cell. What its text is depends on what may stand later in the file.
+#[derive(Default)]
+struct Found {
+    is_code: bool,
+    source: Vec<u32>,
+    /// Where nbformat 3 keeps code.
+    input: Option<Vec<u32>>,
+}
+
+impl Found {
+    fn of_nbformat_3(self) -> Vec<u32> {
+        match self.input {
+            Some(input) if self.is_code => input,
+            Some(_) | None => self.source,
+        }
+    }
+}
+
 struct Scan<'a> {
-    cells: Vec<Vec<u32>>,
+    nbformat: Option<u64>,
+    /// Of nbformat 4.
+    cells: Vec<Found>,
+    /// Of nbformat 3.
+    sheets: Vec<Found>,
     lines: Lines<'a>,
 }
 
 impl Scan<'_> {
+    /// Of equal keys the last one wins, here and below.
     fn document(&mut self, reader: &mut Reader<'_>) -> Result<(), Fault> {
         if reader.peek()? != b'{' {
             return reader.value().map(drop);
         }
-        reader.object(|reader, key| match key.as_str() {
-            "cells" => {
-                self.cells.clear(); // of equal keys the last one wins
-                self.cells(reader)
+        reader.object(|reader, key| {
+            match key.as_str() {
+                "nbformat" => self.nbformat = reader.value()?.as_u64(),
+                "cells" => self.cells = self.cells(reader, false)?,
+                "worksheets" => self.sheets = self.sheets(reader)?,
+                _ => drop(reader.value()?),
             }
-            "worksheets" if reader.peek()? == b'[' => reader.array(|reader| {
-                if reader.peek()? != b'{' {
-                    return reader.value().map(drop);
-                }
-                reader.object(|reader, key| match key.as_str() {
-                    "cells" => self.cells(reader),
-                    _ => reader.value().map(drop),
-                })
-            }),
-            _ => reader.value().map(drop),
-        })
-    }
-
-    fn cells(&mut self, reader: &mut Reader<'_>) -> Result<(), Fault> {
-        if reader.peek()? != b'[' {
-            return reader.value().map(drop);
-        }
-        reader.array(|reader| {
-            let mut places = Vec::new();
-            if reader.peek()? == b'{' {
-                reader.object(|reader, key| match key.as_str() {
-                    "source" | "input" => {
-                        places = self.source(reader)?;
-                        Ok(())
-                    }
-                    _ => reader.value().map(drop),
-                })?;
-            } else {
-                reader.value()?;
-            }
-            self.cells.push(places);
             Ok(())
         })
     }
 
-    fn source(&mut self, reader: &mut Reader<'_>) -> Result<Vec<u32>, Fault> {
+    fn sheets(&mut self, reader: &mut Reader<'_>) -> Result<Vec<Found>, Fault> {
+        let mut all = Vec::new();
+        if reader.peek()? != b'[' {
+            return reader.value().map(|_| all);
+        }
+        reader.array(|reader| {
+            if reader.peek()? != b'{' {
+                return reader.value().map(drop);
+            }
+            let mut cells = Vec::new();
+            reader.object(|reader, key| {
+                match key.as_str() {
+                    "cells" => cells = self.cells(reader, true)?,
+                    _ => drop(reader.value()?),
+                }
+                Ok(())
+            })?;
+            all.append(&mut cells);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    fn cells(&mut self, reader: &mut Reader<'_>, old: bool) -> Result<Vec<Found>, Fault> {
+        let mut cells = Vec::new();
+        if reader.peek()? != b'[' {
+            return reader.value().map(|_| cells);
+        }
+        reader.array(|reader| {
+            let mut found = Found::default();
+            if reader.peek()? == b'{' {
+                reader.object(|reader, key| {
+                    match key.as_str() {
+                        "cell_type" => found.is_code = reader.value()?.as_str() == Some("code"),
+                        "source" => found.source = self.source(reader, old)?,
+                        "input" if old => found.input = Some(self.source(reader, old)?),
+                        _ => drop(reader.value()?),
+                    }
+                    Ok(())
+                })?;
+            } else {
+                reader.value()?;
+            }
+            cells.push(found);
+            Ok(())
+        })?;
+        Ok(cells)
+    }
+
+    /// The places of a text. Old files hold lists of lines without their ends, too.
+    fn source(&mut self, reader: &mut Reader<'_>, old: bool) -> Result<Vec<u32>, Fault> {
         let mut places = Places::default();
         match reader.peek()? {
             b'"' => {
                 let raw = self.lines.at(reader.offset());
                 places.add(&reader.string()?, raw);
             }
-            b'[' => reader.array(|reader| {
-                if reader.peek()? != b'"' {
-                    return reader.value().map(drop);
-                }
-                let raw = self.lines.at(reader.offset());
-                places.add(&reader.string()?, raw);
-                Ok(())
-            })?,
+            b'[' => {
+                let mut bare = None;
+                let mut raw = 0;
+                reader.array(|reader| {
+                    if reader.peek()? != b'"' {
+                        return reader.value().map(drop);
+                    }
+                    if bare == Some(true) {
+                        places.add("\n", raw);
+                    }
+                    raw = self.lines.at(reader.offset());
+                    let piece = reader.string()?;
+                    bare.get_or_insert(old && !piece.ends_with(['\n', '\r']));
+                    places.add(&piece, raw);
+                    Ok(())
+                })?;
+            }
             _ => drop(reader.value()?),
         }
         Ok(places.lines)

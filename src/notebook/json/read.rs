@@ -44,6 +44,14 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads text whose value is to lie `depth` levels deep in another document, which then is not too deep either.
+    pub(crate) fn inside(text: &'a str, depth: usize) -> Self {
+        Self {
+            depth,
+            ..Self::new(text)
+        }
+    }
+
     /// Skips blanks and looks at the next byte without taking it.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::read::ReadError;
+use crate::json::Reader;
 
 /// Takes the cells out of the worksheets, as cells of nbformat 4.
 pub(super) fn cells(
@@ -14,8 +15,9 @@ pub(super) fn cells(
         return Err(wrong("`worksheets` is missing or not a list"));
     };
     metadata.shift_remove("name");
-    for transient in ["orig_nbformat", "orig_nbformat_minor"] {
-        fields.shift_remove(transient);
+    // `cells` is where those of nbformat 4 go.
+    for gone in ["orig_nbformat", "orig_nbformat_minor", "cells"] {
+        fields.shift_remove(gone);
     }
     let mut cells = Vec::new();
     for mut sheet in sheets {
@@ -105,7 +107,7 @@ fn bundle(output: &mut Map<String, Value>) {
         };
         let value = joined(&value).map_or(value, Value::String);
         let value = match (key.as_str(), &value) {
-            ("json", Value::String(text)) => serde_json::from_str(text).unwrap_or(value),
+            ("json", Value::String(text)) => json(text).unwrap_or(value),
             _ => value,
         };
         data.insert(mime(&key).to_owned(), value);
@@ -115,6 +117,15 @@ fn bundle(output: &mut Map<String, Value>) {
         let old = std::mem::take(metadata);
         metadata.extend(old.into_iter().map(|(key, v)| (mime(&key).to_owned(), v)));
     }
+}
+
+/// The value of a JSON text, where it is one that may lie in an output's data.
+fn json(text: &str) -> Option<Value> {
+    // Document, cells, cell, outputs, output, data.
+    let mut reader = Reader::inside(text, 6);
+    let value = reader.value().ok()?;
+    reader.end().ok()?;
+    Some(value)
 }
 
 fn mime(alias: &str) -> &str {

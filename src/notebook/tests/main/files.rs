@@ -63,6 +63,22 @@ fn older_files_become_what_python_makes_of_them() {
 }
 
 #[test]
+fn what_an_older_file_becomes_is_read_again() {
+    let deep = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+    for json in [deep(1), deep(122), deep(123), deep(128), "{".into()] {
+        let outputs = json!([{"output_type": "display_data", "json": json}]);
+        let cell = json!({"cell_type": "code", "input": "x", "source": "y", "outputs": outputs});
+        // `cells` and `nbformat_minor` of nbformat 4 mean nothing here.
+        let file = json!({"nbformat": 3, "worksheets": [{"cells": [cell]}], "cells": [7], "nbformat_minor": 9});
+        let first = read(file.to_string().as_bytes()).unwrap();
+        assert_eq!(first.cells[0].source, "x");
+        let text = write(&first);
+        assert_eq!(text.matches("\"cells\"").count(), 1);
+        assert_eq!(read(text.as_bytes()).as_ref(), Ok(&first), "{json}");
+    }
+}
+
+#[test]
 fn ids_that_are_missing_are_the_same_at_each_read() {
     let old = include_str!("../data/v44.ipynb");
     let first = read(old.as_bytes()).unwrap();

@@ -57,6 +57,36 @@ fn worksheets_of_nbformat_3_have_lines() {
 }
 
 #[test]
+fn the_text_of_a_cell_is_where_its_nbformat_keeps_it() {
+    // `input` is nobody's in nbformat 4; in nbformat 3 it is the code, and the version may come last.
+    let cells = |version: &str| {
+        format!(
+            "{{\"cells\": [{{\"cell_type\": \"code\", \"source\": [\n\"a\\n\",\n\"b\"],\n\"input\": \"z\"}}],\n\
+             \"worksheets\": [{{\"cells\": [{{\"source\": \"no\",\n\"input\": [\"x\",\n\"\",\n\"y\"], \"cell_type\": \"code\"}}]}}],\n\
+             \"nbformat\": {version}}}"
+        )
+    };
+    for (version, lines) in [("4", vec![2, 3]), ("3", vec![6, 7, 8])] {
+        let text = cells(version);
+        let map = LineMap::read(text.as_bytes()).unwrap();
+        let source = &read(text.as_bytes()).unwrap().cells[0].source;
+        assert_eq!(source.lines().count(), lines.len(), "{source}");
+        let found: Vec<u32> = (1..).map_while(|line| map.raw_line(0, line)).collect();
+        assert_eq!(found, lines, "nbformat {version}");
+    }
+}
+
+#[test]
+fn of_equal_keys_the_last_one_has_the_lines() {
+    let text = "{\"nbformat\": 4, \"cells\": [{\"source\": \"a\\nb\",\n\"source\": \"c\", \"cell_type\": \"code\"}]}";
+    let map = LineMap::read(text.as_bytes()).unwrap();
+    assert_eq!((map.raw_line(0, 1), map.raw_line(0, 2)), (Some(2), None));
+    let sheet = "{\"nbformat\": 3, \"worksheets\": [{\"cells\": []}], \"worksheets\": [{\"cells\": [],\n\"cells\": [{\"cell_type\": \"raw\", \"source\": \"a\"}]}]}";
+    let map = LineMap::read(sheet.as_bytes()).unwrap();
+    assert_eq!((map.raw_line(0, 1), map.raw_line(1, 1)), (Some(2), None));
+}
+
+#[test]
 fn what_is_not_json_has_no_map() {
     assert!(LineMap::read(b"{\"cells\": [").is_err());
     assert!(LineMap::read(b"[1]").unwrap().raw_line(0, 1).is_none());
