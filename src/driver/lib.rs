@@ -6,6 +6,7 @@ mod clock;
 mod comm;
 mod command;
 mod failure;
+pub mod foreign;
 mod kept;
 mod kernel;
 mod kernelspec;
