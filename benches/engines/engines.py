@@ -66,7 +66,9 @@ class Ran:
     result: dict | None = None
     """Ours: the driver's last word."""
     events: list | None = None
-    """Ours: its events, read on demand."""
+    """Ours: its events."""
+    after_mark: float | None = None
+    """Seconds from the moment that the notebook wrote to `~/mark` to the tool's end."""
 
 
 class Place:
@@ -103,10 +105,16 @@ class Place:
     def run(self, engine, source, *, options=None, limit=3600.0, keep=False):
         """Runs an engine on the file `source`. `options` are of the engine: arguments of a peer, fields of our job."""
         folder = self.fresh()
+        mark = self.home / "mark"
+        mark.unlink(missing_ok=True)
         try:
             if engine == OURS:
-                return self.ours(folder, source, options or {}, limit)
-            return self.peer(engine, folder, source, options or (), limit)
+                ran = self.ours(folder, source, dict(options or {}), limit)
+            else:
+                ran = self.peer(engine, folder, source, options or (), limit)
+            if mark.exists():
+                ran.after_mark = ran.took.ended_at - float(mark.read_text())
+            return ran
         finally:
             if not keep:
                 shutil.rmtree(folder, ignore_errors=True)

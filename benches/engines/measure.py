@@ -29,6 +29,8 @@ class Took:
     """What a run took. Seconds; bytes of memory."""
 
     wall: float
+    ended_at: float
+    """Seconds since 1970."""
     cpu: float
     """Of the program alone."""
     cpu_all: float
@@ -54,7 +56,8 @@ def run(command, *, env, cwd, limit=3600.0):
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        timer = threading.Timer(limit, lambda: os.killpg(process.pid, signal.SIGKILL))
+        over = threading.Event()
+        timer = threading.Timer(limit, kill, [process.pid, over])
         timer.daemon = True
         timer.start()
         try:
@@ -66,13 +69,20 @@ def run(command, *, env, cwd, limit=3600.0):
     total = usage.ru_utime + usage.ru_stime
     return Took(
         wall=wall,
+        ended_at=time.time(),
         cpu=max(0.0, total - children),
         cpu_all=total,
         peak=peak,
         code=process.returncode,
-        timed_out=wall >= limit,
+        timed_out=over.is_set(),
         output=log.read_text(errors="replace"),
     )
+
+
+def kill(pid, over):
+    """Ends what runs too long. It is not reaped before its end is seen, so that the id is still its own."""
+    over.set()
+    os.killpg(pid, signal.SIGKILL)
 
 
 def follow(pid):
