@@ -185,3 +185,94 @@ fn the_fingerprint_of_a_notebook_never_moves() {
         "4f91a26458b1196fb157dd7a03aca6a18a37815dad4a794908b68d5a05a4381d"
     );
 }
+
+/// What a cell may have said: every kind of output, and one that nobody knows.
+fn said() -> impl Strategy<Value = Vec<Value>> {
+    let one = ("[a-z\n]{0,8}", 0..5_usize).prop_map(|(text, kind)| match kind {
+        0 => json!({"output_type": "stream", "name": "stderr", "text": text}),
+        1 => json!({"output_type": "display_data", "data": {"text/plain": text}, "metadata": {}}),
+        2 => json!({"output_type": "execute_result", "execution_count": 7, "data": {"text/html": text}, "metadata": {}}),
+        3 => json!({"output_type": "error", "ename": "E", "evalue": text, "traceback": []}),
+        _ => json!({"output_type": "hologram", "depth": text}),
+    });
+    prop::collection::vec(one, 0..4)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn what_stands_in_an_executed_file_changes_nothing(notebook in notebook(), said in said(), count in 1..99_u64) {
+        let mut file: Value = serde_json::from_str(&write(&notebook)).unwrap();
+        for cell in file["cells"].as_array_mut().unwrap() {
+            cell["metadata"]["execution"] = json!({"iopub.execute_input": "2026-01-31T12:00:00.000Z"});
+            cell["metadata"]["papermill"] = json!({"status": "completed"});
+            if cell["cell_type"] == "code" {
+                cell["outputs"] = json!(said);
+                cell["execution_count"] = json!(count);
+            }
+        }
+        file["metadata"]["language_info"] = json!({"name": "python", "version": "3.13.1"});
+        file["metadata"]["widgets"] = json!({"application/vnd.jupyter.widget-state+json": {"state": {}}});
+        prop_assert_eq!(fingerprint(&read(file.to_string().as_bytes()).unwrap()), fingerprint(&notebook));
+    }
+
+    #[test]
+    fn what_the_lines_of_code_are_and_their_order_change_it(notebook in notebook(), which in any::<Index>(), at in any::<Index>()) {
+        let lines = |cell: &Cell| -> Vec<String> { cell.source.split('\n').map(str::to_owned).collect() };
+        let same = |change: &dyn Fn(&mut Vec<String>)| {
+            let mut other = notebook.clone();
+            let cell = code(&mut other, &which);
+            let mut lines = lines(cell);
+            change(&mut lines);
+            cell.source = lines.join("\n");
+            (cell.source != code(&mut notebook.clone(), &which).source, fingerprint(&other) == fingerprint(&notebook))
+        };
+        let at = |lines: &Vec<String>| at.index(lines.len());
+        for (changed, same) in [
+            same(&|lines| drop(lines.remove(at(lines)))),
+            same(&|lines| lines.reverse()),
+            same(&|lines| lines.insert(at(lines), String::new())),
+            same(&|lines| { let at = at(lines); lines[at].insert_str(0, "  "); }),
+        ] {
+            // What stands on either side of a change may be equal; then there was none.
+            prop_assert_eq!(same, !changed);
+        }
+    }
+
+    #[test]
+    fn so_do_a_cell_that_is_gone_and_one_that_becomes_words(notebook in notebook(), which in any::<Index>()) {
+        let id = code(&mut notebook.clone(), &which).id.clone();
+        let mut gone = notebook.clone();
+        gone.cells.retain(|cell| cell.id != id);
+        prop_assert_ne!(fingerprint(&gone), fingerprint(&notebook));
+        for kind in [CellKind::Markdown, CellKind::Raw] {
+            let mut words = notebook.clone();
+            code(&mut words, &which).kind = kind;
+            prop_assert_eq!(fingerprint(&words), fingerprint(&gone));
+        }
+    }
+
+    #[test]
+    fn a_cell_moves_past_words_but_not_past_code(notebook in notebook(), at in any::<Index>()) {
+        let mut other = notebook.clone();
+        let at = at.index(other.cells.len() - 1);
+        other.cells.swap(at, at + 1);
+        let [first, second] = &notebook.cells[at..at + 2] else { unreachable!() };
+        let tags = |cell: &Cell| cell.tags().filter(|tag| *tag != "plot").map(str::to_owned).collect::<Vec<_>>();
+        let alike = first.source == second.source && tags(first) == tags(second);
+        let same = !first.is_code() || !second.is_code() || alike;
+        prop_assert_eq!(fingerprint(&other) == fingerprint(&notebook), same);
+    }
+
+    #[test]
+    fn the_order_of_tags_changes_nothing(notebook in notebook(), which in any::<Index>()) {
+        let mut other = notebook.clone();
+        let cell = code(&mut other, &which);
+        let mut tags: Vec<String> = cell.tags().map(str::to_owned).collect();
+        tags.reverse();
+        tags.extend(tags.clone());
+        cell.metadata.insert("tags".into(), json!(tags));
+        prop_assert_eq!(fingerprint(&other), fingerprint(&notebook));
+    }
+}
