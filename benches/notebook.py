@@ -1,14 +1,14 @@
-"""notebooks executed beside papermill, nbclient and nbconvert, with the bare kernel and a bare message loop as floors
+"""notebooks executed beside papermill, nbclient and nbconvert, compared beside nbdime, shown beside nbconvert
 
 Ours is the released driver, run directly on a folder: the engine beside the engines, no container. All use the kernel
 of one Python, the peers' (scripts/pins/bench-peers.lock). Every executed notebook is looked through: `lost` counts the
-lines and updates that it lacks.
+lines and updates that it lacks; of a diff or a page, the cells that are told wrong or missing.
 
 wall               seconds from the start of the tool to its end
 CPU, tool alone    its own CPU seconds, without those of its kernel
 CPU, with kernel   with those
 peak memory        of the tool's own process (VmHWM at its exit), MB of 10^6 bytes
-lost               lines and messages that the executed notebook lacks
+lost               what is lacking, or told wrong
 """
 
 import argparse
@@ -19,10 +19,11 @@ import sys
 
 import rows
 import world
-from engines import cases, engines, inputs, measure, promises
+from engines import cases, compare, engines, inputs, measure, promises
 from engines.promises import CPU, CPU_ALL, LOST, MEMORY, WALL
 
-NAMES = [case.name for case in cases.EXECUTION]
+CASES = (*cases.EXECUTION, *compare.COMPARISONS)
+NAMES = [case.name for case in CASES]
 
 
 class Bench:
@@ -71,20 +72,43 @@ class Bench:
             samples[LOST] = case.lost(ran.executed)
         self.record(case.name, contender, samples)
 
-    def round(self, number, wanted, peers):
-        """One sample of each, in turn, where there are fewer than `number` yet."""
-        for case in (case for case in cases.EXECUTION if case.name in wanted):
+    def comparison(self, case, contender):
+        """One run of one contender, in the folder where the case's files lie."""
+        folder = self.place.folder / case.name
+        if not folder.exists():
+            folder.mkdir()
+            for name, document in case.make().items():
+                inputs.write(folder / name, document)
+        who, took, lost = case.run[contender](self.place, folder)
+        samples = {WALL: took.wall, CPU: took.cpu, MEMORY: took.peak / 1e6}
+        self.record(case.name, who, samples if lost is None else {**samples, LOST: lost})
+
+    def one(self, case, contender):
+        """A sample; a case that cannot be measured says so."""
+        try:
+            if isinstance(case, compare.Compare):
+                self.comparison(case, contender)
+                return
             source = self.place.folder / f"{case.name}.ipynb"
             if not source.exists():
                 inputs.write(source, case.make())
-            for contender in case.who:
-                if (contender == engines.OURS or peers is None or contender in peers) and self.rows.count(
-                    case.name, WALL, contender
-                ) < number:
-                    try:
-                        self.execution(case, contender, source)
-                    except (measure.MeasureError, OSError) as error:
-                        self.trouble(f"{case.name}, {contender}: {error}")
+            self.execution(case, contender, source)
+        except (measure.MeasureError, OSError) as error:
+            self.trouble(f"{case.name}, {contender}: {error}")
+
+    def round(self, number, wanted, peers):
+        """One sample of each, in turn, where there are fewer than `number` yet."""
+        for case in (case for case in CASES if case.name in wanted):
+            for contender in contenders(case):
+                if contender != engines.OURS and peers is not None and contender not in peers:
+                    continue
+                names = (contender, compare.STOPPED) if contender == compare.NBDIME else (contender,)
+                if sum(self.rows.count(case.name, WALL, name) for name in names) < number:
+                    self.one(case, contender)
+
+
+def contenders(case):
+    return tuple(case.run) if isinstance(case, compare.Compare) else case.who
 
 
 def versions(python):
@@ -106,12 +130,12 @@ def verdicts(table):
 
 
 def arguments():
-    peers = sorted({name for case in cases.EXECUTION for name in case.who} - {engines.OURS})
+    peers = sorted({name for case in CASES for name in contenders(case)} - {engines.OURS})
     parser = argparse.ArgumentParser(
         prog="scripts/bench notebook",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="cases:\n" + "\n".join(f"  {case.name:14} {case.title}" for case in cases.EXECUTION),
+        epilog="cases:\n" + "\n".join(f"  {case.name:14} {case.title}" for case in CASES),
     )
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="rounds of each measure (5)")
     parser.add_argument("--case", action="append", choices=NAMES, metavar="NAME", help="only this case; repeatable")
@@ -148,7 +172,7 @@ def main():
     if options.resume and options.json.exists():
         table.read(options.json)
     with world.temporary_folder("trainyard-bench-") as folder:
-        place = engines.Place(folder, options.python.absolute(), options.driver.absolute())
+        place = engines.Place(folder, options.python.absolute(), options.driver.absolute(), options.program.absolute())
         bench = Bench(place, table, options.json)
         for number in range(1, options.runs + 1):
             print(f"round {number} of {options.runs}", file=sys.stderr, flush=True)

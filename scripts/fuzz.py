@@ -27,19 +27,21 @@ debug assertions and overflow checks on. Coverage counts the edges of our code a
 | target | seconds | executions | coverage | inputs | findings | commit | day |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 """
-# Bytes of seeds that are committed for a target.
-KEPT = 48 << 10
+# Seeds that are committed for a target.
+MOST_FILES, MOST_BYTES = 300, 48 << 10
 
 
 def targets():
-    """Names of the targets, in the order of the manifest."""
+    """The targets in the order of the manifest, each with the features that it wants."""
     manifest = tomllib.loads((FUZZ / "Cargo.toml").read_text())
-    return [target["name"] for target in manifest["bin"]]
+    return {target["name"]: target.get("required-features", []) for target in manifest["bin"]}
 
 
 def cargo_fuzz(command, target, *arguments, **more):
     """`cargo fuzz` as it works on the stable toolchain: coverage, but none of the sanitizers that want a nightly."""
     fixed = ["--fuzz-dir", FUZZ, "--sanitizer", "none", "--target-dir", WORK / "build"]
+    if wanted := targets()[target]:
+        fixed += ["--features", ",".join(wanted)]
     return subprocess.run(["cargo", "fuzz", command, *fixed, target, *arguments], cwd=ROOT, text=True, **more)
 
 
@@ -128,30 +130,30 @@ def write(rows):
 
 
 def keep(target):
-    """The fewest inputs that reach what all together do, the smallest first, become the committed seeds."""
+    """The fewest inputs that reach what all together do, the smallest first and not too many, become the committed seeds."""
     build(target)
     grown, seeds, found = folders(target)
     merged = WORK / "merged" / target
     shutil.rmtree(merged, ignore_errors=True)
     merged.mkdir(parents=True)
     done = cargo_fuzz(
-        "run", target, merged, grown, seeds, "--", "-merge=1", *options(target, found), capture_output=True
+        "run", target, merged, grown, seeds, "--", "-set_cover_merge=1", *options(target, found), capture_output=True
     )
     if done.returncode:
         raise SystemExit(f"fuzz: the corpus of {target} cannot be merged:\n{done.stderr[-2000:]}")
     shutil.rmtree(seeds)
     seeds.mkdir()
-    room = KEPT
+    files, bytes_left = MOST_FILES, MOST_BYTES
     for file in sorted(merged.iterdir(), key=lambda file: (file.stat().st_size, file.name)):
-        room -= file.stat().st_size
-        if room < 0:
+        files, bytes_left = files - 1, bytes_left - file.stat().st_size
+        if min(files, bytes_left) < 0:
             break
         shutil.copy(file, seeds / file.name)
     print(f"{target}: {len(list(seeds.iterdir()))} of {len(list(merged.iterdir()))} inputs are kept", file=sys.stderr)
 
 
 def main():
-    names = targets()
+    names = list(targets())
     parser = argparse.ArgumentParser(
         prog="scripts/fuzz",
         description=__doc__,

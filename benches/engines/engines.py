@@ -74,12 +74,13 @@ class Ran:
 class Place:
     """A temporary folder in which engines run, with a HOME and kernelspecs of its own."""
 
-    def __init__(self, folder, python, driver=None):
-        """`python`: of the peers' environment; its kernel is everybody's. `driver`: ours."""
+    def __init__(self, folder, python, driver=None, program=None):
+        """`python`: of the peers' environment; its kernel is everybody's. `driver` and `program`: ours."""
         self.folder = folder
         self.bin = pathlib.Path(python).parent
         self.python = python
         self.driver = driver
+        self.program = program
         self.home = folder / "home"
         self.home.mkdir(parents=True)
         spec = folder / "jupyter" / "kernels" / "launched"

@@ -2,11 +2,11 @@
 
 import dataclasses
 
+from engines.compare import NBDIME
 from engines.engines import KERNEL, LAUNCHED, NBCLIENT, NBCONVERT, OURS, PAPERMILL
 
 WALL, CPU, CPU_ALL, MEMORY, LOST = "wall", "CPU, tool alone", "CPU, with kernel", "peak memory", "lost"
-UNITS = {WALL: "s", CPU: "s", CPU_ALL: "s", MEMORY: "MB", LOST: "lines"}
-NBDIME = "nbdime"
+UNITS = {WALL: "s", CPU: "s", CPU_ALL: "s", MEMORY: "MB", LOST: "count"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +40,7 @@ PROMISES = (
     Promise("progress", MEMORY, 48),
     *(Promise(case, MEMORY, 16) for case in ("trivial", "cells", "lines", "plots")),
     *(Promise(case, LOST, 0) for case in ("trivial", "cells", "lines", "plots", "display", "progress", "flood")),
+    *(Promise(case, LOST, 0) for case in ("diff-edits", "diff-outputs", "diff-ids", "html-cells", "html-outputs")),
     Promise("diff-edits", WALL, 0.02, NBDIME),
     Promise("diff-outputs", WALL, 0.02, NBDIME),
     Promise("diff-ids", WALL, 1.0),
