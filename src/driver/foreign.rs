@@ -7,6 +7,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use notebook::message::OutputMessage;
 use sha2::Sha256;
 
+use crate::large::Large;
 use crate::wire::Signer;
 use crate::zmtp::{Connection, Frames, Kind};
 
@@ -55,4 +56,29 @@ pub fn message(parts: &[&[u8]]) -> Option<OutputMessage> {
     frames.extend(parts.iter().map(|part| part.to_vec()));
     let message = Signer::new(KEY, "session").read(frames).ok()?;
     message.into_output().ok()
+}
+
+/// Reads the content of an output of this kind as a large one is read, where it lies. None: it is no such output.
+///
+/// # Panics
+/// Where what such an output becomes in a file cannot be read again.
+#[must_use]
+pub fn large(kind: &str, content: &str) -> Option<OutputMessage> {
+    match Large::read(kind, content).ok()? {
+        Large::Message(message) => Some(message),
+        Large::Text(name, text) => {
+            let text = text.pieces().collect::<Result<String, _>>().ok()?;
+            Some(OutputMessage::Stream { name, text })
+        }
+        Large::Bundle(bundle) => {
+            let mut json = Vec::new();
+            let (from, length) = bundle.write(&mut json).expect("memory takes everything");
+            let data = &json[usize::try_from(from).ok()?..][..usize::try_from(length).ok()?];
+            assert!(
+                data.starts_with(b"{") && data.ends_with(b"}"),
+                "the data is where it is said to be"
+            );
+            serde_json::from_slice(&json).ok()
+        }
+    }
 }

@@ -9,7 +9,18 @@ use notebook::{LineMap, Notebook, read};
 
 const PATH: &str = "train.ipynb";
 const TOOLS: [&str; 12] = [
-    "ruff", "nbqa ruff", "black", "nbqa black", "isort", "nbqa isort", "flake8", "nbqa flake8", "mypy", "pylint", "nbqa pylint", "doctest",
+    "ruff",
+    "nbqa ruff",
+    "black",
+    "nbqa black",
+    "isort",
+    "nbqa isort",
+    "flake8",
+    "nbqa flake8",
+    "mypy",
+    "pylint",
+    "nbqa pylint",
+    "doctest",
 ];
 /// Most findings of one tool that are kept, as `agent::lint` says.
 const MOST_FINDINGS: usize = 5_000;
@@ -43,7 +54,9 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     };
     let tool = TOOLS[usize::from(tool) % TOOLS.len()];
-    let mut parts = said.splitn(2, |&byte| byte == 0xff).map(String::from_utf8_lossy);
+    let mut parts = said
+        .splitn(2, |&byte| byte == 0xff)
+        .map(String::from_utf8_lossy);
     let out = parts.next().unwrap_or_default();
     let err = parts.next().unwrap_or_default();
     let findings = parse(tool, &out, &err, &[(PATH, FILE.as_bytes())]);
@@ -60,7 +73,10 @@ fuzz_target!(|bytes: &[u8]| {
         if let Some(line) = finding.line {
             let raw = map.raw_line(index, line as usize);
             assert!(raw.is_some(), "the cell has no such line: {finding:?}");
-            assert!(finding.raw_line.is_none() || finding.raw_line == raw, "{finding:?}");
+            assert!(
+                finding.raw_line.is_none() || finding.raw_line == raw,
+                "{finding:?}"
+            );
         }
     }
 });

@@ -4,10 +4,24 @@
 
 use driver::foreign;
 use libfuzzer_sys::fuzz_target;
+use notebook::message::OutputMessage;
 use notebook::{Cell, Fold, Notebook, nbformat};
 
 /// Longest message that is taken.
 const LIMIT: u64 = 4096;
+
+/// The kernel's word for an output.
+fn kind(output: &OutputMessage) -> Option<&'static str> {
+    Some(match output {
+        OutputMessage::Stream { .. } => "stream",
+        OutputMessage::DisplayData { .. } => "display_data",
+        OutputMessage::ExecuteResult { .. } => "execute_result",
+        OutputMessage::Error { .. } => "error",
+        OutputMessage::UpdateDisplayData { .. } => "update_display_data",
+        OutputMessage::ClearOutput { .. } => "clear_output",
+        OutputMessage::Widget(_) => return None,
+    })
+}
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((&first, rest)) = bytes.split_first() else {
@@ -23,7 +37,16 @@ fuzz_target!(|bytes: &[u8]| {
     } else {
         // The parts are told apart by a byte that no JSON text has.
         let parts: Vec<&[u8]> = rest.split(|&byte| byte == 0xff).collect();
-        if let Some(output) = foreign::message(&parts) {
+        let output = foreign::message(&parts);
+        // Read where it lies, as a large one is, it is the same.
+        if let (Some(output), Some(content)) = (&output, parts.get(3))
+            && let Ok(content) = std::str::from_utf8(content)
+            && let Some(kind) = kind(output)
+            && let Some(large) = foreign::large(kind, content)
+        {
+            assert_eq!(large, *output);
+        }
+        if let Some(output) = output {
             let notebook = Notebook {
                 cells: vec![Cell::code("a", "")],
                 minor: 5,
