@@ -2,6 +2,7 @@
 //! output messages into a notebook. Pure: no IO, no runtime, light enough for the driver.
 #![forbid(unsafe_code)]
 
+mod captured;
 pub mod diff;
 pub mod fingerprint;
 pub mod fold;

@@ -11,4 +11,5 @@ pub use read::{MAX_BYTES, MAX_CELLS, ReadError, read};
 pub use write::{Elsewhere, Whole, write, write_from};
 
 pub(crate) use ids::derive as derive_id;
+pub(crate) use output::read as read_output;
 pub(crate) use read::{parse_error, text};

@@ -9,7 +9,7 @@ use super::weight::{field, weight};
 use crate::message::{OutputMessage, WidgetChange};
 
 /// Where the state stands in `metadata.widgets`.
-const MIME: &str = "application/vnd.jupyter.widget-state+json";
+pub(crate) const MIME: &str = "application/vnd.jupyter.widget-state+json";
 /// Most that is kept of all widgets, in bytes of memory, about.
 pub(super) const MOST: usize = 32 << 20;
 /// What a widget costs that says nothing.

@@ -8,7 +8,7 @@ use crate::message::{OutputMessage, StreamName};
 use crate::model::Output;
 
 /// Reads an output. One whose fields are not those of its type is kept as it came.
-pub(super) fn read(value: Value) -> Option<Output> {
+pub(crate) fn read(value: Value) -> Option<Output> {
     let Value::Object(mut fields) = value else {
         return None;
     };

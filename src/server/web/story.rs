@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use notebook::fold::{CellEnd, Fold};
 use notebook::message::OutputMessage;
-use notebook::{Notebook, nbformat, parameters};
+use notebook::{Cell, Notebook, nbformat, parameters};
 use protocol::event::{CellStatus, EventKind, Finding, OutputContent};
 use protocol::{Event, JobSpec, Timestamp, Work};
 use render::html;
@@ -176,8 +176,14 @@ impl Story {
     }
 
     fn cell(&self, index: usize) -> Option<String> {
-        let cells = &self.fold.as_ref()?.notebook().cells;
+        let notebook = self.fold.as_ref()?.notebook();
+        let cells = &notebook.cells;
         let cell = cells.get(index)?;
+        let with_captured = notebook.captured(cell).map(|outputs| Cell {
+            outputs,
+            ..cell.clone()
+        });
+        let cell = with_captured.as_ref().unwrap_or(cell);
         let class = if self.running == Some(index) {
             "cell now"
         } else {
@@ -301,6 +307,33 @@ mod tests {
         assert_eq!(story.fragments().len(), 1);
         assert!(!story.cells().contains("cell now"));
         assert_eq!(story.next, 4);
+    }
+
+    #[test]
+    fn what_a_widget_captured_is_seen_behind_its_view() {
+        let mut story = story();
+        let output = |seq: u64, output: serde_json::Value| {
+            json!({"seq": seq, "at": 1, "kind": "output", "cell": 1, "output": output}).to_string()
+        };
+        let model = json!({"_model_name": "OutputModel", "_model_module": "@jupyter-widgets/output", "msg_id": "r", "outputs": []});
+        let view = json!({"application/vnd.jupyter.widget-view+json": {"model_id": "w"}, "text/plain": "Output()"});
+        for line in [
+            output(1, json!({"output_type": "display_data", "data": view})),
+            output(
+                2,
+                json!({"output_type": "widget", "comm_id": "w", "state": model, "captures": 1}),
+            ),
+            output(
+                3,
+                json!({"output_type": "stream", "name": "stdout", "text": "held"}),
+            ),
+        ] {
+            story.take(&line);
+        }
+        let cells = story.cells();
+        let (view, held) = (cells.find("Output()").unwrap(), cells.find("held").unwrap());
+        assert!(view < held, "{cells}");
+        assert_eq!(cells.matches("held").count(), 1);
     }
 
     #[test]

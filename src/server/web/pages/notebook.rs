@@ -40,7 +40,7 @@ async fn executed(site: &Site, artifacts: &[Artifact]) -> Option<Notebook> {
         .iter()
         .find(|file| file.role == ArtifactRole::Notebook)?;
     let bytes = site.blobs.read(&file.blob, MOST_NOTEBOOK).await.ok()??;
-    nbformat::read(&bytes).ok()
+    nbformat::read(&bytes).ok().map(Notebook::with_captured)
 }
 
 /// `GET /jobs/{id}/frames/{cell}/{output}`: one active output of the last attempt.
