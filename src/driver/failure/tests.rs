@@ -120,6 +120,6 @@ fn a_kernel_without_classes_of_exceptions_still_says_something() {
     let failure = raised(&exception("", "2", ""), false, None);
     assert_eq!(
         (failure.message.as_str(), failure.detail),
-        ("The cell failed: 2", None)
+        ("The cell ended with exit code 2.", None)
     );
 }
