@@ -44,6 +44,9 @@ pub fn output(message: &OutputMessage, colour: bool, width: usize) -> String {
 #[must_use]
 pub fn clean(text: &str, colour: bool) -> String {
     let text = overwritten(text);
+    if is_harmless(&text) {
+        return text.into_owned();
+    }
     let mut out = String::with_capacity(text.len());
     let mut coloured = false;
     for piece in pieces(&text) {
@@ -62,6 +65,13 @@ pub fn clean(text: &str, colour: bool) -> String {
         out.push_str("\u{1b}[0m");
     }
     out
+}
+
+/// Whether text has nothing that a terminal would obey, told by its bytes: control characters beyond ASCII begin
+/// with 0xc2 in UTF-8.
+fn is_harmless(text: &str) -> bool {
+    let obeyed = |byte: u8| matches!(byte, 0..=8 | 0xb..=0xc | 0xe..=0x1f | 0x7f | 0xc2);
+    !text.bytes().any(obeyed)
 }
 
 fn bounded(text: &str, colour: bool) -> String {

@@ -185,7 +185,12 @@ fn searched<T: Hash + Eq>(before: &[T], after: &[T]) -> Vec<(Range<usize>, Range
         *numbers.entry(item).or_insert(next)
     };
     let old: Vec<u32> = before.iter().map(&mut number).collect();
+    // Numbers from here on are of items that only the later list has.
+    let known = old.iter().max().map_or(0, |most| most + 1);
     let new: Vec<u32> = after.iter().map(&mut number).collect();
+    if new.iter().all(|&number| number >= known) {
+        return vec![(0..old.len(), 0..new.len())];
+    }
     let mut edits: Vec<(Range<usize>, Range<usize>)> = Vec::new();
     for op in capture_diff_slices(Algorithm::Histogram, &old, &new) {
         if let DiffOp::Equal { .. } = op {

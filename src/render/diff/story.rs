@@ -386,6 +386,9 @@ fn bounded(mut out: Vec<Line>, diff: &TextDiff, max: usize) -> Vec<Line> {
 /// writing are seen instead of obeyed.
 pub(super) fn plain(text: &str, max: usize) -> String {
     let head = crate::text::head(text, max);
+    if head.len() == text.len() && text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return text.to_owned();
+    }
     let mut out = String::with_capacity(head.len());
     for c in head.chars() {
         match c {
