@@ -124,6 +124,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let differs = pairs
         .iter()
         .any(|pair| render::diff::differs(&pair.compared(), options.view));
+    // The process ends here; to give back each line first would only take time.
+    std::mem::forget(pairs);
     Ok(match (trouble.is_empty(), differs) {
         (false, _) => Exit::Wrong,
         (true, true) => Exit::Failed,
@@ -198,8 +200,9 @@ fn shown(pairs: &[Pair], format: Format, options: &Options) -> anyhow::Result<St
         Format::Md => render::diff::comment(&compared, options),
         Format::Html => render::diff::page("Notebooks compared", &compared, options),
         Format::Json => {
+            // On one line: indents would be most of it where outputs differ.
             let document = render::diff::document(&compared, options);
-            serde_json::to_string_pretty(&document)? + "\n"
+            serde_json::to_string(&document)? + "\n"
         }
     })
 }
@@ -222,7 +225,14 @@ fn pairs(args: &Args) -> anyhow::Result<(Vec<Pair>, Vec<anyhow::Error>)> {
         && is_file(before)
         && is_file(after)
     {
-        let (old, new) = (file(before)?, file(after)?);
+        // Large outputs take their time: both at once.
+        let (old, new) = std::thread::scope(|scope| {
+            let old = scope.spawn(|| file(before));
+            let new = file(after);
+            (old.join(), new)
+        });
+        let old = old.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let new = new?;
         let name = if new.is_some() { after } else { before };
         return Ok((vec![Pair::new(name.clone(), old, new)], Vec::new()));
     }

@@ -55,6 +55,8 @@ pub struct Options {
     pub context: usize,
     /// Colours of a terminal.
     pub colour: bool,
+    /// Whether the words that differ within a line are looked for; only where they are shown.
+    pub words: bool,
     /// Most cells of one notebook; further ones are counted.
     pub max_cells: usize,
     /// Most lines of one source or one output; further ones are counted.
@@ -69,6 +71,7 @@ impl Default for Options {
             view: View::default(),
             context: 3,
             colour: false,
+            words: true,
             max_cells: 1_000,
             max_lines: 500,
             max_bytes: 48 << 20,

@@ -129,7 +129,8 @@ pub struct CellLine {
     pub line: usize,
     /// Without its end.
     pub text: String,
-    /// The parts of it that differ from its counterpart; empty: it has none, or nothing in common with it.
+    /// The parts of it that differ from its counterpart; none: it has none, or nothing in common with it, or is a
+    /// line of an output.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub words: Vec<String>,
 }
@@ -199,6 +200,11 @@ fn notebook(compared: &Compared<'_>, options: &Options) -> NotebookDiff {
 }
 
 fn cell(shown: &Shown<'_>, options: &Options) -> Cell {
+    // Outputs may be long, and words of theirs help nobody.
+    let of_outputs = Options {
+        words: false,
+        ..options.clone()
+    };
     Cell {
         change: word(shown.what),
         before: shown.before,
@@ -215,7 +221,7 @@ fn cell(shown: &Shown<'_>, options: &Options) -> Cell {
                 change: word(output.what()),
                 number: output.number,
                 kind: output.kind(),
-                text: lines(&output.lines(options)),
+                text: lines(&output.lines(&of_outputs)),
             })
             .collect(),
     }

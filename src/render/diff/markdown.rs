@@ -13,6 +13,11 @@ const RESERVE: usize = 200;
 /// The comment, of at most [`Options::max_bytes`]; empty where nothing differs.
 #[must_use]
 pub fn comment(compared: &[Compared<'_>], options: &Options) -> String {
+    // A fenced block has no mark for a word.
+    let options = &Options {
+        words: false,
+        ..options.clone()
+    };
     let mut out = String::new();
     let mut left = 0;
     for one in compared

@@ -271,7 +271,7 @@ fn told(before: &str, diff: &TextDiff, options: &Options) -> Vec<Line> {
         let same = edit.before.start - at;
         put_same(&mut out, &old, (at, later), same, (n > 0, true), options);
         (at, later) = (edit.before.end, later + same);
-        put_edit(&mut out, &old, edit, later, options.max_lines);
+        put_edit(&mut out, &old, edit, later, options);
         later += edit.after.len();
         if out.len() > options.max_lines {
             break;
@@ -322,14 +322,20 @@ fn put_same(
 
 /// The lines that are gone, then those that came, with the words that differ marked. More than are shown
 /// anyway are not looked at.
-fn put_edit(out: &mut Vec<Line>, old: &[&str], edit: &Edit, later: usize, max: usize) {
+fn put_edit(out: &mut Vec<Line>, old: &[&str], edit: &Edit, later: usize, options: &Options) {
+    let max = options.max_lines + 1;
     let gone = &old[edit.before.clone()];
-    let gone = &gone[..gone.len().min(max + 1)];
-    let come = edit.after.iter().take(max + 1);
-    let come: Vec<&str> = come.map(String::as_str).collect();
+    let gone = &gone[..gone.len().min(max)];
+    let come = edit.after.iter().take(max).map(String::as_str);
+    let come: Vec<&str> = come.collect();
     let mut removed: Vec<Vec<Piece>> = gone.iter().map(|line| whole(line)).collect();
     let mut added: Vec<Vec<Piece>> = come.iter().map(|line| whole(line)).collect();
-    for (i, j) in pairs(gone, &come) {
+    let pairs = if options.words {
+        pairs(gone, &come)
+    } else {
+        Vec::new()
+    };
+    for (i, j) in pairs {
         let parts = words(gone[i], come[j]);
         if parts.iter().any(|part| matches!(part, Part::Same(_))) {
             removed[i] = pieces(&parts, |part| !matches!(part, Part::Added(_)));

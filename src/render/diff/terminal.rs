@@ -14,6 +14,11 @@ const DIM: &str = "2";
 /// The notebooks that differ, one after the other; nothing for those that do not.
 #[must_use]
 pub fn text(compared: &[Compared<'_>], options: &Options) -> String {
+    // Without colours there is no mark for a word.
+    let options = &Options {
+        words: options.words && options.colour,
+        ..options.clone()
+    };
     let mut out = String::new();
     for one in compared
         .iter()
