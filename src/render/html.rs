@@ -92,9 +92,9 @@ pub fn notebook(notebook: &Notebook, options: &Options) -> String {
     let mut budget = Budget::new(&options);
     budget.around = Surroundings::of(notebook);
     let mut out = String::from("<article class=\"nb\">\n");
-    for (index, cell) in notebook.cells.iter().enumerate() {
+    for (index, (number, cell)) in numbered(&notebook.cells).enumerate() {
         budget.place.0 = index;
-        put_cell(&mut out, cell, number(&notebook.cells, index), &mut budget);
+        put_cell(&mut out, cell, number, &mut budget);
     }
     out.push_str("</article>\n");
     out
@@ -120,6 +120,15 @@ pub fn page(title: &str, shown: &Notebook, options: &Options) -> String {
 pub fn number(cells: &[Cell], index: usize) -> usize {
     let upto = cells.iter().take(index + 1);
     upto.filter(|cell| !is_injected(cell)).count()
+}
+
+/// All cells with their numbers.
+pub(crate) fn numbered(cells: &[Cell]) -> impl Iterator<Item = (usize, &Cell)> {
+    let mut number = 0;
+    cells.iter().map(move |cell| {
+        number += usize::from(!is_injected(cell));
+        (number, cell)
+    })
 }
 
 fn is_injected(cell: &Cell) -> bool {

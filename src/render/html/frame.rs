@@ -185,11 +185,10 @@ pub(super) fn is_active(html: &str) -> bool {
     };
     html.match_indices('<').any(|(at, _)| {
         let rest = &bytes[at + 1..];
-        let table = |sheet: &str| sheet.trim_start().starts_with(".dataframe");
-        let sheet = html[at + 1..]
-            .split_once('>')
-            .map_or("", |(_, sheet)| sheet);
-        let styles = begins(rest, "style") && !begins(rest, "style scoped") && !table(sheet);
+        let styles = begins(rest, "style") && !begins(rest, "style scoped") && {
+            let sheet = html[at..].split_once('>').map_or("", |(_, sheet)| sheet);
+            !sheet.trim_start().starts_with(".dataframe")
+        };
         styles || WANTS.iter().any(|tag| begins(rest, tag))
     })
 }

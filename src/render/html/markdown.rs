@@ -77,8 +77,12 @@ fn put_back<'a>(arena: &'a Arena<'a>, node: Node<'a>, formulas: &[Formula<'_>]) 
     let mut data = node.data_mut();
     let written = |text: &str| replaced(text, formulas, |formula, _| formula.source.to_owned());
     let in_markup = |text: &str| {
+        let mut in_tag = false;
         replaced(text, formulas, |formula, before| {
-            match before.rfind('<') > before.rfind('>') {
+            if let Some(last) = before.rfind(['<', '>']) {
+                in_tag = before[last..].starts_with('<');
+            }
+            match in_tag {
                 true => escape(formula.source),
                 false => math::html(formula),
             }
@@ -130,24 +134,24 @@ fn replaced_text(text: &str, formulas: &[Formula<'_>]) -> String {
     replaced(&escaped, formulas, |formula, _| math::html(formula))
 }
 
-/// The text with each number replaced by what `how` makes of its formula and the text before it.
+/// The text with each number replaced by what `how` makes of its formula, and of the text since the last one.
 fn replaced(
     text: &str,
     formulas: &[Formula<'_>],
-    how: impl Fn(&Formula<'_>, &str) -> String,
+    mut how: impl FnMut(&Formula<'_>, &str) -> String,
 ) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find(OPEN) {
-        out += &rest[..at];
-        rest = &rest[at + OPEN.len_utf8()..];
+        let (before, after) = rest.split_at(at);
+        out += before;
+        rest = &after[OPEN.len_utf8()..];
         let Some(end) = rest.find(CLOSE) else {
             continue;
         };
         let number: Option<usize> = rest[..end].parse().ok();
         if let Some(formula) = number.and_then(|number| formulas.get(number)) {
-            let html = how(formula, &out);
-            out += &html;
+            out += &how(formula, before);
             rest = &rest[end + CLOSE.len_utf8()..];
         }
     }

@@ -4,7 +4,7 @@ use notebook::{Cell, CellKind, Notebook};
 
 use super::{clean, output};
 use crate::html::highlight::{self, Token};
-use crate::html::{Options, number};
+use crate::html::{Options, numbered};
 
 /// The notebook, as `options` say: `code` and `outputs` count. `width` is that of the terminal in columns.
 #[must_use]
@@ -12,8 +12,8 @@ pub fn notebook(notebook: &Notebook, options: &Options, colour: bool, width: usi
     let language = notebook.language();
     let language = language.as_deref().unwrap_or(&options.language);
     let mut out = String::new();
-    for (index, cell) in notebook.cells.iter().enumerate() {
-        out += &heading(cell, number(&notebook.cells, index), colour, width);
+    for (number, cell) in numbered(&notebook.cells) {
+        out += &heading(cell, number, colour, width);
         match &cell.kind {
             CellKind::Code => {
                 if options.code {
