@@ -140,7 +140,10 @@ def arguments():
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="rounds of each measure (5)")
     parser.add_argument("--case", action="append", choices=NAMES, metavar="NAME", help="only this case; repeatable")
     parser.add_argument(
-        "--peer", action="append", choices=[*peers, "none"], metavar="NAME",
+        "--peer",
+        action="append",
+        choices=[*peers, "none"],
+        metavar="NAME",
         help=f"only this peer beside ours; repeatable: {', '.join(peers)}, none",
     )
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the rows as JSON, after each sample")

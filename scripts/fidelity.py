@@ -10,6 +10,7 @@ import sys
 
 import world
 from engines import behaviours, engines, inputs, measure
+from engines.seen import Seen
 
 TOOLS = (engines.OURS, engines.NBCLIENT, engines.PAPERMILL)
 TABLE = world.ROOT / "docs" / "fidelity.md"
@@ -37,9 +38,9 @@ def observe(place, behaviour, tool):
     else:
         inputs.write(source, behaviour.notebook)
     options = behaviour.options.get(tool)
-    ran = place.run(tool, source, options=options, limit=behaviour.limit)
+    ran = place.run(tool, source, options=options, limit=behaviour.limit, stall=behaviour.stall)
     try:
-        words = behaviour.look(behaviours.Seen(tool, ran))
+        words = behaviour.look(Seen(tool, ran))
     except (KeyError, IndexError, TypeError, AttributeError, StopIteration) as error:
         words = f"left what cannot be looked through: {type(error).__name__}"
     print(f"  {behaviour.name:24} {tool:10} {words}", file=sys.stderr, flush=True)

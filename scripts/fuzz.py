@@ -72,7 +72,14 @@ def run(target, seconds):
     before = set(found.iterdir())
     print(f"{target}: {seconds} s", file=sys.stderr, flush=True)
     done = cargo_fuzz(
-        "run", target, grown, seeds, "--", f"-max_total_time={seconds}", "-max_len=65536", *options(target, found),
+        "run",
+        target,
+        grown,
+        seeds,
+        "--",
+        f"-max_total_time={seconds}",
+        "-max_len=65536",
+        *options(target, found),
         capture_output=True,
     )
     findings = sorted(set(found.iterdir()) - before)
@@ -183,8 +190,10 @@ def main():
         row, good = run(target, given.seconds)
         rows.append(row)
         clean = clean and good
-        print(f"{target}: {row['executions']:,} executions in {row['seconds']} s, coverage {row['coverage']}, "
-              f"{row['findings']} findings")
+        print(
+            f"{target}: {row['executions']:,} executions in {row['seconds']} s, coverage {row['coverage']}, "
+            f"{row['findings']} findings"
+        )
     if given.write:
         write(rows)
     return 0 if clean else 1

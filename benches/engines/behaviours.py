@@ -5,8 +5,9 @@ import json
 from collections.abc import Callable
 
 from engines import cases, inputs
-from engines.engines import NBCLIENT, OURS, PAPERMILL, Ran
+from engines.engines import NBCLIENT, OURS, PAPERMILL
 from engines.inputs import cells, code, notebook
+from engines.seen import Seen, count, saved
 
 LINES = 100_000
 UPDATES = 10_000
@@ -15,58 +16,6 @@ TIMEOUT = {
     NBCLIENT: ["--timeout=2"],
     PAPERMILL: ["--execution-timeout", "2"],
 }
-
-
-class Seen:
-    """What a tool left."""
-
-    def __init__(self, tool, ran: Ran):
-        self.tool = tool
-        self.ran = ran
-        self.saved = ran.executed is not None
-
-    @property
-    def words(self):
-        """All that it said on its outputs; ours: its failure."""
-        failure = (self.ran.result or {}).get("failure", {})
-        return self.ran.took.output + "\n".join(str(failure.get(key, "")) for key in ("message", "hint", "detail"))
-
-    @property
-    def well(self):
-        return self.verdict == "succeeded" if self.tool == OURS else self.ran.took.code == 0
-
-    @property
-    def verdict(self):
-        return (self.ran.result or {}).get("verdict", "no verdict")
-
-    def ended(self):
-        """How it ended: the exit code, or the driver's verdict with the kind of failure."""
-        if self.ran.took.timed_out:
-            return "hung until it was killed"
-        if self.tool != OURS:
-            return f"exit {self.ran.took.code}"
-        failure = (self.ran.result or {}).get("failure")
-        return f"failed: {failure['kind']}" if failure else self.verdict
-
-    def cell(self, index):
-        """The cell that was given the id `cell-<index>`."""
-        return next(cell for cell in self.ran.executed["cells"] if cell.get("id") == f"cell-{index}")
-
-    def text(self, index):
-        return inputs.streams(self.cell(index))
-
-    def errors(self, index):
-        return [out for out in self.cell(index)["outputs"] if out["output_type"] == "error"]
-
-    def mimes(self, index):
-        """MIME types of a cell's displays and results."""
-        outputs = self.cell(index)["outputs"]
-        return sorted({mime for out in outputs for mime in out.get("data", {})})
-
-    def status(self, index):
-        """The status of a cell in its metadata, by the tool's own key."""
-        metadata = self.cell(index)["metadata"]
-        return metadata.get("trainyard", {}).get("status") or metadata.get("papermill", {}).get("status") or "none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,19 +29,8 @@ class Behaviour:
     look: Callable[[Seen], str]
     options: dict = dataclasses.field(default_factory=dict)
     limit: float = 120.0
-
-
-def saved(look):
-    """A look that needs an executed notebook; without one it says how the tool ended."""
-
-    def guarded(seen):
-        return look(seen) if seen.saved else f"{seen.ended()}, nothing saved"
-
-    return guarded
-
-
-def count(number, word):
-    return f"{number} {word}" + ("" if number == 1 else "s")
+    stall: float | None = None
+    """Seconds that the tool stands still in the middle."""
 
 
 @saved
@@ -168,7 +106,9 @@ def reason(*needed):
 
 @saved
 def late(seen):
-    where = [name for name, index in (("the cell that began it", 0), ("the cell that ran then", 1)) if "late" in seen.text(index)]
+    where = [
+        name for name, index in (("the cell that began it", 0), ("the cell that ran then", 1)) if "late" in seen.text(index)
+    ]
     return f"in {' and '.join(where)}" if where else "lost"
 
 
@@ -196,6 +136,23 @@ def all_updates(seen):
 def exits(source):
     """A cell that leaves, and one after it."""
     return cells(f"import sys\n{source}", "print('after')")
+
+
+@saved
+def large(seen):
+    shown = inputs.displays(seen.cell(0), "text/plain")
+    whole = len(shown) == 1 and len(shown[0]) == 20 << 20
+    return "kept whole" if whole else "cut or lost"
+
+
+@saved
+def colours(seen):
+    lines = "".join(line for error in seen.errors(0) for line in error["traceback"])
+    return "kept" if "\x1b[" in lines else "lost"
+
+
+def left_running(seen):
+    return {None: "it was not started", True: "outlives the run", False: "ended with the run"}[seen.ran.left_running]
 
 
 @saved
@@ -256,12 +213,17 @@ def speak():
     time.sleep(0.5)
     print("late", flush=True)
 threading.Thread(target=speak).start()"""
+CHILD = """\
+import pathlib, subprocess
+child = subprocess.Popen(["sleep", "300"], start_new_session=True)
+_ = (pathlib.Path.home() / "child").write_text(str(child.pid))"""
 WIDGET = """\
 from comm import create_comm
 model = {"_model_name": "IntSliderModel", "_model_module": "@jupyter-widgets/controls", "_model_module_version": "2.0.0"}
 slider = create_comm(target_name="jupyter.widget", data={"state": {**model, "value": 1}}, metadata={"version": "2.1.0"})
 slider.send({"method": "update", "state": {"value": 7}})"""
 UPDATE = f"""\
+{MARK}
 handle = display("0", display_id=True)
 for n in range({UPDATES}):
     print(f"step {{n}}", flush=True)
@@ -278,7 +240,9 @@ OLD = {
     "nbformat": 3,
     "nbformat_minor": 0,
     "metadata": {"name": ""},
-    "worksheets": [{"cells": [{"cell_type": "code", "language": "python", "input": ["print(1)"], "outputs": [], "collapsed": False}]}],
+    "worksheets": [
+        {"cells": [{"cell_type": "code", "language": "python", "input": ["print(1)"], "outputs": [], "collapsed": False}]}
+    ],
 }
 NOVEL = {"b": 1, "a": [1.5, None]}
 
@@ -301,27 +265,125 @@ def named(*ids):
 
 SAID, ERRORS, FILES = "What cells say", "What goes wrong", "Files and parameters"
 ALL = (
-    Behaviour(SAID, "merge", "five prints with a flush", cells("import time\nfor n in range(5):\n    print(n, flush=True)\n    time.sleep(0.02)"), merged),
-    Behaviour(SAID, "update-earlier", "`update_display` from a later cell", cells("h = display('old', display_id='d')", "from IPython.display import update_display\nupdate_display('new', display_id='d')"), shows(0)),
-    Behaviour(SAID, "update-both", "one display id shown in two cells, then updated: the first", cells("display('old', display_id='d')", "display('again', display_id='d')", "from IPython.display import update_display\nupdate_display('new', display_id='d')"), shows(0)),
-    Behaviour(SAID, "clear", "`clear_output()` between two prints", cells("from IPython.display import clear_output\nprint('a')\nclear_output()\nprint('b')"), prints(0)),
-    Behaviour(SAID, "clear-wait", "`clear_output(wait=True)` between two prints", cells("from IPython.display import clear_output\nprint('a')\nclear_output(wait=True)\nprint('b')"), prints(0)),
-    Behaviour(SAID, "clear-wait-nothing", "`clear_output(wait=True)` with nothing after it", cells("from IPython.display import clear_output\nprint('a')\nclear_output(wait=True)"), prints(0)),
-    Behaviour(SAID, "late", "a thread that prints after its cell has finished", cells(THREAD, "import time\ntime.sleep(1.5)"), late),
+    Behaviour(
+        SAID,
+        "merge",
+        "five prints with a flush",
+        cells("import time\nfor n in range(5):\n    print(n, flush=True)\n    time.sleep(0.02)"),
+        merged,
+    ),
+    Behaviour(
+        SAID,
+        "update-earlier",
+        "`update_display` from a later cell",
+        cells(
+            "h = display('old', display_id='d')",
+            "from IPython.display import update_display\nupdate_display('new', display_id='d')",
+        ),
+        shows(0),
+    ),
+    Behaviour(
+        SAID,
+        "update-both",
+        "one display id shown in two cells, then updated: the first",
+        cells(
+            "display('old', display_id='d')",
+            "display('again', display_id='d')",
+            "from IPython.display import update_display\nupdate_display('new', display_id='d')",
+        ),
+        shows(0),
+    ),
+    Behaviour(
+        SAID,
+        "clear",
+        "`clear_output()` between two prints",
+        cells("from IPython.display import clear_output\nprint('a')\nclear_output()\nprint('b')"),
+        prints(0),
+    ),
+    Behaviour(
+        SAID,
+        "clear-wait",
+        "`clear_output(wait=True)` between two prints",
+        cells("from IPython.display import clear_output\nprint('a')\nclear_output(wait=True)\nprint('b')"),
+        prints(0),
+    ),
+    Behaviour(
+        SAID,
+        "clear-wait-nothing",
+        "`clear_output(wait=True)` with nothing after it",
+        cells("from IPython.display import clear_output\nprint('a')\nclear_output(wait=True)"),
+        prints(0),
+    ),
+    Behaviour(
+        SAID, "late", "a thread that prints after its cell has finished", cells(THREAD, "import time\ntime.sleep(1.5)"), late
+    ),
     Behaviour(SAID, "widget", "state of a widget", cells(WIDGET), widget),
-    Behaviour(SAID, "matplotlib", "`%matplotlib inline`", cells("%matplotlib inline\nimport matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"), saved(lambda seen: f"shows {', '.join(seen.mimes(0)) or 'nothing'}")),
+    Behaviour(
+        SAID,
+        "matplotlib",
+        "`%matplotlib inline`",
+        cells("%matplotlib inline\nimport matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"),
+        saved(lambda seen: f"shows {', '.join(seen.mimes(0)) or 'nothing'}"),
+    ),
     Behaviour(SAID, "bash", "`%%bash`", cells("%%bash\necho from bash"), prints(0)),
     Behaviour(SAID, "system", "`get_ipython().system`", cells("get_ipython().system('echo from a shell')"), prints(0)),
     Behaviour(SAID, "loop", "a nested event loop, and `await` in a cell", cells(NESTED), prints(0)),
-    Behaviour(SAID, "binary", "a PNG and bytes of another type", cells("import base64\ndata = base64.b64encode(b'\\x89PNG').decode()\ndisplay({'image/png': data, 'application/x-bytes': data}, raw=True)"), saved(lambda seen: f"keeps {', '.join(seen.mimes(0)) or 'nothing'}")),
-    Behaviour(SAID, "utf8", "bytes that are no UTF-8 on standard output", cells("import os\n_ = os.write(1, b'a\\xffb\\n')\nimport time\ntime.sleep(0.5)"), prints(0)),
+    Behaviour(
+        SAID,
+        "binary",
+        "a PNG and bytes of another type",
+        cells(
+            "import base64\ndata = base64.b64encode(b'\\x89PNG').decode()\ndisplay({'image/png': data, 'application/x-bytes': data}, raw=True)"
+        ),
+        saved(lambda seen: f"keeps {', '.join(seen.mimes(0)) or 'nothing'}"),
+    ),
+    Behaviour(
+        SAID,
+        "utf8",
+        "bytes that are no UTF-8 on standard output",
+        cells("import os\n_ = os.write(1, b'a\\xffb\\n')\nimport time\ntime.sleep(0.5)"),
+        prints(0),
+    ),
     Behaviour(SAID, "lines", f"{LINES:,} lines from one cell", cells(f"for n in range({LINES}):\n    print(n)"), all_lines),
-    Behaviour(SAID, "updates", f"{UPDATES:,} updates of a display, each with a line", cells(UPDATE), all_updates),
-    Behaviour(SAID, "language", "what the kernel says about its language", {**cells("1"), "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3"}}}, language),
+    Behaviour(
+        SAID,
+        "updates",
+        f"{UPDATES:,} updates of a display, each with a line, while the tool stands still for 4 s",
+        cells(UPDATE),
+        all_updates,
+        stall=4,
+    ),
+    Behaviour(SAID, "large", "a display of 20 MiB", cells(f"display({{'text/plain': 'x' * {20 << 20}}}, raw=True)"), large),
+    Behaviour(
+        SAID,
+        "language",
+        "what the kernel says about its language",
+        {**cells("1"), "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3"}}},
+        language,
+    ),
     Behaviour(ERRORS, "error", "a cell raises", cells("1 / 0", "print('after')"), after_error),
-    Behaviour(ERRORS, "raises", "a cell tagged `raises-exception` raises", notebook([code("1 / 0", 0, tags=["raises-exception"]), code("print('after')", 1)]), after_error),
-    Behaviour(ERRORS, "allow", "errors are allowed for the whole notebook", {**cells("1 / 0", "print('after')"), "metadata": {**cells()["metadata"], "execution": {"allow_errors": True}}}, after_error, {NBCLIENT: ["--allow-errors"]}),
-    Behaviour(ERRORS, "skip", "a cell tagged `skip-execution`", notebook([code("print('ran')", 0, tags=["skip-execution"]), code("print('after')", 1)]), prints(0, 1)),
+    Behaviour(
+        ERRORS,
+        "raises",
+        "a cell tagged `raises-exception` raises",
+        notebook([code("1 / 0", 0, tags=["raises-exception"]), code("print('after')", 1)]),
+        after_error,
+    ),
+    Behaviour(
+        ERRORS,
+        "allow",
+        "errors are allowed for the whole notebook",
+        {**cells("1 / 0", "print('after')"), "metadata": {**cells()["metadata"], "execution": {"allow_errors": True}}},
+        after_error,
+        {NBCLIENT: ["--allow-errors"]},
+    ),
+    Behaviour(
+        ERRORS,
+        "skip",
+        "a cell tagged `skip-execution`",
+        notebook([code("print('ran')", 0, tags=["skip-execution"]), code("print('after')", 1)]),
+        prints(0, 1),
+    ),
     Behaviour(ERRORS, "false", "`!false`, then another cell", cells("!false", "print('after')"), left),
     Behaviour(ERRORS, "bash-false", "`%%bash` that fails", cells("%%bash\nexit 3", "print('after')"), after_error),
     Behaviour(ERRORS, "exit", "`exit()`", exits("exit()"), left),
@@ -330,21 +392,79 @@ ALL = (
     Behaviour(ERRORS, "exit-3", "`sys.exit(3)`", exits("sys.exit(3)"), left),
     Behaviour(ERRORS, "exit-words", "`sys.exit('no data')`", exits("sys.exit('no data')"), left),
     Behaviour(ERRORS, "input", "`input()`", cells("input('name? ')", "print('after')"), after_error, limit=30),
-    Behaviour(ERRORS, "died", "the kernel ends with exit code 3", cells("1", "import os, sys\nprint('before', flush=True)\nos._exit(3)", "2"), died),
+    Behaviour(
+        ERRORS,
+        "died",
+        "the kernel ends with exit code 3",
+        cells("1", "import os, sys\nprint('before', flush=True)\nos._exit(3)", "2"),
+        died,
+    ),
     Behaviour(ERRORS, "died-why", "its reason", cells("import os\nos._exit(3)"), reason("exit code 3")),
     Behaviour(ERRORS, "killed-why", "SIGKILL as the reason", cells("import os\nos.kill(os.getpid(), 9)"), reason("SIGKILL")),
     Behaviour(ERRORS, "died-when", "how soon the run is over then", cells(f"{MARK}\nimport os\nos._exit(3)"), noticed),
-    Behaviour(ERRORS, "timeout", "a time-out of 2 s for a cell", cells("import time\nprint('before', flush=True)\ntime.sleep(60)"), traceback, TIMEOUT),
-    Behaviour(ERRORS, "timeout-deaf", "the same where the cell does not heed the interrupt", cells("import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('before', flush=True)\ntime.sleep(600)"), saved(lambda seen: f"{seen.ended()}, text before {'kept' if 'before' in seen.text(0) else 'lost'}"), TIMEOUT, 60),
-    Behaviour(ERRORS, "no-kernel", "a kernel that is not there: those that are named", {**cells("1"), "metadata": {"kernelspec": {"name": "nowhere", "display_name": "x"}}}, reason("nowhere", "python3")),
+    Behaviour(
+        ERRORS,
+        "timeout",
+        "a time-out of 2 s for a cell",
+        cells("import time\nprint('before', flush=True)\ntime.sleep(60)"),
+        traceback,
+        TIMEOUT,
+    ),
+    Behaviour(
+        ERRORS,
+        "timeout-deaf",
+        "the same where the cell does not heed the interrupt",
+        cells(
+            "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('before', flush=True)\ntime.sleep(600)"
+        ),
+        saved(lambda seen: f"{seen.ended()}, text before {'kept' if 'before' in seen.text(0) else 'lost'}"),
+        TIMEOUT,
+        60,
+    ),
+    Behaviour(
+        ERRORS,
+        "timeout-tag",
+        "a cell that takes 4 s, tagged `timeout=30s`, with a time-out of 2 s for the others",
+        notebook([code("import time\ntime.sleep(4)\nprint('done')", 0, tags=["timeout=30s"])]),
+        prints(0),
+        TIMEOUT,
+    ),
+    Behaviour(ERRORS, "child", "a process that a cell left running", cells(CHILD), left_running),
+    Behaviour(ERRORS, "colours", "colours of a traceback", cells("1 / 0"), colours),
+    Behaviour(
+        ERRORS,
+        "no-kernel",
+        "a kernel that is not there: those that are named",
+        {**cells("1"), "metadata": {"kernelspec": {"name": "nowhere", "display_name": "x"}}},
+        reason("nowhere", "python3"),
+    ),
     Behaviour(FILES, "nbformat-3", "nbformat 3", json.dumps(OLD), version),
     Behaviour(FILES, "nbformat-4.0", "nbformat 4.0", of_minor(0), version),
     Behaviour(FILES, "nbformat-4.4", "nbformat 4.4", of_minor(4), version),
     Behaviour(FILES, "ids", "cell ids", named("first", "second-one"), kept_ids),
     Behaviour(FILES, "ids-equal", "two cells with one id", named("same", "same"), repaired),
     Behaviour(FILES, "unknown", "fields of a newer nbformat 4.6", novel(), unknown),
-    Behaviour(FILES, "parameters", "a parameter `x` of 5, by default 1", notebook([code("x = 1", 0, tags=["parameters"]), code("print(x)", 1)]), parameter, {OURS: {"parameters": {"x": 5}}, PAPERMILL: ["-p", "x", "5"]}),
-    Behaviour(FILES, "truncated", "a file that is cut off: the line is named", json.dumps(cells("1"), indent=1)[:-40], reason("line ")),
+    Behaviour(
+        FILES,
+        "parameters",
+        "a parameter `x` of 5, by default 1",
+        notebook([code("x = 1", 0, tags=["parameters"]), code("print(x)", 1)]),
+        parameter,
+        {OURS: {"parameters": {"x": 5}}, PAPERMILL: ["-p", "x", "5"]},
+    ),
+    Behaviour(
+        FILES,
+        "truncated",
+        "a file that is cut off: the line is named",
+        json.dumps(cells("1"), indent=1)[:-40],
+        reason("line "),
+    ),
     Behaviour(FILES, "nbformat-5", "nbformat 5: the version is named", {**cells("1"), "nbformat": 5}, reason("nbformat 5")),
-    Behaviour(FILES, "no-source", "a cell without `source`: the cell is named", notebook([{key: value for key, value in code("1", 0).items() if key != "source"}]), reason("cell 1")),
+    Behaviour(
+        FILES,
+        "no-source",
+        "a cell without `source`: the cell is named",
+        notebook([{key: value for key, value in code("1", 0).items() if key != "source"}]),
+        reason("cell 1"),
+    ),
 )

@@ -71,7 +71,9 @@ def found_by_us(document):
     (notebook,) = document["notebooks"]
     if notebook["more_cells"]:
         raise measure.MeasureError(f"trainyard diff left {notebook['more_cells']} cells out of its JSON")
-    touched = {cell["before"] - 1 for cell in notebook["cells"] if cell["change"] in ("changed", "moved_and_changed", "removed")}
+    touched = {
+        cell["before"] - 1 for cell in notebook["cells"] if cell["change"] in ("changed", "moved_and_changed", "removed")
+    }
     return touched, sum(cell["change"] == "added" for cell in notebook["cells"])
 
 

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
+import signal
 import sys
 
 from engines import measure
@@ -69,6 +71,8 @@ class Ran:
     """Ours: its events."""
     after_mark: float | None = None
     """Seconds from the moment that the notebook wrote to `~/mark` to the tool's end."""
+    left_running: bool | None = None
+    """Whether the process whose id the notebook wrote to `~/child` outlived the tool."""
 
 
 class Place:
@@ -103,24 +107,28 @@ class Place:
         folder.mkdir()
         return folder
 
-    def run(self, engine, source, *, options=None, limit=3600.0, keep=False):
-        """Runs an engine on the file `source`. `options` are of the engine: arguments of a peer, fields of our job."""
+    def run(self, engine, source, *, options=None, limit=3600.0, stall=None):
+        """Runs an engine on the file `source`. `options` are of the engine: arguments of a peer, fields of our job.
+        `stall`: for so many seconds the engine, not its kernel, stands still once the notebook wrote to `~/mark`."""
         folder = self.fresh()
-        mark = self.home / "mark"
-        mark.unlink(missing_ok=True)
+        mark, child = self.home / "mark", self.home / "child"
+        for file in (mark, child):
+            file.unlink(missing_ok=True)
+        how = {"env": self.env, "cwd": folder, "limit": limit, "stall": stall and (mark, stall)}
         try:
             if engine == OURS:
-                ran = self.ours(folder, source, dict(options or {}), limit)
+                ran = self.ours(folder, source, dict(options or {}), how)
             else:
-                ran = self.peer(engine, folder, source, options or (), limit)
+                ran = self.peer(engine, folder, source, options or (), how)
             if mark.exists():
                 ran.after_mark = ran.took.ended_at - float(mark.read_text())
+            if child.exists():
+                ran.left_running = end_child(int(child.read_text()))
             return ran
         finally:
-            if not keep:
-                shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
-    def ours(self, folder, source, fields, limit):
+    def ours(self, folder, source, fields, how):
         work = folder / "work"
         work.mkdir()
         shutil.copy(source, work / NAME)
@@ -128,18 +136,18 @@ class Place:
             "work": {"work": "notebook", "path": NAME, "parameters": fields.pop("parameters", {})},
             "workdir": str(work),
             "env": self.env,
-            "limits": {"timeout": int(limit * 1000), **fields.pop("limits", {})},
+            "limits": {"timeout": int(how["limit"] * 1000), **fields.pop("limits", {})},
             "kernel_start_timeout": 120_000,
             "grace": 5_000,
             **fields,
         }
         (folder / "job.json").write_text(json.dumps(job))
-        took = measure.run([self.driver, "run", "--dir", folder], env=self.env, cwd=folder, limit=limit)
+        took = measure.run([self.driver, "run", "--dir", folder], **how)
         out = folder / "out"
         result = read_json(out / "result.json")
         return Ran(took, read_json(out / "executed.ipynb"), result, read_events(out / "events.ndjson"))
 
-    def peer(self, engine, folder, source, arguments, limit):
+    def peer(self, engine, folder, source, arguments, how):
         given, made = folder / NAME, folder / "executed.ipynb"
         shutil.copy(source, given)
         commands = {
@@ -152,7 +160,7 @@ class Place:
             ],
             LOOP: [self.python, "-W", "ignore", "-c", MESSAGE_LOOP, given],
         }
-        took = measure.run(commands[engine], env=self.env, cwd=folder, limit=limit)
+        took = measure.run(commands[engine], **how)
         return Ran(took, read_json(made))
 
     def kernel_start(self):
@@ -163,6 +171,15 @@ class Place:
         if took.code or "took" not in words:
             raise measure.MeasureError(f"the bare kernel did not start:\n{took.output[-2000:]}")
         return float(words[words.index("took") + 1])
+
+
+def end_child(pid):
+    """Whether a process that a notebook left behind still runs; it is ended then."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def read_json(path):

@@ -13,8 +13,8 @@ import subprocess
 import threading
 import time
 
-SEIZE, CONT, TRACE_EXIT = 0x4206, 7, 0x40
-EVENT_EXIT = 6
+SEIZE, CONT, LISTEN, TRACE_EXIT = 0x4206, 7, 0x4208, 0x40
+EVENT_EXIT, EVENT_STOP = 6, 128
 # linux/wait.h: children that are threads as well.
 WALL = 0x40000000
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -42,8 +42,11 @@ class Took:
     output: str
 
 
-def run(command, *, env, cwd, limit=3600.0):
-    """Runs the program to its end, or kills it after `limit` seconds."""
+def run(command, *, env, cwd, limit=3600.0, stall=None):
+    """Runs the program to its end, or kills it after `limit` seconds.
+
+    `stall`: a file and seconds; when the file is there the program, without its children, stands still for so long.
+    """
     log = pathlib.Path(cwd, ".output")
     with open(log, "wb") as file:
         began = time.perf_counter()
@@ -60,10 +63,14 @@ def run(command, *, env, cwd, limit=3600.0):
         timer = threading.Timer(limit, kill, [process.pid, over])
         timer.daemon = True
         timer.start()
+        if stall:
+            threading.Thread(target=stand_still, args=[process.pid, over, *stall], daemon=True).start()
         try:
             peak, children, status, usage = follow(process.pid)
         finally:
             timer.cancel()
+            timed_out = over.is_set()
+            over.set()
     wall = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
     total = usage.ru_utime + usage.ru_stime
@@ -74,7 +81,7 @@ def run(command, *, env, cwd, limit=3600.0):
         cpu_all=total,
         peak=peak,
         code=process.returncode,
-        timed_out=over.is_set(),
+        timed_out=timed_out,
         output=log.read_text(errors="replace"),
     )
 
@@ -83,6 +90,16 @@ def kill(pid, over):
     """Ends what runs too long. It is not reaped before its end is seen, so that the id is still its own."""
     over.set()
     os.killpg(pid, signal.SIGKILL)
+
+
+def stand_still(pid, over, file, seconds):
+    """Stops a process for a while once the file is there; not at all where it ends before."""
+    while not file.exists():
+        if over.wait(0.005):
+            return
+    os.kill(pid, signal.SIGSTOP)
+    over.wait(seconds)
+    os.kill(pid, signal.SIGCONT)
 
 
 def follow(pid):
@@ -96,7 +113,10 @@ def follow(pid):
         event = status >> 16
         if event == EVENT_EXIT:
             peak, children = look(pid)
-        ptrace(CONT, pid, 0 if event else os.WSTOPSIG(status))
+        if event == EVENT_STOP and os.WSTOPSIG(status) == signal.SIGSTOP:
+            ptrace(LISTEN, pid, 0)  # it stays stopped until SIGCONT
+        else:
+            ptrace(CONT, pid, 0 if event else os.WSTOPSIG(status))
 
 
 def look(pid):

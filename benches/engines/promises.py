@@ -3,7 +3,7 @@
 import dataclasses
 
 from engines.compare import NBDIME
-from engines.engines import KERNEL, LAUNCHED, NBCLIENT, NBCONVERT, OURS, PAPERMILL
+from engines.engines import KERNEL, LAUNCHED, NBCLIENT, NBCONVERT, PAPERMILL
 
 WALL, CPU, CPU_ALL, MEMORY, LOST = "wall", "CPU, tool alone", "CPU, with kernel", "peak memory", "lost"
 UNITS = {WALL: "s", CPU: "s", CPU_ALL: "s", MEMORY: "MB", LOST: "count"}
