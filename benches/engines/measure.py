@@ -6,10 +6,10 @@ what `wait4` says of memory is that of the greatest child, which is the notebook
 
 import ctypes
 import dataclasses
+import errno
 import os
 import pathlib
 import signal
-import subprocess
 import threading
 import time
 
@@ -48,31 +48,23 @@ def run(command, *, env, cwd, limit=3600.0, stall=None):
     `stall`: a file and seconds; when the file is there the program, without its children, stands still for so long.
     """
     log = pathlib.Path(cwd, ".output")
-    with open(log, "wb") as file:
+    pid = start_stopped([str(part) for part in command], env, cwd, log)
+    over = threading.Event()
+    timer = threading.Timer(limit, kill, [pid, over])
+    timer.daemon = True
+    timer.start()
+    if stall:
+        threading.Thread(target=stand_still, args=[pid, over, *stall], daemon=True).start()
+    try:
+        ptrace(SEIZE, pid, TRACE_EXIT)
         began = time.perf_counter()
-        process = subprocess.Popen(
-            [str(part) for part in command],
-            env=env,
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        over = threading.Event()
-        timer = threading.Timer(limit, kill, [process.pid, over])
-        timer.daemon = True
-        timer.start()
-        if stall:
-            threading.Thread(target=stand_still, args=[process.pid, over, *stall], daemon=True).start()
-        try:
-            peak, children, status, usage = follow(process.pid)
-        finally:
-            timer.cancel()
-            timed_out = over.is_set()
-            over.set()
+        os.kill(pid, signal.SIGCONT)
+        peak, children, status, usage = follow(pid)
+    finally:
+        timer.cancel()
+        timed_out = over.is_set()
+        over.set()
     wall = time.perf_counter() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
     total = usage.ru_utime + usage.ru_stime
     return Took(
         wall=wall,
@@ -80,10 +72,32 @@ def run(command, *, env, cwd, limit=3600.0, stall=None):
         cpu=max(0.0, total - children),
         cpu_all=total,
         peak=peak,
-        code=process.returncode,
+        code=os.waitstatus_to_exitcode(status),
         timed_out=timed_out,
         output=log.read_text(errors="replace"),
     )
+
+
+def start_stopped(command, env, cwd, log):
+    """A process of a session of its own that waits for SIGCONT before it becomes the program: however soon that ends,
+    it is followed from its start."""
+    pid = os.fork()
+    if pid:
+        os.waitpid(pid, os.WUNTRACED)
+        return pid
+    try:
+        os.setsid()
+        os.chdir(cwd)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        os.execve(command[0], command, env)
+    except OSError as error:
+        os.write(2, f"{command[0]}: {error}\n".encode())
+    finally:
+        os._exit(127)
 
 
 def kill(pid, over):
@@ -98,13 +112,12 @@ def stand_still(pid, over, file, seconds):
         if over.wait(0.005):
             return
     os.kill(pid, signal.SIGSTOP)
-    over.wait(seconds)
-    os.kill(pid, signal.SIGCONT)
+    if not over.wait(seconds):
+        os.kill(pid, signal.SIGCONT)
 
 
 def follow(pid):
     """Follows a child to its end: peak memory in bytes, CPU seconds of its own children, status and usage."""
-    ptrace(SEIZE, pid, TRACE_EXIT)
     peak, children = 0, 0.0
     while True:
         _, status, usage = os.wait4(pid, WALL)
@@ -136,6 +149,6 @@ def ptrace(request, pid, data):
     if libc.ptrace(request, pid, None, data) != -1:
         return
     error = ctypes.get_errno()
-    if error == 3:  # ESRCH
+    if error == errno.ESRCH:
         return
     raise MeasureError(f"ptrace of our own child is not allowed here: {os.strerror(error)}")
