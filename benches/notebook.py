@@ -1,4 +1,4 @@
-"""notebooks executed beside papermill, nbclient and nbconvert, compared beside nbdime, shown beside nbconvert
+"""notebooks executed beside papermill, nbclient and nbconvert, compared beside nbdime, shown beside nbconvert, linted
 
 Ours is the released driver, run directly on a folder: the engine beside the engines, no container. All use the kernel
 of one Python, the peers' (scripts/pins/bench-peers.lock). Every executed notebook is looked through: `lost` counts the
@@ -9,6 +9,7 @@ CPU, tool alone    its own CPU seconds, without those of its kernel
 CPU, with kernel   with those
 peak memory        of the tool's own process (VmHWM at its exit), MB of 10^6 bytes
 lost               what is lacking, or told wrong
+the tool itself    of `trainyard lint`: how long the tool ran; and how long reading what it said took
 """
 
 import argparse
@@ -19,10 +20,10 @@ import sys
 
 import rows
 import world
-from engines import cases, compare, engines, inputs, measure, promises
+from engines import cases, compare, engines, inputs, lint, measure, promises
 from engines.promises import CPU, CPU_ALL, LOST, MEMORY, WALL
 
-CASES = (*cases.EXECUTION, *compare.COMPARISONS)
+CASES = (*cases.EXECUTION, *compare.COMPARISONS, *lint.LINTS)
 NAMES = [case.name for case in CASES]
 
 
@@ -37,7 +38,7 @@ class Bench:
 
     def record(self, case, contender, samples):
         for name, value in samples.items():
-            self.rows.add(case, name, promises.UNITS[name], contender, value)
+            self.rows.add(case, name, promises.UNITS.get(name, "s"), contender, value)
         if self.file:
             self.rows.write(self.file)
         shown = ", ".join(f"{name} {value:.2f}" for name, value in samples.items())
@@ -79,9 +80,11 @@ class Bench:
             folder.mkdir()
             for name, document in case.make().items():
                 inputs.write(folder / name, document)
-        who, took, lost = case.run[contender](self.place, folder)
+        who, took, lost, *more = case.run[contender](self.place, folder)
         samples = {WALL: took.wall, CPU: took.cpu, MEMORY: took.peak / 1e6}
-        self.record(case.name, who, samples if lost is None else {**samples, LOST: lost})
+        if lost is not None:
+            samples[LOST] = lost
+        self.record(case.name, who, samples | (more[0] if more else {}))
 
     def one(self, case, contender):
         """A sample; a case that cannot be measured says so."""

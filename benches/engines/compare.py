@@ -20,7 +20,8 @@ OUTPUTS, OUTPUT = 500, 10_000
 
 @dataclasses.dataclass(frozen=True)
 class Compare:
-    """Files made once, and what each contender makes of them: what it took, and how much is wrong or missing."""
+    """Files made once, and what each contender makes of them: its name, what it took, how much is wrong or missing (None:
+    that cannot be told), and further measures in seconds."""
 
     name: str
     title: str
@@ -98,8 +99,9 @@ def differing(found, expected):
 
 def must(took, codes, what):
     if took.code not in codes:
-        last = took.output.strip().splitlines()[-1:] or ["nothing was said"]
-        raise measure.MeasureError(f"{what} failed (exit code {took.code}): {last[0]}")
+        lines = took.output.strip().splitlines() or ["nothing was said"]
+        said = next((line for line in lines if line.lower().startswith("error")), lines[-1])
+        raise measure.MeasureError(f"{what} failed (exit code {took.code}): {said}")
 
 
 def our_diff(place, folder, expected, outputs=False):
