@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -31,6 +32,10 @@ debug assertions and overflow checks on. Coverage counts the edges of our code a
 MOST_FILES, MOST_BYTES = 300, 48 << 10
 
 
+class FuzzError(Exception):
+    """A target could not do what it was asked to; the text says why."""
+
+
 def targets():
     """The targets in the order of the manifest, each with the features that it wants."""
     manifest = tomllib.loads((FUZZ / "Cargo.toml").read_text())
@@ -47,7 +52,7 @@ def cargo_fuzz(command, target, *arguments, **more):
 
 def build(target):
     if cargo_fuzz("build", target).returncode:
-        raise SystemExit(f"fuzz: {target} does not build")
+        raise FuzzError(f"{target} does not build")
 
 
 def folders(target):
@@ -71,6 +76,7 @@ def run(target, seconds):
     grown, seeds, found = folders(target)
     before = set(found.iterdir())
     print(f"{target}: {seconds} s", file=sys.stderr, flush=True)
+    began = time.monotonic()
     done = cargo_fuzz(
         "run",
         target,
@@ -85,19 +91,20 @@ def run(target, seconds):
     findings = sorted(set(found.iterdir()) - before)
     log = WORK / f"{target}.log"
     log.write_text(done.stderr)
-    row = read(done.stderr)
+    row = read(done.stderr, round(time.monotonic() - began))
     if row is None:
-        raise SystemExit(f"fuzz: {target} did not run; its words are in {log}:\n{done.stderr[-2000:]}")
+        raise FuzzError(f"{target} did not run; its words are in {log}:\n{done.stderr[-2000:]}")
     if done.returncode and not findings:
-        raise SystemExit(f"fuzz: {target} ended with exit code {done.returncode} and kept no input; see {log}")
+        raise FuzzError(f"{target} ended with exit code {done.returncode} and kept no input; see {log}")
     for finding in findings:
         print(f"FOUND  {finding}  (the panic's words: {log})", file=sys.stderr)
     row.update(target=target, findings=len(findings), commit=commit(), day=datetime.date.today().isoformat())
     return row, not findings
 
 
-def read(log):
-    """Executions, seconds, coverage and inputs, as libFuzzer's last lines say; none where it did not run."""
+def read(log, took):
+    """Executions, seconds, coverage and inputs, as libFuzzer's last lines say; none where it did not run. `took`: the
+    seconds, where it does not say them because something was found."""
     progress = re.findall(r"^#(\d+)\s.*?cov: (\d+) ft: \d+ corp: (\d+)/", log, re.MULTILINE)
     if not progress:
         return None
@@ -106,7 +113,7 @@ def read(log):
     stat = re.search(r"^stat::number_of_executed_units:\s*(\d+)", log, re.MULTILINE)
     return {
         "executions": int(stat[1] if stat else executions),
-        "seconds": int(done[2]) if done else 0,
+        "seconds": int(done[2]) if done else took,
         "coverage": int(coverage),
         "inputs": int(inputs),
     }
@@ -147,7 +154,7 @@ def keep(target):
         "run", target, merged, grown, seeds, "--", "-set_cover_merge=1", *options(target, found), capture_output=True
     )
     if done.returncode:
-        raise SystemExit(f"fuzz: the corpus of {target} cannot be merged:\n{done.stderr[-2000:]}")
+        raise FuzzError(f"the corpus of {target} cannot be merged:\n{done.stderr[-2000:]}")
     shutil.rmtree(seeds)
     seeds.mkdir()
     files, bytes_left = MOST_FILES, MOST_BYTES
@@ -181,20 +188,26 @@ def main():
         if given.target == "all":
             parser.error("--input wants one target")
         return cargo_fuzz("run", given.target, given.input.absolute()).returncode
-    if given.keep:
-        for target in chosen:
-            keep(target)
-        return 0
     rows, clean = [], True
     for target in chosen:
-        row, good = run(target, given.seconds)
+        # One that does not build does not keep the others from running.
+        try:
+            if given.keep:
+                keep(target)
+                continue
+            row, good = run(target, given.seconds)
+        except FuzzError as error:
+            print(f"fuzz: {error}", file=sys.stderr)
+            clean = False
+            continue
         rows.append(row)
         clean = clean and good
         print(
             f"{target}: {row['executions']:,} executions in {row['seconds']} s, coverage {row['coverage']}, "
-            f"{row['findings']} findings"
+            f"{row['findings']} findings",
+            flush=True,
         )
-    if given.write:
+    if given.write and rows:
         write(rows)
     return 0 if clean else 1
 
