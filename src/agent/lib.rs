@@ -15,7 +15,7 @@ pub mod host;
 pub mod identity;
 pub mod journal;
 pub mod ledger;
-mod lint;
+pub mod lint;
 pub mod local;
 pub mod service;
 mod workspace;

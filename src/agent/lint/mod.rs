@@ -64,6 +64,32 @@ pub(crate) struct Verdict {
     pub(crate) failure: Option<Failure>,
 }
 
+/// The findings in what one tool said about notebooks (path in the repository, bytes): pure, whatever the bytes are.
+/// `tool` is the name as `lint:` has it. Tools that ran in a container saw the repository as `/workspace`.
+#[must_use]
+pub fn parse(tool: &str, stdout: &str, stderr: &str, notebooks: &[(&str, &[u8])]) -> Vec<Finding> {
+    let sources: BTreeMap<String, Source> = notebooks
+        .iter()
+        .filter_map(|(path, bytes)| Some(((*path).to_owned(), Source::read(bytes)?)))
+        .collect();
+    let asked = LintTool {
+        tool: tool.to_owned(),
+        level: LintLevel::Error,
+    };
+    let said = Said {
+        out: without_colours(stdout),
+        err: without_colours(stderr),
+        code: 1,
+    };
+    let mut verdict = Verdict {
+        findings: Vec::new(),
+        log: Vec::new(),
+        failure: None,
+    };
+    judge(&asked, &said, &sources, "/workspace", &mut verdict);
+    verdict.findings
+}
+
 /// What one tool left.
 struct Said {
     out: String,
