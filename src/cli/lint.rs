@@ -1,26 +1,46 @@
 //! `trainyard lint`: the lint tools of the pipeline file over notebooks, here and now.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use agent::attempt::AttemptDir;
+use agent::journal::Journal;
+use agent::lint::fix;
 
 use agent::local;
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::Args as ClapArgs;
 use plan::{Context, DEFAULT_IMAGE};
+use protocol::event::{EventKind, Finding};
 use protocol::spec::{LintLevel, LintTool, Parameters};
-use protocol::{JobSpec, Work};
+use protocol::{Failure, FailureKind, JobSpec, Outcome, Work};
 
 use super::Exit;
 use super::run::{
     Place, carry_out, exit_of, host, notebook_paths, relative, root_of, tree_of, trigger,
 };
 
+/// Bytes of events that are read at once.
+const BATCH: usize = 1 << 20;
+
 #[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  trainyard lint                                  as CI would, over the notebooks of .trainyard.yml
+  trainyard lint notebooks/ --tool ruff --tool 'vulture --min-confidence 80'
+  trainyard lint a.ipynb --tool ruff-format --fix
+  trainyard lint --json | jq 'select(.kind == \"finding\")'")]
 pub(crate) struct Args {
     /// Notebooks or folders with notebooks [default: the notebooks of the pipeline file's jobs, else all]
     paths: Vec<PathBuf>,
-    /// Use this tool instead of those of the pipeline file: ruff, black, isort, flake8 or mypy; may be given again
-    #[arg(long = "tool", value_name = "TOOL", value_parser = ["ruff", "black", "isort", "flake8", "mypy"])]
-    tools: Vec<String>,
+    /// Use this tool instead of those of the pipeline file; may be given again. ruff and ruff-format run as they are;
+    /// any other through nbQA, with options if they stand in the same word: 'vulture --min-confidence 80', 'nbqa ruff'
+    #[arg(long = "tool", value_name = "TOOL", value_parser = plan::lint_tool)]
+    tools: Vec<LintTool>,
+    /// Write what formatters suggest into the notebooks; only the cells' sources change
+    #[arg(long)]
+    fix: bool,
     #[command(flatten)]
     place: Place,
 }
@@ -60,7 +80,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
         bail!("the lint job of the plan is none");
     };
     if !args.tools.is_empty() {
-        *tools = args.tools.iter().map(|tool| error_level(tool)).collect();
+        tools.clone_from(&args.tools);
     }
     if let Some(chosen) = chosen {
         *notebooks = chosen;
@@ -68,9 +88,94 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
     if notebooks.is_empty() {
         bail!("there are no notebooks below {}", root.display());
     }
+    // On a desk as many run at a time as the machine has CPUs.
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let useful = cpus.min(tools.len()).max(1) as u64 * 1_000;
+    spec.resources.cpu_millis = spec.resources.cpu_millis.max(useful);
     let (report, dir) = carry_out(&host, &root, spec, &[], args.place.json).await?;
+    let mut exit = exit_of(&report.outcome);
+    if args.fix {
+        let findings = findings(&dir)?;
+        let all = fix_all(&root, &findings, args.place.json)?;
+        // As formatters have it: what was set right fails nothing.
+        let found = |failure: &Failure| failure.kind == FailureKind::LintFailed;
+        if all && matches!(&report.outcome, Outcome::Failed(failure) if found(failure)) {
+            exit = Exit::Done;
+        }
+    }
     agent::attempt::forget(&dir, protocol::Timestamp(i64::MAX))?;
-    Ok(exit_of(&report.outcome))
+    Ok(exit)
+}
+
+/// The findings of an attempt.
+fn findings(dir: &AttemptDir) -> anyhow::Result<Vec<Finding>> {
+    let journal = Journal::open(&dir.journal())?;
+    let (mut findings, mut next) = (Vec::new(), 1);
+    loop {
+        let events = journal.read(next, BATCH)?;
+        let Some(last) = events.last() else {
+            return Ok(findings);
+        };
+        next = last.seq + 1;
+        findings.extend(
+            events
+                .into_iter()
+                .filter_map(|event| match event.body.known() {
+                    Some(EventKind::Finding(finding)) => Some(finding.clone()),
+                    Some(_) | None => None,
+                }),
+        );
+    }
+}
+
+/// Writes the suggestions into the notebooks; true: no finding at error level is left.
+fn fix_all(root: &Path, findings: &[Finding], json: bool) -> anyhow::Result<bool> {
+    let mut by_path: BTreeMap<&str, Vec<&Finding>> = BTreeMap::new();
+    let mut all = true;
+    for finding in findings {
+        if finding.suggestion.is_some() {
+            by_path.entry(&finding.path).or_default().push(finding);
+        } else if finding.level == LintLevel::Error {
+            all = false;
+        }
+    }
+    for (path, findings) in by_path {
+        let file = root.join(path);
+        let bytes = std::fs::read(&file).with_context(|| file.display().to_string())?;
+        let fixed = fix::apply(&bytes, &findings).with_context(|| file.display().to_string())?;
+        if fixed.bytes != bytes {
+            replace(&file, &fixed.bytes).with_context(|| file.display().to_string())?;
+        }
+        all &= fixed.left == 0;
+        if !json {
+            say(path, &fixed);
+        }
+    }
+    Ok(all)
+}
+
+fn say(path: &str, fixed: &fix::Fixed) {
+    for (cell, tools) in &fixed.cells {
+        println!("fixed {path}, cell {cell} [{}]", tools.join(", "));
+    }
+    if fixed.left > 0 {
+        println!(
+            "{path}: {} suggestions did not fit after others were applied; run it again",
+            fixed.left
+        );
+    }
+}
+
+/// Replaces a file as a whole, so that no half of it is ever there; its mode stays.
+fn replace(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let real = file.canonicalize()?;
+    let mode = real.metadata()?.permissions();
+    let mut new = tempfile::NamedTempFile::new_in(real.parent().unwrap_or(Path::new(".")))?;
+    new.write_all(bytes)?;
+    new.as_file().set_permissions(mode)?;
+    new.as_file().sync_all()?;
+    new.persist(&real)?;
+    Ok(())
 }
 
 /// Where there is no pipeline file: the repository, else the folder.
@@ -88,20 +193,13 @@ fn planned(tree: &mirror::WorkTree) -> anyhow::Result<Option<JobSpec>> {
         .find(|spec| matches!(spec.work, Work::Lint { .. })))
 }
 
-fn error_level(tool: &str) -> LintTool {
-    LintTool {
-        tool: tool.to_owned(),
-        level: LintLevel::Error,
-    }
-}
-
 /// Without a pipeline file: ruff.
 fn lint_spec(spec: JobSpec, notebooks: Vec<String>) -> JobSpec {
     JobSpec {
         name: "lint".into(),
         definition: "lint".into(),
         work: Work::Lint {
-            tools: vec![error_level("ruff")],
+            tools: vec![LintTool::named("ruff")],
             notebooks,
         },
         network: protocol::spec::Network::None,

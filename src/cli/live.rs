@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use agent::journal::Journal;
-use protocol::event::{CellStatus, EventKind, Finding, OutputContent};
+use protocol::event::{CellStatus, EventKind, Finding, OutputContent, ToolRun};
 use protocol::report::AttemptReport;
 use protocol::{Event, Failure, JobSpec, Outcome, Work};
 use render::terminal;
@@ -14,6 +14,8 @@ use render::terminal;
 /// Most bytes of events that are read at once.
 const BATCH: usize = 1 << 20;
 const TICK: Duration = Duration::from_millis(200);
+/// Most lines of a suggestion that are shown.
+const PATCH_LINES: usize = 40;
 
 pub(crate) struct Live {
     json: bool,
@@ -108,7 +110,13 @@ impl Live {
                 }
             }
             EventKind::Log { text, .. } => self.text(&terminal::clean(text, self.fancy))?,
-            EventKind::Finding(finding) => self.line(&finding_line(finding))?,
+            EventKind::Finding(finding) => {
+                self.line(&finding_line(finding))?;
+                for line in patch_lines(finding) {
+                    self.line(&self.dim(&line))?;
+                }
+            }
+            EventKind::ToolFinished(run) => self.line(&tool_line(run))?,
             EventKind::CellStarted { cell, of } => self.cell_started(*cell, *of)?,
             EventKind::Output { content, .. } => match content {
                 OutputContent::Inline { output } => {
@@ -328,6 +336,39 @@ pub(crate) fn finding_line(finding: &Finding) -> String {
         terminal::clean(&finding.message, false),
         finding.tool
     )
+}
+
+/// What a tool suggests, indented; the beginning of a long one.
+fn patch_lines(finding: &Finding) -> Vec<String> {
+    let Some(patch) = &finding.suggestion else {
+        return Vec::new();
+    };
+    let indented = |line: &str| format!("    {}", terminal::clean(line, false));
+    let mut lines: Vec<String> = patch.lines().take(PATCH_LINES).map(indented).collect();
+    let more = patch.lines().count().saturating_sub(PATCH_LINES);
+    if more > 0 {
+        lines.push(format!("    … {more} lines more"));
+    }
+    lines
+}
+
+/// `flake8: 12 findings in 2.4s (read in 1.3 ms)`.
+fn tool_line(run: &ToolRun) -> String {
+    let found = match run.findings {
+        0 => "nothing found".to_owned(),
+        1 => "1 finding".to_owned(),
+        n => format!("{n} findings"),
+    };
+    match run.code {
+        None => format!("{}: {found}; it had not ended", run.tool),
+        Some(_) => {
+            let read = run.read_us as f64 / 1_000.0;
+            format!(
+                "{}: {found} in {} (read in {read:.1} ms)",
+                run.tool, run.took
+            )
+        }
+    }
 }
 
 /// Sources of the cells as they will run, the injected one included. A notebook that cannot be read has none: the

@@ -13,6 +13,8 @@ mod model;
 pub mod nbformat;
 pub mod options;
 pub mod parameters;
+pub mod patch;
+mod sources;
 pub mod strip;
 
 pub use fingerprint::fingerprint;
@@ -20,3 +22,4 @@ pub use fold::Fold;
 pub use line_map::LineMap;
 pub use model::{Cell, CellKind, Notebook, Output};
 pub use nbformat::{ReadError, read};
+pub use sources::with_sources;

@@ -25,6 +25,7 @@ pub use explain::explain;
 pub use file::{FILE_NAME, FileError, PipelineFile, Schedule};
 pub use here::plan_notebook;
 pub use init::{FirstFile, NothingToRun, first_file};
+pub use lint::lint_tool;
 pub use make::{Context, DEFAULT_IMAGE, plan};
 pub use parameters::check_parameters;
 pub use planned::{Dep, Ignored, KeyPart, MAX_DEPS, Plan, PlannedJob};

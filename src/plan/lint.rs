@@ -3,28 +3,44 @@
 
 use std::collections::BTreeMap;
 
-use protocol::spec::{Limits, LintTool, Network, Parameters, Resources};
+use protocol::spec::{Limits, LintLevel, LintTool, Network, Parameters, Resources};
 use protocol::{JobSpec, Span, Trust, Work};
 
 use crate::PlanError;
-use crate::file::{LINT, PipelineFile};
+use crate::file::{LINT, LINT_TOOLS, LintEntry, PipelineFile, lint_tool_fault};
 use crate::inputs::Inputs;
 use crate::key::{Parts, digest_of};
 use crate::planned::{Dep, MAX_DEPS, PlannedJob};
 
-/// Files that ruff, black, isort, flake8, mypy and nbQA read their settings from.
-const SETTINGS: [&str; 10] = [
-    "pyproject.toml",
-    "ruff.toml",
-    ".ruff.toml",
-    "setup.cfg",
-    "tox.ini",
+/// Files that lint tools and nbQA read their settings from, besides `*.toml`, `*.cfg` and `*.ini`, which may name each
+/// other (ruff's `extend`).
+const SETTINGS: [&str; 5] = [
     ".flake8",
-    "mypy.ini",
-    ".mypy.ini",
-    ".isort.cfg",
+    "pylintrc",
+    ".pylintrc",
     ".editorconfig",
+    // Where it lies, nbQA takes the root of the project to be.
+    "setup.py",
 ];
+
+/// A tool as `trainyard lint --tool` has it: a name, or what stands behind `nbqa:`, such as `vulture --verbose` or
+/// `nbqa ruff`.
+///
+/// # Errors
+/// What is wrong with it, in one sentence.
+pub fn lint_tool(text: &str) -> Result<LintTool, String> {
+    let entry = match text.strip_prefix("nbqa ") {
+        Some(command) => LintEntry::through(command, LintLevel::Error),
+        None if text.trim().contains(char::is_whitespace) => {
+            LintEntry::through(text, LintLevel::Error)
+        }
+        None => LintEntry::named(text.trim(), LintLevel::Error),
+    };
+    match entry.fault.or_else(|| lint_tool_fault(&entry.tool)) {
+        Some(fault) => Err(fault),
+        None => Ok(entry.tool),
+    }
+}
 
 /// The job, or none where no tool is named or no notebook will run.
 pub(crate) fn job(
@@ -37,7 +53,8 @@ pub(crate) fn job(
     if file.lint.is_empty() || notebooks.is_empty() {
         return Ok(None);
     }
-    let tools: Vec<LintTool> = file.lint.iter().map(|entry| tool(&entry.value)).collect();
+    let entries = file.lint.iter();
+    let tools: Vec<LintTool> = entries.map(|entry| entry.value.tool.clone()).collect();
     let mut notebooks = notebooks.to_vec();
     notebooks.sort();
     notebooks.dedup();
@@ -57,9 +74,10 @@ pub(crate) fn job(
         // Whether an import is one's own depends on which modules there are, not on what is in them.
         parts.digest("modules", &digest_of(modules(inputs).map(|(path, _)| path)));
     }
+    let resources = resources(file, &tools);
     let (key, key_parts) = parts.finish();
     Ok(Some(PlannedJob {
-        spec: spec(tools, notebooks, image),
+        spec: spec(tools, notebooks, image, resources),
         key,
         key_parts,
         fingerprint: None,
@@ -71,32 +89,33 @@ pub(crate) fn job(
     }))
 }
 
-fn tool(entry: &crate::file::LintEntry) -> LintTool {
-    LintTool {
-        tool: entry.tool.clone(),
-        level: entry.level,
-    }
-}
-
-/// The code of a notebook, to the last blank: that is what linters are about.
+/// The code of a notebook, to the last blank, and its tags, by which nbQA may be told to leave cells out.
 fn as_tools_see(inputs: &Inputs<'_>, path: &str) -> Result<protocol::Digest, PlanError> {
     let read = inputs.notebook(path)?;
     let language = read.notebook.language().unwrap_or_default();
     let mut texts = vec![language];
-    texts.extend(
-        read.notebook
-            .code_cells()
-            .map(|(_, cell)| cell.source.clone()),
-    );
+    for (_, cell) in read.notebook.code_cells() {
+        texts.push(cell.source.clone());
+        texts.push(cell.tags().collect::<Vec<_>>().join(" "));
+    }
     Ok(digest_of(texts.iter().map(String::as_str)))
 }
 
-/// Settings of the tools, and for mypy the modules that it follows.
+/// Settings of the tools, and for some the modules that they follow or are extended by. What a tool reads that is not
+/// known here, or is told to read, nobody knows: then every file counts but other notebooks.
 fn deps(inputs: &Inputs<'_>, tools: &[LintTool]) -> Vec<Dep> {
-    let follows = tools.iter().any(|tool| tool.tool == "mypy");
+    let of = |names: &[&str]| tools.iter().any(|tool| names.contains(&tool.tool.as_str()));
+    let follows = of(&["mypy", "pylint", "flake8"]);
+    let unknown =
+        |tool: &LintTool| !LINT_TOOLS.contains(&tool.tool.as_str()) || !tool.args.is_empty();
+    let every = tools.iter().any(unknown);
     let counts = |path: &str| {
         let name = path.rsplit('/').next().unwrap_or(path);
-        SETTINGS.contains(&name) || follows && is_module(path)
+        let settings = SETTINGS.contains(&name)
+            || [".toml", ".cfg", ".ini"]
+                .iter()
+                .any(|end| name.ends_with(end));
+        settings || follows && is_module(path) || every && !path.ends_with(".ipynb")
     };
     let files = inputs
         .tree()
@@ -122,7 +141,26 @@ fn is_module(path: &str) -> bool {
     path.ends_with(".py") || path.ends_with(".pyi")
 }
 
-fn spec(tools: Vec<LintTool>, notebooks: Vec<String>, image: &str) -> JobSpec {
+/// As many CPUs as jobs get that say nothing, but no more than tools: so many run at a time.
+fn resources(file: &PipelineFile, tools: &[LintTool]) -> Resources {
+    let default = Resources::default();
+    let said = file.defaults.resources.as_ref();
+    let said = said.and_then(|said| Some(said.cpus?.0));
+    let useful = (tools.len() as u64).saturating_mul(1_000);
+    Resources {
+        cpu_millis: said.map_or(default.cpu_millis, |cpus| {
+            cpus.min(useful).max(default.cpu_millis)
+        }),
+        ..default
+    }
+}
+
+fn spec(
+    tools: Vec<LintTool>,
+    notebooks: Vec<String>,
+    image: &str,
+    resources: Resources,
+) -> JobSpec {
     JobSpec {
         name: LINT.to_owned(),
         definition: LINT.to_owned(),
@@ -133,7 +171,7 @@ fn spec(tools: Vec<LintTool>, notebooks: Vec<String>, image: &str) -> JobSpec {
         env: BTreeMap::new(),
         secrets: Vec::new(),
         network: Network::None,
-        resources: Resources::default(),
+        resources,
         runs_on: Vec::new(),
         volumes: BTreeMap::new(),
         needs: Vec::new(),

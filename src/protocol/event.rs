@@ -103,6 +103,8 @@ pub enum EventKind {
     },
     /// A lint tool found something.
     Finding(Finding),
+    /// A lint tool ended, and what it said was read.
+    ToolFinished(ToolRun),
     /// The kernel's life: `starting`, `ready`, `died`, `ended`.
     Kernel {
         /// One of those words.
@@ -257,6 +259,9 @@ pub struct Finding {
     pub path: String,
     /// Cell as a person counts: among all cells, from 1. None for a `.py` or the whole notebook.
     pub cell: Option<u32>,
+    /// The same cell as nbQA counts: among code cells, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code_cell: Option<u32>,
     /// Line within the cell (or file), from 1.
     pub line: Option<u32>,
     /// Column, from 1.
@@ -267,6 +272,24 @@ pub struct Finding {
     pub code: Option<String>,
     /// The tool's sentence.
     pub message: String,
+    /// What a formatter would do: a unified diff of the cell's source without file names, at most 16 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suggestion: Option<String>,
+}
+
+/// One tool's part of a lint job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolRun {
+    /// The tool.
+    pub tool: String,
+    /// Its exit code; none: it had not ended when the job was.
+    pub code: Option<i32>,
+    /// Findings that are kept.
+    pub findings: u32,
+    /// How long it ran.
+    pub took: Span,
+    /// How long Trainyard took to read what it said, in microseconds.
+    pub read_us: u64,
 }
 
 /// Use of the host by one attempt at one moment.

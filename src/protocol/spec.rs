@@ -92,10 +92,48 @@ pub enum Work {
 /// A lint tool and how much its findings weigh.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LintTool {
-    /// `ruff`, `black`, `isort`, `flake8` or `mypy`.
+    /// `ruff`, `ruff-format`, `black`, `isort`, `flake8`, `mypy`, `pylint`, or any other command that nbQA runs.
     pub tool: String,
+    /// Through nbQA, though the tool reads notebooks itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nbqa: bool,
+    /// What the tool is given besides the notebooks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
     /// `error`: a finding fails the job; `warn`: it is only shown.
     pub level: LintLevel,
+}
+
+impl LintTool {
+    /// The tool as a pipeline file names it, failing the job by its findings.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self {
+            tool: name.to_owned(),
+            nbqa: false,
+            args: Vec::new(),
+            level: LintLevel::Error,
+        }
+    }
+
+    /// What people call it: `nbqa ruff` where it goes through nbQA though it need not.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self.nbqa && self.reads_notebooks() {
+            true => format!("nbqa {}", self.tool),
+            false => self.tool.clone(),
+        }
+    }
+
+    /// Whether it gets the notebooks as they are.
+    #[must_use]
+    pub fn is_native(&self) -> bool {
+        !self.nbqa && self.reads_notebooks()
+    }
+
+    fn reads_notebooks(&self) -> bool {
+        matches!(self.tool.as_str(), "ruff" | "ruff-format")
+    }
 }
 
 /// How much a finding weighs.

@@ -11,7 +11,7 @@ use protocol::driver::{
 use protocol::event::{Artifact, ArtifactRole, EventKind, LogStream, OutputContent};
 use protocol::outcome::CellPlace;
 use protocol::report::{AttemptReport, MetricValue, Setting};
-use protocol::{Failure, FailureKind, Outcome, Span, Work};
+use protocol::{Failure, FailureKind, Outcome, Owner, Span, Work};
 use serde_json::Value;
 
 use super::follow::{open_plain, parse};
@@ -41,6 +41,8 @@ struct Gathered {
     crowded: bool,
     /// Set where gathering shows that the job did not do what it should.
     failure: Option<Failure>,
+    /// Lint tools that had not ended when the job was.
+    unfinished: Vec<String>,
 }
 
 impl Gathered {
@@ -49,6 +51,18 @@ impl Gathered {
             stream: LogStream::Platform,
             text: text.into() + "\n",
         });
+    }
+
+    fn lint(&mut self, verdict: lint::Verdict) {
+        for text in verdict.log {
+            self.say(text);
+        }
+        let findings = verdict.findings.into_iter().map(EventKind::Finding);
+        self.events.extend(findings);
+        let runs = verdict.runs.into_iter().map(EventKind::ToolFinished);
+        self.events.extend(runs);
+        self.failure = verdict.failure;
+        self.unfinished = verdict.unfinished;
     }
 
     fn keep(&mut self, artifact: Artifact) {
@@ -91,6 +105,10 @@ impl Attempt<'_> {
             ended.outcome = Outcome::Failed(failure.clone());
         }
         if let Outcome::Failed(failure) = &mut ended.outcome {
+            if !gathered.unfinished.is_empty() && failure.kind.owner() == Owner::Limit {
+                let tools = gathered.unfinished.join(", ");
+                failure.message += &format!("; of the lint tools these had not ended: {tools}");
+            }
             self.place_cell(failure);
         }
         let done = self.journal.last().saturating_sub(from);
@@ -217,24 +235,17 @@ impl Attempt<'_> {
             Work::Notebook { path } => self.keep_notebook(path, blobs, gathered)?,
             Work::Command { .. } => {}
             Work::Lint { tools, notebooks } => {
-                if ended.outcome.is_success() {
-                    let places = self.places(None);
-                    let verdict = lint::read(
-                        tools,
-                        notebooks,
-                        &workspace,
-                        &self.dir.originals(),
-                        &places.workspace,
-                        &self.dir.tmp(),
-                    );
-                    for line in verdict.log {
-                        gathered.say(line);
-                    }
-                    gathered
-                        .events
-                        .extend(verdict.findings.into_iter().map(EventKind::Finding));
-                    gathered.failure = verdict.failure;
-                }
+                let places = self.places(None);
+                let verdict = lint::read(&lint::Ran {
+                    tools,
+                    notebooks,
+                    workspace: &workspace,
+                    originals: &self.dir.originals(),
+                    inside: &places.workspace,
+                    tmp: &self.dir.tmp(),
+                    whole: ended.outcome.is_success(),
+                });
+                gathered.lint(verdict);
                 return Ok(());
             }
         }

@@ -49,7 +49,7 @@ impl Attempt<'_> {
                     argv: command::argv(text, &spec.parameters),
                 },
                 Work::Lint { tools, notebooks } => DriverWork::Command {
-                    argv: lint::argv(tools, notebooks),
+                    argv: lint::argv(tools, notebooks, spec.resources.cpu_millis),
                 },
             },
             workdir: places.workspace.clone(),

@@ -63,6 +63,7 @@ fn apply(fold: &mut Fold, kind: &EventKind, at: i64, out: &Path) {
         EventKind::Phase { .. }
         | EventKind::Log { .. }
         | EventKind::Finding(_)
+        | EventKind::ToolFinished(_)
         | EventKind::Kernel { .. }
         | EventKind::Metric { .. }
         | EventKind::Param { .. }

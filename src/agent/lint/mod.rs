@@ -1,145 +1,203 @@
 //! Lint tools over notebooks: one command line for the driver that runs them all, and the findings in what they
 //! say. A finding's place is held against the cell's source before it is believed. It starts nothing itself.
 
-mod diff;
-mod lines;
+pub mod fix;
+mod format;
+mod judge;
 mod normal;
+mod notes;
 mod place;
 mod ruff;
+mod script;
+mod text;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use protocol::event::Finding;
+use protocol::Failure;
+use protocol::FailureKind;
+use protocol::event::{Finding, ToolRun};
 use protocol::spec::{LintLevel, LintTool};
 use protocol::text::without_colours;
-use protocol::{Failure, FailureKind};
 
 use crate::collect::small;
-use crate::command::quote;
-use place::Source;
+use judge::End;
+use notes::Notes;
+use place::{Claim, Known, Source};
 
 pub(crate) use normal::prepare;
+pub(crate) use script::argv;
 
-/// Folder below `/tmp` for what the tools say.
-const FOLDER: &str = "trainyard-lint";
 /// Most bytes of one tool's words.
 const MOST_BYTES: u64 = 64 << 20;
 /// Most findings of one tool that are kept.
 const MOST_FINDINGS: usize = 5_000;
-
-/// The command line that runs all tools, side by side.
-pub(crate) fn argv(tools: &[LintTool], notebooks: &[String]) -> Vec<String> {
-    let mut script = format!("out=$TMPDIR/{FOLDER}; mkdir -p \"$out\"\n");
-    script.push_str("run() { name=$1; shift; \"$@\" >\"$out/$name.out\" 2>\"$out/$name.err\"; echo $? >\"$out/$name.code\"; }\n");
-    let paths: Vec<String> = notebooks.iter().map(|path| quote(&safe(path))).collect();
-    for tool in tools {
-        let name = quote(&tool.tool);
-        let command = match tool.tool.as_str() {
-            "ruff" => "ruff check --no-cache --output-format json".to_owned(),
-            "black" | "isort" => format!("nbqa {name} --nbqa-diff"),
-            "mypy" => "nbqa mypy --show-column-numbers --no-error-summary --no-pretty --cache-dir=/dev/null".to_owned(),
-            _ => format!("nbqa {name}"),
-        };
-        script.push_str(&format!("run {name} {command} {} &\n", paths.join(" ")));
-    }
-    script.push_str("wait\n");
-    vec!["sh".into(), "-c".into(), script]
-}
-
-/// A path that no tool takes for a flag.
-fn safe(path: &str) -> String {
-    if path.starts_with('-') {
-        format!("./{path}")
-    } else {
-        path.to_owned()
-    }
-}
-
-/// What linting came to.
-pub(crate) struct Verdict {
-    pub(crate) findings: Vec<Finding>,
-    /// Lines for people.
-    pub(crate) log: Vec<String>,
-    pub(crate) failure: Option<Failure>,
-}
+/// Most bytes of all patches of one tool.
+const MOST_PATCHES: usize = 8 << 20;
+/// Most bytes of one tool's words that are shown.
+const MOST_SHOWN: usize = 1 << 20;
+/// Most bytes of one line of the log (an event has 64 KiB).
+const MOST_EVENT: usize = 60 << 10;
 
 /// The findings in what one tool said about notebooks (path in the repository, bytes): pure, whatever the bytes are.
 /// `tool` is the name as `lint:` has it. Tools that ran in a container saw the repository as `/workspace`.
 #[must_use]
 pub fn parse(tool: &str, stdout: &str, stderr: &str, notebooks: &[(&str, &[u8])]) -> Vec<Finding> {
+    parse_with_notes(tool, stdout, stderr, b"", notebooks)
+}
+
+/// The same, with the notes of nbQA's run: what `nbqa.py` wrote to `$TRAINYARD_NOTES`.
+#[must_use]
+pub fn parse_with_notes(
+    tool: &str,
+    stdout: &str,
+    stderr: &str,
+    notes: &[u8],
+    notebooks: &[(&str, &[u8])],
+) -> Vec<Finding> {
     let sources: BTreeMap<String, Source> = notebooks
         .iter()
         .filter_map(|(path, bytes)| Some(((*path).to_owned(), Source::read(bytes)?)))
         .collect();
-    let asked = LintTool {
-        tool: tool.to_owned(),
-        level: LintLevel::Error,
+    let asked = match tool.strip_prefix("nbqa ") {
+        Some(tool) => LintTool {
+            nbqa: true,
+            ..LintTool::named(tool)
+        },
+        None => LintTool::named(tool),
     };
     let said = Said {
         out: without_colours(stdout),
         err: without_colours(stderr),
-        code: 1,
+        code: Some(1),
+        notes: notes.to_vec(),
+        took: Duration::ZERO,
     };
-    let mut verdict = Verdict {
-        findings: Vec::new(),
-        log: Vec::new(),
-        failure: None,
-    };
+    let mut verdict = Verdict::default();
     judge(&asked, &said, &sources, "/workspace", &mut verdict);
     verdict.findings
+}
+
+/// What a lint job left, and where.
+pub(crate) struct Ran<'a> {
+    pub(crate) tools: &'a [LintTool],
+    pub(crate) notebooks: &'a [String],
+    pub(crate) workspace: &'a Path,
+    /// Notebooks that [`prepare`] rewrote, as they were.
+    pub(crate) originals: &'a Path,
+    /// The workspace as the tools saw it.
+    pub(crate) inside: &'a str,
+    /// The job's `/tmp`.
+    pub(crate) tmp: &'a Path,
+    /// It came to its end; else tools that had not ended are no fault of theirs.
+    pub(crate) whole: bool,
+}
+
+/// What linting came to.
+#[derive(Default)]
+pub(crate) struct Verdict {
+    pub(crate) findings: Vec<Finding>,
+    /// Texts for people, each short enough for an event.
+    pub(crate) log: Vec<String>,
+    pub(crate) runs: Vec<ToolRun>,
+    pub(crate) failure: Option<Failure>,
+    /// Tools that had not ended when the job was.
+    pub(crate) unfinished: Vec<String>,
 }
 
 /// What one tool left.
 struct Said {
     out: String,
     err: String,
-    code: i32,
+    /// None: it has not ended.
+    code: Option<i32>,
+    notes: Vec<u8>,
+    took: Duration,
 }
 
-/// Reads what the tools said. `inside` is the workspace as the tools saw it; `tmp` is the job's `/tmp`; notebooks that
-/// [`prepare`] rewrote lie in `originals` as they were.
-pub(crate) fn read(
-    tools: &[LintTool],
-    notebooks: &[String],
-    workspace: &Path,
-    originals: &Path,
-    inside: &str,
-    tmp: &Path,
-) -> Verdict {
+/// What was read of a tool's words.
+#[derive(Default)]
+struct Parsed {
+    claims: Vec<Claim>,
+    /// Lines that say something else.
+    unread: String,
+    /// Why none of it could be read.
+    broken: Option<String>,
+}
+
+/// Reads what the tools said.
+pub(crate) fn read(ran: &Ran<'_>) -> Verdict {
     let source = |path: &String| {
-        let bytes = small(&originals.join(path), MOST_BYTES);
-        let bytes = bytes.or_else(|_| small(&workspace.join(path), MOST_BYTES));
+        let bytes = small(&ran.originals.join(path), MOST_BYTES);
+        let bytes = bytes.or_else(|_| small(&ran.workspace.join(path), MOST_BYTES));
         Some((path.clone(), Source::read(&bytes.ok()?)?))
     };
-    let sources: BTreeMap<String, Source> = notebooks.iter().filter_map(source).collect();
-    let mut verdict = Verdict {
-        findings: Vec::new(),
-        log: Vec::new(),
-        failure: None,
-    };
-    for tool in tools {
-        let file = |end: &str| {
-            let bytes = small(
-                &tmp.join(FOLDER).join(format!("{}.{end}", tool.tool)),
-                MOST_BYTES,
-            );
-            bytes
-                .ok()
-                .map(|bytes| without_colours(&String::from_utf8_lossy(&bytes)))
-        };
-        let code = file("code").and_then(|code| code.trim().parse().ok());
-        let said = Said {
-            out: file("out").unwrap_or_default(),
-            err: file("err").unwrap_or_default(),
-            code: code.unwrap_or(-1),
-        };
-        judge(tool, &said, &sources, inside, &mut verdict);
+    let sources: BTreeMap<String, Source> = ran.notebooks.iter().filter_map(source).collect();
+    let mut verdict = Verdict::default();
+    for (n, tool) in ran.tools.iter().enumerate() {
+        let said = Said::read(&ran.tmp.join(script::FOLDER).join(n.to_string()));
+        if said.code.is_none() && !ran.whole {
+            verdict.unfinished.push(tool.name());
+        }
+        judge(tool, &said, &sources, ran.inside, &mut verdict);
     }
     if verdict.failure.is_none() {
         verdict.failure = too_many(&verdict.findings);
     }
     verdict
+}
+
+impl Said {
+    fn read(folder: &Path) -> Self {
+        let bytes = |name: &str| small(&folder.join(name), MOST_BYTES).unwrap_or_default();
+        let text = |name: &str| without_colours(&String::from_utf8_lossy(&bytes(name)));
+        let time = |name: &str| folder.join(name).symlink_metadata()?.modified();
+        let took = time("began").and_then(|began| Ok(time("code")?.duration_since(began)));
+        Self {
+            out: text("out"),
+            err: text("err"),
+            code: text("code").trim().parse().ok(),
+            notes: bytes("notes"),
+            took: took.ok().and_then(Result::ok).unwrap_or_default(),
+        }
+    }
+
+    fn words(&self) -> String {
+        match self.out.is_empty() || self.out.ends_with('\n') {
+            true => format!("{}{}", self.out, self.err),
+            false => format!("{}\n{}", self.out, self.err),
+        }
+    }
+
+    fn parse(
+        &self,
+        tool: &LintTool,
+        notes: &Notes,
+        sources: &BTreeMap<String, Source>,
+        inside: &str,
+    ) -> Parsed {
+        let name = tool.tool.as_str();
+        let mut parsed = match name {
+            // It says nothing at all where nbQA had nothing for it.
+            "ruff" if self.code == Some(0) && !self.out.contains('[') => Parsed::default(),
+            "ruff" => ruff::parse(&self.out, inside),
+            "ruff-format" => format::ruff(&self.out, &self.err, sources, inside),
+            "black" | "isort" => Parsed {
+                claims: format::printed(&self.out, name, sources),
+                ..Parsed::default()
+            },
+            "flake8" | "mypy" | "pylint" => text::parse(name, &self.out, sources, inside),
+            _ => text::parse(name, &self.words(), sources, inside),
+        };
+        if name == "black" {
+            parsed.claims.extend(format::black(&self.err, inside));
+        }
+        if !tool.is_native() {
+            parsed.claims.extend(format::noted(name, notes, sources));
+        }
+        parsed
+    }
 }
 
 fn judge(
@@ -149,85 +207,114 @@ fn judge(
     inside: &str,
     verdict: &mut Verdict,
 ) {
-    let name = &tool.tool;
-    let parsed = match name.as_str() {
-        "ruff" => ruff::parse(&said.out, inside),
-        "black" | "isort" => diff::parse(&said.out, name, sources),
-        _ => lines::parse(&said.out, sources),
+    let began = Instant::now();
+    let name = tool.name();
+    let notes = Notes::read(&said.notes);
+    let parsed = said.parse(tool, &notes, sources, inside);
+    let known = Known {
+        sources: Some(sources),
+        joined: notes.joined(sources),
     };
-    let words = format!("{}{}", said.out, said.err);
-    let (mut findings, broken) = match parsed {
-        Ok(findings) => (findings, None),
-        Err(reason) => (Vec::new(), Some(reason)),
+    let total = parsed.claims.len();
+    let mut patches = 0;
+    let settle = |claim| {
+        let mut finding = known.settle(claim);
+        finding.level = tool.level;
+        finding.tool.clone_from(&name);
+        patches += finding.suggestion.as_ref().map_or(0, String::len);
+        finding.suggestion = finding.suggestion.filter(|_| patches <= MOST_PATCHES);
+        finding
     };
-    // nbQA may break on a notebook and still end with 0: that is no pass.
-    let unread = words.lines().find_map(|line| {
-        line.split_once("nbQA failed to process ")
-            .map(|(_, rest)| rest)
-    });
-    if let Some(rest) = unread {
-        let path = rest.split(" with exception").next().unwrap_or(rest);
-        let kind = match sources.contains_key(path) {
-            true => FailureKind::Internal,
-            false => FailureKind::NotebookInvalid,
-        };
-        verdict.failure.get_or_insert(
-            Failure::new(kind, format!("{name} could not read {path}")).detail(words.clone()),
+    let claims = parsed.claims.into_iter().take(MOST_FINDINGS);
+    let mut findings: Vec<Finding> = claims.map(settle).collect();
+    let end = End {
+        tool,
+        said,
+        found: total > 0,
+        broken: parsed.broken.filter(|_| said.code.is_some()),
+    };
+    let failure = match verdict.unfinished.contains(&name) {
+        true => None,
+        false => end.failure(sources),
+    };
+    let read_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+    passed_over(&name, &notes, sources, &mut verdict.log);
+    if let Some(failure) = failure {
+        say(
+            &format!("{name}: {}\n{}", failure.message, said.words()),
+            &mut verdict.log,
+        );
+        // A tool that only warns fails nothing, whatever becomes of it.
+        if tool.level == LintLevel::Error {
+            verdict.failure.get_or_insert(failure);
+        }
+    } else if !parsed.unread.trim().is_empty() {
+        say(
+            &format!("{name} also said:\n{}", parsed.unread),
+            &mut verdict.log,
         );
     }
-    // A code of its own for "found something" is 1; whatever else comes without findings is no finding.
-    let failure = match (said.code, findings.is_empty(), broken) {
-        _ if unread.is_some() => None,
-        (0 | 1, false, None) | (0, true, None) => None,
-        (126 | 127, ..) => Some(
-            Failure::new(FailureKind::ImageUnusable, format!("the image has no `{name}` that runs"))
-                .hint("trainyard/notebook has ruff, black, isort, flake8 and mypy; another image must bring what `lint:` names."),
-        ),
-        (1 | 123, true, _) if missing_module(&words, name) => Some(
-            Failure::new(FailureKind::ImageUnusable, format!("the image has no `{name}`"))
-                .hint("trainyard/notebook has ruff, black, isort, flake8 and mypy; another image must bring what `lint:` names."),
-        ),
-        (1, _, _) => Some(Failure::new(FailureKind::LintFailed, format!("{name} found something, and its output could not be read; it stands below whole"))),
-        (code, _, reason) => Some(Failure::new(
-            FailureKind::Internal,
-            format!("{name} did not do its work (exit code {code}{})", reason.map_or_else(String::new, |r| format!(", {r}"))),
-        )),
-    };
-    if let Some(failure) = failure {
-        verdict
-            .log
-            .push(format!("{name} said:\n{}", words.trim_end()));
-        // A tool that only warns does not fail the job by crying.
-        if tool.level == LintLevel::Error || failure.kind != FailureKind::LintFailed {
-            verdict.failure.get_or_insert(failure.detail(words));
-        }
-    }
-    if findings.len() > MOST_FINDINGS {
+    if total > MOST_FINDINGS {
         verdict.log.push(format!(
-            "{name}: {} findings, of which the first {MOST_FINDINGS} are kept",
-            findings.len()
+            "{name}: {total} findings, of which the first {MOST_FINDINGS} are kept"
         ));
-        findings.truncate(MOST_FINDINGS);
     }
-    for finding in &mut findings {
-        finding.level = tool.level;
-        finding.tool.clone_from(name);
-        if let Some(source) = sources.get(&finding.path) {
-            source.believe(finding);
-        }
-    }
-    verdict.log.push(match findings.len() {
-        0 => format!("{name}: nothing found"),
-        1 => format!("{name}: 1 finding"),
-        n => format!("{name}: {n} findings"),
+    verdict.runs.push(ToolRun {
+        tool: name,
+        code: said.code,
+        findings: u32::try_from(findings.len()).unwrap_or(u32::MAX),
+        took: said.took.into(),
+        read_us,
     });
     verdict.findings.append(&mut findings);
 }
 
-fn missing_module(words: &str, name: &str) -> bool {
-    words.contains(&format!("No module named {name}"))
-        || words.contains(&format!("`{name}` not found"))
-        || words.contains(&format!("Command `{name}`"))
+/// Python that nbQA does not show to any tool, which nobody would guess.
+fn passed_over(
+    name: &str,
+    notes: &Notes,
+    sources: &BTreeMap<String, Source>,
+    log: &mut Vec<String>,
+) {
+    for (path, note) in notes.notebooks() {
+        let Some(source) = sources.get(path).filter(|_| !note.passed.is_empty()) else {
+            continue;
+        };
+        let cells = note
+            .passed
+            .iter()
+            .filter_map(|&nth| source.cell_of_code(nth));
+        let cells: Vec<String> = cells.take(20).map(|cell| cell.to_string()).collect();
+        log.push(format!(
+            "{name}: nbQA leaves out cell {} of {path} (a magic over several lines, or a call of get_ipython)",
+            cells.join(", ")
+        ));
+    }
+    log.truncate(10_000);
+}
+
+/// A text as lines of the log, the middle left out where it is very long.
+fn say(text: &str, log: &mut Vec<String>) {
+    let text = text.trim_end();
+    let floor = |mut at: usize| {
+        while !text.is_char_boundary(at) {
+            at -= 1;
+        }
+        at
+    };
+    let shown = floor(text.len().min(MOST_SHOWN));
+    let mut from = 0;
+    while from < shown {
+        let mut to = floor((from + MOST_EVENT).min(shown));
+        if let Some(end) = text[from..to].rfind('\n').filter(|_| to < shown) {
+            to = from + end + 1;
+        }
+        log.push(text[from..to].trim_end_matches('\n').to_owned());
+        from = to;
+    }
+    if shown < text.len() {
+        log.push(format!("… and {} bytes more", text.len() - shown));
+    }
 }
 
 fn too_many(findings: &[Finding]) -> Option<Failure> {
@@ -254,21 +341,6 @@ fn too_many(findings: &[Finding]) -> Option<Failure> {
         FailureKind::LintFailed,
         format!("{}{code} at {place}: {}{more}", first.tool, first.message),
     ))
-}
-
-/// A finding without its tool and level, which the caller sets.
-fn finding(path: &str, message: impl Into<String>) -> Finding {
-    Finding {
-        tool: String::new(),
-        level: LintLevel::Error,
-        path: path.to_owned(),
-        cell: None,
-        line: None,
-        column: None,
-        raw_line: None,
-        code: None,
-        message: message.into(),
-    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
-//! ruff's JSON: it counts cells as people do, and lines within them. It believes ruff's words only.
+//! ruff's JSON. Natively it counts cells as people do, and lines within them; through nbQA it says the lines of what
+//! was joined.
 
-use protocol::event::Finding;
 use serde::Deserialize;
 
-use super::finding;
+use super::Parsed;
+use super::place::{Claim, Place};
+use super::text::below;
 
 #[derive(Deserialize)]
 struct Line {
@@ -20,26 +22,40 @@ struct Location {
     column: u32,
 }
 
-/// Reads ruff's output.
-pub(super) fn parse(output: &str, inside: &str) -> Result<Vec<Finding>, String> {
-    let lines: Vec<Line> =
-        serde_json::from_str(output).map_err(|error| format!("its output is not JSON: {error}"))?;
-    let one = |line: Line| {
-        let path = line
-            .filename
-            .strip_prefix(inside)
-            .unwrap_or(&line.filename)
-            .trim_start_matches('/');
-        let mut finding = finding(path, line.message);
-        finding.cell = line.cell;
-        if let Some(place) = line
-            .location
-            .filter(|_| line.cell.is_some() || !path.ends_with(".ipynb"))
-        {
-            (finding.line, finding.column) = (Some(place.row), Some(place.column));
+/// Reads what `ruff check` said.
+pub(super) fn parse(output: &str, inside: &str) -> Parsed {
+    // nbQA adds its own words after the list.
+    let end = output.rfind(']').map_or(0, |at| at + 1);
+    let lines: Vec<Line> = match serde_json::from_str(&output[..end]) {
+        Ok(lines) => lines,
+        Err(error) => {
+            return Parsed {
+                unread: output.to_owned(),
+                broken: Some(format!("its output is not JSON: {error}")),
+                ..Parsed::default()
+            };
         }
-        finding.code = line.code;
-        finding
     };
-    Ok(lines.into_iter().map(one).collect())
+    let one = |line: Line| Claim {
+        path: below(&line.filename, inside).to_owned(),
+        place: match (line.cell, line.location) {
+            (Some(cell), place) => Place::Cell {
+                cell,
+                line: place.as_ref().map(|place| place.row),
+                column: place.map(|place| place.column),
+            },
+            (None, Some(place)) => Place::Line {
+                line: place.row,
+                column: Some(place.column),
+            },
+            (None, None) => Place::Whole,
+        },
+        code: line.code,
+        message: line.message,
+        suggestion: None,
+    };
+    Parsed {
+        claims: lines.into_iter().map(one).collect(),
+        ..Parsed::default()
+    }
 }

@@ -1,11 +1,12 @@
 //! What the types alone cannot hold: names, cycles, placeholders, limits, and what is not yet supported.
 
+use protocol::spec::LintTool;
 use serde_saphyr::{Location, Spanned};
 
-use super::error::{FileError, unknown};
+use super::error::{FileError, nearest, unknown};
 use super::scalar::{Image, Table, Word, check_glob};
 use super::types::{Job, PipelineFile, Resources};
-use super::{LINT, LINT_TOOLS, MAX_DEFINITIONS, MAX_MATRIX};
+use super::{LINT, LINT_TOOLS, MAX_DEFINITIONS, MAX_LINT_TOOLS, MAX_MATRIX};
 use crate::globs::is_glob;
 use crate::placeholders::placeholders;
 
@@ -42,21 +43,46 @@ pub(super) fn file(file: &PipelineFile) -> Checked {
 }
 
 fn lint(file: &PipelineFile) -> Checked {
+    if let Some(extra) = file.lint.get(MAX_LINT_TOOLS) {
+        let message = format!("'lint' has more than {MAX_LINT_TOOLS} tools");
+        return wrong(extra.referenced, message);
+    }
     let mut seen = Vec::new();
     for entry in &file.lint {
-        let tool = entry.value.tool.as_str();
-        if !LINT_TOOLS.contains(&tool) {
-            return wrong(entry.referenced, unknown("lint tool", tool, &LINT_TOOLS));
+        let fault = entry.value.fault.clone();
+        if let Some(fault) = fault.or_else(|| lint_tool(&entry.value.tool)) {
+            return wrong(entry.referenced, fault);
         }
-        if seen.contains(&tool) {
+        let name = entry.value.tool.name();
+        if seen.contains(&name) {
             return wrong(
                 entry.referenced,
-                format!("'{tool}' stands in 'lint' a second time"),
+                format!("'{name}' stands in 'lint' a second time"),
             );
         }
-        seen.push(tool);
+        seen.push(name);
     }
     Ok(())
+}
+
+/// What is wrong with the name of a lint tool.
+pub(crate) fn lint_tool(tool: &LintTool) -> Option<String> {
+    let name = tool.tool.as_str();
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let begins = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    if !begins || name.len() > 64 || !name.chars().all(good) {
+        return Some(format!("'{}' is not the name of a lint tool", cut(name)));
+    }
+    let formats =
+        name == "ruff-format" || name == "ruff" && tool.args.iter().any(|arg| arg == "format");
+    if tool.nbqa && formats {
+        return Some("ruff formats notebooks itself: write 'ruff-format'".to_owned());
+    }
+    // A word that is nearly a known tool's is a slip of the pen, unless somebody says that it is not.
+    let slip = !tool.nbqa && !LINT_TOOLS.contains(&name);
+    slip.then(|| nearest(name, &LINT_TOOLS)).flatten().map(|near| {
+        format!("unknown lint tool '{name}'; did you mean '{near}'? Another tool is run by {{nbqa: {name}}}")
+    })
 }
 
 fn job_name(name: &Spanned<String>) -> Checked {

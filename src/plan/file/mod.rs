@@ -8,6 +8,7 @@ mod types;
 
 use protocol::Timestamp;
 
+pub(crate) use check::lint_tool as lint_tool_fault;
 pub use error::{FILE_NAME, FileError};
 pub(crate) use error::{nearest, unknown};
 pub use scalar::{Branches, Cpus, Cron, Duration, Image, LintEntry, OneOrMore, Size, Table, Word};
@@ -23,8 +24,18 @@ pub const MAX_DEFINITIONS: usize = 200;
 pub const MAX_JOBS: usize = 500;
 /// Most jobs of one matrix.
 pub const MAX_MATRIX: usize = 256;
-/// Tools of the lint job.
-pub const LINT_TOOLS: [&str; 5] = ["ruff", "black", "isort", "flake8", "mypy"];
+/// Tools of the lint job whose words are known in every detail; nbQA runs any other.
+pub const LINT_TOOLS: [&str; 7] = [
+    "ruff",
+    "ruff-format",
+    "black",
+    "isort",
+    "flake8",
+    "mypy",
+    "pylint",
+];
+/// Most tools of the lint job.
+pub const MAX_LINT_TOOLS: usize = 20;
 /// Name of the lint job; no definition may have it.
 pub const LINT: &str = "lint";
 

@@ -6,7 +6,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::str::FromStr as _;
 
-use protocol::spec::LintLevel;
+use protocol::spec::{LintLevel, LintTool};
 use protocol::{ByteSize, Span};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -262,21 +262,33 @@ impl<'de> Deserialize<'de> for Image {
     }
 }
 
-/// A lint tool and how much its findings weigh.
+/// A lint tool, what it is given, and how much its findings weigh.
 #[derive(Debug, Clone)]
 pub struct LintEntry {
-    /// Its name; whether there is such a tool is checked later.
-    pub tool: String,
-    /// How much its findings weigh.
-    pub level: LintLevel,
+    /// The words of the file, taken apart; what they name is checked later.
+    pub tool: LintTool,
+    /// Why its command line cannot be taken apart.
+    pub fault: Option<String>,
 }
 
 schema!(LintEntry, "LintEntry", {
     "anyOf": [
-        { "enum": ["ruff", "black", "isort", "flake8", "mypy"] },
+        { "enum": ["ruff", "ruff-format", "black", "isort", "flake8", "mypy", "pylint"] },
+        { "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_.-]*$", "description": "Any other tool that nbQA can run." },
         {
             "type": "object",
-            "propertyNames": { "enum": ["ruff", "black", "isort", "flake8", "mypy"] },
+            "description": "A tool through nbQA, with what it is given besides the notebooks.",
+            "properties": {
+                "nbqa": { "type": "string", "description": "The tool and its options, such as `vulture --min-confidence 80`; `ruff` is ruff through nbQA." },
+                "level": { "enum": ["warn", "error"], "description": "`warn`: its findings are shown and fail nothing." }
+            },
+            "required": ["nbqa"],
+            "additionalProperties": false
+        },
+        {
+            "type": "object",
+            "description": "A tool by name, and how much its findings weigh.",
+            "propertyNames": { "pattern": "^[A-Za-z_][A-Za-z0-9_.-]*$" },
             "additionalProperties": { "enum": ["warn", "error"] },
             "minProperties": 1,
             "maxProperties": 1
@@ -284,30 +296,73 @@ schema!(LintEntry, "LintEntry", {
     ]
 });
 
+impl LintEntry {
+    pub(crate) fn named(name: &str, level: LintLevel) -> Self {
+        Self {
+            tool: LintTool {
+                level,
+                ..LintTool::named(name)
+            },
+            fault: None,
+        }
+    }
+
+    /// `vulture --min-confidence 80`.
+    pub(crate) fn through(command: &str, level: LintLevel) -> Self {
+        let mut words = shlex::split(command).unwrap_or_default().into_iter();
+        let Some(tool) = words.next() else {
+            return Self {
+                fault: Some(format!("'nbqa' is a tool and its options, not '{command}'")),
+                ..Self::named("", level)
+            };
+        };
+        Self {
+            tool: LintTool {
+                tool,
+                nbqa: true,
+                args: words.collect(),
+                level,
+            },
+            fault: None,
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for LintEntry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Kinds;
         impl<'de> Visitor<'de> for Kinds {
             type Value = LintEntry;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a lint tool such as ruff, or {ruff: warn}")
+                f.write_str("a lint tool such as ruff, {ruff: warn} or {nbqa: \"vulture --min-confidence 80\"}")
             }
             fn visit_str<E: de::Error>(self, tool: &str) -> Result<LintEntry, E> {
-                Ok(LintEntry {
-                    tool: tool.to_owned(),
-                    level: LintLevel::Error,
-                })
+                Ok(LintEntry::named(tool, LintLevel::Error))
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<LintEntry, A::Error> {
-                let entry = map.next_entry::<String, LintLevel>()?;
-                let Some((tool, level)) = entry else {
-                    return Err(de::Error::custom("the name of a lint tool is missing"));
-                };
-                match map.next_entry::<String, de::IgnoredAny>()? {
-                    Some(_) => Err(de::Error::custom(
-                        "one tool for each item of the list: - ruff, - {black: warn}",
+                let (mut named, mut command, mut level) = (None, None, None);
+                while let Some(key) = map.next_key::<String>()? {
+                    match key.as_str() {
+                        "nbqa" => command = Some(map.next_value::<Word>()?.0),
+                        "level" => level = Some(map.next_value::<LintLevel>()?),
+                        _ if named.is_none() => named = Some((key, map.next_value::<LintLevel>()?)),
+                        _ => {
+                            return Err(de::Error::custom(
+                                "one tool for each item of the list: - ruff, - {black: warn}",
+                            ));
+                        }
+                    }
+                }
+                match (named, command, level) {
+                    (Some((name, level)), None, None) => Ok(LintEntry::named(&name, level)),
+                    (None, Some(command), level) => Ok(LintEntry::through(
+                        &command,
+                        level.unwrap_or(LintLevel::Error),
                     )),
-                    None => Ok(LintEntry { tool, level }),
+                    (None, None, _) => Err(de::Error::custom("the name of a lint tool is missing")),
+                    (Some((name, _)), ..) => Err(de::Error::custom(format!(
+                        "'{name}' stands beside 'nbqa' or 'level': write {{{name}: warn}}, or {{nbqa: \"{name} OPTIONS\", level: warn}}"
+                    ))),
                 }
             }
         }

@@ -17,8 +17,9 @@ pub struct PipelineFile {
     /// Values for every job that does not say otherwise. A job's own value replaces the one here.
     #[serde(default)]
     pub defaults: Defaults,
-    /// Lint tools over the notebooks of the jobs that will run: ruff, black, isort, flake8, mypy. A
-    /// tool's findings fail the job `lint` unless it is written as `{black: warn}`.
+    /// Lint tools over the notebooks of the jobs that will run: ruff and ruff-format as they are; black, isort,
+    /// flake8, mypy, pylint and any other by name through nbQA. A tool's findings fail the job `lint` unless it is
+    /// written as `{black: warn}`. `{nbqa: "vulture --min-confidence 80"}` gives it options.
     #[serde(default)]
     #[schemars(with = "Vec<LintEntry>")]
     pub lint: Vec<Spanned<LintEntry>>,

@@ -1,7 +1,8 @@
 //! What is taken, and what is refused where.
 
 use protocol::Timestamp;
-use trainyard_plan::PipelineFile;
+use protocol::spec::LintLevel;
+use trainyard_plan::{self as plan, PipelineFile};
 
 /// The first error as a person sees it.
 fn error(text: &str) -> String {
@@ -89,7 +90,7 @@ fn an_unknown_key_names_its_place_and_the_nearest_word() {
     assert!(error("job: {}\n").contains("did you mean 'jobs'?"));
     assert_eq!(
         error("lint: [ruf]\njobs: {t: {command: x}}\n"),
-        ".trainyard.yml:1:8: unknown lint tool 'ruf'; did you mean 'ruff'?"
+        ".trainyard.yml:1:8: unknown lint tool 'ruf'; did you mean 'ruff'? Another tool is run by {nbqa: ruf}"
     );
     assert!(error("jobs:\n  t: {command: x, network: ful}\n").contains("did you mean 'full'?"));
     assert_eq!(
@@ -227,6 +228,36 @@ fn a_wrong_value_names_its_place_and_what_is_accepted() {
             "lint: [ruff, ruff]\njobs: {t: {command: x}}",
             ":1:14",
             "a second time",
+        ),
+        (
+            "lint: [{nbqa: \"flake8 --select F\"}, flake8]\njobs: {t: {command: x}}",
+            ":1:",
+            "'flake8' stands in 'lint' a second time",
+        ),
+        (
+            "lint: [{nbqa: \"'open\"}]\njobs: {t: {command: x}}",
+            ":1:8",
+            "'nbqa' is a tool and its options",
+        ),
+        (
+            "lint: [\"a b\"]\njobs: {t: {command: x}}",
+            ":1:8",
+            "'a b' is not the name of a lint tool",
+        ),
+        (
+            "lint: [{nbqa: ruff format}]\njobs: {t: {command: x}}",
+            ":1:8",
+            "write 'ruff-format'",
+        ),
+        (
+            "lint: [{vulture: warn, level: warn}]\njobs: {t: {command: x}}",
+            ":1:",
+            "'vulture' stands beside 'nbqa' or 'level'",
+        ),
+        (
+            "lint: [{vulture: warn, black: warn}]\njobs: {t: {command: x}}",
+            ":1:",
+            "one tool for each item",
         ),
         (
             "jobs:\n  t: {command: x, parameters: {a: 1}, matrix: {a: [1]}}",
@@ -385,4 +416,40 @@ fn spoilt_files_are_refused_with_a_place_and_nothing_worse() {
         }
     }
     assert!(refused > 300, "{refused}");
+}
+
+#[test]
+fn lint_tools_are_named_or_run_through_nbqa() {
+    let text = "lint:\n  - ruff\n  - ruff-format\n  - {pyupgrade: warn}\n  - nbqa: ruff\n    level: warn\n  - {nbqa: \"vulture --exclude 'a b'\"}\n  - {nbqa: usort}\njobs: {t: {command: x}}\n";
+    let file = PipelineFile::parse(text.as_bytes()).unwrap();
+    let tools: Vec<_> = file
+        .lint
+        .iter()
+        .map(|entry| entry.value.tool.clone())
+        .collect();
+    let names: Vec<_> = tools.iter().map(|tool| tool.name()).collect();
+    assert_eq!(
+        names,
+        [
+            "ruff",
+            "ruff-format",
+            "pyupgrade",
+            "nbqa ruff",
+            "vulture",
+            "usort"
+        ]
+    );
+    let native: Vec<_> = tools.iter().map(|tool| tool.is_native()).collect();
+    assert_eq!(native, [true, true, false, false, false, false]);
+    let warns: Vec<_> = tools
+        .iter()
+        .map(|tool| tool.level == LintLevel::Warn)
+        .collect();
+    assert_eq!(warns, [false, false, true, true, false, false]);
+    assert_eq!(tools[4].args, ["--exclude", "a b"]);
+    // usort is a tool, and nearly isort: whoever means it says so.
+    assert!(error("lint: [usort]\njobs: {t: {command: x}}\n").contains("{nbqa: usort}"));
+    assert_eq!(plan::lint_tool("nbqa ruff").unwrap().name(), "nbqa ruff");
+    assert_eq!(plan::lint_tool("vulture -v").unwrap().args, ["-v"]);
+    assert!(plan::lint_tool("").is_err() && plan::lint_tool("rm/x").is_err());
 }

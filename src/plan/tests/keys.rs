@@ -170,6 +170,50 @@ fn settings_of_a_tool_run_the_linters() {
 }
 
 #[test]
+fn whatever_a_lint_tool_may_read_runs_it_again() {
+    let lint = |tools: &str, path: &str| -> bool {
+        let text = FILE.replacen("lint: [ruff, {black: warn}]", &format!("lint: {tools}"), 1);
+        let before = repository().with(".trainyard.yml", text.as_str());
+        let after = before.clone().with(path, "x = 2\n");
+        changes(&before, &after)
+            .iter()
+            .any(|(job, _)| job == "lint")
+    };
+    for settings in [
+        ".flake8",
+        "pylintrc",
+        "sub/.pylintrc",
+        "base.toml",
+        "tox.ini",
+        "setup.cfg",
+    ] {
+        assert!(lint("[ruff]", settings), "{settings}");
+    }
+    assert!(!lint("[ruff]", "src/model.py"));
+    assert!(lint("[pylint]", "src/model.py") && lint("[flake8]", "src/model.py"));
+    // A tool that is not known, or options, may name any file.
+    assert!(!lint("[flake8]", "words.txt"));
+    assert!(lint("[{nbqa: vulture}]", "words.txt"));
+    assert!(lint("[{nbqa: flake8 --config words.txt}]", "words.txt"));
+}
+
+#[test]
+fn lint_gets_the_cpus_that_jobs_get_but_no_more_than_tools() {
+    let cpus = |defaults: &str| {
+        let text = FILE.replacen(
+            "requirements.txt",
+            &format!("requirements.txt{defaults}"),
+            1,
+        );
+        let plan = planned(&repository().with(".trainyard.yml", text.as_str()));
+        plan.jobs[0].spec.resources.cpu_millis
+    };
+    assert_eq!(cpus(""), 1_000);
+    assert_eq!(cpus(", resources: {cpus: 8}"), 2_000);
+    assert_eq!(cpus(", resources: {cpus: 0.5}"), 1_000);
+}
+
+#[test]
 fn a_parameter_runs_its_job() {
     let text = FILE.replacen("{epochs: 20}", "{epochs: 30}", 1);
     assert_changes(

@@ -155,7 +155,7 @@ fn work(work: &Work) -> String {
         Work::Notebook { path } => path.clone(),
         Work::Command { text } => text.clone(),
         Work::Lint { tools, .. } => {
-            let tools: Vec<&str> = tools.iter().map(|tool| tool.tool.as_str()).collect();
+            let tools: Vec<String> = tools.iter().map(protocol::spec::LintTool::name).collect();
             format!("lint: {}", tools.join(", "))
         }
     }

@@ -94,6 +94,7 @@ impl Story {
                 self.findings.push(finding.clone());
             }
             EventKind::Finding(_)
+            | EventKind::ToolFinished(_)
             | EventKind::Phase { .. }
             | EventKind::Kernel { .. }
             | EventKind::Metric { .. }

@@ -28,6 +28,8 @@ use super::verdict::{Link, Verdict, verdict};
 use super::words::{change, count, took, value};
 use crate::store::{self, events, jobs, registry};
 
+/// Most bytes of suggestions on one page.
+const MOST_PATCHES: usize = 512 << 10;
 /// Most events that a page is made from; the rest is in `trainyard logs`.
 const MOST_EVENTS: u32 = 20_000;
 
@@ -49,6 +51,7 @@ struct FindingRow {
     place: String,
     code: String,
     message: String,
+    suggestion: Option<String>,
     tool: String,
     level: &'static str,
 }
@@ -158,7 +161,7 @@ pub(in super::super) async fn page(
             .map(|report| tiles(report, &detail, before.as_ref()))
             .unwrap_or_default(),
         against: before.as_ref().map(|(label, _)| label.clone()),
-        findings: story.findings().iter().map(finding_row).collect(),
+        findings: finding_rows(story.findings()),
         cells: cells.unwrap_or_else(|| story.cells()),
         log: story.take_log(),
         artifacts: attempt.map(files).unwrap_or_default(),
@@ -300,6 +303,17 @@ fn tiles(
     report.metrics.iter().take(200).map(tile).collect()
 }
 
+fn finding_rows(findings: &[Finding]) -> Vec<FindingRow> {
+    let mut patches = 0;
+    let row = |finding: &Finding| {
+        let mut row = finding_row(finding);
+        patches += row.suggestion.as_ref().map_or(0, String::len);
+        row.suggestion = row.suggestion.filter(|_| patches <= MOST_PATCHES);
+        row
+    };
+    findings.iter().map(row).collect()
+}
+
 fn finding_row(finding: &Finding) -> FindingRow {
     let mut place = finding.path.clone();
     for (word, number) in [("cell", finding.cell), ("line", finding.line)] {
@@ -314,6 +328,7 @@ fn finding_row(finding: &Finding) -> FindingRow {
         place,
         code: finding.code.clone().unwrap_or_default(),
         message: finding.message.clone(),
+        suggestion: finding.suggestion.clone(),
         tool: finding.tool.clone(),
         level: match finding.level {
             LintLevel::Warn => "warning",

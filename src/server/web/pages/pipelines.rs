@@ -109,7 +109,7 @@ pub(super) fn describe(work: &Work) -> String {
         Work::Notebook { path } => path.clone(),
         Work::Command { text } => text.chars().take(80).collect(),
         Work::Lint { tools, notebooks } => {
-            let tools: Vec<_> = tools.iter().map(|tool| tool.tool.as_str()).collect();
+            let tools: Vec<_> = tools.iter().map(protocol::spec::LintTool::name).collect();
             format!(
                 "{} over {}",
                 tools.join(", "),

@@ -1,5 +1,7 @@
 //! What the tools said of one notebook (ruff 0.17, nbQA 1.9.1 with flake8, isort, mypy), as it came.
 
+mod recorded;
+
 use super::*;
 
 const NOTEBOOK: &str = r##"{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [
@@ -50,29 +52,29 @@ const RUFF: &str = r#"[{"cell": 4, "code": "F841", "end_location": {"column": 6,
 fn lint(tools: &[(&str, LintLevel, i32, &str, &str)]) -> Verdict {
     let folder = tempfile::tempdir().unwrap();
     let (workspace, tmp) = (folder.path().join("w"), folder.path().join("tmp"));
-    std::fs::create_dir_all(tmp.join(FOLDER)).unwrap();
     std::fs::create_dir_all(&workspace).unwrap();
     std::fs::write(workspace.join("a.ipynb"), NOTEBOOK).unwrap();
     let mut asked = Vec::new();
-    for (tool, level, code, out, err) in tools {
-        let file = |end: &str| tmp.join(FOLDER).join(format!("{tool}.{end}"));
-        std::fs::write(file("out"), out).unwrap();
-        std::fs::write(file("err"), err).unwrap();
-        std::fs::write(file("code"), format!("{code}\n")).unwrap();
+    for (n, (tool, level, code, out, err)) in tools.iter().enumerate() {
+        let left = tmp.join(script::FOLDER).join(n.to_string());
+        std::fs::create_dir_all(&left).unwrap();
+        std::fs::write(left.join("out"), out).unwrap();
+        std::fs::write(left.join("err"), err).unwrap();
+        std::fs::write(left.join("code"), format!("{code}\n")).unwrap();
         asked.push(LintTool {
-            tool: (*tool).to_owned(),
             level: *level,
+            ..LintTool::named(tool)
         });
     }
-    let originals = folder.path().join("originals");
-    read(
-        &asked,
-        &["a.ipynb".into()],
-        &workspace,
-        &originals,
-        "/workspace",
-        &tmp,
-    )
+    read(&Ran {
+        tools: &asked,
+        notebooks: &["a.ipynb".into()],
+        workspace: &workspace,
+        originals: &folder.path().join("originals"),
+        inside: "/workspace",
+        tmp: &tmp,
+        whole: true,
+    })
 }
 
 type Place<'a> = (Option<&'a str>, Option<u32>, Option<u32>, Option<u32>);
@@ -158,7 +160,7 @@ fn a_tool_that_breaks_is_not_the_users_fault() {
     let verdict = lint(&[("black", LintLevel::Error, 127, "", "sh: nbqa: not found\n")]);
     assert_eq!(verdict.failure.unwrap().kind, FailureKind::ImageUnusable);
     let verdict = lint(&[("ruff", LintLevel::Error, 0, "[]", "")]);
-    assert!(verdict.failure.is_none() && verdict.log == ["ruff: nothing found"]);
+    assert!(verdict.failure.is_none() && verdict.log.is_empty());
 }
 
 #[test]
