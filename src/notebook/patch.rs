@@ -13,8 +13,8 @@ pub enum PatchError {
     Other(usize),
 }
 
-/// The text with the diff's hunks applied. Hunks without `---` and `+++` lines; lines end in a newline, and whether the
-/// last one does is left as it is.
+/// The text with the diff's hunks applied. Hunks without `---` and `+++` lines. Whether the text ends in a newline is
+/// left as it is, but where `\\ No newline at end of file` stands below the new last line.
 ///
 /// # Errors
 /// Where the diff is none, or the text is not the one it was made of: nothing is guessed.
@@ -37,10 +37,17 @@ pub fn apply(text: &str, diff: &str) -> Result<String, PatchError> {
     }
     new.extend(&old[at..]);
     let mut text_out = new.join("\n");
-    if text.ends_with('\n') && !new.is_empty() {
+    if text.ends_with('\n') && !new.is_empty() && !ends_open(diff) {
         text_out.push('\n');
     }
     Ok(text_out)
+}
+
+/// Whether the diff takes the newline from the last line: `\ No newline at end of file` after the new one.
+fn ends_open(diff: &str) -> bool {
+    let mut lines = diff.lines().rev().filter(|line| !line.is_empty());
+    let mark = lines.next().is_some_and(|line| line.starts_with('\\'));
+    mark && lines.next().is_some_and(|line| line.starts_with('+'))
 }
 
 /// How much of a hunk is still to come.
@@ -119,6 +126,8 @@ mod tests {
         assert_eq!(apply(text, diff).unwrap(), "a\nB\nc\nd\ne\nf\ng\nnew\nh");
         let ended = apply(&format!("{text}\n"), diff).unwrap();
         assert!(ended.ends_with("h\n"));
+        let open = "@@ -1 +1 @@\n-a\n+a\n\\ No newline at end of file";
+        assert_eq!(apply("a\n", open).unwrap(), "a");
         assert_eq!(apply("a", "").unwrap(), "a");
         assert_eq!(apply("a\nb", "@@ -1,0 +2 @@\n+x").unwrap(), "a\nx\nb");
         assert_eq!(apply("a", "@@ -1 +0,0 @@\n-a").unwrap(), "");

@@ -30,14 +30,22 @@ pub fn apply(bytes: &[u8], findings: &[&Finding]) -> Result<Fixed, ReadError> {
             continue;
         };
         let index = (cell as usize).wrapping_sub(1);
-        let source = sources.get(&index);
-        let source = source.or_else(|| Some(&read.cells.get(index)?.source));
-        match source.map(|source| notebook::patch::apply(source, diff)) {
-            Some(Ok(new)) => {
+        let Some(read) = read.cells.get(index) else {
+            left += 1;
+            continue;
+        };
+        let now = sources.get(&index).unwrap_or(&read.source);
+        let new = notebook::patch::apply(now, diff).ok().or_else(|| {
+            // Another tool has said the very same.
+            let same = notebook::patch::apply(&read.source, diff).ok();
+            same.filter(|same| same == now)
+        });
+        match new {
+            Some(new) => {
                 sources.insert(index, new);
                 cells.entry(cell).or_default().push(finding.tool.clone());
             }
-            Some(Err(_)) | None => left += 1,
+            None => left += 1,
         }
     }
     Ok(Fixed {

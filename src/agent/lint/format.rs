@@ -78,6 +78,8 @@ pub(super) fn ruff(
         let path = below(path, inside);
         let diff = rest.split_once('\n').map_or("", |(_, diff)| diff);
         let lines = sources.get(path).and_then(|source| source.lines(cell));
+        let open = without_newline(diff, &lines.clone().unwrap_or_default());
+        let diff = open.as_deref().unwrap_or(diff);
         if let Some(patch) = Patch::read(diff, &lines.unwrap_or_default()) {
             let place = Place::Cell {
                 cell,
@@ -99,6 +101,18 @@ pub(super) fn ruff(
         }
     }
     parsed
+}
+
+/// ruff wants no newline at a cell's end, and its patch then has the same line twice: said as patches say it.
+fn without_newline(diff: &str, cell: &[&str]) -> Option<String> {
+    let old = cell.join("\n");
+    let new = notebook::patch::apply(&old, diff).ok()?;
+    (new == old && !diff.trim().is_empty()).then(|| {
+        format!(
+            "{}\n\\ No newline at end of file",
+            diff.trim_end_matches('\n')
+        )
+    })
 }
 
 /// `a.ipynb:8:1:12: Expected a parameter`: cell, line, column.

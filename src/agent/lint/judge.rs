@@ -102,6 +102,8 @@ impl End<'_> {
         }
         match self.tool.tool.as_str() {
             _ if code == 0 => true,
+            // All is excluded, or all of its checks are off.
+            "pylint" if words.contains("No files to lint: exiting") => true,
             // Its bits: 1 it broke, 32 it was started wrongly; the others are kinds of findings.
             "pylint" => self.found && code & 33 == 0,
             // 2: findings that keep it from looking further, such as bad syntax, and its own faults.

@@ -238,7 +238,7 @@ fn judge(
         false => end.failure(sources),
     };
     let read_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-    passed_over(&name, &notes, sources, &mut verdict.log);
+    passed_over(&notes, sources, &mut verdict.log);
     if let Some(failure) = failure {
         say(
             &format!("{name}: {}\n{}", failure.message, said.words()),
@@ -269,13 +269,8 @@ fn judge(
     verdict.findings.append(&mut findings);
 }
 
-/// Python that nbQA does not show to any tool, which nobody would guess.
-fn passed_over(
-    name: &str,
-    notes: &Notes,
-    sources: &BTreeMap<String, Source>,
-    log: &mut Vec<String>,
-) {
+/// Python that nbQA does not show to any tool, which nobody would guess; said once for all tools.
+fn passed_over(notes: &Notes, sources: &BTreeMap<String, Source>, log: &mut Vec<String>) {
     for (path, note) in notes.notebooks() {
         let Some(source) = sources.get(path).filter(|_| !note.passed.is_empty()) else {
             continue;
@@ -285,12 +280,14 @@ fn passed_over(
             .iter()
             .filter_map(|&nth| source.cell_of_code(nth));
         let cells: Vec<String> = cells.take(20).map(|cell| cell.to_string()).collect();
-        log.push(format!(
-            "{name}: nbQA leaves out cell {} of {path} (a magic over several lines, or a call of get_ipython)",
+        let said = format!(
+            "nbQA leaves out cell {} of {path} (a magic over several lines, or a call of get_ipython)",
             cells.join(", ")
-        ));
+        );
+        if !log.contains(&said) {
+            log.push(said);
+        }
     }
-    log.truncate(10_000);
 }
 
 /// A text as lines of the log, the middle left out where it is very long.

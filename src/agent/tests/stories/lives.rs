@@ -370,61 +370,6 @@ async fn an_image_that_is_not_here_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lint_finds_cell_and_line() {
-    if !engine().await {
-        return;
-    }
-    let world = World::new();
-    world.notebook("a.ipynb", &["x = 1", "def f():\n    b=2\n    return 3"]);
-    let tool = |name: &str, level| LintTool {
-        tool: name.into(),
-        level,
-    };
-    let tools = vec![
-        tool("ruff", LintLevel::Error),
-        tool("black", LintLevel::Warn),
-        tool("flake8", LintLevel::Warn),
-        tool("isort", LintLevel::Warn),
-        tool("mypy", LintLevel::Error),
-    ];
-    let order = world.order(Work::Lint {
-        tools,
-        notebooks: vec!["a.ipynb".into()],
-    });
-    let done = world.run(&order).await;
-    assert_eq!(
-        done.failure().kind,
-        FailureKind::LintFailed,
-        "{:?}",
-        done.failure()
-    );
-    let findings: Vec<_> = done
-        .events()
-        .into_iter()
-        .filter_map(|event| match event {
-            EventKind::Finding(f) => Some((f.tool, f.code, f.cell, f.line)),
-            _ => None,
-        })
-        .collect();
-    for expected in [
-        ("ruff", Some("F841"), Some(2), Some(2)),
-        ("black", None, Some(2), Some(2)),
-        ("flake8", Some("F841"), Some(2), Some(2)),
-    ] {
-        let expected = (
-            expected.0.to_owned(),
-            expected.1.map(str::to_owned),
-            expected.2,
-            expected.3,
-        );
-        assert!(
-            findings.contains(&expected),
-            "{expected:?} is missing in {findings:?}"
-        );
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_shell_job_says_that_nothing_is_isolated_and_leaves_no_process() {
     let world = World::with(|config| {
         config.executors.docker = false;

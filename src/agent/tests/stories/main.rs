@@ -6,6 +6,7 @@ mod debug;
 mod engine_away;
 mod environments;
 mod hostile;
+mod lint;
 mod lives;
 mod ordinary;
 mod support;

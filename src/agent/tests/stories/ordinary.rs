@@ -40,7 +40,7 @@ async fn an_ordinary_user_is_enough() {
             "hostile::",
             "lives::a_notebook",
             "lives::an_agent_that",
-            "lives::lint",
+            "lint::every_tool",
             "--test-threads",
             "2",
         ])
