@@ -20,6 +20,8 @@ use crate::executor::{ContainerSpec, Engine, EngineError};
 const SHELL: &str = "command -v bash >/dev/null && exec bash || exec sh";
 /// The failed notebook as a program, in the job's `/tmp`.
 const PROGRAM: &str = "again.ipy";
+/// Where a lint job's script lies there.
+const LINT: &str = "trainyard-lint.sh";
 
 /// What a shell is opened with.
 #[derive(Debug, Clone, Copy, Default)]
@@ -356,7 +358,22 @@ fn again(dir: &AttemptDir, order: &AttemptOrder, job: &DriverJob) -> Option<Stri
                 command::quote(&format!("{tmp}/{PROGRAM}"))
             ))
         }
-        (Work::Command { .. } | Work::Lint { .. }, DriverWork::Command { argv }) => {
+        (Work::Lint { .. }, DriverWork::Command { argv }) => {
+            // Its script is long, and the notebooks are its arguments.
+            let [_, _, script, _, notebooks @ ..] = argv.as_slice() else {
+                return None;
+            };
+            write_aside(dir, LINT, script).ok()?;
+            let tmp = job.env.get("TMPDIR").map_or("/tmp", String::as_str);
+            let paths: Vec<String> = notebooks.iter().map(|path| command::quote(path)).collect();
+            Some(format!(
+                "run it again, and see {tmp}/{}: sh {} {}",
+                crate::lint::FOLDER,
+                command::quote(&format!("{tmp}/{LINT}")),
+                paths.join(" ")
+            ))
+        }
+        (Work::Command { .. }, DriverWork::Command { argv }) => {
             let line: Vec<String> = argv.iter().map(|word| command::quote(word)).collect();
             Some(format!("run it again: {}", line.join(" ")))
         }
@@ -366,21 +383,28 @@ fn again(dir: &AttemptDir, order: &AttemptOrder, job: &DriverJob) -> Option<Stri
 
 /// The executed notebook's code, parameters and all, as a program; none where nothing was executed.
 fn write_program(dir: &AttemptDir) -> io::Result<Option<()>> {
-    use std::io::Write as _;
-    use std::os::unix::fs::PermissionsExt as _;
     let executed = dir.contract().join(OUT_DIR).join(NOTEBOOK_FILE);
     let Ok(notebook) = nbformat::read(&std::fs::read(executed)?) else {
         return Ok(None);
     };
-    // Made aside and put in place: what the job may have left under this name is not written through.
-    let mut file = tempfile::NamedTempFile::new_in(dir.tmp())?;
+    let mut program = String::new();
     for (index, cell) in notebook.code_cells() {
         if !cell.is_skipped() {
-            writeln!(file, "# cell {}\n{}\n", index + 1, cell.source)?;
+            program.push_str(&format!("# cell {}\n{}\n\n", index + 1, cell.source));
         }
     }
+    write_aside(dir, PROGRAM, &program).map(Some)
+}
+
+/// Puts a file into the job's `/tmp`: made aside and put in place, so that what the job may have left under this name
+/// is not written through.
+fn write_aside(dir: &AttemptDir, name: &str, text: &str) -> io::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut file = tempfile::NamedTempFile::new_in(dir.tmp())?;
+    file.write_all(text.as_bytes())?;
     file.as_file()
         .set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    file.persist(dir.tmp().join(PROGRAM))?;
-    Ok(Some(()))
+    file.persist(dir.tmp().join(name))?;
+    Ok(())
 }

@@ -30,7 +30,7 @@ pub fn apply(text: &str, diff: &str) -> Result<String, PatchError> {
         let mut hunk = Hunk::read(line)?;
         let begin = hunk.begin;
         if begin < at || begin > old.len() {
-            return Err(PatchError::Other(begin + 1));
+            return Err(PatchError::Other(begin.saturating_add(1)));
         }
         new.extend(&old[at..begin]);
         at = hunk.take(&mut lines, &old, begin, &mut new)?;
@@ -148,5 +148,6 @@ mod tests {
         }
         assert!(apply("a", "@@ -99999999999999999999 +1 @@\n-a").is_err());
         assert!(apply("a", "@@ -1,999999999 +1,1 @@\n a").is_err());
+        assert!(apply("a", &format!("@@ -{},0 +1 @@\n+a", usize::MAX)).is_err());
     }
 }

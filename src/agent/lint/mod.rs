@@ -27,7 +27,7 @@ use notes::Notes;
 use place::{Claim, Known, Source};
 
 pub(crate) use normal::prepare;
-pub(crate) use script::argv;
+pub(crate) use script::{FOLDER, argv};
 
 /// Most bytes of one tool's words.
 const MOST_BYTES: u64 = 64 << 20;
@@ -136,7 +136,7 @@ pub(crate) fn read(ran: &Ran<'_>) -> Verdict {
     let sources: BTreeMap<String, Source> = ran.notebooks.iter().filter_map(source).collect();
     let mut verdict = Verdict::default();
     for (n, tool) in ran.tools.iter().enumerate() {
-        let said = Said::read(&ran.tmp.join(script::FOLDER).join(n.to_string()));
+        let said = Said::read(&ran.tmp.join(FOLDER).join(n.to_string()));
         if said.code.is_none() && !ran.whole {
             verdict.unfinished.push(tool.name());
         }
@@ -225,7 +225,9 @@ fn judge(
         finding.suggestion = finding.suggestion.filter(|_| patches <= MOST_PATCHES);
         finding
     };
-    let claims = parsed.claims.into_iter().take(MOST_FINDINGS);
+    // What a tool for Python says of other languages is nothing.
+    let python = |claim: &Claim| sources.get(&claim.path).is_none_or(Source::is_python);
+    let claims = parsed.claims.into_iter().filter(python).take(MOST_FINDINGS);
     let mut findings: Vec<Finding> = claims.map(settle).collect();
     let end = End {
         tool,

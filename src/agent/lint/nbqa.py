@@ -76,7 +76,14 @@ def run(command, *args, **kwargs):
 
 
 def new_source(number, info, cell, *args):
+    # nbQA puts magics back by a regular expression that reads their backslashes: that would change them.
+    magics = info.temporary_lines.get(number, [])
+    kept = [magic.src for magic in magics]
+    for magic in magics:
+        magic.src = magic.src.replace("\\", "\\\\")
     source = real_new_source(number, info, cell, *args)
+    for magic, src in zip(magics, kept):
+        magic.src = src
     state["cells"].append((number, cell, "".join(source)))
     return source
 

@@ -118,6 +118,12 @@ impl Source {
         })
     }
 
+    /// Whether these tools are for it; a notebook that says no language is taken to be Python, as nbQA does.
+    pub(super) fn is_python(&self) -> bool {
+        let language = self.notebook.language();
+        language.is_none_or(|language| language.to_lowercase().starts_with("python"))
+    }
+
     /// The cell as a person counts it (among all, from 1) of the n-th code cell (from 1).
     pub(super) fn cell_of_code(&self, nth: u32) -> Option<u32> {
         let (index, _) = self

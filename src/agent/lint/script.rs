@@ -5,7 +5,7 @@ use protocol::spec::LintTool;
 use crate::command::quote;
 
 /// Folder below `/tmp` for what the tools say: for each, by its number, `out`, `err`, `code`, `began` and `notes`.
-pub(super) const FOLDER: &str = "trainyard-lint";
+pub(crate) const FOLDER: &str = "trainyard-lint";
 /// nbQA as we run it: it keeps notes of what it joined.
 const NBQA: &str = include_str!("nbqa.py");
 /// Every slot goes through all tools, and takes those that nobody has taken.

@@ -56,7 +56,7 @@ fn lint(tools: &[(&str, LintLevel, i32, &str, &str)]) -> Verdict {
     std::fs::write(workspace.join("a.ipynb"), NOTEBOOK).unwrap();
     let mut asked = Vec::new();
     for (n, (tool, level, code, out, err)) in tools.iter().enumerate() {
-        let left = tmp.join(script::FOLDER).join(n.to_string());
+        let left = tmp.join(FOLDER).join(n.to_string());
         std::fs::create_dir_all(&left).unwrap();
         std::fs::write(left.join("out"), out).unwrap();
         std::fs::write(left.join("err"), err).unwrap();

@@ -40,6 +40,8 @@ NOTEBOOKS = {
         (CODE, "def broken(:\n    pass"),
         (CODE, "und9"),
     ],
+    # Magics that a regular expression would read as something else.
+    "magic.ipynb": [(CODE, "!printf 'a\\nb\\d' \\1\nx=1"), (MARKDOWN, "m"), (CODE, "%time  y=2\nz=3")],
     "b b.ipynb": [(CODE, "import json\nund10"), (RAW, "x"), (CODE, "  \nz=1")],
 }
 

@@ -2,7 +2,19 @@
 
 use super::*;
 
-const NOTEBOOKS: [&str; 3] = ["mess.ipynb", "bad.ipynb", "b b.ipynb"];
+const TOOLS: [&str; 10] = [
+    "ruff",
+    "nbqa ruff",
+    "ruff-format",
+    "black",
+    "isort",
+    "flake8",
+    "mypy",
+    "pylint",
+    "pyupgrade",
+    "vulture",
+];
+const NOTEBOOKS: [&str; 4] = ["mess.ipynb", "bad.ipynb", "magic.ipynb", "b b.ipynb"];
 
 fn data(name: &str) -> Vec<u8> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("lint/tests/data");
@@ -124,7 +136,7 @@ fn nbqas_own_lines_are_right_or_none() {
         );
         theirs += usize::from(right.contains(&place));
     }
-    assert_eq!((plain.len(), theirs, ours), (25, 13, 14));
+    assert_eq!((plain.len(), theirs, ours), (27, 15, 14));
 }
 
 /// ruff natively and through nbQA: the same cells, lines and codes, but for what one of them cannot know.
@@ -166,18 +178,7 @@ fn ruff_says_the_same_both_ways() {
 /// No tool that nbQA runs sees such a cell, and none may pass it.
 #[test]
 fn a_cell_that_is_no_python_is_a_finding_of_every_tool() {
-    for tool in [
-        "ruff",
-        "nbqa ruff",
-        "ruff-format",
-        "black",
-        "isort",
-        "flake8",
-        "mypy",
-        "pylint",
-        "pyupgrade",
-        "vulture",
-    ] {
+    for tool in TOOLS {
         let expected = spot("bad.ipynb", 3, 1, "invalid-syntax");
         assert!(spots(&found(tool)).contains(&expected), "{tool}");
     }
@@ -208,6 +209,13 @@ fn formatters_suggest_a_patch() {
     assert_eq!(
         patched("black", 6),
         "%%time\n\n\ndef h():\n    pass\n\n\nzz = undefined2"
+    );
+    // A magic's backslashes are its own.
+    let magic = notebook::read(&data("magic.ipynb")).unwrap();
+    let diff = suggestion("black", "magic.ipynb", 1);
+    assert_eq!(
+        notebook::patch::apply(&magic.cells[0].source, &diff).unwrap(),
+        "!printf 'a\\nb\\d' \\1\nx = 1"
     );
     // isort leaves alone what only nbQA's blank lines changed.
     assert_eq!(
@@ -260,4 +268,50 @@ fn a_fix_writes_sources_and_no_other_byte() {
         (again.bytes == fixed.bytes, again.left),
         (true, all.iter().filter(|f| f.suggestion.is_some()).count())
     );
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
+
+    /// Whatever a tool says, nothing breaks, and a place that is named is there.
+    #[test]
+    fn places_exist_whatever_is_said(
+        which in 0_usize..10,
+        cuts in proptest::collection::vec((0_usize..8_000, 0_usize..200, "\\PC{0,12}|[0-9:@+ -]{1,6}|\n"), 0..6),
+    ) {
+        let tool = TOOLS[which];
+        let spoil = |mut text: String| {
+            for (at, length, new) in &cuts {
+                let floor = |at: usize| (0..=at.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap();
+                let (from, to) = (floor(*at), floor(at + length));
+                text.replace_range(from..to, new);
+            }
+            text
+        };
+        let file = |end: &str| text(&format!("{tool}.{end}"));
+        let notebooks = NOTEBOOKS.map(|path| (path, data(path)));
+        let notebooks: Vec<(&str, &[u8])> = notebooks.iter().map(|(path, bytes)| (*path, bytes.as_slice())).collect();
+        let notes = String::from_utf8(data(&format!("{tool}.notes"))).unwrap();
+        for notes in [notes.clone(), spoil(notes)] {
+            for finding in parse_with_notes(tool, &spoil(file("out")), &spoil(file("err")), notes.as_bytes(), &notebooks) {
+                let Some((_, bytes)) = notebooks.iter().find(|(path, _)| *path == finding.path) else {
+                    continue;
+                };
+                let Some(cell) = finding.cell else {
+                    proptest::prop_assert!(finding.line.is_none() && finding.raw_line.is_none());
+                    continue;
+                };
+                let read = notebook::read(bytes).unwrap();
+                let source = &read.cells[cell as usize - 1].source;
+                if let Some(line) = finding.line {
+                    let text = source.lines().nth(line as usize - 1).unwrap();
+                    let width = text.chars().count();
+                    proptest::prop_assert!(finding.column.is_none_or(|at| (1..=width + 1).contains(&(at as usize))));
+                }
+                if let Some(diff) = &finding.suggestion {
+                    proptest::prop_assert!(notebook::patch::apply(source, diff).is_ok());
+                }
+            }
+        }
+    }
 }
