@@ -10,7 +10,8 @@ use crate::nbformat::{ReadError, parse_error, text};
 /// that was a list of lines stays one, indented as it was.
 ///
 /// # Errors
-/// Where the bytes are not JSON. A cell that is not there, or has no source, changes nothing.
+/// Where the bytes are not JSON. A cell that is not there, or has no source, changes nothing; so does one of nbformat 3,
+/// which lint tools do not read.
 pub fn with_sources(bytes: &[u8], sources: &BTreeMap<usize, String>) -> Result<Vec<u8>, ReadError> {
     let text = text(bytes)?;
     let mut cells = Vec::new();
@@ -74,15 +75,6 @@ fn document(reader: &mut Reader<'_>, found: &mut Vec<Option<Place>>) -> Result<(
             found.clear(); // of equal keys the last one wins
             cells(reader, found)
         }
-        "worksheets" if reader.peek()? == b'[' => reader.array(|reader| {
-            if reader.peek()? != b'{' {
-                return reader.value().map(drop);
-            }
-            reader.object(|reader, key| match key.as_str() {
-                "cells" => cells(reader, found),
-                _ => reader.value().map(drop),
-            })
-        }),
         _ => reader.value().map(drop),
     })
 }
@@ -95,7 +87,7 @@ fn cells(reader: &mut Reader<'_>, found: &mut Vec<Option<Place>>) -> Result<(), 
         let mut place = None;
         if reader.peek()? == b'{' {
             reader.object(|reader, key| match key.as_str() {
-                "source" | "input" => {
+                "source" => {
                     place = source(reader)?;
                     Ok(())
                 }

@@ -59,7 +59,7 @@ impl End<'_> {
             let message = format!("the image has no `{}` that runs", self.tool.tool);
             return of(FailureKind::ImageUnusable, message).map(|failure| failure.hint(IMAGE));
         }
-        if code < 0 || code > 128 {
+        if code > 128 {
             let message = format!("{name} was ended by signal {}", code - 128);
             let hint =
                 "Signal 9 is often the end of a process for which the job's memory was too small.";

@@ -157,7 +157,7 @@ impl Said {
         Self {
             out: text("out"),
             err: text("err"),
-            code: text("code").trim().parse().ok(),
+            code: text("code").trim().parse::<u8>().ok().map(i32::from),
             notes: bytes("notes"),
             took: took.ok().and_then(Result::ok).unwrap_or_default(),
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use agent::attempt::{self, Control};
 use agent::journal::Journal;
 use protocol::event::{ArtifactRole, CellStatus, EventKind, Phase};
-use protocol::spec::{LintLevel, LintTool, ModelSpec, Network};
+use protocol::spec::{ModelSpec, Network};
 use protocol::{FailureKind, Outcome, Owner, Span, Work};
 
 use crate::support::{World, engine, events, text, until};
