@@ -28,7 +28,7 @@ use crate::{Ending, comm};
 /// Python's drop messages where a reader is slow.
 const IDLE_GRACE: Duration = Duration::from_secs(4);
 /// A kernel that was done with a cell has this long to answer: it answers first, on another socket.
-const REPLY_GRACE: Span = Span::secs(60);
+const REPLY_GRACE: Span = Span::secs(10);
 
 /// Messages on iopub that are outputs.
 const OUTPUTS: [&str; 6] = [

@@ -14,6 +14,10 @@ const MOST_FRAMES: usize = 1024;
 /// What is read at once. Large, so that a flood of small messages costs few calls.
 const CHUNK: usize = 256 << 10;
 const GREETING: usize = 64;
+/// Longest context of a PING, by the specification.
+const LONGEST_CONTEXT: usize = 16;
+/// More pieces that wait to be sent than we ever have, answers to PINGs of a peer that reads included.
+const MOST_UNSENT: usize = 16 << 10;
 
 const MORE: u8 = 1;
 const LONG: u8 = 2;
@@ -186,6 +190,9 @@ impl Connection {
             self.unsent.extend(self.held.drain(..));
         }
         self.unsent.extend(pongs);
+        if self.unsent.len() > MOST_UNSENT {
+            return garbage("it asks whether we live, and does not read the answers");
+        }
         Ok(true)
     }
 }
@@ -351,6 +358,9 @@ impl Decoder {
                     .strip_prefix(b"\x04PING")
                     .and_then(|rest| rest.get(2..))
                 {
+                    if context.len() > LONGEST_CONTEXT {
+                        return garbage(format!("a PING with {} bytes", context.len()));
+                    }
                     let mut pong = Vec::new();
                     put_frame(&mut pong, COMMAND, &[b"\x04PONG", context].concat());
                     pongs.push(pong);

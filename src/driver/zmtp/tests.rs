@@ -232,3 +232,35 @@ fn sending_to_one_who_does_not_read_never_blocks() {
     drop(connection);
     assert!(reader.join().unwrap() > 8 << 20);
 }
+
+#[test]
+fn a_peer_that_pings_and_does_not_read_is_left() {
+    let (mut connection, mut theirs) = pair(Kind::Sub);
+    theirs.write_all(&server_opening("XPUB")).unwrap();
+    let mut pings = Vec::new();
+    for _ in 0..1_000 {
+        put_frame(&mut pings, COMMAND, b"\x04PING\0\x0acontext");
+    }
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let error = loop {
+        theirs.write_all(&pings).unwrap();
+        if let Err(error) = connection.receive(&mut Vec::new()) {
+            break error;
+        }
+        assert!(Instant::now() < deadline);
+    };
+    assert!(error.to_string().contains("does not read"), "{error}");
+
+    let (mut connection, mut theirs) = pair(Kind::Sub);
+    let mut bytes = server_opening("XPUB");
+    put_frame(
+        &mut bytes,
+        COMMAND,
+        &[b"\x04PING\0\x0a".as_slice(), &[7; 17]].concat(),
+    );
+    theirs.write_all(&bytes).unwrap();
+    assert!(matches!(
+        receive(&mut connection, 1),
+        Err(ZmtpError::Garbage(_))
+    ));
+}

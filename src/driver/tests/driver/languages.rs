@@ -18,10 +18,13 @@ from ipykernel.kernelbase import Kernel
 class Shell(Kernel):
     implementation, implementation_version, banner = 'shell', '1', 'sh'
     language_info = {'name': 'sh', 'mimetype': 'text/x-sh', 'file_extension': '.sh'}
+    async def execute_request(self, stream, ident, parent):
+        if parent['content']['code'] != 'mute':
+            await super().execute_request(stream, ident, parent)
     def do_execute(self, code, silent, *args, **kwargs):
         if code == 'ask':
             self._allow_stdin = True
-            self.getpass('secret? ') if silent else self.raw_input('name? ')
+            self.raw_input('name? ')
         ran = subprocess.Popen(['sh', '-c', code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
             said, _ = ran.communicate()
@@ -104,6 +107,18 @@ fn a_kernel_that_asks_for_input_all_the_same_is_answered_with_a_failure() {
     assert!(failure.hint.as_ref().unwrap().contains("parameter"));
     assert_eq!(failure.cell.as_ref().unwrap().index, 0);
     assert_eq!(told.statuses(), [(0, CellStatus::Interrupted)]);
+}
+
+#[test]
+fn a_kernel_that_is_done_and_never_answers_is_given_up() {
+    let told = shell(&[("mute", &[]), ("echo never", &[])]).run();
+    let failure = told.failure();
+    assert_eq!(failure.kind, FailureKind::KernelDied);
+    assert_eq!(
+        failure.message,
+        "The kernel was done with the cell and did not answer within 10s."
+    );
+    assert_eq!(failure.cell.as_ref().unwrap().index, 0);
 }
 
 #[test]
