@@ -1,6 +1,10 @@
 # Starts IPython's kernel so that it never drops a message: its iopub socket would do so without a word
 # where we read more slowly than it speaks. With XPUB_NODROP it waits instead.
+import gc
 import sys
+
+# Looking for garbage among modules that are just being made is a tenth of the start.
+gc.disable()
 
 # As ipykernel_launcher does: the working folder comes back later, and must not shadow what is imported here.
 if sys.path and sys.path[0] == "":
@@ -16,9 +20,20 @@ class KernelApp(IPKernelApp):
             s.setsockopt(zmq.XPUB_NODROP, 1)
         return super()._bind_socket(s, port)
 
+    def start(self):
+        gc.enable()
+        super().start()
+
     def log_connection_info(self):
         """Nobody is to connect: the lines for people at a terminal would stand in the job's log."""
 
 
-# The history of a notebook is the notebook: no file of it in anybody's home.
-KernelApp.launch_instance(argv=[*sys.argv[1:], "--HistoryManager.hist_file=:memory:"])
+KernelApp.launch_instance(
+    argv=[
+        *sys.argv[1:],
+        # The history of a notebook is the notebook: no file of it in anybody's home.
+        "--HistoryManager.hist_file=:memory:",
+        # A pause after each cell, for clients that do not wait for what was said.
+        "--IPythonKernel._execute_sleep=0",
+    ]
+)

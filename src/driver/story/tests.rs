@@ -1,0 +1,90 @@
+use std::fs;
+
+use protocol::event::EventBody;
+
+use super::*;
+
+fn story(folder: &tempfile::TempDir, limit: u64) -> Story {
+    let limits = OutputLimits {
+        job: ByteSize(limit),
+        ..OutputLimits::default()
+    };
+    Story::new(Out::open(folder.path(), None).unwrap(), &limits).unwrap()
+}
+
+fn told(folder: &tempfile::TempDir) -> Vec<EventKind> {
+    let text = fs::read_to_string(folder.path().join("out/events.ndjson")).unwrap();
+    let event = |line: &str| match serde_json::from_str::<Unnumbered>(line).unwrap().body {
+        EventBody::Known(kind) => kind,
+        EventBody::Unknown(other) => panic!("{other:?}"),
+    };
+    text.lines().map(event).collect()
+}
+
+#[test]
+fn text_is_joined_by_voice_and_cut_at_64_kib_of_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut story = story(&folder, 1 << 30);
+    let line = "\u{1}é\"\n".repeat(100);
+    for _ in 0..200 {
+        story.text(Voice::Log(LogStream::Stdout), &line).unwrap();
+    }
+    story.text(Voice::Log(LogStream::Stderr), "oops").unwrap();
+    story.close().unwrap();
+
+    let raw = fs::read_to_string(folder.path().join("out/events.ndjson")).unwrap();
+    assert!(raw.lines().all(|line| line.len() <= INLINE_LIMIT));
+    let mut all = String::new();
+    let events = told(&folder);
+    for event in &events[..events.len() - 1] {
+        let EventKind::Log {
+            stream: LogStream::Stdout,
+            text,
+        } = event
+        else {
+            panic!("{event:?}")
+        };
+        all.push_str(text);
+    }
+    assert_eq!(all, line.repeat(200));
+    assert_eq!(
+        events.last(),
+        Some(&EventKind::Log {
+            stream: LogStream::Stderr,
+            text: "oops".into()
+        })
+    );
+    assert!(events.len() < 10, "{}", events.len());
+}
+
+#[test]
+fn what_waits_is_written_after_a_while() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut story = story(&folder, 1 << 30);
+    assert_eq!(story.due(), None);
+    story.text(Voice::Log(LogStream::Stdout), "x").unwrap();
+    story.tick().unwrap();
+    let due = story.due().unwrap();
+    std::thread::sleep(due.saturating_duration_since(Instant::now()));
+    story.tick().unwrap();
+    assert_eq!(story.due(), None);
+    assert_eq!(told(&folder).len(), 1);
+}
+
+#[test]
+fn a_job_without_end_is_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut story = story(&folder, 10_000);
+    let more = |story: &mut Story| {
+        story.say(EventKind::Log {
+            stream: LogStream::Stdout,
+            text: "x".repeat(4_000),
+        })
+    };
+    more(&mut story).unwrap();
+    more(&mut story).unwrap();
+    assert!(matches!(more(&mut story), Err(StoryError::TooLong(10_000))));
+    story.note("that was too much").unwrap();
+    story.close().unwrap();
+    assert_eq!(told(&folder).len(), 3);
+}
