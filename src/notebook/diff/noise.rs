@@ -28,6 +28,8 @@ pub struct Summary {
     pub outputs: usize,
     /// Those that differ only in what the view does not look at.
     pub hidden: usize,
+    /// Those with other ids, counts or metadata of no meaning, and the same outputs, however the view is.
+    pub noise: usize,
     /// Whether the notebook's own metadata or fields differ in what the view looks at.
     pub notebook: bool,
     /// Whether they differ in what it does not look at.
@@ -120,6 +122,18 @@ impl CellChange {
         self.outputs.iter().any(|step| step.is_seen(view))
     }
 
+    /// Whether anything differs that executions and editors write, outputs aside.
+    #[must_use]
+    pub fn has_noise(&self) -> bool {
+        self.id.is_some()
+            || self.execution_count.is_some()
+            || self.metadata.iter().chain(&self.extra).any(Entry::is_noise)
+            || self
+                .outputs
+                .iter()
+                .any(|step| matches!(step, OutputStep::Changed { only_count, .. } if *only_count))
+    }
+
     /// Whether anything differs that the view looks at.
     #[must_use]
     pub fn is_seen(&self, view: View) -> bool {
@@ -152,7 +166,9 @@ impl Diff {
                 Step::Kept(kept) => {
                     summary.moved += usize::from(kept.moved);
                     if let Some(change) = &kept.change {
-                        summary.outputs += usize::from(change.has_other_outputs());
+                        let outputs = change.has_other_outputs();
+                        summary.outputs += usize::from(outputs);
+                        summary.noise += usize::from(!outputs && change.has_noise());
                         let seen = change.is_seen(view);
                         summary.changed += usize::from(seen);
                         summary.hidden += usize::from(!seen);

@@ -121,6 +121,14 @@ fn what_is_only_noise_is_one_line() {
         text,
         "train.ipynb: the same but for outputs of 1 cell, counts, ids or metadata of 1 cell; what runs is the same\n"
     );
+    // The same beside a cell that is shown, and whose own output is another one.
+    after.cells[1].source += " More.";
+    let mut other = after.clone();
+    other.cells[2].outputs = vec![stream("0\n")];
+    let text = shown(&before, &other, |one| super::text(one, &Options::default()));
+    let hidden = "not shown: outputs of 2 cells, counts, ids or metadata of 1 cell (";
+    assert!(text.contains(hidden), "{text}");
+    after.cells[1].source = before.cells[1].source.clone();
     assert!(!shown(&before, &after, |one| differs(
         &one[0],
         View::default()

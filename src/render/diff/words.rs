@@ -65,9 +65,9 @@ pub(super) fn hidden(compared: &Compared<'_>, options: &Options) -> Option<Strin
         parts.push(format!("outputs of {}", cells(summary.outputs)));
     }
     if !options.view.metadata {
-        let noise = summary.hidden.saturating_sub(summary.outputs);
-        if noise > 0 {
-            parts.push(format!("counts, ids or metadata of {}", cells(noise)));
+        if summary.noise > 0 {
+            let noise = cells(summary.noise);
+            parts.push(format!("counts, ids or metadata of {noise}"));
         }
         if summary.notebook_hidden {
             parts.push("metadata of the notebook".to_owned());
