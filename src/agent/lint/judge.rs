@@ -43,6 +43,13 @@ impl End<'_> {
         let of = |kind, message: String| Some(Failure::new(kind, message).detail(words.clone()));
         // nbQA may break on a notebook and still end with 0: that is no pass.
         if let Some(path) = unread(&words) {
+            // A notebook of nbformat 3 has no cells of its own.
+            if words.contains("KeyError('cells')") {
+                let message = format!("{name} could not read {path}: it is older than nbformat 4");
+                return of(FailureKind::NotebookInvalid, message).map(|failure| {
+                    failure.hint("Open it in Jupyter and save it: that writes nbformat 4.")
+                });
+            }
             let kind = match sources.contains_key(path) {
                 true => FailureKind::Internal,
                 false => FailureKind::NotebookInvalid,

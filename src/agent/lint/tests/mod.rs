@@ -157,6 +157,9 @@ fn a_tool_that_breaks_is_not_the_users_fault() {
         FailureKind::Internal,
         "not a pass"
     );
+    let old = "nbQA failed to process a.ipynb with exception \"KeyError('cells')\"\n";
+    let verdict = lint(&[("flake8", LintLevel::Error, 123, "", old)]);
+    assert_eq!(verdict.failure.unwrap().kind, FailureKind::NotebookInvalid);
     let verdict = lint(&[("black", LintLevel::Error, 127, "", "sh: nbqa: not found\n")]);
     assert_eq!(verdict.failure.unwrap().kind, FailureKind::ImageUnusable);
     let verdict = lint(&[("ruff", LintLevel::Error, 0, "[]", "")]);
