@@ -32,6 +32,11 @@ as_root() {
   fi
 }
 
+# The same in the place of this shell: nothing comes after it.
+become_root() {
+  if [ "$(id -u)" -eq 0 ]; then exec "$@"; else exec sudo -- "$@"; fi
+}
+
 # wait_until SECONDS COMMAND...: polls until the command succeeds; false when the time is over.
 wait_until() {
   local end=$((SECONDS + $1))
