@@ -49,6 +49,11 @@ def observe(place, behaviour, tool):
     return words
 
 
+def escaped(text):
+    """Text for a cell of a Markdown table."""
+    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
 def table(rows, versions):
     """The page: a table for each section."""
     lines = [HEAD.format_map(versions)]
@@ -58,7 +63,7 @@ def table(rows, versions):
             section = behaviour.section
             lines += [f"\n## {section}\n", "| behaviour | Trainyard | nbclient | papermill |", "| --- | --- | --- | --- |"]
         cells = [behaviour.title, *(words[tool] for tool in TOOLS)]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
+        lines.append("| " + " | ".join(escaped(cell) for cell in cells) + " |")
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 
 
