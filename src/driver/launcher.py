@@ -3,7 +3,8 @@
 import gc
 import sys
 
-# Looking for garbage among modules that are just being made is a tenth of the start.
+# Looking for garbage among modules that are just being made is a tenth of the start. They are never looked through
+# again: not while a cell runs, and not at the end, where that took longer than a small notebook.
 gc.disable()
 
 # As ipykernel_launcher does: the working folder comes back later, and must not shadow what is imported here.
@@ -21,6 +22,7 @@ class KernelApp(IPKernelApp):
         return super()._bind_socket(s, port)
 
     def start(self):
+        gc.freeze()
         gc.enable()
         super().start()
 
