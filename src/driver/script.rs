@@ -175,14 +175,24 @@ fn read_file(workdir: &Path, path: &str) -> io::Result<Vec<u8>> {
         .read(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(workdir.join(path))?;
-    if !file.metadata()?.is_file() {
+    let about = file.metadata()?;
+    if !about.is_file() {
         return Err(invalid("this is not a file".to_owned()));
     }
     let most = nbformat::MAX_BYTES as u64;
+    let too_long = |bytes: u64| {
+        invalid(format!(
+            "the file has {bytes} bytes, more than the {most} that are read; clear its outputs"
+        ))
+    };
+    // Said before it is read: nobody waits for what is refused.
+    if about.len() > most {
+        return Err(too_long(about.len()));
+    }
     let mut bytes = Vec::new();
     file.take(most + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > most {
-        return Err(invalid(format!("the file is longer than {most} bytes")));
+    match bytes.len() as u64 {
+        length if length > most => Err(too_long(length)),
+        _ => Ok(bytes),
     }
-    Ok(bytes)
 }

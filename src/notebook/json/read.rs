@@ -154,24 +154,27 @@ impl<'a> Reader<'a> {
         let mut out = String::new();
         loop {
             let rest = &self.text.as_bytes()[self.at..];
-            let Some(length) = rest
-                .iter()
-                .position(|&b| b == b'"' || b == b'\\' || b < 0x20)
-            else {
+            let end = memchr::memchr2(b'"', b'\\', rest);
+            // The bytes that are looked for are ASCII, so all ends are boundaries of characters.
+            let part = &self.text[self.at..self.at + end.unwrap_or(rest.len())];
+            if part.bytes().fold(false, |any, byte| any | (byte < 0x20)) {
+                self.at += part.bytes().position(|byte| byte < 0x20).unwrap_or(0);
+                return Err(self.fault("a control character must be escaped in a string"));
+            }
+            let Some(length) = end else {
                 self.at = self.text.len();
                 return Err(self.truncated(opened, "a string is not closed"));
             };
-            // The three bytes are ASCII, so both ends are boundaries of characters.
-            out.push_str(&self.text[self.at..self.at + length]);
             self.at += length;
-            match rest[length] {
-                b'"' => {
-                    self.at += 1;
-                    return Ok(out);
-                }
-                b'\\' => out.push(self.escape()?),
-                _ => return Err(self.fault("a control character must be escaped in a string")),
+            if rest[length] == b'"' {
+                self.at += 1;
+                out.push_str(part);
+                return Ok(out);
             }
+            // Most have one escape, at their end.
+            out.reserve(length + 8);
+            out.push_str(part);
+            out.push(self.escape()?);
         }
     }
 

@@ -7,7 +7,7 @@ use crate::json::{Fault, Reader, place};
 use crate::model::{Cell, CellKind, Notebook};
 
 /// Longer files are refused.
-pub const MAX_BYTES: usize = 512 << 20;
+pub const MAX_BYTES: usize = 384 << 20;
 /// More cells are refused.
 pub const MAX_CELLS: usize = 100_000;
 

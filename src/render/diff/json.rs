@@ -148,6 +148,9 @@ pub struct OutputChange {
     pub text: Lines,
 }
 
+/// Most lines of an output that are listed.
+const OUTPUT_LINES: usize = 40;
+
 /// The notebooks that differ in anything.
 #[must_use]
 pub fn document(compared: &[Compared<'_>], options: &Options) -> Document {
@@ -200,9 +203,10 @@ fn notebook(compared: &Compared<'_>, options: &Options) -> NotebookDiff {
 }
 
 fn cell(shown: &Shown<'_>, options: &Options) -> Cell {
-    // Outputs may be long, and words of theirs help nobody.
+    // Outputs may be long, words of theirs help nobody, and who wants them whole has the notebooks.
     let of_outputs = Options {
         words: false,
+        max_lines: options.max_lines.min(OUTPUT_LINES),
         ..options.clone()
     };
     Cell {

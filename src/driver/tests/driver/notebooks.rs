@@ -263,3 +263,20 @@ fn what_is_no_notebook_is_said_to_be_none() {
     };
     assert_eq!(world.run().failure().kind, FailureKind::NotebookInvalid);
 }
+
+#[test]
+fn a_notebook_that_is_too_large_is_refused_before_it_is_read() {
+    let world = World::cell("1");
+    let file = fs::File::create(world.path("work/nb.ipynb")).unwrap();
+    file.set_len(500_000_000).unwrap();
+    let told = world.run();
+    let failure = told.failure();
+    assert_eq!(failure.kind, FailureKind::NotebookInvalid);
+    assert!(
+        failure.message.contains("500000000 bytes")
+            && failure.message.contains("clear its outputs"),
+        "{}",
+        failure.message
+    );
+    assert!(told.peak_memory < 16 << 20, "{}", told.peak_memory);
+}
