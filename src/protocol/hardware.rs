@@ -60,8 +60,38 @@ pub struct Gpu {
     pub memory: ByteSize,
     /// Compute capability, such as `9.0`.
     pub compute_capability: String,
+    /// Whether it is a device that a job can have, and of what it is a part.
+    #[serde(default)]
+    pub kind: GpuKind,
+    /// Its place on the PCI bus, such as `0000:1b:00.0`.
+    #[serde(default)]
+    pub pci: Option<String>,
+    /// The NUMA node that is nearest.
+    #[serde(default)]
+    pub numa_node: Option<u32>,
+    /// GPUs of a host with the same number reach each other by NVLink; none: by PCI alone.
+    #[serde(default)]
+    pub nvlink_group: Option<u32>,
     /// Whether jobs may use it now.
     pub health: GpuHealth,
+}
+
+/// What a GPU is to a job.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GpuKind {
+    /// A whole GPU.
+    #[default]
+    Whole,
+    /// A GPU in MIG mode: no device of its own, its slices are.
+    Sliced,
+    /// A MIG slice.
+    Slice {
+        /// UUID of the GPU that it is cut from.
+        parent: String,
+        /// Its profile as NVIDIA names it, such as `1g.10gb`.
+        profile: String,
+    },
 }
 
 /// Whether a GPU may be used.

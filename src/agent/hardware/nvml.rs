@@ -10,7 +10,7 @@ use nvml_wrapper::enums::device::{SampleValue, UsedGpuMemory};
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::structs::device::FieldId;
 use protocol::ByteSize;
-use protocol::hardware::{Gpu, GpuDriver, GpuHealth};
+use protocol::hardware::{Gpu, GpuDriver, GpuHealth, GpuKind};
 
 use super::gpu::{GpuProcess, GpuReading, MemoryHealth, cuda_version};
 
@@ -103,6 +103,10 @@ impl Nvml {
                 model: device.name()?,
                 memory: ByteSize(memory.total),
                 compute_capability: format!("{}.{}", capability.major, capability.minor),
+                kind: GpuKind::Whole,
+                pci: None,
+                numa_node: None,
+                nvlink_group: None,
                 health: GpuHealth::Healthy,
             },
             used: ByteSize(memory.used),
