@@ -21,7 +21,7 @@ use crate::model::{Cell, CellKind, Notebook, Output};
 pub use apply::apply;
 pub use noise::{Summary, View};
 pub use plain::plain_text;
-pub use text::{Edit, Part, TextDiff, lines, pairs, words};
+pub use text::{Edit, Part, TextDiff, edits, lines, pairs, words};
 
 /// What differs between a notebook and a later one. Cells count from 0.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,6 +3,7 @@
 
 mod whole;
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use notebook::message::OutputMessage;
@@ -18,34 +19,40 @@ pub const MAX_TEXT: usize = 256 << 10;
 
 /// An output as text. `width` is that of the terminal in columns; rulers are no longer than it.
 #[must_use]
-pub fn output(message: &OutputMessage, colour: bool, width: usize) -> String {
-    match message {
-        OutputMessage::Stream { text, .. } => bounded(text, colour),
+pub fn output(message: &OutputMessage, colour: bool, width: usize) -> Cow<'_, str> {
+    let text = match message {
+        OutputMessage::Stream { text, .. } => return bounded(text, colour),
         OutputMessage::DisplayData { data, .. }
         | OutputMessage::ExecuteResult { data, .. }
-        | OutputMessage::UpdateDisplayData { data, .. } => line_end(bundle(data, colour)),
+        | OutputMessage::UpdateDisplayData { data, .. } => bundle(data, colour),
         OutputMessage::Error {
             ename,
             evalue,
             traceback,
         } => {
             if traceback.is_empty() {
-                return line_end(bounded(&format!("{ename}: {evalue}"), colour));
+                bounded(&format!("{ename}: {evalue}"), colour).into_owned()
+            } else {
+                shorter_rulers(&bounded(&traceback.join("\n"), colour), width)
             }
-            let lines = bounded(&traceback.join("\n"), colour);
-            line_end(shorter_rulers(&lines, width))
         }
         OutputMessage::ClearOutput { .. } | OutputMessage::Widget(_) => String::new(),
-    }
+    };
+    Cow::Owned(line_end(text))
 }
 
 /// Text from elsewhere, harmless to a terminal: overwritten parts resolved, control characters gone,
 /// colours kept where `colour` is true (and ended at the end).
 #[must_use]
 pub fn clean(text: &str, colour: bool) -> String {
+    harmless(text, colour).into_owned()
+}
+
+/// [`clean`], without a copy where nothing has to go.
+fn harmless(text: &str, colour: bool) -> Cow<'_, str> {
     let text = overwritten(text);
     if is_harmless(&text) {
-        return text.into_owned();
+        return text;
     }
     let mut out = String::with_capacity(text.len());
     let mut coloured = false;
@@ -64,27 +71,28 @@ pub fn clean(text: &str, colour: bool) -> String {
     if coloured {
         out.push_str("\u{1b}[0m");
     }
-    out
+    Cow::Owned(out)
 }
 
 /// Whether text has nothing that a terminal would obey, told by its bytes: control characters beyond ASCII begin
 /// with 0xc2 in UTF-8.
 fn is_harmless(text: &str) -> bool {
     let obeyed = |byte: u8| matches!(byte, 0..=8 | 0xb..=0xc | 0xe..=0x1f | 0x7f | 0xc2);
-    !text.bytes().any(obeyed)
+    // All of it, without an early end, is many bytes at once.
+    !text.bytes().fold(false, |any, byte| any | obeyed(byte))
 }
 
-fn bounded(text: &str, colour: bool) -> String {
+fn bounded(text: &str, colour: bool) -> Cow<'_, str> {
     let cut = cut(text, MAX_TEXT);
     if cut.omitted == 0 {
-        return clean(text, colour);
+        return harmless(text, colour);
     }
-    format!(
+    Cow::Owned(format!(
         "{}\n[... {} left out ...]\n{}",
-        clean(cut.head, colour),
+        harmless(cut.head, colour),
         size(cut.omitted),
-        clean(cut.tail, colour)
-    )
+        harmless(cut.tail, colour)
+    ))
 }
 
 /// The plain text of a display, else what it is.
@@ -94,7 +102,7 @@ fn bundle(data: &Map<String, Value>, colour: bool) -> String {
         .iter()
         .find_map(|mime| data.get(*mime).and_then(Value::as_str));
     let picture = data.iter().find(|(mime, _)| mime.starts_with("image/"));
-    let mut out = text.map_or(String::new(), |text| bounded(text, colour));
+    let mut out = text.map_or_else(String::new, |text| bounded(text, colour).into_owned());
     if let Some((mime, value)) = picture {
         if !out.is_empty() {
             out.push(' ');
@@ -196,7 +204,8 @@ mod tests {
 
     #[test]
     fn what_is_too_long_is_cut_visibly() {
-        let text = output(&stream(&"x\n".repeat(MAX_TEXT)), false, 80);
+        let long = stream(&"x\n".repeat(MAX_TEXT));
+        let text = output(&long, false, 80);
         assert!(text.len() < MAX_TEXT + 100);
         assert!(text.contains("[... 256.0 KiB left out ...]"));
     }

@@ -15,6 +15,11 @@ pub(super) fn diff(before: &[Output], after: &[Output]) -> Vec<OutputStep> {
     if before.len() == after.len() && before.iter().zip(after).all(same) {
         return Vec::new();
     }
+    if let ([old], [new]) = (before, after)
+        && kind(old) == kind(new)
+    {
+        return vec![changed(before, after, (0, 0))];
+    }
     let marks = |outputs: &[Output]| outputs.iter().map(mark).collect::<Vec<u64>>();
     let mut steps = Vec::with_capacity(after.len());
     let mut place = (0, 0);

@@ -154,7 +154,8 @@ impl<'a> Part<'a> {
 }
 
 /// The ranges that differ between two lists. Bounded in time by similar's limits of its search.
-pub(super) fn edits<T: Hash + Eq>(before: &[T], after: &[T]) -> Vec<(Range<usize>, Range<usize>)> {
+#[must_use]
+pub fn edits<T: Hash + Eq>(before: &[T], after: &[T]) -> Vec<(Range<usize>, Range<usize>)> {
     // Most lists differ in one place, and most of those have nothing in common there.
     let equal = |(a, b): &(&T, &T)| a == b;
     let head = before.iter().zip(after).take_while(equal).count();
@@ -179,7 +180,8 @@ pub(super) fn edits<T: Hash + Eq>(before: &[T], after: &[T]) -> Vec<(Range<usize
 
 /// [`edits`] of lists that differ at both ends.
 fn searched<T: Hash + Eq>(before: &[T], after: &[T]) -> Vec<(Range<usize>, Range<usize>)> {
-    let mut numbers: HashMap<&T, u32> = HashMap::with_capacity(before.len());
+    let mut numbers: HashMap<&T, u32, foldhash::fast::RandomState> =
+        HashMap::with_capacity_and_hasher(before.len(), Default::default());
     let mut number = |item| {
         let next = numbers.len() as u32;
         *numbers.entry(item).or_insert(next)

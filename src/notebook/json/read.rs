@@ -101,6 +101,28 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads any value, but a list of strings as one string: joined.
+    pub(crate) fn joined(&mut self) -> Result<Value, Fault> {
+        if self.peek()? != b'[' {
+            return self.value();
+        }
+        let (start, depth) = (self.at, self.depth);
+        let mut text = String::new();
+        let mut strings = true;
+        self.array(|reader| {
+            strings = strings && reader.peek()? == b'"';
+            match strings {
+                true => reader.string_into(&mut text),
+                false => reader.value().map(drop),
+            }
+        })?;
+        if strings {
+            return Ok(Value::String(text));
+        }
+        (self.at, self.depth) = (start, depth);
+        self.value()
+    }
+
     /// Reads an object; `each` must read the value of the key that it is given.
     pub(crate) fn object(
         &mut self,
@@ -149,9 +171,15 @@ impl<'a> Reader<'a> {
 
     /// Reads a string.
     pub(crate) fn string(&mut self) -> Result<String, Fault> {
+        let mut out = String::new();
+        self.string_into(&mut out)?;
+        Ok(out)
+    }
+
+    /// Reads a string to the end of another.
+    fn string_into(&mut self, out: &mut String) -> Result<(), Fault> {
         let opened = self.at;
         self.at += 1;
-        let mut out = String::new();
         loop {
             let rest = &self.text.as_bytes()[self.at..];
             let end = memchr::memchr2(b'"', b'\\', rest);
@@ -169,7 +197,7 @@ impl<'a> Reader<'a> {
             if rest[length] == b'"' {
                 self.at += 1;
                 out.push_str(part);
-                return Ok(out);
+                return Ok(());
             }
             // Most have one escape, at their end.
             out.reserve(length + 8);

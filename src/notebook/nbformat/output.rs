@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::read::text_of;
-use crate::json::Node;
+use crate::json::{Fault, Node, Reader};
 use crate::message::{OutputMessage, StreamName};
 use crate::model::Output;
 
@@ -13,7 +13,7 @@ pub(crate) fn read(value: Value) -> Option<Output> {
         return None;
     };
     let read = match fields.get("output_type").and_then(Value::as_str) {
-        Some("stream") => stream(&fields),
+        Some("stream") => stream(&mut fields),
         Some("display_data") => display(&mut fields),
         Some("execute_result") => result(&mut fields),
         Some("error") => error(&fields),
@@ -135,14 +135,37 @@ pub(super) fn fields(message: &OutputMessage) -> Vec<(&str, Node<'_>)> {
     }
 }
 
-fn stream(fields: &Map<String, Value>) -> Option<OutputMessage> {
-    let name = match fields.get("name")?.as_str()? {
-        "stdout" => StreamName::Stdout,
-        "stderr" => StreamName::Stderr,
-        _ => return None,
-    };
-    let text = text_of(fields.get("text")?)?;
+fn stream(fields: &mut Map<String, Value>) -> Option<OutputMessage> {
+    let name = stream_name(fields)?;
+    let text = text_of(fields.get_mut("text")?)?;
     Some(OutputMessage::Stream { name, text })
+}
+
+fn stream_name(fields: &Map<String, Value>) -> Option<StreamName> {
+    match fields.get("name")?.as_str()? {
+        "stdout" => Some(StreamName::Stdout),
+        "stderr" => Some(StreamName::Stderr),
+        _ => None,
+    }
+}
+
+/// Reads a field of an output, given those before it (Jupyter sorts them). The text of a stream is joined; what may not be
+/// one is kept as it came.
+pub(super) fn field(
+    reader: &mut Reader<'_>,
+    key: &str,
+    before: &Map<String, Value>,
+) -> Result<Value, Fault> {
+    let of_stream = || {
+        before
+            .get("output_type")
+            .is_some_and(|word| word == "stream")
+    };
+    if key == "text" && of_stream() && stream_name(before).is_some() {
+        reader.joined()
+    } else {
+        reader.value()
+    }
 }
 
 fn display(fields: &mut Map<String, Value>) -> Option<OutputMessage> {

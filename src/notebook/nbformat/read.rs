@@ -96,16 +96,75 @@ pub enum ReadError {
 pub fn read(bytes: &[u8]) -> Result<Notebook, ReadError> {
     let text = text(bytes)?;
     let mut reader = Reader::new(text);
-    let document = reader
-        .value()
+    let mut document = document(&mut reader)
         .and_then(|value| reader.end().map(|()| value))
         .map_err(|fault| parse_error(text, &fault))?;
+    if document.get("nbformat").and_then(Value::as_u64) != Some(4) {
+        // What has another meaning there is kept as it is.
+        let value = Reader::new(text).value();
+        document = value.map_err(|fault| parse_error(text, &fault))?;
+    }
     let Value::Object(fields) = document else {
         return Err(ReadError::NotNotebook {
             problem: "its top level is not an object",
         });
     };
     notebook(fields)
+}
+
+/// The whole of a file of nbformat 4. Texts of cells and streams, most of what there is, are joined as they are read:
+/// Jupyter writes them as lists of lines.
+fn document(reader: &mut Reader<'_>) -> Result<Value, Fault> {
+    fields(reader, |reader, key, _| match key {
+        "cells" => list(reader, |reader| fields(reader, cell_field)),
+        _ => reader.value(),
+    })
+}
+
+fn cell_field(
+    reader: &mut Reader<'_>,
+    key: &str,
+    before: &Map<String, Value>,
+) -> Result<Value, Fault> {
+    let code = before.get("cell_type").is_some_and(|word| word == "code");
+    match key {
+        "source" => reader.joined(),
+        "outputs" if code => list(reader, |reader| fields(reader, output::field)),
+        _ => reader.value(),
+    }
+}
+
+/// Reads an object whose fields are read by `each`, which is given those before; what is none is read as it is.
+fn fields(
+    reader: &mut Reader<'_>,
+    each: impl Fn(&mut Reader<'_>, &str, &Map<String, Value>) -> Result<Value, Fault>,
+) -> Result<Value, Fault> {
+    if reader.peek()? != b'{' {
+        return reader.value();
+    }
+    let mut map = Map::new();
+    reader.object(|reader, key| {
+        let value = each(reader, &key, &map)?;
+        map.insert(key, value);
+        Ok(())
+    })?;
+    Ok(Value::Object(map))
+}
+
+/// Reads a list whose values are read by `each`; what is none is read as it is.
+fn list(
+    reader: &mut Reader<'_>,
+    each: impl Fn(&mut Reader<'_>) -> Result<Value, Fault>,
+) -> Result<Value, Fault> {
+    if reader.peek()? != b'[' {
+        return reader.value();
+    }
+    let mut values = Vec::new();
+    reader.array(|reader| {
+        values.push(each(reader)?);
+        Ok(())
+    })?;
+    Ok(Value::Array(values))
 }
 
 /// The text of a file, without a byte order mark.
@@ -149,10 +208,10 @@ pub(crate) fn parse_error(text: &str, fault: &Fault) -> ReadError {
     }
 }
 
-/// Text that a file holds as one string or as a list of lines.
-pub(crate) fn text_of(value: &Value) -> Option<String> {
+/// Takes text that a file holds as one string or as a list of lines; what is none stays as it is.
+pub(crate) fn text_of(value: &mut Value) -> Option<String> {
     match value {
-        Value::String(text) => Some(text.clone()),
+        Value::String(text) => Some(std::mem::take(text)),
         Value::Array(lines) => lines.iter().map(Value::as_str).collect(),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
     }
@@ -216,10 +275,10 @@ fn cell(value: Value) -> Result<Cell, &'static str> {
         Some(_) => return Err("its `cell_type` is not text"),
         None => return Err("it has no `cell_type`"),
     };
-    let source = fields
+    let mut source = fields
         .shift_remove("source")
         .ok_or("it has no `source`; add one, empty where there is nothing to say")?;
-    let source = text_of(&source).ok_or("its `source` is neither text nor a list of lines")?;
+    let source = text_of(&mut source).ok_or("its `source` is neither text nor a list of lines")?;
     let mut metadata = match fields.shift_remove("metadata") {
         None => Map::new(),
         Some(Value::Object(metadata)) => metadata,

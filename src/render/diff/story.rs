@@ -1,7 +1,10 @@
 //! What is told of a diff, whatever it looks like: cells with their lines, unchanged ones folded, within bounds.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use notebook::diff::{
-    CellChange, Edit, Entry, Kept, OutputStep, Part, Step, TextDiff, View, lines, pairs, words,
+    CellChange, Entry, Kept, OutputStep, Part, Step, TextDiff, View, edits, lines, pairs, words,
 };
 use notebook::message::OutputMessage;
 use notebook::{Cell, Output};
@@ -143,7 +146,7 @@ fn kept_cell<'a>(compared: &Compared<'a>, kept: &'a Kept, options: &Options) -> 
         },
         change,
         source: change.map_or_else(Vec::new, |change| {
-            told(&before.source, &change.source, options)
+            source(&before.source, &change.source, options)
         }),
         outputs: outputs.map_or_else(Vec::new, |change| {
             changed_outputs(before, &change.outputs, options.view)
@@ -241,47 +244,75 @@ impl ShownOutput<'_> {
 
     /// Its text, compared line by line: what a terminal would show of it.
     pub(super) fn lines(&self, options: &Options) -> Vec<Line> {
-        let shown = |output: Option<&Output>| -> String {
-            let message = output.and_then(Output::message);
-            message.map_or_else(String::new, |message| {
-                crate::terminal::output(message, false, 80)
-            })
-        };
         let (before, after) = (shown(self.before), shown(self.after));
         text(cut(&before), cut(&after), options)
     }
+}
+
+fn shown(output: Option<&Output>) -> Cow<'_, str> {
+    output
+        .and_then(Output::message)
+        .map_or(Cow::Borrowed(""), |message| {
+            crate::terminal::output(message, false, 80)
+        })
 }
 
 fn cut(text: &str) -> &str {
     crate::text::head(text, MAX_TEXT).trim_end_matches('\n')
 }
 
+/// Lines that others took the place of: where they were, and those that came.
+struct Edit<'a> {
+    before: Range<usize>,
+    after: &'a [&'a str],
+}
+
 /// Two texts compared.
 fn text(before: &str, after: &str, options: &Options) -> Vec<Line> {
-    told(before, &TextDiff::new(before, after), options)
+    let (old, new) = (lines(before), lines(after));
+    let found = edits(&old, &new).into_iter();
+    let found = found.map(|(before, come)| Edit {
+        before,
+        after: &new[come],
+    });
+    told(&old, &found.collect::<Vec<_>>(), options)
+}
+
+/// A source compared.
+fn source(before: &str, diff: &TextDiff, options: &Options) -> Vec<Line> {
+    let come = diff
+        .0
+        .iter()
+        .map(|edit| edit.after.iter().map(String::as_str).collect());
+    let come: Vec<Vec<&str>> = come.collect();
+    let found = diff.0.iter().zip(&come);
+    let found = found.map(|(edit, after)| Edit {
+        before: edit.before.clone(),
+        after,
+    });
+    told(&lines(before), &found.collect::<Vec<_>>(), options)
 }
 
 /// The lines of a text that differ, with some around them.
-fn told(before: &str, diff: &TextDiff, options: &Options) -> Vec<Line> {
-    let old = lines(before);
+fn told(old: &[&str], edits: &[Edit<'_>], options: &Options) -> Vec<Line> {
     let mut out = Vec::new();
     // Next lines to tell, from 0.
     let (mut at, mut later) = (0, 0);
-    for (n, edit) in diff.0.iter().enumerate() {
+    for (n, edit) in edits.iter().enumerate() {
         let same = edit.before.start - at;
-        put_same(&mut out, &old, (at, later), same, (n > 0, true), options);
+        put_same(&mut out, old, (at, later), same, (n > 0, true), options);
         (at, later) = (edit.before.end, later + same);
-        put_edit(&mut out, &old, edit, later, options);
+        put_edit(&mut out, old, edit, later, options);
         later += edit.after.len();
         if out.len() > options.max_lines {
             break;
         }
     }
-    if !diff.is_empty() && out.len() <= options.max_lines {
+    if !edits.is_empty() && out.len() <= options.max_lines {
         let same = old.len() - at;
-        put_same(&mut out, &old, (at, later), same, (true, false), options);
+        put_same(&mut out, old, (at, later), same, (true, false), options);
     }
-    bounded(out, diff, options.max_lines)
+    bounded(out, edits, options.max_lines)
 }
 
 /// Unchanged lines: those near an edit before or behind them.
@@ -322,16 +353,15 @@ fn put_same(
 
 /// The lines that are gone, then those that came, with the words that differ marked. More than are shown
 /// anyway are not looked at.
-fn put_edit(out: &mut Vec<Line>, old: &[&str], edit: &Edit, later: usize, options: &Options) {
+fn put_edit(out: &mut Vec<Line>, old: &[&str], edit: &Edit<'_>, later: usize, options: &Options) {
     let max = options.max_lines + 1;
     let gone = &old[edit.before.clone()];
     let gone = &gone[..gone.len().min(max)];
-    let come = edit.after.iter().take(max).map(String::as_str);
-    let come: Vec<&str> = come.collect();
+    let come = &edit.after[..edit.after.len().min(max)];
     let mut removed: Vec<Vec<Piece>> = gone.iter().map(|line| whole(line)).collect();
     let mut added: Vec<Vec<Piece>> = come.iter().map(|line| whole(line)).collect();
     let pairs = if options.words {
-        pairs(gone, &come)
+        pairs(gone, come)
     } else {
         Vec::new()
     };
@@ -374,9 +404,9 @@ fn pieces(parts: &[Part<'_>], keep: impl Fn(&Part<'_>) -> bool) -> Vec<Piece> {
 }
 
 /// At most so many lines, and the number of those left out.
-fn bounded(mut out: Vec<Line>, diff: &TextDiff, max: usize) -> Vec<Line> {
+fn bounded(mut out: Vec<Line>, edits: &[Edit<'_>], max: usize) -> Vec<Line> {
     if out.len() > max {
-        let all: usize = diff.0.iter().map(|e| e.before.len() + e.after.len()).sum();
+        let all: usize = edits.iter().map(|e| e.before.len() + e.after.len()).sum();
         out.truncate(max);
         let told = out.iter().filter(|line| match line {
             Line::Removed(..) | Line::Added(..) => true,
@@ -392,7 +422,8 @@ fn bounded(mut out: Vec<Line>, diff: &TextDiff, max: usize) -> Vec<Line> {
 /// writing are seen instead of obeyed.
 pub(super) fn plain(text: &str, max: usize) -> String {
     let head = crate::text::head(text, max);
-    if head.len() == text.len() && text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+    let seen = |all, byte| all & matches!(byte, b' '..=b'~');
+    if head.len() == text.len() && text.bytes().fold(true, seen) {
         return text.to_owned();
     }
     let mut out = String::with_capacity(head.len());

@@ -169,6 +169,39 @@ fn outputs_are_typed_and_unknown_ones_kept() {
 }
 
 #[test]
+fn lists_that_are_no_text_of_a_cell_stay_lists() {
+    let stream =
+        |name: &str, text: Value| json!({"output_type": "stream", "name": name, "text": text});
+    let outputs = json!([
+        stream("stdlog", json!(["a\n", "b"])),
+        stream("stdout", json!(["a\n", 1])),
+        stream("stdout", json!(["a\n", "b"]))
+    ]);
+    let cells = json!([
+        {"cell_type": "code", "id": "a", "metadata": {"source": ["a", "b"]}, "source": ["x\n", "y"], "outputs": outputs},
+        {"cell_type": "markdown", "id": "b", "metadata": {}, "source": [], "outputs": outputs, "text": ["a", "b"]}]);
+    let notebook = read(minimal(cells.clone()).as_bytes()).unwrap();
+    let [code, markdown] = notebook.cells.as_slice() else {
+        panic!("two cells");
+    };
+    assert_eq!(
+        (code.source.as_str(), markdown.source.as_str()),
+        ("x\ny", "")
+    );
+    assert_eq!(code.metadata["source"], json!(["a", "b"]));
+    for n in [0, 1] {
+        let kept = outputs[n].as_object().unwrap().clone();
+        assert_eq!(code.outputs[n], Output::Unknown(kept));
+    }
+    let joined = code.outputs[2].message();
+    assert!(matches!(joined, Some(OutputMessage::Stream { text, .. }) if text == "a\nb"));
+    assert_eq!(
+        (&markdown.extra["outputs"], &markdown.extra["text"]),
+        (&outputs, &json!(["a", "b"]))
+    );
+}
+
+#[test]
 fn a_newer_minor_keeps_what_it_brought() {
     let text = json!({"nbformat": 4, "nbformat_minor": 6, "metadata": {}, "novelty": {"x": 1},
         "cells": [{"cell_type": "prompt", "id": "a", "metadata": {}, "source": "", "novel": [1]}]})
