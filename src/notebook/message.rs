@@ -99,6 +99,20 @@ pub struct WidgetBuffer {
 impl OutputMessage {
     /// Data and metadata of a display, a result or an update; none of anything else.
     #[must_use]
+    pub fn display(&self) -> Option<(&Map<String, Value>, &Map<String, Value>)> {
+        match self {
+            OutputMessage::DisplayData { data, metadata, .. }
+            | OutputMessage::ExecuteResult { data, metadata, .. }
+            | OutputMessage::UpdateDisplayData { data, metadata, .. } => Some((data, metadata)),
+            OutputMessage::Stream { .. }
+            | OutputMessage::Error { .. }
+            | OutputMessage::ClearOutput { .. }
+            | OutputMessage::Widget(_) => None,
+        }
+    }
+
+    /// The same, owned.
+    #[must_use]
     pub fn into_display(self) -> Option<(Map<String, Value>, Map<String, Value>)> {
         match self {
             OutputMessage::DisplayData { data, metadata, .. }

@@ -248,6 +248,20 @@ pub enum CellStatus {
     Interrupted,
 }
 
+impl CellStatus {
+    /// Its word in JSON and in a notebook's metadata.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            CellStatus::Ok => "ok",
+            CellStatus::Error => "error",
+            CellStatus::ErrorAllowed => "error_allowed",
+            CellStatus::Skipped => "skipped",
+            CellStatus::Interrupted => "interrupted",
+        }
+    }
+}
+
 /// What a lint tool found, at the place where a person looks for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {

@@ -7,7 +7,7 @@ use notebook::Fold;
 use notebook::fold::CellEnd;
 use notebook::message::OutputMessage;
 use protocol::driver::{BLOBS_DIR, EVENTS_FILE};
-use protocol::event::{CellStatus, EventKind, OutputContent};
+use protocol::event::{EventKind, OutputContent};
 use protocol::spec::Parameters;
 
 use super::follow::{open_plain, parse};
@@ -56,7 +56,7 @@ fn apply(fold: &mut Fold, kind: &EventKind, at: i64, out: &Path) {
                 execution_count: *execution_count,
                 at_ms: at,
                 duration_ms: duration.0,
-                status: word(*status),
+                status: status.word(),
             };
             drop(fold.cell_finished(*cell as usize, &end));
         }
@@ -81,15 +81,5 @@ pub(super) fn message(content: &OutputContent, out: &Path) -> Option<OutputMessa
             let file = open_plain(&out.join(BLOBS_DIR).join(blob.as_str())).ok()?;
             serde_json::from_reader(BufReader::new(file.take(MOST_BYTES))).ok()
         }
-    }
-}
-
-fn word(status: CellStatus) -> &'static str {
-    match status {
-        CellStatus::Ok => "ok",
-        CellStatus::Error => "error",
-        CellStatus::ErrorAllowed => "error_allowed",
-        CellStatus::Skipped => "skipped",
-        CellStatus::Interrupted => "interrupted",
     }
 }

@@ -114,24 +114,11 @@ fn same(a: &Output, b: &Output) -> bool {
 
 /// Whether what is displayed is written alike; what is no display has nothing to differ.
 fn same_bundle(message: &OutputMessage, other: &OutputMessage) -> bool {
-    match (bundle(message), bundle(other)) {
+    match (message.display(), other.display()) {
         (Some((data, metadata)), Some((others, more))) => {
             identical_fields(data, others) && identical_fields(metadata, more)
         }
         (_, _) => true,
-    }
-}
-
-/// Data and metadata of a display.
-fn bundle(message: &OutputMessage) -> Option<(&Fields, &Fields)> {
-    match message {
-        OutputMessage::DisplayData { data, metadata, .. }
-        | OutputMessage::ExecuteResult { data, metadata, .. }
-        | OutputMessage::UpdateDisplayData { data, metadata, .. } => Some((data, metadata)),
-        OutputMessage::Stream { .. }
-        | OutputMessage::Error { .. }
-        | OutputMessage::ClearOutput { .. }
-        | OutputMessage::Widget(_) => None,
     }
 }
 

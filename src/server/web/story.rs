@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use notebook::fold::{CellEnd, Fold};
 use notebook::message::OutputMessage;
 use notebook::{Cell, Notebook, nbformat, parameters};
-use protocol::event::{CellStatus, EventKind, Finding, OutputContent};
+use protocol::event::{EventKind, Finding, OutputContent};
 use protocol::{Event, JobSpec, Timestamp, Work};
 use render::html;
 use serde_json::{Map, json};
@@ -85,7 +85,7 @@ impl Story {
                     execution_count: *execution_count,
                     at_ms: event.at.0,
                     duration_ms: duration.0,
-                    status: word(*status),
+                    status: status.word(),
                 };
                 self.cell_finished(*cell as usize, &end);
             }
@@ -224,16 +224,6 @@ impl Story {
     /// The log so far, for a page that shows all at once.
     pub(super) fn take_log(&mut self) -> String {
         std::mem::take(&mut self.log_fresh)
-    }
-}
-
-fn word(status: CellStatus) -> &'static str {
-    match status {
-        CellStatus::Ok => "ok",
-        CellStatus::Error => "error",
-        CellStatus::ErrorAllowed => "error_allowed",
-        CellStatus::Skipped => "skipped",
-        CellStatus::Interrupted => "interrupted",
     }
 }
 
