@@ -10,5 +10,7 @@ mod runner_configs;
 mod walls;
 mod webhooks;
 
+#[path = "../faults/mod.rs"]
+mod fault_suite;
 #[path = "../support/mod.rs"]
 mod support;

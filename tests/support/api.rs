@@ -1,7 +1,7 @@
 //! The public API as a script uses it.
 
 use notebook::message::OutputMessage;
-use protocol::api::{JobDetail, Page, Pipeline, PipelineDetail};
+use protocol::api::{Agent, JobDetail, Page, Pipeline, PipelineDetail};
 use protocol::event::{EventKind, OutputContent};
 use protocol::registry::VersionDetail;
 use protocol::{AttemptId, Event, JobId, PipelineId};
@@ -50,6 +50,10 @@ impl Api {
 
     pub(crate) async fn job(&self, id: &JobId) -> JobDetail {
         self.read(&format!("jobs/{id}")).await
+    }
+
+    pub(crate) async fn agents(&self) -> Vec<Agent> {
+        self.read::<Page<_>>("agents").await.items
     }
 
     /// All events of an attempt, or of the job's last one.

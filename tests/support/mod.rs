@@ -67,6 +67,13 @@ impl World {
 
     /// The same, with these lines in the server's configuration.
     pub(crate) async fn with_settings(settings: &str) -> Self {
+        let mut world = Self::bare(settings).await;
+        world.add_agent(HOST);
+        world
+    }
+
+    /// The same without an agent.
+    pub(crate) async fn bare(settings: &str) -> Self {
         let mut world = Self::empty();
         let server = format!(
             "listen = \"127.0.0.1:0\"\ndata = \"{}\"\ntick = \"200ms\"\nstop_grace = \"3s\"\n{settings}\n",
@@ -74,7 +81,6 @@ impl World {
         );
         std::fs::write(world.path("server.toml"), server).unwrap();
         world.start_server().await;
-        world.add_agent(HOST);
         world
     }
 
@@ -119,9 +125,14 @@ impl World {
 
     /// Registers and starts an agent.
     pub(crate) fn add_agent(&mut self, name: &'static str) {
+        self.add_agent_with(name, "", "");
+    }
+
+    /// The same, with more settings: those of no table, and further tables.
+    pub(crate) fn add_agent_with(&mut self, name: &'static str, settings: &str, tables: &str) {
         let config = format!(
             "name = \"{name}\"\nserver = \"{}\"\ndata = \"{}\"\n\
-             {AGENT}",
+             {settings}{AGENT}{tables}",
             self.proxy.url(),
             self.path(name).display()
         );
@@ -187,6 +198,11 @@ impl World {
     /// `kill -9`.
     pub(crate) async fn kill_agent(&mut self, name: &'static str) {
         self.agents.remove(name).unwrap().kill().await;
+    }
+
+    /// Sends a signal to an agent's process alone, by its name without `SIG`.
+    pub(crate) fn signal_agent(&self, name: &str, signal: &str) {
+        self.agents[name].signal(signal);
     }
 
     /// The public API of the running server.

@@ -5,6 +5,7 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 /// Whose bytes are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +20,8 @@ enum Deed {
     Lose,
     /// The message waits for [`Proxy::release`].
     Hold,
+    /// The message comes a second time, so much later, on a connection of its own.
+    Repeat(Duration),
 }
 
 /// What goes wrong once, when bytes with these words come by.
@@ -38,6 +41,10 @@ struct State {
     /// Messages that are lost or were held.
     met: u32,
     holding: bool,
+    /// Until then there is no way through.
+    down_until: Option<Instant>,
+    /// Until then every message comes so much later.
+    slow_until: Option<(Instant, Duration)>,
     streams: Vec<TcpStream>,
     over: bool,
 }
@@ -92,6 +99,25 @@ impl Proxy {
         self.arm(Direction::Request, words, passes, Deed::Hold);
     }
 
+    /// The request with these words comes twice.
+    pub(crate) fn repeat_request(&self, words: &'static str, later: Duration) {
+        self.arm(Direction::Request, words, 0, Deed::Repeat(later));
+    }
+
+    /// Cuts all connections, and lets none through for a time.
+    pub(crate) fn cut(&self, time: Duration) {
+        let mut state = self.shared.lock();
+        state.down_until = Some(Instant::now() + time);
+        for stream in state.streams.drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Holds every message up for `each`, for a time.
+    pub(crate) fn delay(&self, each: Duration, time: Duration) {
+        self.shared.lock().slow_until = Some((Instant::now() + time, each));
+    }
+
     fn arm(&self, direction: Direction, words: &'static str, passes: u32, deed: Deed) {
         let mut state = self.shared.lock();
         state.holding |= deed == Deed::Hold;
@@ -136,7 +162,12 @@ impl Shared {
     }
 
     fn connect(&self, agent: TcpStream) -> io::Result<()> {
-        let target = self.lock().target.ok_or(io::ErrorKind::NotConnected)?;
+        let target = {
+            let state = self.lock();
+            let down = state.down_until.is_some_and(|end| Instant::now() < end);
+            state.target.filter(|_| !down)
+        };
+        let target = target.ok_or(io::ErrorKind::NotConnected)?;
         let server = TcpStream::connect(target)?;
         let ends = [agent.try_clone()?, server.try_clone()?];
         self.lock().streams.extend(ends);
@@ -161,9 +192,20 @@ impl Shared {
         mut to: &TcpStream,
     ) -> io::Result<()> {
         let mut bytes = vec![0; 64 << 10];
+        let mut message = Message::default();
         loop {
             let n = from.read(&mut bytes)?;
-            if n == 0 || !self.passes(direction, &bytes[..n]) {
+            let slow = self
+                .lock()
+                .slow_until
+                .filter(|(end, _)| Instant::now() < *end);
+            if let Some((_, each)) = slow {
+                std::thread::sleep(each);
+            }
+            if direction == Direction::Request {
+                message = message.and(&bytes[..n]);
+            }
+            if n == 0 || !self.passes(direction, &bytes[..n], &message) {
                 return Ok(());
             }
             to.write_all(&bytes[..n])?;
@@ -171,7 +213,7 @@ impl Shared {
     }
 
     /// Whether bytes go on, after a hold perhaps.
-    fn passes(&self, direction: Direction, bytes: &[u8]) -> bool {
+    fn passes(&self, direction: Direction, bytes: &[u8], message: &Message) -> bool {
         let mut state = self.lock();
         let comes_by = |fault: &Fault| {
             let words = fault.words.as_bytes();
@@ -194,6 +236,40 @@ impl Shared {
                 drop(self.0.1.wait_while(state, |state| state.holding));
                 true
             }
+            Deed::Repeat(later) => {
+                message.again(state.target, later);
+                true
+            }
         }
+    }
+}
+
+/// A request as far as it has come by.
+#[derive(Default, Clone)]
+struct Message(Arc<Mutex<Vec<u8>>>);
+
+impl Message {
+    /// The request that bytes belong to: they begin one, or go on with this.
+    fn and(self, bytes: &[u8]) -> Self {
+        let methods = ["GET ", "HEAD ", "POST ", "PATCH "];
+        let begins = methods
+            .iter()
+            .any(|method| bytes.starts_with(method.as_bytes()));
+        let message = if begins { Self::default() } else { self };
+        message.0.lock().unwrap().extend_from_slice(bytes);
+        message
+    }
+
+    /// Sends what will have come by then once more; nobody hears the answer.
+    fn again(&self, target: Option<SocketAddr>, later: Duration) {
+        let message = self.clone();
+        std::thread::spawn(move || -> io::Result<()> {
+            std::thread::sleep(later);
+            let mut server = TcpStream::connect(target.ok_or(io::ErrorKind::NotConnected)?)?;
+            server.write_all(&message.0.lock().unwrap())?;
+            server.set_read_timeout(Some(Duration::from_secs(5)))?;
+            server.read(&mut [0; 4096])?;
+            Ok(())
+        });
     }
 }

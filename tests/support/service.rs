@@ -65,6 +65,13 @@ impl Service {
         said["url"].as_str().unwrap().to_owned()
     }
 
+    /// Sends a signal by its name without `SIG`.
+    pub(super) fn signal(&self, signal: &str) {
+        let pid = self.child.id().expect("it runs").to_string();
+        let status = Command::new("kill").args(["-s", signal, &pid]).status();
+        assert!(status.unwrap().success(), "{signal}");
+    }
+
     /// `kill -9`, and it is gone.
     pub(super) async fn kill(mut self) {
         self.child.kill().await.unwrap();

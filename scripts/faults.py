@@ -1,0 +1,95 @@
+"""Rounds of the fault suite (tests/faults): jobs on three agents while agents, server, drivers and network fail, planned by
+a seed. A run that was stopped goes on where it was; a round that failed is run again with --round.
+"""
+
+import argparse
+import collections
+import json
+import os
+import pathlib
+import random
+import re
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+WORK = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "faults"
+SUMMARY = ROOT / "docs" / "measured" / "faults.md"
+TEST = ["cargo", "test", "--quiet", "--locked", "--test", "e2e", "fault_suite::long", "--", "--ignored", "--nocapture"]
+
+
+def run(seed, first, end, file):
+    """Runs the rounds that the file lacks. Gives whether all held."""
+    env = dict(
+        os.environ,
+        TRAINYARD_FAULTS_SEED=str(seed),
+        TRAINYARD_FAULTS_FROM=str(first),
+        TRAINYARD_FAULTS_TO=str(end),
+        TRAINYARD_FAULTS_FILE=str(file),
+    )
+    return subprocess.run(TEST, cwd=ROOT, env=env).returncode == 0
+
+
+def read(file, seed):
+    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return [row for row in rows if row["seed"] == seed]
+
+
+def words(rows, seed):
+    """The summary of a seed's rounds in Markdown."""
+    deeds = collections.Counter(deed for row in rows for deed in re.findall(r"job\d+: (\w+)", row["plan"]))
+    jobs = collections.Counter(job for row in rows for job in re.search(r"jobs \[(.*?)\]", row["plan"])[1].split(", "))
+    bad = [row for row in rows if row["problem"]]
+    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True)
+    listed = lambda counts: ", ".join(f"{n} {name}" for name, n in counts.most_common())  # noqa: E731
+    lines = [
+        "# What the fault suite did",
+        "",
+        f"Written by `scripts/faults --seed {seed} --rounds {len(rows)} --write` at commit {commit.stdout.strip()}.",
+        "After each round: every job has ended as it would have without faults, by one believed attempt whose lines and files",
+        "are whole; no event of any attempt is missing or out of order; every other attempt ended by the platform's failure;",
+        "no booking, container or folder is left, and every agent is idle.",
+        "",
+        f"- {len(rows)} rounds in {sum(row['seconds'] for row in rows) / 60:.0f} minutes; {len(bad)} did not hold",
+        f"- jobs: {listed(jobs)}",
+        f"- faults: {listed(deeds)}",
+    ]
+    lines += [f"- round {row['round']} did not hold: {row['problem'].splitlines()[0]}" for row in bad]
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="scripts/faults",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n  scripts/faults --rounds 200 --write\n  scripts/faults --seed 7 --rounds 50\n  scripts/faults --seed 7 --round 13",
+    )
+    parser.add_argument("--seed", type=int, help="plans all rounds (a random one, which is printed)")
+    parser.add_argument("--rounds", type=int, default=200, metavar="N", help="how many (200)")
+    parser.add_argument("--round", type=int, metavar="N", help="only this one, also when it was run before")
+    parser.add_argument("--write", action="store_true", help=f"put the summary into {SUMMARY.relative_to(ROOT)}")
+    args = parser.parse_args()
+    WORK.mkdir(parents=True, exist_ok=True)
+    seed = args.seed if args.seed is not None else random.randrange(1, 1 << 32)
+    print(f"seed {seed}", file=sys.stderr)
+    if args.round is not None:
+        file = WORK / f"round-{seed}-{args.round}.ndjson"
+        file.unlink(missing_ok=True)
+        return 0 if run(seed, args.round, args.round + 1, file) else 1
+    file = WORK / "rounds.ndjson"
+    held = run(seed, 0, args.rounds, file)
+    rows = sorted(read(file, seed), key=lambda row: row["round"])[: args.rounds]
+    if not rows:
+        print("no round was run", file=sys.stderr)
+        return 1
+    summary = words(rows, seed)
+    print(summary)
+    if args.write:
+        SUMMARY.write_text(summary)
+        print(f"written: {SUMMARY.relative_to(ROOT)}", file=sys.stderr)
+    return 0 if held and not any(row["problem"] for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

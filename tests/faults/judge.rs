@@ -1,0 +1,127 @@
+//! What must hold after a round.
+
+use protocol::api::{Attempt, JobDetail};
+use protocol::event::{EventKind, LogStream};
+use protocol::{Event, FailureKind, Outcome, Owner, PipelineId};
+
+use super::AGENTS;
+use super::plan::{Job, LEFT, Round, name};
+use crate::support::api::said;
+use crate::support::{World, until, whole};
+
+pub(super) async fn judge(world: &World, round: &Round, pipeline: &PipelineId) {
+    let over = until("all jobs end", async || {
+        let detail = world.api().pipeline(pipeline).await;
+        detail.pipeline.finished_at.is_some().then_some(detail)
+    })
+    .await;
+    assert_eq!(over.jobs.len(), round.jobs.len(), "no job is lost");
+    for (index, job) in round.jobs.iter().enumerate() {
+        let row = over.jobs.iter().find(|row| row.name == name(index));
+        let row = row.expect("each job has its row");
+        let detail = world.api().job(&row.id).await;
+        believed_once(world, *job, &detail).await;
+        for attempt in &detail.attempts {
+            right_owner(*job, attempt);
+            let events = world.api().events(&row.id, Some(&attempt.id)).await;
+            in_order(attempt, &events);
+        }
+    }
+    for agent in AGENTS {
+        nothing_is_left(world, agent).await;
+    }
+}
+
+/// The job ended as it had to, by one attempt, whose story and files are whole.
+async fn believed_once(world: &World, job: Job, detail: &JobDetail) {
+    let outcome = detail.job.state.outcome().expect("its pipeline is over");
+    assert!(is_own(job, outcome), "{}: {detail:#?}", detail.job.name);
+    let reported = detail.attempts.iter().filter_map(|attempt| {
+        let report = attempt.report.as_ref()?;
+        is_own(job, &report.outcome).then_some((attempt, report))
+    });
+    let reported: Vec<_> = reported.collect();
+    let [(attempt, report)] = reported.as_slice() else {
+        panic!(
+            "{} has {} results: {detail:#?}",
+            detail.job.name,
+            reported.len()
+        )
+    };
+    let events = world.api().events(&detail.job.id, Some(&attempt.id)).await;
+    whole(&events, &report.outcome);
+    assert_eq!(text(&events), job.says(), "{}", detail.job.name);
+    if job == Job::Lines {
+        let (path, size) = LEFT;
+        let bytes = world.api().artifact(&attempt.id, path).await;
+        assert_eq!(bytes.len() as u64, size);
+        assert!(bytes.iter().all(|&byte| byte == 0));
+    }
+}
+
+/// Whether an outcome is the job's own, and not the platform's.
+fn is_own(job: Job, outcome: &Outcome) -> bool {
+    match (outcome, job.fails()) {
+        (Outcome::Succeeded, None) => true,
+        (Outcome::Failed(failure), Some(kind)) => failure.kind == kind,
+        (_, _) => false,
+    }
+}
+
+/// What is not the job's own end is the platform's.
+fn right_owner(job: Job, attempt: &Attempt) {
+    match &attempt.outcome {
+        Some(outcome) if is_own(job, outcome) => {}
+        Some(Outcome::Failed(failure)) => {
+            assert_eq!(failure.kind.owner(), Owner::Platform, "{failure:#?}");
+            assert_ne!(failure.kind, FailureKind::Internal, "{failure:#?}");
+        }
+        other => panic!("attempt {}: {other:?}", attempt.id),
+    }
+}
+
+/// What the server has of a story has no gap; whoever reported told all of it.
+fn in_order(attempt: &Attempt, events: &[Event]) {
+    match &attempt.report {
+        Some(report) => whole(events, &report.outcome),
+        None => {
+            let numbers = events.iter().map(|event| event.seq);
+            assert!(numbers.eq(1..=events.len() as u64), "{}", attempt.id);
+        }
+    }
+}
+
+/// What a job printed, whether cells or a command did.
+fn text(events: &[Event]) -> String {
+    let log = |event: &Event| match event.body.known()? {
+        EventKind::Log {
+            stream: LogStream::Stdout,
+            text,
+        } => Some(text.clone()),
+        _ => None,
+    };
+    said(events) + &events.iter().filter_map(log).collect::<String>()
+}
+
+/// Neither bookings nor containers nor folders; the agent is idle again.
+async fn nothing_is_left(world: &World, agent: &str) {
+    until("an agent is idle", async || {
+        let agents = world.api().agents().await;
+        let row = agents.into_iter().find(|row| row.name == agent)?;
+        (row.state == "idle" && row.jobs.is_empty()).then_some(())
+    })
+    .await;
+    until("what attempts left is removed", async || {
+        let files = |folder: &str| std::fs::read_dir(world.path(agent).join(folder));
+        // The workspace of one that failed is kept for a person.
+        let going = files("attempts").map_or(0, |attempts| {
+            let folders = attempts.map(|attempt| attempt.unwrap().path());
+            folders
+                .filter(|folder| !folder.join("reported").exists())
+                .count()
+        });
+        let booked = files("bookings").map_or(0, Iterator::count);
+        (going + booked + world.containers(agent).len() == 0).then_some(())
+    })
+    .await;
+}
