@@ -96,10 +96,12 @@ pub struct WidgetBuffer {
     pub data: String,
 }
 
+type Object = Map<String, Value>;
+
 impl OutputMessage {
     /// Data and metadata of a display, a result or an update; none of anything else.
     #[must_use]
-    pub fn display(&self) -> Option<(&Map<String, Value>, &Map<String, Value>)> {
+    pub fn display(&self) -> Option<(&Object, &Object)> {
         match self {
             OutputMessage::DisplayData { data, metadata, .. }
             | OutputMessage::ExecuteResult { data, metadata, .. }
@@ -113,7 +115,7 @@ impl OutputMessage {
 
     /// The same, owned.
     #[must_use]
-    pub fn into_display(self) -> Option<(Map<String, Value>, Map<String, Value>)> {
+    pub fn into_display(self) -> Option<(Object, Object)> {
         match self {
             OutputMessage::DisplayData { data, metadata, .. }
             | OutputMessage::ExecuteResult { data, metadata, .. }

@@ -111,7 +111,7 @@ impl Round {
                 job.definition()
             );
         }
-        let cells: Vec<String> = (0..CELLS).map(|cell| cell_source(cell)).collect();
+        let cells: Vec<String> = (0..CELLS).map(cell_source).collect();
         let cells: Vec<&str> = cells.iter().map(String::as_str).collect();
         vec![
             (".trainyard.yml", pipeline),
