@@ -15,7 +15,8 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 WORK = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "faults"
 SUMMARY = ROOT / "docs" / "measured" / "faults.md"
-TEST = ["cargo", "test", "--quiet", "--locked", "--test", "e2e", "fault_suite::long", "--", "--ignored", "--nocapture"]
+TEST = ["cargo", "test", "--quiet", "--locked", "--test", "e2e"]
+BY_HAND = ["--", "--ignored", "--nocapture"]
 
 
 def run(seed, first, end, file):
@@ -27,7 +28,7 @@ def run(seed, first, end, file):
         TRAINYARD_FAULTS_TO=str(end),
         TRAINYARD_FAULTS_FILE=str(file),
     )
-    return subprocess.run(TEST, cwd=ROOT, env=env).returncode == 0
+    return subprocess.run([*TEST, "fault_suite::long", *BY_HAND], cwd=ROOT, env=env).returncode == 0
 
 
 def read(file, seed):
@@ -63,14 +64,17 @@ def main():
         prog="scripts/faults",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="examples:\n  scripts/faults --rounds 200 --write\n  scripts/faults --seed 7 --rounds 50\n  scripts/faults --seed 7 --round 13",
+        epilog="examples:\n  scripts/faults --rounds 200 --write\n  scripts/faults --seed 7 --rounds 50\n  scripts/faults --seed 7 --round 13\n  scripts/faults --outages",
     )
     parser.add_argument("--seed", type=int, help="plans all rounds (a random one, which is printed)")
     parser.add_argument("--rounds", type=int, default=200, metavar="N", help="how many (200)")
     parser.add_argument("--round", type=int, metavar="N", help="only this one, also when it was run before")
+    parser.add_argument("--outages", action="store_true", help="instead: two outages as long as in life, 13 minutes")
     parser.add_argument("--write", action="store_true", help=f"put the summary into {SUMMARY.relative_to(ROOT)}")
     args = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
+    if args.outages:
+        return subprocess.run([*TEST, "fault_suite::outages", *BY_HAND], cwd=ROOT).returncode
     seed = args.seed if args.seed is not None else random.randrange(1, 1 << 32)
     print(f"seed {seed}", file=sys.stderr)
     if args.round is not None:

@@ -92,7 +92,7 @@ fn in_order(attempt: &Attempt, events: &[Event]) {
 }
 
 /// What a job printed, whether cells or a command did.
-fn text(events: &[Event]) -> String {
+pub(super) fn text(events: &[Event]) -> String {
     let log = |event: &Event| match event.body.known()? {
         EventKind::Log {
             stream: LogStream::Stdout,

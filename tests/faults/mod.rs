@@ -8,6 +8,7 @@
 mod deeds;
 mod judge;
 mod long;
+mod outages;
 mod plan;
 
 use crate::support::World;
