@@ -138,7 +138,7 @@ async fn a_killed_driver_is_the_platforms_failure_and_the_job_runs_again() {
     let (world, job) = waiting().await;
     let containers = world.containers(HOST);
     assert_eq!(containers.len(), 1);
-    docker::kill_first_process(&containers[0]);
+    assert!(docker::kill_first_process(&containers[0]), "it runs");
     world.waiting(&world.project.head(), 2).await;
     world.open_gate(HOST);
     let pipeline = world.finished(&world.project.head()).await;

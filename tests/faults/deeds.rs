@@ -6,21 +6,26 @@ use super::AGENTS;
 use super::plan::{Deed, When};
 use crate::support::{World, docker, until};
 
-/// Waits for the moment of a fault; where all jobs are over, it has come.
-pub(super) async fn when(world: &World, pipeline: &PipelineId, when: &When) {
+/// Waits for the moment of a fault; where all jobs are over, it has come. Gives the agent that has the job, or had it.
+pub(super) async fn when(world: &World, pipeline: &PipelineId, when: &When) -> &'static str {
     until("the moment of a fault", async || {
         let pipeline = world.api().pipeline(pipeline).await;
         let job = &pipeline.jobs[when.job].id;
         let over = pipeline.pipeline.finished_at.is_some();
         let told = world.api().events(job, None).await.len();
-        (over || told >= when.events).then_some(())
+        if !over && told < when.events {
+            return None;
+        }
+        let last = world.api().job(job).await.attempts.pop();
+        let has_it = |agent: &&str| last.as_ref().is_some_and(|last| last.agent == *agent);
+        Some(AGENTS.into_iter().find(has_it).unwrap_or(AGENTS[0]))
     })
-    .await;
+    .await
 }
 
-pub(super) async fn carry_out(world: &mut World, deed: &Deed) {
+pub(super) async fn carry_out(world: &mut World, agent: &'static str, deed: &Deed) {
     match *deed {
-        Deed::KillAgent(agent, pause) => {
+        Deed::KillAgent(pause) => {
             world.kill_agent(agent).await;
             tokio::time::sleep(pause).await;
             world.start_agent(agent);
@@ -41,16 +46,16 @@ pub(super) async fn carry_out(world: &mut World, deed: &Deed) {
                 world.start_agent(agent);
             }
         }
-        Deed::KillDriver(agent) => world
-            .containers(agent)
-            .iter()
-            .for_each(|container| docker::kill_first_process(container)),
-        Deed::RemoveContainer(agent) => docker::remove(&world.containers(agent)),
+        // One that does not run yet, or any more, is passed over.
+        Deed::KillDriver => world.containers(agent).iter().for_each(|container| {
+            docker::kill_first_process(container);
+        }),
+        Deed::RemoveContainer => docker::remove(&world.containers(agent)),
         Deed::Cut(time) => world.proxy.cut(time),
         Deed::Delay(each, time) => world.proxy.delay(each, time),
         Deed::LoseAnswer(words) => world.proxy.lose_answer(words),
         Deed::Repeat(words, later) => world.proxy.repeat_request(words, later),
-        Deed::Stop(agent, time) => {
+        Deed::Stop(time) => {
             world.signal_agent(agent, "STOP");
             tokio::time::sleep(time).await;
             world.signal_agent(agent, "CONT");

@@ -47,7 +47,9 @@ async fn many_rounds() {
         let judged = AssertUnwindSafe(run(&round)).catch_unwind().await;
         let problem = judged.err().map(|panic| match panic.downcast::<String>() {
             Ok(words) => *words,
-            Err(_) => "it panicked".to_owned(),
+            Err(panic) => panic
+                .downcast::<&str>()
+                .map_or_else(|_| "it panicked".to_owned(), |words| (*words).to_owned()),
         });
         let row = json!({"seed": seed, "round": number, "seconds": began.elapsed().as_secs_f64(), "plan": words, "problem": problem});
         let mut rows = OpenOptions::new()

@@ -36,7 +36,7 @@ async fn run(round: &Round) {
     world.add_agent_with(ALPHA, CONTAINERS, TWO_JOBS);
     world.add_agent_with(BETA, CONTAINERS, TWO_JOBS);
     let shell = format!("{TWO_JOBS}[executors]\ndocker = false\nshell = true\n");
-    world.add_agent_with(GAMMA, "", &shell);
+    world.add_agent_with(GAMMA, "labels = [\"processes\"]\n", &shell);
     let files = round.files();
     let files: Vec<_> = files
         .iter()
@@ -46,8 +46,8 @@ async fn run(round: &Round) {
     world.watch(&[]);
     let id = world.pipeline(&world.project.head()).await.pipeline.id;
     for fault in &round.faults {
-        deeds::when(&world, &id, &fault.when).await;
-        deeds::carry_out(&mut world, &fault.deed).await;
+        let agent = deeds::when(&world, &id, &fault.when).await;
+        deeds::carry_out(&mut world, agent, &fault.deed).await;
     }
     judge::judge(&world, round, &id).await;
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use fastrand::Rng;
 use protocol::FailureKind;
 
-use super::AGENTS;
 use crate::support::project::notebook;
 
 /// Of the short form: chosen once, so that a change is not blamed for what another seed finds.
@@ -53,16 +52,16 @@ pub(super) struct When {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Deed {
-    /// `kill -9`, and a start after a pause.
-    KillAgent(&'static str, Duration),
+    /// `kill -9` of the job's agent, and a start after a pause.
+    KillAgent(Duration),
     /// `kill -9`, and a start after a pause.
     KillServer(Duration),
     /// `kill -9` of all of them, and a start after a pause.
     KillAll(Duration),
-    /// `kill -9` of the first process of a job.
-    KillDriver(&'static str),
-    /// The container of a job is removed.
-    RemoveContainer(&'static str),
+    /// `kill -9` of the first processes of all containers of the job's agent.
+    KillDriver,
+    /// All containers of the job's agent are removed.
+    RemoveContainer,
     /// Nothing comes through for a time.
     Cut(Duration),
     /// Every message comes late for a time.
@@ -71,8 +70,8 @@ pub(super) enum Deed {
     LoseAnswer(&'static str),
     /// A request with these words comes once more after a time, behind later ones.
     Repeat(&'static str, Duration),
-    /// The agent's process stands still for a time.
-    Stop(&'static str, Duration),
+    /// The job's agent stands still for a time.
+    Stop(Duration),
 }
 
 /// Events of a job's story that are enough to be near its end.
@@ -140,6 +139,8 @@ fn cell_source(cell: usize) -> String {
     )
 }
 
+const PROCESSES: &str = "    runs_on: [processes]\n";
+
 /// A command line that prints so many lines.
 fn printing(lines: usize) -> String {
     format!("i=0; while [ $i -lt {lines} ]; do i=$((i+1)); echo line $i; sleep 0.05; done")
@@ -155,7 +156,7 @@ impl Job {
                 command(text) + &format!("    artifacts: [{path}]\n")
             }
             Job::Notebook => "    notebook: cells.ipynb\n    runs_on: [containers]\n".to_owned(),
-            Job::Wrong => command(format!("{}; exit 3", printing(LINES / 2))),
+            Job::Wrong => command(format!("{}; exit 3", printing(LINES / 2))) + PROCESSES,
             Job::Slow => {
                 command(format!("{}; sleep 600", printing(LINES / 2))) + "    timeout: 4s\n"
             }
@@ -184,15 +185,13 @@ impl Job {
 
 impl Deed {
     fn any(rng: &mut Rng) -> Self {
-        let any = AGENTS[rng.usize(..AGENTS.len())];
-        let in_containers = AGENTS[rng.usize(..2)];
         let pause = Duration::from_millis(rng.u64(..1_500));
         match rng.u32(..100) {
-            0..18 => Deed::KillAgent(any, pause),
+            0..18 => Deed::KillAgent(pause),
             18..32 => Deed::KillServer(pause),
             32..38 => Deed::KillAll(pause),
-            38..48 => Deed::KillDriver(in_containers),
-            48..54 => Deed::RemoveContainer(in_containers),
+            38..48 => Deed::KillDriver,
+            48..54 => Deed::RemoveContainer,
             54..64 => Deed::Cut(Duration::from_millis(rng.u64(200..3_000))),
             64..70 => Deed::Delay(
                 Duration::from_millis(rng.u64(50..400)),
@@ -203,8 +202,8 @@ impl Deed {
                 REQUESTS[rng.usize(..REQUESTS.len())],
                 Duration::from_millis(rng.u64(200..2_000)),
             ),
-            90..95 => Deed::Stop(any, Duration::from_millis(rng.u64(500..1_800))),
-            _ => Deed::Stop(any, Duration::from_millis(rng.u64(6_000..9_000))),
+            90..95 => Deed::Stop(Duration::from_millis(rng.u64(500..1_800))),
+            _ => Deed::Stop(Duration::from_millis(rng.u64(6_000..9_000))),
         }
     }
 }
