@@ -206,6 +206,8 @@ impl Default for Disk {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gpus {
+    /// NVIDIA's management library; the loader's `libnvidia-ml.so.1` where it is left out.
+    pub library: PathBuf,
     /// Names of processes that may use a GPU beside jobs, such as `Xorg`.
     pub ignore: Vec<String>,
     /// How long a GPU may take to become clean after a job, before it is quarantined.
@@ -216,6 +218,7 @@ pub struct Gpus {
 impl Default for Gpus {
     fn default() -> Self {
         Self {
+            library: PathBuf::from("libnvidia-ml.so.1"),
             ignore: ["Xorg", "gnome-shell", "nvidia-persistenced", "dcgm"]
                 .map(str::to_owned)
                 .to_vec(),

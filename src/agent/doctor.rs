@@ -79,7 +79,7 @@ impl Check {
 
 /// Looks at everything. `image` is the image that jobs use where they name none.
 pub async fn examine(config: &Config, image: &str) -> Vec<Check> {
-    let hardware = Hardware::open();
+    let hardware = Hardware::open(config);
     let (engine, facts) = checks::engine(config).await;
     let mut found = engine;
     if let Some((engine, _)) = &facts {
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(level("engine"), Some(Level::Fail));
         assert_eq!(level("image"), None, "without an engine nobody can look");
         assert_eq!(level("disk"), Some(Level::Ok));
-        if Hardware::open().absent().is_some() {
+        if Hardware::open(&Config::default()).absent().is_some() {
             assert_eq!(level("gpus"), Some(Level::Ok));
         }
     }

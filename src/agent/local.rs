@@ -53,7 +53,7 @@ pub async fn host(config: Config) -> Result<Host, HostError> {
         Some(engine) => engine.facts().await.ok(),
         None => None,
     };
-    let hardware = Hardware::open();
+    let hardware = Hardware::open(&config);
     let gpus = unjudged(hardware.gpus());
     let inventory = hardware.inventory(&config, facts.map(|facts| facts.inventory()), gpus);
     Host::open(config, inventory)

@@ -27,14 +27,14 @@ struct Row {
     #[serde(flatten)]
     gpu: Gpu,
     used: ByteSize,
-    utilization_percent: u32,
+    utilization_percent: Option<u32>,
     processes: Vec<String>,
     booked_by: Option<String>,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let config = super::agent::config(args.config.as_deref())?;
-    let hardware = Hardware::open();
+    let hardware = Hardware::open(&config);
     let readings = hardware.gpus();
     let bookings = config.data.join("bookings");
     let ledger = Ledger::look(&bookings, &config.gpus.ignore).or_else(|error| {
@@ -90,7 +90,8 @@ fn table(rows: &[Row]) -> Table {
             row.gpu.model.clone(),
             row.gpu.memory.to_string(),
             row.used.to_string(),
-            format!("{} %", row.utilization_percent),
+            row.utilization_percent
+                .map_or_else(String::new, |percent| format!("{percent} %")),
             state,
             row.gpu.uuid.clone(),
         ]);

@@ -288,7 +288,9 @@ pub(super) fn disk(config: &Config) -> Vec<Check> {
 
 pub(super) fn gpus(hardware: &Hardware, engine: Option<&EngineFacts>) -> Check {
     match hardware.absent() {
-        Some(absent @ NvmlAbsent::NoDriver) => return Check::ok("gpus", format!("none: {absent}")),
+        Some(absent @ NvmlAbsent::NoDriver { .. }) => {
+            return Check::ok("gpus", format!("none: {absent}"));
+        }
         Some(absent @ NvmlAbsent::Broken(_)) => {
             let hint = "run `nvidia-smi`; after an upgrade of the driver the host wants a restart";
             return Check::warn("gpus", absent.to_string(), hint);

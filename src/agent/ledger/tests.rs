@@ -9,6 +9,8 @@ fn busy(uuid: &str, name: &str) -> GpuReading {
         processes: vec![GpuProcess {
             pid: 42,
             name: name.into(),
+            user: None,
+            container: None,
             memory: None,
         }],
         ..example(uuid)

@@ -78,7 +78,7 @@ pub enum ServiceError {
 /// Where the data folder is in use or registered already, or the server refuses.
 pub async fn register(config: &Config, url: &str, token: &str) -> Result<Identity, IdentityError> {
     let _lock = DataLock::take(&config.data)?;
-    let hardware = Hardware::open();
+    let hardware = Hardware::open(config);
     let engine = Sight::new(config).engine(config).await;
     let gpus = hardware::unjudged(hardware.gpus());
     let inventory = hardware.inventory(config, engine, gpus);
@@ -164,7 +164,7 @@ impl Service {
         let lock = DataLock::take(&config.data)?;
         let identity = Identity::read(&config.data)?;
         let client = identity.client(&config)?;
-        let hardware = Arc::new(Hardware::open());
+        let hardware = Arc::new(Hardware::open(&config));
         let ledger = Ledger::open(&config.data.join("bookings"), &config.gpus.ignore)?;
         let mut sight = Sight::new(&config);
         let engine = sight.engine(&config).await;

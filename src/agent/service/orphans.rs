@@ -56,7 +56,7 @@ mod tests {
             ..Config::default()
         };
         Host {
-            inventory: Hardware::open().inventory(&config, None, Vec::new()),
+            inventory: Hardware::open(&config).inventory(&config, None, Vec::new()),
             config,
             driver: "/nowhere".into(),
             uv: None,
