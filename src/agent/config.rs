@@ -249,6 +249,9 @@ pub struct Timing {
     /// How often use of memory, CPUs and disk is measured.
     #[serde(with = "human")]
     pub sample: Span,
+    /// How often GPUs are looked at while nothing else asks for it.
+    #[serde(with = "human")]
+    pub gpus: Span,
     /// How long the engine may take to answer an ordinary call.
     #[serde(with = "human")]
     pub engine: Span,
@@ -263,6 +266,7 @@ impl Default for Timing {
             call: Span::secs(60),
             follow: Span(50),
             sample: Span::secs(10),
+            gpus: Span::secs(5),
             engine: Span::secs(60),
         }
     }

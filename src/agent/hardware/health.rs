@@ -90,7 +90,8 @@ impl Counters {
             notes.push("slowed down: the power supply brakes it".to_owned());
         }
         if let Some(n) = self.remapped.filter(|&n| n > 0) {
-            notes.push(format!("{n} memory rows were remapped"));
+            let rows = if n == 1 { "row was" } else { "rows were" };
+            notes.push(format!("{n} memory {rows} remapped"));
         }
         notes
     }
