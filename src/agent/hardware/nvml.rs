@@ -266,7 +266,10 @@ fn lost(gpu: &Gpu, error: &NvmlError) -> GpuReading {
     GpuReading {
         gpu: Gpu {
             health: GpuHealth::Lost {
-                error: error.to_string(),
+                error: match error {
+                    NvmlError::GpuLost => "it fell off the bus; restart the host".to_owned(),
+                    other => other.to_string(),
+                },
             },
             ..gpu.clone()
         },
