@@ -206,6 +206,8 @@ impl Default for Disk {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gpus {
+    /// NVIDIA's management library; the loader's `libnvidia-ml.so.1` where it is left out.
+    pub library: PathBuf,
     /// Names of processes that may use a GPU beside jobs, such as `Xorg`.
     pub ignore: Vec<String>,
     /// How long a GPU may take to become clean after a job, before it is quarantined.
@@ -216,6 +218,7 @@ pub struct Gpus {
 impl Default for Gpus {
     fn default() -> Self {
         Self {
+            library: PathBuf::from("libnvidia-ml.so.1"),
             ignore: ["Xorg", "gnome-shell", "nvidia-persistenced", "dcgm"]
                 .map(str::to_owned)
                 .to_vec(),
@@ -246,6 +249,9 @@ pub struct Timing {
     /// How often use of memory, CPUs and disk is measured.
     #[serde(with = "human")]
     pub sample: Span,
+    /// How often GPUs are looked at while nothing else asks for it.
+    #[serde(with = "human")]
+    pub gpus: Span,
     /// How long the engine may take to answer an ordinary call.
     #[serde(with = "human")]
     pub engine: Span,
@@ -260,6 +266,7 @@ impl Default for Timing {
             call: Span::secs(60),
             follow: Span(50),
             sample: Span::secs(10),
+            gpus: Span::secs(5),
             engine: Span::secs(60),
         }
     }

@@ -2,12 +2,16 @@
 //! changes nothing.
 
 mod checks;
+mod engine;
+mod flaws;
+mod gpus;
+
+pub(crate) use engine::refusal;
 
 use serde::Serialize;
 
 use crate::client::Client;
 use crate::config::Config;
-use crate::hardware::Hardware;
 use crate::identity::Identity;
 
 /// How much a check weighs.
@@ -79,8 +83,7 @@ impl Check {
 
 /// Looks at everything. `image` is the image that jobs use where they name none.
 pub async fn examine(config: &Config, image: &str) -> Vec<Check> {
-    let hardware = Hardware::open();
-    let (engine, facts) = checks::engine(config).await;
+    let (engine, facts) = engine::engine(config).await;
     let mut found = engine;
     if let Some((engine, _)) = &facts {
         found.push(checks::image(engine, image).await);
@@ -90,10 +93,7 @@ pub async fn examine(config: &Config, image: &str) -> Vec<Check> {
     found.push(checks::git().await);
     found.push(checks::share(config));
     found.extend(checks::disk(config));
-    found.push(checks::gpus(
-        &hardware,
-        facts.as_ref().map(|(_, facts)| facts),
-    ));
+    found.extend(gpus::gpus(config, facts.as_ref(), image).await);
     found.extend(checks::server(config).await);
     found
 }
@@ -112,6 +112,7 @@ fn client(config: &Config) -> Option<Result<Client, String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hardware::Hardware;
 
     #[tokio::test]
     async fn a_host_without_an_executor_is_told_what_to_do() {
@@ -143,7 +144,7 @@ mod tests {
         assert_eq!(level("engine"), Some(Level::Fail));
         assert_eq!(level("image"), None, "without an engine nobody can look");
         assert_eq!(level("disk"), Some(Level::Ok));
-        if Hardware::open().absent().is_some() {
+        if Hardware::open(&Config::default()).absent().is_some() {
             assert_eq!(level("gpus"), Some(Level::Ok));
         }
     }

@@ -1,116 +1,138 @@
-//! The ledger: which attempt has which GPU, and which GPU no attempt may have. Whole GPUs, by UUID, in
-//! small durable files; it knows neither NVML nor the engine, only readings. CPUs and memory are counted
-//! by the server.
+//! The ledger: which attempt has which GPU, and which GPU no attempt may have. Whole GPUs and MIG slices, by UUID, in
+//! small durable files; it knows neither NVML nor the engine, only readings. CPUs and memory are counted by the server.
 //!
 //! ```text
 //! bookings/<uuid>.json             the attempt that has it, and how the GPU was before
 //! bookings/<uuid>.quarantine.json  why nobody may have it
+//! bookings/<uuid>.reserved.json    whom it is lent to, and until when
 //! ```
+//!
+//! People change these files by `trainyard gpus` while the agent runs: it reads them again before it decides.
+
+mod files;
+mod judge;
+mod lend;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use protocol::hardware::{Gpu, GpuHealth};
+use protocol::hardware::{Gpu, GpuHealth, GpuKind};
 use protocol::{AttemptId, ByteSize, Failure, FailureKind, Timestamp};
-use serde::{Deserialize, Serialize};
 
-use crate::attempt::{read_json, write_json};
-use crate::hardware::{GpuProcess, GpuReading};
+use crate::config::Config;
+use crate::hardware::{GpuFault, GpuReading};
 
-/// More memory than before in use, and nobody there: what a dead process left behind.
-const LEFT_BEHIND: u64 = 256 << 20;
-/// An idle GPU may have this much in use: contexts of services, the driver's own.
-const IDLE: u64 = 1 << 30;
-const QUARANTINE: &str = ".quarantine.json";
+pub use files::{Booking, LedgerError, Quarantine, Reservation};
+pub use lend::{NoTime, find, until};
 
-/// An attempt has a GPU.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Booking {
-    /// Which attempt.
-    pub attempt: AttemptId,
-    /// Since when.
-    pub since: Timestamp,
-    /// Memory in use on the GPU before it.
-    pub used_before: ByteSize,
-}
-
-/// Nobody may have a GPU.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Quarantine {
-    /// Why, and what to do.
-    pub reason: String,
-    /// Since when.
-    pub since: Timestamp,
-}
-
-/// The ledger cannot be read or written.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot use {}: {source}", path.display())]
-pub struct LedgerError {
-    path: PathBuf,
-    source: io::Error,
-}
+use files::{Kind, State, at};
+use judge::Manners;
 
 /// Who has what. One for each data folder.
 #[derive(Debug)]
 pub struct Ledger {
     dir: PathBuf,
-    /// Names of processes that may be on a GPU beside a job.
-    ignore: Vec<String>,
+    manners: Manners,
+    /// As the files were when they were last read.
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    bookings: BTreeMap<String, Booking>,
-    quarantines: BTreeMap<String, Quarantine>,
-}
-
 impl Ledger {
-    /// Opens the ledger in `dir`, which is made where it is missing.
+    /// Opens the ledger of an agent's data folder, which is made where it is missing.
     ///
     /// # Errors
     /// Where the disk refuses or a file is not the ledger's.
-    pub fn open(dir: &Path, ignore: &[String]) -> Result<Self, LedgerError> {
-        fs::create_dir_all(dir).map_err(at(dir))?;
-        Self::look(dir, ignore)
+    pub fn open(config: &Config) -> Result<Self, LedgerError> {
+        let ledger = Self::unread(config);
+        fs::create_dir_all(&ledger.dir).map_err(at(&ledger.dir))?;
+        ledger.refresh()?;
+        Ok(ledger)
     }
 
-    /// The ledger in `dir` as it is, to be looked at; a folder that is missing has no bookings.
+    /// The same as it is, to be looked at; a folder that is missing has no bookings.
     ///
     /// # Errors
     /// Where a file cannot be read or is not the ledger's.
-    pub fn look(dir: &Path, ignore: &[String]) -> Result<Self, LedgerError> {
-        let mut state = State::default();
-        let entries = match fs::read_dir(dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            entries => Some(entries.map_err(at(dir))?),
-        };
-        for entry in entries.into_iter().flatten() {
-            let path = entry.map_err(at(dir))?.path();
-            let name = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            if let Some(uuid) = name.strip_suffix(QUARANTINE) {
-                let quarantine = read_json(&path).map_err(at(&path))?;
-                state
-                    .quarantines
-                    .extend(quarantine.map(|q| (uuid.to_owned(), q)));
-            } else if let Some(uuid) = name.strip_suffix(".json") {
-                let booking = read_json(&path).map_err(at(&path))?;
-                state.bookings.extend(booking.map(|b| (uuid.to_owned(), b)));
-            }
+    pub fn look(config: &Config) -> Result<Self, LedgerError> {
+        let ledger = Self::unread(config);
+        ledger.refresh()?;
+        Ok(ledger)
+    }
+
+    /// A ledger that knows nothing yet: all GPUs are nobody's.
+    #[must_use]
+    pub fn unread(config: &Config) -> Self {
+        Self {
+            dir: config.data.join("bookings"),
+            manners: Manners {
+                ignore: config.gpus.ignore.clone(),
+                shell: !config.executors.docker,
+            },
+            state: Mutex::default(),
         }
-        Ok(Self {
-            dir: dir.to_owned(),
-            ignore: ignore.to_vec(),
-            state: Mutex::new(state),
-        })
+    }
+
+    /// Reads the files again: people may have changed them.
+    ///
+    /// # Errors
+    /// Where a file cannot be read; what was known stays.
+    pub fn refresh(&self) -> Result<(), LedgerError> {
+        let mut state = self.lock();
+        *state = State::read(&self.dir)?;
+        Ok(())
+    }
+
+    /// Takes in what GPUs reported and how they are now: faults become quarantines that a person has to end; other
+    /// quarantines end by themselves where the GPU is clean again.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn notice(&self, faults: &[GpuFault], now: &[GpuReading]) -> Result<(), LedgerError> {
+        self.refresh()?;
+        let mut state = self.lock();
+        for fault in faults {
+            self.quarantine(&mut state, &fault.uuid, &fault.reason, true)?;
+        }
+        let clean: Vec<String> = state
+            .quarantines
+            .iter()
+            .filter(|(uuid, quarantine)| {
+                let reading = now.iter().find(|reading| reading.gpu.uuid == **uuid);
+                let dirt = |reading| self.manners.dirt(reading, ByteSize(0));
+                !quarantine.until_cleared && reading.is_some_and(|reading| dirt(reading).is_none())
+            })
+            .map(|(uuid, _)| uuid.clone())
+            .collect();
+        for uuid in clean {
+            files::remove(&self.dir, &uuid, Kind::Quarantine)?;
+            state.quarantines.remove(&uuid);
+            tracing::info!(%uuid, "a GPU is clean again and leaves its quarantine");
+        }
+        Ok(())
+    }
+
+    /// The first reason stays: it is what somebody has to look at.
+    fn quarantine(
+        &self,
+        state: &mut State,
+        uuid: &str,
+        reason: &str,
+        until_cleared: bool,
+    ) -> Result<(), LedgerError> {
+        let known = state.quarantines.get(uuid);
+        if known.is_some_and(|known| known.until_cleared || !until_cleared) {
+            return Ok(());
+        }
+        let quarantine = Quarantine {
+            reason: reason.to_owned(),
+            since: Timestamp::now(),
+            until_cleared,
+        };
+        files::write(&self.dir, uuid, Kind::Quarantine, &quarantine)?;
+        state.quarantines.insert(uuid.to_owned(), quarantine);
+        Ok(())
     }
 
     /// Books GPUs for an attempt: all of them or none. An attempt that has them already keeps them as they
@@ -124,6 +146,11 @@ impl Ledger {
         uuids: &[String],
         now: &[GpuReading],
     ) -> Result<(), Box<Failure>> {
+        let broken = |error: LedgerError| {
+            let words = format!("GPUs could not be booked: {error}");
+            refuse(FailureKind::Internal, words)
+        };
+        self.refresh().map_err(broken)?;
         let mut state = self.lock();
         let mine = |state: &State, uuid: &String| {
             state
@@ -144,12 +171,7 @@ impl Ledger {
             ));
         }
         for (uuid, booking) in new {
-            write_json(&self.booking_file(&uuid), &booking).map_err(|error| {
-                refuse(
-                    FailureKind::Internal,
-                    format!("GPU {uuid} could not be booked: {error}"),
-                )
-            })?;
+            files::write(&self.dir, &uuid, Kind::Booking, &booking).map_err(broken)?;
             state.bookings.insert(uuid, booking);
         }
         Ok(())
@@ -172,26 +194,23 @@ impl Ledger {
                 )
             })?;
         let name = format!("GPU {} ({uuid})", reading.gpu.index);
+        let unclean =
+            |why: String| Err(refuse(FailureKind::GpuUnclean, format!("{name} is {why}")));
         if let Some(booking) = state.bookings.get(uuid) {
-            return Err(refuse(
-                FailureKind::GpuUnclean,
-                format!("{name} is still booked by attempt {}", booking.attempt),
-            ));
+            return unclean(format!("still booked by attempt {}", booking.attempt));
         }
-        match self.judge(state, reading) {
-            GpuHealth::Healthy => Ok(reading.used),
-            GpuHealth::InUseOutside { by } => Err(refuse(
-                FailureKind::GpuUnclean,
-                format!("{name} is in use outside Trainyard: {by}"),
-            )),
-            GpuHealth::Quarantined { reason } => Err(refuse(
-                FailureKind::GpuUnclean,
-                format!("{name} is quarantined: {reason}"),
-            )),
-            GpuHealth::Lost { error } => Err(refuse(
+        if reading.gpu.kind == GpuKind::Sliced {
+            return unclean("in MIG mode: its slices are booked, not the GPU".into());
+        }
+        let time = Timestamp::now();
+        let health = self.manners.judge(state, reading, time);
+        match (&health, health.hindrance(time)) {
+            (_, None) => Ok(reading.used),
+            (GpuHealth::Lost { error }, Some(_)) => Err(refuse(
                 FailureKind::GpuLost,
                 format!("{name} does not answer: {error}"),
             )),
+            (_, Some(why)) => unclean(why),
         }
     }
 
@@ -199,20 +218,36 @@ impl Ledger {
     #[must_use]
     pub fn unclean(&self, attempt: &AttemptId, now: &[GpuReading]) -> Vec<(String, String)> {
         let state = self.lock();
-        let booked = state
-            .bookings
-            .iter()
-            .filter(|(_, booking)| booking.attempt == *attempt);
-        booked
+        booked_by(&state, attempt)
             .filter_map(|(uuid, booking)| {
                 let reading = now.iter().find(|reading| reading.gpu.uuid == *uuid);
                 let why = match reading {
                     None => Some("it fell off the bus; restart the host".to_owned()),
-                    Some(reading) => self.dirt(reading, booking.used_before),
+                    Some(reading) => self.manners.dirt(reading, booking.used_before),
                 };
                 why.map(|why| (uuid.clone(), why))
             })
             .collect()
+    }
+
+    /// What broke of an attempt's GPUs while it had them; none: nothing that explains its end.
+    #[must_use]
+    pub fn broken(&self, attempt: &AttemptId, now: &[GpuReading]) -> Option<String> {
+        let state = self.lock();
+        booked_by(&state, attempt).find_map(|(uuid, booking)| {
+            let Some(reading) = now.iter().find(|reading| reading.gpu.uuid == *uuid) else {
+                return Some(format!("GPU {uuid} fell off the bus"));
+            };
+            let name = format!("GPU {} ({uuid})", reading.gpu.index);
+            if let GpuHealth::Lost { error } = &reading.gpu.health {
+                return Some(format!("{name} does not answer: {error}"));
+            }
+            let reported = judge::quarantine(&state, &reading.gpu)
+                .filter(|quarantine| quarantine.until_cleared && quarantine.since >= booking.since)
+                .map(|quarantine| &quarantine.reason);
+            let why = reported.or(reading.fault.as_ref())?;
+            Some(format!("{name} reports: {why}"))
+        })
     }
 
     /// Gives an attempt's GPUs back. Those in `unclean` are quarantined with the reason.
@@ -226,46 +261,60 @@ impl Ledger {
     ) -> Result<(), LedgerError> {
         let mut state = self.lock();
         for (uuid, reason) in unclean {
-            let quarantine = Quarantine {
-                reason: reason.clone(),
-                since: Timestamp::now(),
-            };
-            let path = self.dir.join(format!("{uuid}{QUARANTINE}"));
-            write_json(&path, &quarantine).map_err(|source| LedgerError { path, source })?;
-            state.quarantines.insert(uuid.clone(), quarantine);
+            self.quarantine(&mut state, uuid, reason, false)?;
         }
-        let booked: Vec<String> = state
-            .bookings
-            .iter()
-            .filter(|(_, booking)| booking.attempt == *attempt)
+        let booked: Vec<String> = booked_by(&state, attempt)
             .map(|(uuid, _)| uuid.clone())
             .collect();
         for uuid in booked {
-            remove(self.booking_file(&uuid))?;
+            files::remove(&self.dir, &uuid, Kind::Booking)?;
             state.bookings.remove(&uuid);
         }
         Ok(())
     }
 
-    /// Ends quarantines of GPUs that are clean again, so that nobody has to.
+    /// Makes the bookings what containers and attempts' folders say after a restart: a container has the GPUs that its
+    /// labels name, and who has neither container nor folder has nothing; its GPUs are looked at before they are free.
     ///
     /// # Errors
     /// The disk's.
-    pub fn clear_quarantines(&self, now: &[GpuReading]) -> Result<(), LedgerError> {
+    pub fn correct(
+        &self,
+        containers: &[(AttemptId, Vec<String>)],
+        has_folder: impl Fn(&AttemptId) -> bool,
+        now: &[GpuReading],
+    ) -> Result<(), LedgerError> {
         let mut state = self.lock();
-        let clean: Vec<String> = state
-            .quarantines
-            .keys()
-            .filter(|uuid| {
-                let reading = now.iter().find(|reading| reading.gpu.uuid == **uuid);
-                reading.is_some_and(|reading| self.dirt(reading, ByteSize(0)).is_none())
-            })
+        for (attempt, uuids) in containers {
+            for uuid in uuids {
+                if state
+                    .bookings
+                    .get(uuid)
+                    .is_some_and(|b| b.attempt == *attempt)
+                {
+                    continue;
+                }
+                tracing::warn!(%attempt, %uuid, "a container has a GPU that was not booked for it; it is now");
+                let booking = Booking {
+                    attempt: attempt.clone(),
+                    since: Timestamp::now(),
+                    used_before: ByteSize(0),
+                };
+                files::write(&self.dir, uuid, Kind::Booking, &booking)?;
+                state.bookings.insert(uuid.clone(), booking);
+            }
+        }
+        let gone: Vec<AttemptId> = state
+            .bookings
+            .values()
+            .map(|booking| &booking.attempt)
+            .filter(|id| !has_folder(id) && !containers.iter().any(|(c, _)| c == *id))
             .cloned()
             .collect();
-        for uuid in clean {
-            remove(self.dir.join(format!("{uuid}{QUARANTINE}")))?;
-            state.quarantines.remove(&uuid);
-            tracing::info!(%uuid, "a GPU is clean again and leaves its quarantine");
+        drop(state);
+        for attempt in gone {
+            tracing::warn!(%attempt, "nothing is left of an attempt that has GPUs; they are taken back");
+            self.give_back(&attempt, &self.unclean(&attempt, now))?;
         }
         Ok(())
     }
@@ -273,9 +322,9 @@ impl Ledger {
     /// The GPUs with their health as jobs see it. What runs on a booked GPU is its attempt's.
     #[must_use]
     pub fn judged(&self, now: &[GpuReading]) -> Vec<Gpu> {
-        let state = self.lock();
+        let (state, time) = (self.lock(), Timestamp::now());
         let judged = |reading: &GpuReading| Gpu {
-            health: self.judge(&state, reading),
+            health: self.manners.judge(&state, reading, time),
             ..reading.gpu.clone()
         };
         now.iter().map(judged).collect()
@@ -287,98 +336,23 @@ impl Ledger {
         self.lock().bookings.clone()
     }
 
-    fn judge(&self, state: &State, reading: &GpuReading) -> GpuHealth {
-        let uuid = &reading.gpu.uuid;
-        if let GpuHealth::Lost { error } = &reading.gpu.health {
-            return GpuHealth::Lost {
-                error: error.clone(),
-            };
-        }
-        if let Some(quarantine) = state.quarantines.get(uuid) {
-            return GpuHealth::Quarantined {
-                reason: quarantine.reason.clone(),
-            };
-        }
-        if let Some(fault) = &reading.fault {
-            return GpuHealth::Quarantined {
-                reason: fault.clone(),
-            };
-        }
-        if state.bookings.contains_key(uuid) {
-            return GpuHealth::Healthy;
-        }
-        let foreign = self.foreign(reading);
-        if !foreign.is_empty() {
-            return GpuHealth::InUseOutside { by: foreign };
-        }
-        if reading.processes.is_empty() && reading.used.0 > IDLE {
-            let by = format!(
-                "{} by processes that cannot be seen from here",
-                reading.used
-            );
-            return GpuHealth::InUseOutside { by };
-        }
-        GpuHealth::Healthy
-    }
-
-    /// Why a GPU is not clean.
-    fn dirt(&self, reading: &GpuReading, used_before: ByteSize) -> Option<String> {
-        if let GpuHealth::Lost { error } = &reading.gpu.health {
-            return Some(format!("it does not answer: {error}"));
-        }
-        if let Some(fault) = &reading.fault {
-            return Some(fault.clone());
-        }
-        let foreign = self.foreign(reading);
-        if !foreign.is_empty() {
-            return Some(format!("{foreign} is still on it"));
-        }
-        let most = used_before.0.max(IDLE - LEFT_BEHIND) + LEFT_BEHIND;
-        (reading.used.0 > most && reading.processes.is_empty()).then(|| {
-            format!(
-                "{} of its memory stay in use without a process; reset the GPU",
-                reading.used
-            )
-        })
-    }
-
-    /// Processes that are not on the list of known ones, in words.
-    fn foreign(&self, reading: &GpuReading) -> String {
-        let foreign = reading
-            .processes
-            .iter()
-            .filter(|p| !self.ignore.contains(&p.name));
-        foreign
-            .map(GpuProcess::words)
-            .collect::<Vec<_>>()
-            .join(", ")
-    }
-
-    fn booking_file(&self, uuid: &str) -> PathBuf {
-        self.dir.join(format!("{uuid}.json"))
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+fn booked_by<'a>(
+    state: &'a State,
+    attempt: &'a AttemptId,
+) -> impl Iterator<Item = (&'a String, &'a Booking)> {
+    state
+        .bookings
+        .iter()
+        .filter(move |(_, booking)| booking.attempt == *attempt)
+}
+
 fn refuse(kind: FailureKind, message: String) -> Box<Failure> {
     Box::new(Failure::new(kind, message))
-}
-
-fn at(path: &Path) -> impl FnOnce(io::Error) -> LedgerError {
-    let path = path.to_owned();
-    move |source| LedgerError { path, source }
-}
-
-fn remove(path: PathBuf) -> Result<(), LedgerError> {
-    match fs::remove_file(&path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(LedgerError { path, source })
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
 }
 
 #[cfg(test)]

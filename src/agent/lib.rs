@@ -10,6 +10,7 @@ pub mod debug;
 pub mod doctor;
 mod environment;
 pub mod executor;
+pub mod gpus;
 pub mod hardware;
 pub mod host;
 pub mod identity;

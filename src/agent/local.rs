@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use protocol::agent_api::{AttemptOrder, Source};
 use protocol::event::{Artifact, ArtifactRole};
-use protocol::hardware::GpuHealth;
+use protocol::hardware::{GpuHealth, GpuKind};
 use protocol::report::AttemptReport;
 use protocol::spec::{Limits, Network, Parameters, PythonSource, Resources};
 use protocol::{
@@ -19,7 +19,7 @@ use protocol::{
 use crate::attempt::{AttemptDir, forget, kept_until, write_json};
 use crate::config::Config;
 use crate::executor::Engine;
-use crate::hardware::{Hardware, unjudged};
+use crate::hardware::{GpuReading, Hardware, unjudged};
 use crate::host::{Host, HostError};
 
 /// Where local runs keep environments and caches: `$TRAINYARD_DATA`, else below `$XDG_DATA_HOME` or
@@ -53,7 +53,7 @@ pub async fn host(config: Config) -> Result<Host, HostError> {
         Some(engine) => engine.facts().await.ok(),
         None => None,
     };
-    let hardware = Hardware::open();
+    let hardware = Hardware::open(&config);
     let gpus = unjudged(hardware.gpus());
     let inventory = hardware.inventory(&config, facts.map(|facts| facts.inventory()), gpus);
     Host::open(config, inventory)
@@ -131,6 +131,10 @@ pub fn prepare(
             .or_default()
             .extend(one.artifacts.clone());
     }
+    let readings = match spec.resources.gpus {
+        0 => Vec::new(),
+        _ => Hardware::open(&host.config).gpus(),
+    };
     let order = AttemptOrder {
         attempt: AttemptId::generate(),
         generation: 1,
@@ -144,7 +148,7 @@ pub fn prepare(
         },
         trust: Trust::Trusted,
         secrets: secrets(&spec),
-        gpus: gpus(host, &spec)?,
+        gpus: gpus(&readings, &spec)?,
         spec,
         needs,
     };
@@ -155,6 +159,7 @@ pub fn prepare(
         )
     };
     let dir = AttemptDir::create(host.data(), &order).map_err(disk)?;
+    dir.give_gpus(&order.gpus, &readings).map_err(disk)?;
     fs::create_dir_all(dir.needs_blobs()).map_err(disk)?;
     for one in left
         .iter()
@@ -183,18 +188,17 @@ fn secrets(spec: &JobSpec) -> BTreeMap<String, String> {
 }
 
 /// The first GPUs that fit. Nothing is booked: an agent on the same host does not know of it.
-fn gpus(host: &Host, spec: &JobSpec) -> Result<Vec<String>, Failure> {
+fn gpus(now: &[GpuReading], spec: &JobSpec) -> Result<Vec<String>, Failure> {
     let wanted = spec.resources.gpus as usize;
     let fits = |gpu: &&protocol::hardware::Gpu| {
         gpu.health == GpuHealth::Healthy
+            && gpu.kind != GpuKind::Sliced
             && spec
                 .resources
                 .gpu_memory
                 .is_none_or(|memory| gpu.memory >= memory)
     };
-    let found: Vec<String> = host
-        .inventory
-        .gpus
+    let found: Vec<String> = unjudged(now.to_vec())
         .iter()
         .filter(fits)
         .map(|gpu| gpu.uuid.clone())

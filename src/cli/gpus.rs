@@ -1,99 +1,352 @@
-//! `trainyard gpus`: the GPUs of this host as Trainyard sees them.
+//! `trainyard gpus`: the GPUs of this host or of the fleet as Trainyard sees them, and what people say of them.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
-use agent::hardware::{GpuProcess, GpuReading, Hardware};
-use agent::ledger::{Booking, Ledger};
-use clap::Args as ClapArgs;
-use comfy_table::{Table, presets};
-use protocol::ByteSize;
-use protocol::hardware::{Gpu, GpuHealth};
+use agent::config::Config;
+use agent::gpus::{Containers, GpuView, view};
+use agent::hardware::Hardware;
+use agent::ledger::{Ledger, find, until};
+use anyhow::{anyhow, ensure};
+use clap::{Args as ClapArgs, Subcommand};
+use protocol::api::{Agent, Page};
+use protocol::hardware::{Gpu, GpuKind};
+use protocol::{Span, Timestamp};
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
-use super::Exit;
+use super::client::{Client, ServerArgs};
+use super::{Exit, out, signals};
 
 #[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  trainyard gpus                                   those of this host
+  trainyard gpus --watch                           again and again, until Ctrl-C
+  trainyard gpus --watch --json --interval 10s     a line of JSON every 10 s
+  trainyard gpus --fleet                           those of all hosts, from the server
+  trainyard gpus reserve 3 --for ada --until 18:00
+  trainyard gpus release 3
+  trainyard gpus clear GPU-5a1e                    it is well again: end its quarantine")]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
     /// The agent's configuration
-    #[arg(long, value_name = "FILE", env = "TRAINYARD_AGENT_CONFIG")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TRAINYARD_AGENT_CONFIG",
+        global = true
+    )]
     config: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
+    /// Print JSON; with --watch a line each time
+    #[arg(long, global = true)]
     json: bool,
+    /// Show them again and again
+    #[arg(long)]
+    watch: bool,
+    /// Time between two looks of --watch
+    #[arg(long, value_name = "TIME", default_value = "2s")]
+    interval: Span,
+    /// Show those of all hosts that the server knows
+    #[arg(long)]
+    fleet: bool,
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
-#[derive(Serialize)]
-struct Row {
-    #[serde(flatten)]
-    gpu: Gpu,
-    used: ByteSize,
-    utilization_percent: u32,
-    processes: Vec<String>,
-    booked_by: Option<String>,
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Lend a GPU of this host to a person: no new job gets it
+    Reserve {
+        /// Its index, its UUID, or the UUID's beginning
+        gpu: String,
+        /// Whom
+        #[arg(long = "for", value_name = "WHO")]
+        by: String,
+        /// Until when: 8h, 18:00, 2026-12-24 or '2026-12-24 18:00'
+        #[arg(long, value_name = "WHEN")]
+        until: String,
+    },
+    /// Take a GPU back that was lent
+    Release {
+        /// Its index, its UUID, or the UUID's beginning
+        gpu: String,
+    },
+    /// End the quarantine of a GPU that is well again
+    Clear {
+        /// Its index, its UUID, or the UUID's beginning
+        gpu: String,
+    },
 }
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
     let config = super::agent::config(args.config.as_deref())?;
-    let hardware = Hardware::open();
-    let readings = hardware.gpus();
-    let bookings = config.data.join("bookings");
-    let ledger = Ledger::look(&bookings, &config.gpus.ignore).or_else(|error| {
-        eprintln!("note: {error}: bookings are not shown");
-        Ledger::look(&bookings.join("none"), &config.gpus.ignore)
-    })?;
-    let booked = ledger.bookings();
-    let judged = ledger.judged(&readings);
-    let rows: Vec<Row> = readings
-        .iter()
-        .zip(judged)
-        .map(|(reading, gpu)| row(reading, booked.get(&gpu.uuid), gpu))
-        .collect();
-
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&rows)?);
-    } else if rows.is_empty() {
-        let why = hardware
-            .absent()
-            .map_or_else(|| "NVML counts none".to_owned(), ToString::to_string);
-        println!("no GPUs: {why}");
-    } else {
-        println!("{}", table(&rows).trim_fmt());
+    if let Some(action) = &args.action {
+        return act(&config, action, args.json);
     }
-    Ok(Exit::Done)
-}
-
-fn row(reading: &GpuReading, booking: Option<&Booking>, gpu: Gpu) -> Row {
-    Row {
-        gpu,
-        used: reading.used,
-        utilization_percent: reading.utilization,
-        processes: reading.processes.iter().map(GpuProcess::words).collect(),
-        booked_by: booking.map(|booking| booking.attempt.to_string()),
+    let source = match args.fleet {
+        true => Source::Fleet(Client::new(&args.server)?),
+        false => Source::Host(Box::new(Host::open(config))),
+    };
+    if !args.watch {
+        source.look().await?.print(args.json)?;
+        return Ok(Exit::Done);
+    }
+    ensure!(
+        args.interval.0 >= 100,
+        "--interval is {}; 100ms is the least",
+        args.interval
+    );
+    let over = CancellationToken::new();
+    signals::cancel_on_signal(over.clone())?;
+    loop {
+        source.look().await?.print_again(args.json)?;
+        tokio::select! {
+            () = over.cancelled() => return Ok(Exit::Done),
+            () = tokio::time::sleep(args.interval.into()) => {}
+        }
     }
 }
 
-fn table(rows: &[Row]) -> Table {
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_header(["GPU", "MODEL", "MEMORY", "USED", "USE", "STATE", "UUID"]);
-    for row in rows {
-        let state = match (&row.booked_by, &row.gpu.health) {
-            (Some(attempt), GpuHealth::Healthy) => format!("attempt {attempt}"),
-            (None, GpuHealth::Healthy) => "free".to_owned(),
-            (_, GpuHealth::InUseOutside { by }) => format!("in use outside Trainyard: {by}"),
-            (_, GpuHealth::Quarantined { reason }) => format!("quarantined: {reason}"),
-            (_, GpuHealth::Lost { error }) => format!("lost: {error}"),
-        };
-        table.add_row([
+/// Where GPUs are looked at.
+enum Source {
+    Host(Box<Host>),
+    Fleet(Client),
+}
+
+/// What a look saw.
+enum Seen {
+    Host { gpus: Vec<GpuView>, none: String },
+    Fleet(Vec<FleetRow>),
+}
+
+struct Host {
+    config: Config,
+    hardware: Hardware,
+    ledger: Ledger,
+}
+
+impl Host {
+    fn open(config: Config) -> Self {
+        Self {
+            hardware: Hardware::open(&config),
+            ledger: Ledger::unread(&config),
+            config,
+        }
+    }
+}
+
+impl Source {
+    async fn look(&self) -> anyhow::Result<Seen> {
+        match self {
+            Source::Host(host) => {
+                let readings = host.hardware.gpus();
+                let contained = readings
+                    .iter()
+                    .any(|reading| reading.processes.iter().any(|p| p.container.is_some()));
+                let containers = match contained {
+                    true => Containers::ask(&host.config).await,
+                    false => Containers::default(),
+                };
+                let none = host.hardware.absent().map_or_else(
+                    || "no GPUs: NVML counts none".to_owned(),
+                    |why| format!("no GPUs: {why}"),
+                );
+                let gpus = view(&readings, &host.ledger, &containers)?;
+                Ok(Seen::Host { gpus, none })
+            }
+            Source::Fleet(client) => {
+                let page: Page<Agent> = client.get("agents").await?;
+                Ok(Seen::Fleet(fleet(page.items)))
+            }
+        }
+    }
+}
+
+impl Seen {
+    fn print(&self, json: bool) -> anyhow::Result<()> {
+        match (self, json) {
+            (Seen::Host { gpus, .. }, true) => out::json(gpus),
+            (Seen::Fleet(rows), true) => out::json(rows),
+            (_, false) => out::say(&self.text()),
+        }
+    }
+
+    /// On a terminal in the place of what was there.
+    fn print_again(&self, json: bool) -> anyhow::Result<()> {
+        #[derive(Serialize)]
+        struct Line<'a, T> {
+            at: Timestamp,
+            gpus: &'a [T],
+        }
+        let at = Timestamp::now();
+        match (self, json) {
+            (Seen::Host { gpus, .. }, true) => {
+                out::say(&serde_json::to_string(&Line { at, gpus })?)
+            }
+            (Seen::Fleet(gpus), true) => out::say(&serde_json::to_string(&Line { at, gpus })?),
+            (_, false) if std::io::stdout().is_terminal() => {
+                out::say(&format!("\x1b[H\x1b[2J{}", self.text()))
+            }
+            (_, false) => out::say(&format!("\n{}", self.text())),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Seen::Host { gpus, none } if gpus.is_empty() => none.clone(),
+            Seen::Host { gpus, .. } => table(gpus),
+            Seen::Fleet(rows) if rows.is_empty() => "no host of the fleet has a GPU".to_owned(),
+            Seen::Fleet(rows) => out::drawn(
+                ["HOST", "GPU", "MODEL", "MEMORY", "STATE", "ATTEMPT"],
+                rows.iter().map(|row| {
+                    [
+                        row.host.clone(),
+                        row.gpu.index.to_string(),
+                        model(&row.gpu),
+                        row.gpu.memory.to_string(),
+                        row.state.clone(),
+                        row.attempt.clone().unwrap_or_default(),
+                    ]
+                }),
+            ),
+        }
+    }
+}
+
+fn table(gpus: &[GpuView]) -> String {
+    let now = Timestamp::now();
+    let rows = gpus.iter().map(|row| {
+        [
             row.gpu.index.to_string(),
-            row.gpu.model.clone(),
+            model(&row.gpu),
             row.gpu.memory.to_string(),
             row.used.to_string(),
-            format!("{} %", row.utilization_percent),
-            state,
+            row.utilization_percent
+                .map_or_else(String::new, |percent| format!("{percent} %")),
+            row.gpu
+                .nvlink_group
+                .map_or_else(String::new, |group| group.to_string()),
+            row.state(now),
             row.gpu.uuid.clone(),
-        ]);
+        ]
+    });
+    out::drawn(
+        [
+            "GPU", "MODEL", "MEMORY", "USED", "USE", "NVLINK", "STATE", "UUID",
+        ],
+        rows,
+    )
+}
+
+fn model(gpu: &Gpu) -> String {
+    match &gpu.kind {
+        GpuKind::Whole => gpu.model.clone(),
+        GpuKind::Sliced => format!("{} (MIG)", gpu.model),
+        GpuKind::Slice { profile, .. } => format!("MIG {profile}"),
     }
-    table
+}
+
+/// A GPU of the fleet.
+#[derive(Serialize)]
+struct FleetRow {
+    host: String,
+    #[serde(flatten)]
+    gpu: Gpu,
+    /// `free`, `booked`, or why no job gets it.
+    state: String,
+    attempt: Option<String>,
+}
+
+fn fleet(agents: Vec<Agent>) -> Vec<FleetRow> {
+    let now = Timestamp::now();
+    let mut rows = Vec::new();
+    for agent in agents {
+        for gpu in agent.inventory.into_iter().flat_map(|host| host.gpus) {
+            let attempt = agent.gpu_bookings.get(&gpu.uuid).map(ToString::to_string);
+            let open = match &attempt {
+                Some(_) => "booked",
+                None if gpu.kind == GpuKind::Sliced => "cut into slices",
+                None => "free",
+            };
+            let state = gpu.health.hindrance(now).unwrap_or_else(|| open.to_owned());
+            rows.push(FleetRow {
+                host: agent.name.clone(),
+                state: match agent.state.as_str() {
+                    "idle" | "busy" => state,
+                    elsewise => format!("{state} · host {elsewise}"),
+                },
+                attempt,
+                gpu,
+            });
+        }
+    }
+    rows
+}
+
+fn act(config: &Config, action: &Action, json: bool) -> anyhow::Result<Exit> {
+    let ledger = Ledger::look(config)?;
+    let gpus = ledger.judged(&Hardware::open(config).gpus());
+    let named = |text: &str| find(&gpus, text).map_err(|why| anyhow!(why));
+    let (gpu, words) = match action {
+        Action::Reserve {
+            gpu,
+            by,
+            until: when,
+        } => {
+            ensure!(!by.trim().is_empty(), "--for wants a name");
+            let (gpu, end) = (named(gpu)?, until(when, Timestamp::now())?);
+            ledger.reserve(&gpu.uuid, by.trim(), end)?;
+            let booked = ledger.bookings().contains_key(&gpu.uuid);
+            let rest = if booked {
+                "; the job that has it keeps it to its end"
+            } else {
+                ""
+            };
+            let left = end.since(Timestamp::now());
+            (
+                gpu,
+                format!("is lent to {}, {left} from now{rest}", by.trim()),
+            )
+        }
+        Action::Release { gpu } => {
+            let gpu = named(gpu)?;
+            let was = ledger.release(&gpu.uuid)?;
+            (
+                gpu,
+                if was {
+                    "is for jobs again"
+                } else {
+                    "was not lent"
+                }
+                .to_owned(),
+            )
+        }
+        Action::Clear { gpu } => {
+            let gpu = named(gpu)?;
+            let was = ledger.clear(&gpu.uuid)?;
+            (
+                gpu,
+                if was {
+                    "is in quarantine no more"
+                } else {
+                    "was not in quarantine"
+                }
+                .to_owned(),
+            )
+        }
+    };
+    let now = ledger.judged(&Hardware::open(config).gpus());
+    let now = now.iter().find(|other| other.uuid == gpu.uuid);
+    if json {
+        out::json(&now)?;
+        return Ok(Exit::Done);
+    }
+    out::say(&format!("GPU {} ({}) {words}", gpu.index, gpu.uuid))?;
+    if matches!(action, Action::Clear { .. })
+        && let Some(why) = now.and_then(|gpu| gpu.health.hindrance(Timestamp::now()))
+    {
+        out::say(&format!("note: it still is {why}"))?;
+    }
+    Ok(Exit::Done)
 }

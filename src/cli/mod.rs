@@ -62,7 +62,7 @@ pub(crate) enum Command {
     Doctor(doctor::Args),
     /// Make git show notebooks cell by cell, and on demand keep outputs out of commits
     GitInstall(git_install::Args),
-    /// Show the GPUs of this host as Trainyard sees them
+    /// Show the GPUs of this host or the fleet, lend them, end their quarantine
     Gpus(gpus::Args),
     /// Show the hosts that carry out jobs, and make tokens for new ones
     Agents(agents::Args),
@@ -147,7 +147,7 @@ pub(crate) async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Diff(args) => diff::run(&args),
         Command::Doctor(args) => doctor::run(&args).await,
         Command::GitInstall(args) => git_install::run(&args),
-        Command::Gpus(args) => gpus::run(&args),
+        Command::Gpus(args) => gpus::run(args).await,
         Command::Agents(args) => agents::run(args).await,
         Command::Cancel(args) => job::cancel(args).await,
         Command::Init(args) => init::run(&args),

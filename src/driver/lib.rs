@@ -7,6 +7,7 @@ mod comm;
 mod command;
 mod failure;
 pub mod foreign;
+mod gpus;
 mod kept;
 mod kernel;
 mod kernelspec;
@@ -107,7 +108,14 @@ pub fn run(contract: &Path) -> Result<DriverResult, DriverError> {
     let out = Out::open(contract, job.user).map_err(out_error)?;
     let mut story = Story::new(out.clone(), &job.output).map_err(out_error)?;
     let started_at = Timestamp::now();
-    let ending = work(&job, &signals, &mut story);
+    let seen = job
+        .gpus
+        .as_ref()
+        .map(|wanted| gpus::check(wanted, Path::new("/dev")));
+    let ending = match seen {
+        Some(Err(failure)) => Ending::of(Verdict::Failed { failure: *failure }),
+        Some(Ok(())) | None => work(&job, &signals, &mut story),
+    };
     let result = close(&job, contract, &out, &mut story, ending, started_at);
     result.map_err(out_error)
 }

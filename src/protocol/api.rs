@@ -18,6 +18,8 @@
 //! Lists take `limit` (1 to 500, 50 by default) and `before` (the last id of the page before). Errors are
 //! [`crate::agent_api::ApiError`].
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
@@ -288,6 +290,9 @@ pub struct Agent {
     /// Jobs on it.
     #[serde(default)]
     pub jobs: Vec<JobId>,
+    /// Which attempt has which GPU, by the GPU's UUID.
+    #[serde(default)]
+    pub gpu_bookings: BTreeMap<String, AttemptId>,
 }
 
 /// A one-time token for `trainyard agent register`.

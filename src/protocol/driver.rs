@@ -85,6 +85,19 @@ pub struct DriverJob {
     /// and remove what the job's user left. None: nothing is handed over.
     #[serde(default)]
     pub hand_over: Option<HandOver>,
+    /// GPUs that must be there, and no other; the driver looks before anything of the job runs. None: it does not look.
+    #[serde(default)]
+    pub gpus: Option<GpuFiles>,
+}
+
+/// GPUs as a container has them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct GpuFiles {
+    /// Numbers of their device files, `/dev/nvidia<number>`; a MIG slice has its GPU's.
+    pub nodes: Vec<u32>,
+    /// How many of them are MIG slices.
+    #[serde(default)]
+    pub slices: u32,
 }
 
 /// What the driver runs.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::ByteSize;
+use crate::units::{ByteSize, Timestamp};
 
 /// A host's hardware and what on it is for Trainyard.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -105,6 +105,13 @@ pub enum GpuHealth {
         /// Processes in words.
         by: String,
     },
+    /// It is lent to a person; clears by itself.
+    Reserved {
+        /// Whom.
+        by: String,
+        /// Until when.
+        until: Timestamp,
+    },
     /// It did not become clean, or reports a fault.
     Quarantined {
         /// Why.
@@ -115,6 +122,22 @@ pub enum GpuHealth {
         /// NVML's error.
         error: String,
     },
+}
+
+impl GpuHealth {
+    /// Why jobs may not use it, in words; none where they may.
+    #[must_use]
+    pub fn hindrance(&self, now: Timestamp) -> Option<String> {
+        match self {
+            GpuHealth::Healthy => None,
+            GpuHealth::InUseOutside { by } => Some(format!("in use outside Trainyard: {by}")),
+            GpuHealth::Reserved { by, until } => {
+                Some(format!("reserved for {by}, {} more", until.since(now)))
+            }
+            GpuHealth::Quarantined { reason } => Some(format!("quarantined: {reason}")),
+            GpuHealth::Lost { error } => Some(format!("lost: {error}")),
+        }
+    }
 }
 
 /// The container engine.

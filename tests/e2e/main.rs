@@ -3,6 +3,8 @@
 mod agent;
 mod commits;
 mod faults;
+mod gpu_jobs;
+mod gpus;
 mod notebooks;
 mod plan;
 mod render;

@@ -15,6 +15,7 @@ const OURS: &[(&str, &[&str])] = &[
     ),
     ("agent", &["mirror", "notebook", "protocol"]),
     ("driver", &["notebook", "protocol"]),
+    ("fake-nvml", &[]),
     ("mirror", &["protocol"]),
     ("notebook", &[]),
     ("plan", &["mirror", "notebook", "protocol"]),
@@ -131,10 +132,9 @@ impl Graph {
 }
 
 fn package(member: &str) -> String {
-    if member == "trainyard" {
-        member.to_owned()
-    } else {
-        format!("trainyard-{member}")
+    match member {
+        "trainyard" | "fake-nvml" => member.to_owned(),
+        _ => format!("trainyard-{member}"),
     }
 }
 

@@ -3,6 +3,8 @@
 
 pub(crate) mod api;
 pub(crate) mod docker;
+pub(crate) mod engine;
+pub(crate) mod gpus;
 pub(crate) mod project;
 pub(crate) mod proxy;
 mod service;
@@ -17,6 +19,8 @@ use protocol::event::EventKind;
 use protocol::{Digest, Event, JobId, Outcome};
 
 use api::Api;
+use engine::{FakeEngine, Manner};
+use gpus::FakeGpus;
 use project::Project;
 use proxy::Proxy;
 use service::Service;
@@ -47,6 +51,8 @@ pub(crate) struct World {
     agents: BTreeMap<&'static str, Service>,
     /// Where agents run, or ran.
     hosts: Vec<&'static str>,
+    /// More settings of agents that are added.
+    agent_settings: String,
 }
 
 /// The usual setting of a server: it looks at its remotes often.
@@ -74,7 +80,25 @@ impl World {
 
     /// The same without an agent.
     pub(crate) async fn bare(settings: &str) -> Self {
+        Self::served(Self::empty(), settings).await
+    }
+
+    /// A world whose agent has these GPUs, and an engine that gives them in its manner.
+    pub(crate) async fn with_gpus(gpus: &FakeGpus, manner: Manner) -> Self {
         let mut world = Self::empty();
+        let engine = FakeEngine::start(world.folder.path(), gpus, manner);
+        world.agent_settings = format!(
+            "[executors]\ndocker_host = \"{}\"\n[gpus]\nlibrary = \"{}\"\nclean_grace = \"300ms\"\n",
+            engine.host(),
+            gpus.library().display(),
+        );
+        let settings = format!("{LOOKS_OFTEN}\nretry_delay = \"100ms\"");
+        let mut world = Self::served(world, &settings).await;
+        world.add_agent(HOST);
+        world
+    }
+
+    async fn served(mut world: Self, settings: &str) -> Self {
         let server = format!(
             "listen = \"127.0.0.1:0\"\ndata = \"{}\"\ntick = \"200ms\"\nstop_grace = \"3s\"\n{settings}\n",
             world.path("server").display(),
@@ -100,6 +124,7 @@ impl World {
             server: None,
             agents: BTreeMap::new(),
             hosts: Vec::new(),
+            agent_settings: String::new(),
             folder,
         }
     }
@@ -132,9 +157,10 @@ impl World {
     pub(crate) fn add_agent_with(&mut self, name: &'static str, settings: &str, tables: &str) {
         let config = format!(
             "name = \"{name}\"\nserver = \"{}\"\ndata = \"{}\"\n\
-             {settings}{AGENT}{tables}",
+             {settings}{AGENT}gpus = \"100ms\"\n{tables}{}",
             self.proxy.url(),
-            self.path(name).display()
+            self.path(name).display(),
+            self.agent_settings,
         );
         let file = self.path(&format!("{name}.toml")).display().to_string();
         std::fs::write(&file, config).unwrap();
@@ -161,6 +187,12 @@ impl World {
         let output = self.command(arguments).output().unwrap();
         succeeded(&output);
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What a command prints that speaks to this server.
+    pub(crate) fn shown(&self, arguments: &[&str]) -> String {
+        let server = self.api().url.clone();
+        self.ok(&[arguments, &["--server", &server]].concat())
     }
 
     /// Watches the project, with more arguments to `project add`.

@@ -112,6 +112,7 @@ async fn try_sweep(attempt: &Attempt<'_>) -> Result<(), String> {
             gid: rustix::process::getegid().as_raw(),
             paths: vec!["/left".into()],
         }),
+        gpus: None,
     };
     fs::create_dir_all(contract.join(OUT_DIR)).map_err(|e| words(&e))?;
     dir::write_json(&contract.join(JOB_FILE), &job).map_err(|e| words(&e))?;

@@ -7,9 +7,25 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use protocol::agent_api::AttemptOrder;
+use protocol::hardware::GpuKind;
 use protocol::report::AttemptReport;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::hardware::GpuReading;
+
+/// A GPU that an attempt has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    /// Its UUID.
+    pub uuid: String,
+    /// Its model.
+    pub model: String,
+    /// Number of its device file, where NVML tells it.
+    pub node: Option<u32>,
+    /// It is a MIG slice.
+    pub slice: bool,
+}
 
 /// `<data>/attempts/<id>`; see ARCHITECTURE.md for what lies in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,12 +72,42 @@ impl AttemptDir {
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "order.json is missing"))
     }
 
+    /// Writes down what the attempt's GPUs are, for whoever gives them into its container.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn give_gpus(&self, uuids: &[String], now: &[GpuReading]) -> io::Result<()> {
+        let given: Vec<Given> = now
+            .iter()
+            .filter(|reading| uuids.contains(&reading.gpu.uuid))
+            .map(|reading| Given {
+                uuid: reading.gpu.uuid.clone(),
+                model: reading.gpu.model.clone(),
+                node: reading.node,
+                slice: matches!(reading.gpu.kind, GpuKind::Slice { .. }),
+            })
+            .collect();
+        write_json(&self.gpus_file(), &given)
+    }
+
+    /// The attempt's GPUs; none were given where nobody wrote any down.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn gpus(&self) -> io::Result<Vec<Given>> {
+        Ok(read_json(&self.gpus_file())?.unwrap_or_default())
+    }
+
     /// The report, once it is known.
     ///
     /// # Errors
     /// Where it cannot be read.
     pub fn report(&self) -> io::Result<Option<AttemptReport>> {
         read_json(&self.report_file())
+    }
+
+    fn gpus_file(&self) -> PathBuf {
+        self.path.join("gpus.json")
     }
 
     pub(crate) fn order_file(&self) -> PathBuf {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use protocol::agent_api::Source;
-use protocol::driver::{DriverJob, DriverWork, HandOver, OutputLimits, RunAs};
+use protocol::driver::{DriverJob, DriverWork, GpuFiles, HandOver, OutputLimits, RunAs};
 use protocol::{ByteSize, Failure, FailureKind, Span, Trust, Work};
 
 use super::Attempt;
@@ -17,6 +17,8 @@ use crate::{command, lint};
 pub(crate) const DRIVER: &str = "/trainyard-driver";
 /// Label of an attempt's container; its value is the attempt's id.
 pub(crate) const ATTEMPT_LABEL: &str = "trainyard.attempt";
+/// Label of its GPUs: their UUIDs with commas between.
+pub(crate) const GPUS_LABEL: &str = "trainyard.gpus";
 /// Processes of a container above those of its job: the driver's own threads.
 const HEADROOM: u64 = 64;
 /// The driver needs these, and gives none to the job.
@@ -27,7 +29,7 @@ const NOT_FROM_IMAGE: [&str; 3] = ["NVIDIA_VISIBLE_DEVICES", "LD_PRELOAD", "MPLB
 const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The driver's command line in a container.
-pub(super) fn driver_argv() -> Vec<String> {
+pub(crate) fn driver_argv() -> Vec<String> {
     [DRIVER, "run", "--dir", protocol::driver::MOUNT]
         .map(str::to_owned)
         .to_vec()
@@ -75,6 +77,7 @@ impl Attempt<'_> {
                     .map(Clone::clone)
                     .to_vec(),
             }),
+            gpus: self.gpu_files().filter(|_| contained),
         }
     }
 
@@ -143,6 +146,16 @@ impl Attempt<'_> {
         env
     }
 
+    /// What its container must have of GPUs; none where an earlier agent began the attempt, which did not say.
+    fn gpu_files(&self) -> Option<GpuFiles> {
+        let given = self.dir.gpus().ok()?;
+        (given.len() == self.order.gpus.len()).then_some(())?;
+        Some(GpuFiles {
+            nodes: given.iter().map(|gpu| gpu.node).collect::<Option<_>>()?,
+            slices: given.iter().map(|gpu| u32::from(gpu.slice)).sum(),
+        })
+    }
+
     /// Labels by which this attempt's container is found again.
     pub(super) fn labels(&self) -> BTreeMap<String, String> {
         let own = [
@@ -164,6 +177,10 @@ impl Attempt<'_> {
             std::thread::available_parallelism().map_or(1_000, |n| n.get() as u64 * 1_000);
         let mut mounts = self.mounts(places, prepared.environment.as_ref());
         mounts.extend(self.volumes()?);
+        let mut labels = self.labels();
+        if !self.order.gpus.is_empty() {
+            labels.insert(GPUS_LABEL.to_owned(), self.order.gpus.join(","));
+        }
         Ok(ContainerSpec {
             name: format!("trainyard-{}-{}", self.order.attempt, self.order.generation),
             image: prepared
@@ -175,7 +192,7 @@ impl Attempt<'_> {
             user: "0:0".into(),
             workdir: "/".into(),
             env: BTreeMap::new(),
-            labels: self.labels(),
+            labels,
             mounts,
             network: self.order.spec.network,
             capabilities: &CAPABILITIES,

@@ -36,7 +36,7 @@ pub use dir::AttemptDir;
 pub(crate) use dir::{read_json, write_json};
 pub(crate) use disk::free;
 pub(crate) use held::in_use;
-pub(crate) use job::ATTEMPT_LABEL;
+pub(crate) use job::{ATTEMPT_LABEL, DRIVER, GPUS_LABEL, driver_argv};
 
 use state::{Ended, Prepared, Stage, State};
 
@@ -151,10 +151,10 @@ impl Attempt<'_> {
 
     fn setting(&self) -> Setting {
         let inventory = &self.host.inventory;
+        let given = self.dir.gpus().unwrap_or_default();
         let booked = |uuid: &String| BookedGpu {
             uuid: uuid.clone(),
-            model: inventory
-                .gpus
+            model: given
                 .iter()
                 .find(|gpu| gpu.uuid == *uuid)
                 .map_or_else(String::new, |gpu| gpu.model.clone()),

@@ -1,5 +1,6 @@
 //! The stage in which the job runs: start it or find it, follow it to its end, see that it keeps its limits.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,7 +15,7 @@ use super::follow::{Follower, open_plain};
 use super::judge::{Cause, Evidence};
 use super::state::{Ended, Launched, Prepared, Stage, State};
 use super::{Attempt, StopReason, clean, dir, judge};
-use crate::executor::{Exit, Meter, Process, Reading, Running};
+use crate::executor::{Container, Exit, Meter, Process, Reading, Running};
 use crate::{lint, workspace};
 
 /// Between the driver's own end of a stopped job and ours of the driver.
@@ -113,6 +114,10 @@ impl Attempt<'_> {
             .create(&spec)
             .await
             .map_err(|error| start_failure(&error.to_string()))?;
+        if let Err(failure) = self.gpus_as_asked(&container).await {
+            container.remove().await;
+            return Err(failure);
+        }
         // Before the start: one that is found is never started twice.
         state.stage = Stage::Run(Prepared {
             launched: Some(Launched::Container),
@@ -143,6 +148,25 @@ impl Attempt<'_> {
             .hint("Use Docker with NVIDIA's container toolkit on hosts with GPUs."));
         }
         Ok(())
+    }
+
+    /// An engine that drops a request for GPUs does not write it down either. What the container really has, the
+    /// driver sees before the job does.
+    async fn gpus_as_asked(&self, container: &Container) -> Result<(), Failure> {
+        let given = container
+            .gpus()
+            .await
+            .map_err(|error| start_failure(&error.to_string()))?;
+        let (given, asked): (BTreeSet<_>, BTreeSet<_>) =
+            (given.iter().collect(), self.order.gpus.iter().collect());
+        if given == asked {
+            return Ok(());
+        }
+        Err(Failure::new(
+            FailureKind::ExecutorFailed,
+            format!("the container engine was asked for the GPUs {asked:?} and gives {given:?}"),
+        )
+        .hint("`trainyard doctor` on this host tries to give a GPU and says what is wrong."))
     }
 
     fn launch_process(&self, prepared: &Prepared, state: &mut State) -> Result<Running, Failure> {

@@ -5,110 +5,16 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use protocol::hardware::GpuHealth;
-
 use super::{Check, client};
 use crate::config::Config;
-use crate::executor::{Engine, EngineFacts};
-use crate::hardware::{Disk, Hardware, Machine, NvmlAbsent, unjudged};
+use crate::executor::Engine;
+use crate::hardware::{Disk, Machine};
 use crate::host::{find_driver, find_uv};
 
 /// How long a program may take to say its version.
 const PROGRAM_WITHIN: Duration = Duration::from_secs(10);
 /// Clocks that differ by more make time-outs and logs hard to read.
 const CLOCK_SECONDS: i64 = 30;
-
-pub(super) async fn engine(config: &Config) -> (Vec<Check>, Option<(Engine, EngineFacts)>) {
-    let executors = &config.executors;
-    let mut found = Vec::new();
-    if executors.shell {
-        found.push(Check::warn(
-            "executor",
-            "`executors.shell` is on: where there is no engine, jobs run as processes of this user and are not isolated at all",
-            "use it only for code that you would run yourself",
-        ));
-    }
-    if !executors.docker {
-        if !executors.shell {
-            let hint = "set `executors.docker = true` in the agent's configuration (or `executors.shell`, which isolates nothing)";
-            found.push(Check::fail(
-                "executor",
-                "no executor is on: this agent can run nothing",
-                hint,
-            ));
-        }
-        return (found, None);
-    }
-    match facts(config).await {
-        Ok((engine, facts)) => {
-            found.push(Check::ok(
-                "engine",
-                format!(
-                    "{} {} (API {}, cgroup v{})",
-                    facts.name, facts.version, facts.api, facts.cgroup
-                ),
-            ));
-            found.extend(judge_engine(&facts));
-            (found, Some((engine, facts)))
-        }
-        Err(reason) => {
-            let hint = "install and start Docker (`scripts/setup` does both), or put this user into the group `docker`; another engine's socket goes into `executors.docker_host`";
-            found.push(Check::fail("engine", reason, hint));
-            (found, None)
-        }
-    }
-}
-
-async fn facts(config: &Config) -> Result<(Engine, EngineFacts), String> {
-    let engine = Engine::connect(config)
-        .await
-        .map_err(|error| error.to_string())?;
-    let facts = tokio::time::timeout(config.timing.engine.into(), engine.facts())
-        .await
-        .map_err(|_| format!("the engine did not answer within {}", config.timing.engine))?
-        .map_err(|error| error.to_string())?;
-    Ok((engine, facts))
-}
-
-/// What of an engine's ways matters to jobs.
-fn judge_engine(facts: &EngineFacts) -> Vec<Check> {
-    let mut found = Vec::new();
-    if facts.rootless {
-        found.push(Check::warn(
-            "rootless",
-            "the engine runs as an ordinary user: limits of CPUs and memory hold only with cgroup v2 and delegation",
-            "check with `docker info` that no limit is missing, or use the system's engine",
-        ));
-    }
-    if facts.user_namespaces {
-        found.push(Check::warn(
-            "user namespaces",
-            "`userns-remap` is on: files of a job belong to other user ids on this host",
-            "run the agent as root, or turn `userns-remap` off: else workspaces cannot be collected",
-        ));
-    }
-    if facts.selinux {
-        found.push(Check::warn(
-            "selinux",
-            "SELinux is enforced on containers: the agent's folders may not be readable in them",
-            "label the data folder: `chcon -Rt container_file_t` on it",
-        ));
-    }
-    if facts.name == "podman" {
-        found.push(Check::warn(
-            "podman",
-            "Podman ignores requests for GPUs silently",
-            "use Docker for jobs that need GPUs",
-        ));
-    } else if !facts.live_restore {
-        found.push(Check::warn(
-            "live-restore",
-            "a restart of the Docker daemon ends every running job",
-            "set \"live-restore\": true in /etc/docker/daemon.json and reload the daemon",
-        ));
-    }
-    found
-}
 
 pub(super) async fn image(engine: &Engine, name: &str) -> Check {
     match engine.image(name, None).await {
@@ -203,7 +109,7 @@ pub(super) async fn git() -> Check {
     }
 }
 
-async fn version(program: &Path) -> Result<String, String> {
+pub(super) async fn version(program: &Path) -> Result<String, String> {
     let output = tokio::process::Command::new(program)
         .arg("--version")
         .stdin(Stdio::null())
@@ -286,43 +192,6 @@ pub(super) fn disk(config: &Config) -> Vec<Check> {
     }
 }
 
-pub(super) fn gpus(hardware: &Hardware, engine: Option<&EngineFacts>) -> Check {
-    match hardware.absent() {
-        Some(absent @ NvmlAbsent::NoDriver) => return Check::ok("gpus", format!("none: {absent}")),
-        Some(absent @ NvmlAbsent::Broken(_)) => {
-            let hint = "run `nvidia-smi`; after an upgrade of the driver the host wants a restart";
-            return Check::warn("gpus", absent.to_string(), hint);
-        }
-        None => {}
-    }
-    let gpus = unjudged(hardware.gpus());
-    let sick: Vec<String> = gpus
-        .iter()
-        .filter_map(|gpu| match &gpu.health {
-            GpuHealth::Healthy | GpuHealth::InUseOutside { .. } => None,
-            GpuHealth::Quarantined { reason } => Some(format!("GPU {}: {reason}", gpu.index)),
-            GpuHealth::Lost { error } => Some(format!("GPU {}: {error}", gpu.index)),
-        })
-        .collect();
-    let found = format!("{} by NVML", gpus.len());
-    if !sick.is_empty() {
-        return Check::warn(
-            "gpus",
-            format!("{found}; {}", sick.join("; ")),
-            "no job gets a GPU that is not healthy",
-        );
-    }
-    let blind = engine.is_some_and(|facts| !facts.runtimes.iter().any(|name| name == "nvidia"));
-    if blind && !gpus.is_empty() {
-        return Check::warn(
-            "gpus",
-            format!("{found}; the engine names no runtime `nvidia`"),
-            "install the NVIDIA container toolkit, and run `nvidia-ctk runtime configure`",
-        );
-    }
-    Check::ok("gpus", found)
-}
-
 pub(super) async fn server(config: &Config) -> Vec<Check> {
     let client = match client(config) {
         None => {
@@ -380,33 +249,6 @@ mod tests {
         let text = dir.path().join("driver");
         std::fs::write(&text, "#!/bin/sh\n").unwrap();
         assert!(is_static(&text).is_err());
-    }
-
-    #[test]
-    fn an_engine_with_odd_ways_is_not_passed_over_silently() {
-        let plain = EngineFacts {
-            name: "docker".into(),
-            live_restore: true,
-            ..EngineFacts::default()
-        };
-        assert_eq!(judge_engine(&plain), vec![]);
-        let odd = EngineFacts {
-            rootless: true,
-            user_namespaces: true,
-            selinux: true,
-            live_restore: false,
-            ..plain.clone()
-        };
-        let names: Vec<_> = judge_engine(&odd).iter().map(|check| check.name).collect();
-        assert_eq!(
-            names,
-            ["rootless", "user namespaces", "selinux", "live-restore"]
-        );
-        let podman = EngineFacts {
-            name: "podman".into(),
-            ..plain
-        };
-        assert_eq!(judge_engine(&podman)[0].name, "podman");
     }
 
     #[tokio::test]

@@ -129,7 +129,10 @@ impl ContainerSpec {
                 vec![DeviceRequest {
                     driver: Some("nvidia".into()),
                     device_ids: Some(self.gpus.clone()),
-                    capabilities: Some(vec![vec!["gpu".into()]]),
+                    // Whatever the image says in NVIDIA_DRIVER_CAPABILITIES: CUDA, and `nvidia-smi`.
+                    capabilities: Some(vec![
+                        ["gpu", "compute", "utility"].map(str::to_owned).to_vec(),
+                    ]),
                     ..DeviceRequest::default()
                 }]
             }),
@@ -230,6 +233,18 @@ impl Engine {
         labels: &BTreeMap<String, String>,
     ) -> Result<Vec<Found>, EngineError> {
         let wanted = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        self.find_by(wanted).await
+    }
+
+    /// Containers that have a label, whatever its value.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub(crate) async fn find_any(&self, label: &str) -> Result<Vec<Found>, EngineError> {
+        self.find_by(vec![label.to_owned()]).await
+    }
+
+    async fn find_by(&self, wanted: Vec<String>) -> Result<Vec<Found>, EngineError> {
         let options = ListContainersOptions {
             all: true,
             filters: Some(HashMap::from([("label".to_owned(), wanted)])),
@@ -306,6 +321,21 @@ impl Container {
     pub(crate) async fn pid(&self) -> Option<i64> {
         let container = self.inspect().await.ok().flatten()?;
         container.state?.pid.filter(|&pid| pid > 0)
+    }
+
+    /// UUIDs of the GPUs that the engine has written down for it.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub(crate) async fn gpus(&self) -> Result<Vec<String>, EngineError> {
+        let host = self.inspect().await?.and_then(|found| found.host_config);
+        let requests = host
+            .and_then(|host| host.device_requests)
+            .unwrap_or_default();
+        let ids = requests
+            .into_iter()
+            .filter_map(|request| request.device_ids);
+        Ok(ids.flatten().collect())
     }
 
     /// Sends a signal to its first process. One that has ended is left alone.

@@ -83,6 +83,10 @@ pub struct EngineFacts {
     pub api: String,
     /// 1 or 2; 0 where it does not say.
     pub cgroup: u8,
+    /// Who writes the cgroups of containers: `systemd` or `cgroupfs`.
+    pub cgroup_driver: String,
+    /// Version of runc, where it is what runs containers.
+    pub runc: Option<String>,
     /// It runs as an ordinary user.
     pub rootless: bool,
     /// User ids in containers are not those of the host.
@@ -91,8 +95,6 @@ pub struct EngineFacts {
     pub selinux: bool,
     /// Containers survive a restart of the engine.
     pub live_restore: bool,
-    /// Names of its runtimes.
-    pub runtimes: Vec<String>,
     /// Folder of its data.
     pub root: Option<String>,
     /// Its own warnings.
@@ -174,11 +176,18 @@ impl Engine {
                 Some("2") => 2,
                 Some(_) | None => 0,
             },
+            cgroup_driver: info
+                .cgroup_driver
+                .map(|driver| driver.to_string())
+                .unwrap_or_default(),
+            runc: components
+                .into_iter()
+                .find(|component| component.name == "runc")
+                .map(|component| component.version),
             rootless: has("rootless"),
             user_namespaces: has("userns"),
             selinux: has("selinux"),
             live_restore: info.live_restore_enabled.unwrap_or_default(),
-            runtimes: info.runtimes.unwrap_or_default().into_keys().collect(),
             root: info.docker_root_dir,
             warnings: info.warnings.unwrap_or_default(),
         })

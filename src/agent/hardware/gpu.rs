@@ -1,4 +1,4 @@
-//! One GPU at one moment, and what its counters mean: plain values, no NVML.
+//! One GPU at one moment: plain values, no NVML.
 
 use protocol::ByteSize;
 use protocol::hardware::Gpu;
@@ -10,74 +10,72 @@ pub struct GpuProcess {
     pub pid: u32,
     /// Its name, as `/proc/PID/comm` says it; empty where it is gone or not ours to see.
     pub name: String,
+    /// Whose it is; none where that cannot be seen.
+    pub user: Option<String>,
+    /// Id of the container that it runs in.
+    pub container: Option<String>,
     /// What it uses of the GPU's memory, where that is known.
     pub memory: Option<ByteSize>,
 }
 
 impl GpuProcess {
-    /// `python3 (pid 4711)`.
+    /// `python3 of ada (pid 4711)`.
     #[must_use]
     pub fn words(&self) -> String {
+        let of = self
+            .user
+            .as_ref()
+            .map_or_else(String::new, |user| format!(" of {user}"));
         if self.name.is_empty() {
-            format!("pid {}", self.pid)
+            format!("pid {}{of}", self.pid)
         } else {
-            format!("{} (pid {})", self.name, self.pid)
+            format!("{}{of} (pid {})", self.name, self.pid)
         }
     }
 }
 
-/// A GPU as it is now.
+/// A GPU or a MIG slice as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GpuReading {
     /// What it is; its health is `Healthy` or `Lost` here, the ledger knows the rest.
     pub gpu: Gpu,
+    /// Number of its device file, `/dev/nvidia<node>`; a slice has its GPU's.
+    pub node: Option<u32>,
     /// Memory in use, without what the driver keeps for itself.
     pub used: ByteSize,
-    /// Use in percent.
-    pub utilization: u32,
-    /// Who is on it.
+    /// Use in percent; NVML tells none of slices.
+    pub utilization: Option<u32>,
+    /// Who is on it. Of a GPU in MIG mode the slices say that.
     pub processes: Vec<GpuProcess>,
     /// A fault of the hardware that makes it unfit for jobs.
     pub fault: Option<String>,
-}
-
-/// Counters that tell of a GPU's memory. None: it does not have them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct MemoryHealth {
-    /// Errors that ECC could not correct since the last reset.
-    pub(super) uncorrected: Option<u64>,
-    /// Rows wait to be remapped until the GPU is reset.
-    pub(super) remap_pending: Option<bool>,
-    /// A row could not be remapped.
-    pub(super) remap_failed: Option<bool>,
-    /// Pages wait to be retired until the GPU is reset (before Ampere).
-    pub(super) retire_pending: Option<bool>,
-}
-
-impl MemoryHealth {
-    /// The fault in words and what to do, where there is one.
-    pub(super) fn fault(self) -> Option<String> {
-        if self.remap_failed == Some(true) {
-            return Some("a memory row could not be remapped; the GPU wants to be replaced".into());
-        }
-        if self.remap_pending == Some(true) {
-            return Some("a memory row waits to be remapped; reset the GPU".into());
-        }
-        if self.retire_pending == Some(true) {
-            return Some("a memory page waits to be retired; reset the GPU".into());
-        }
-        match self.uncorrected {
-            Some(0) | None => None,
-            Some(n) => Some(format!(
-                "{n} memory errors that ECC could not correct since its last reset; reset the GPU"
-            )),
-        }
-    }
+    /// What is worth knowing and no fault.
+    pub notes: Vec<String>,
 }
 
 /// `12080` -> `12.8`.
 pub(super) fn cuda_version(version: i32) -> String {
     format!("{}.{}", version / 1_000, version % 1_000 / 10)
+}
+
+/// `00000000:1B:00.0` -> `0000:1b:00.0`, as Linux writes it.
+pub(super) fn pci_address(bus_id: &str) -> String {
+    let lower = bus_id.to_ascii_lowercase();
+    match lower.split_once(':') {
+        Some((domain, rest)) if domain.len() == 8 && domain.starts_with("0000") => {
+            format!("{}:{rest}", &domain[4..])
+        }
+        Some(_) | None => lower,
+    }
+}
+
+/// The profile of a slice: from its name (`... MIG 1g.10gb`), else from what it has of its GPU, where NVIDIA rounds
+/// memory up.
+pub(super) fn profile(name: &str, slices: u32, memory_mib: u64) -> String {
+    match name.split_once(" MIG ") {
+        Some((_, profile)) => profile.to_owned(),
+        None => format!("{slices}g.{}gb", memory_mib.div_ceil(1_024)),
+    }
 }
 
 /// A healthy GPU that nobody uses.
@@ -96,10 +94,12 @@ pub(crate) fn example(uuid: &str) -> GpuReading {
             nvlink_group: None,
             health: protocol::hardware::GpuHealth::Healthy,
         },
+        node: Some(0),
         used: ByteSize::mib(4),
-        utilization: 0,
+        utilization: Some(0),
         processes: vec![],
         fault: None,
+        notes: vec![],
     }
 }
 
@@ -114,23 +114,36 @@ mod tests {
     }
 
     #[test]
-    fn only_what_harms_a_job_is_a_fault() {
-        let fine = MemoryHealth {
-            uncorrected: Some(0),
-            remap_pending: Some(false),
-            ..Default::default()
+    fn a_place_on_the_bus_is_written_as_linux_does() {
+        assert_eq!(pci_address("00000000:1B:00.0"), "0000:1b:00.0");
+        assert_eq!(pci_address("00010000:01:00.0"), "00010000:01:00.0");
+        assert_eq!(pci_address("0000:01:00.0"), "0000:01:00.0");
+    }
+
+    #[test]
+    fn a_slice_is_called_by_its_profile() {
+        assert_eq!(
+            profile("NVIDIA H100 80GB HBM3 MIG 3g.40gb", 3, 1),
+            "3g.40gb"
+        );
+        assert_eq!(profile("NVIDIA H100 80GB HBM3", 1, 9_856), "1g.10gb");
+    }
+
+    #[test]
+    fn a_process_is_named_with_its_user_where_that_is_known() {
+        let process = GpuProcess {
+            pid: 7,
+            name: "python3".into(),
+            user: Some("ada".into()),
+            container: None,
+            memory: None,
         };
-        assert_eq!(fine.fault(), None);
-        assert_eq!(MemoryHealth::default().fault(), None, "a GPU without ECC");
-        let sick = MemoryHealth {
-            uncorrected: Some(2),
-            ..fine
+        assert_eq!(process.words(), "python3 of ada (pid 7)");
+        let hidden = GpuProcess {
+            name: String::new(),
+            user: None,
+            ..process
         };
-        assert!(sick.fault().unwrap().starts_with("2 memory errors"));
-        let worn = MemoryHealth {
-            remap_failed: Some(true),
-            ..sick
-        };
-        assert!(worn.fault().unwrap().contains("replaced"));
+        assert_eq!(hidden.words(), "pid 7");
     }
 }

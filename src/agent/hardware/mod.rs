@@ -1,8 +1,12 @@
 //! What the host has and how its GPUs are. The only room with NVML; it knows neither jobs nor bookings.
 
 mod cgroup;
+mod events;
 mod gpu;
+mod health;
+mod links;
 mod nvml;
+mod process;
 
 use std::path::Path;
 
@@ -16,6 +20,7 @@ pub use cgroup::Limits;
 #[cfg(test)]
 pub(crate) use gpu::example;
 pub use gpu::{GpuProcess, GpuReading};
+pub use health::GpuFault;
 pub use nvml::{Nvml, NvmlAbsent};
 
 /// The least memory that is left to the system where the configuration says nothing.
@@ -30,8 +35,26 @@ pub struct Hardware {
 impl Hardware {
     /// Looks for NVML. Without it there are no GPUs, and nothing is said about it.
     #[must_use]
-    pub fn open() -> Self {
-        Self { nvml: Nvml::load() }
+    pub fn open(config: &Config) -> Self {
+        Self {
+            nvml: Nvml::load(&config.gpus.library),
+        }
+    }
+
+    /// Listens from now on for faults that GPUs report as they happen: [`Hardware::take_faults`] has them.
+    pub fn listen(&self) {
+        if let Ok(nvml) = &self.nvml {
+            nvml.listen();
+        }
+    }
+
+    /// The faults that GPUs reported since this was asked last.
+    #[must_use]
+    pub fn take_faults(&self) -> Vec<GpuFault> {
+        self.nvml
+            .as_ref()
+            .map(Nvml::take_faults)
+            .unwrap_or_default()
     }
 
     /// Why there are no GPUs.
@@ -40,8 +63,8 @@ impl Hardware {
         self.nvml.as_ref().err()
     }
 
-    /// The GPUs as they are now, by NVML's index. One that cannot be reached stays in the list as lost,
-    /// provided that it was seen before.
+    /// The GPUs as they are now, by NVML's index, slices behind their GPU. One that cannot be reached stays in the
+    /// list as lost; where it was never seen before, without a name.
     #[must_use]
     pub fn gpus(&self) -> Vec<GpuReading> {
         self.nvml.as_ref().map(Nvml::read).unwrap_or_default()
@@ -232,7 +255,7 @@ mod tests {
 
     #[test]
     fn this_host_has_cpus_memory_and_a_stable_hash() {
-        let hardware = Hardware::open();
+        let hardware = Hardware::open(&Config::default());
         let config = Config::default();
         let first = hardware.inventory(&config, None, vec![]);
         assert!(first.cpu_millis > 0 && first.memory > ByteSize(0) && first.disk > ByteSize(0));

@@ -2,28 +2,41 @@
 //! GPU says nothing of the others.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nvml_wrapper::Device;
-use nvml_wrapper::enum_wrappers::device::{EccCounter, MemoryError};
+use nvml_wrapper::bitmasks::device::ThrottleReasons;
+use nvml_wrapper::enum_wrappers::device::{
+    EccCounter, MemoryError, P2pCapabilitiesIndex, P2pStatus,
+};
 use nvml_wrapper::enums::device::{SampleValue, UsedGpuMemory};
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::structs::device::FieldId;
+use nvml_wrapper::sys_exports::field_id::{
+    NVML_FI_DEV_GET_GPU_RECOVERY_ACTION, NVML_FI_DEV_REMAPPED_COR, NVML_FI_DEV_REMAPPED_FAILURE,
+    NVML_FI_DEV_REMAPPED_PENDING, NVML_FI_DEV_REMAPPED_UNC,
+};
 use protocol::ByteSize;
 use protocol::hardware::{Gpu, GpuDriver, GpuHealth, GpuKind};
 
-use super::gpu::{GpuProcess, GpuReading, MemoryHealth, cuda_version};
+use super::events::Ear;
+use super::gpu::{GpuProcess, GpuReading, cuda_version, pci_address, profile};
+use super::health::{Counters, GpuFault};
+use super::{links, process};
 
-/// NVML's field ids for row remapping.
-const REMAP_PENDING: FieldId = FieldId(144);
-const REMAP_FAILED: FieldId = FieldId(145);
+/// The most NVLinks that a GPU has; NVML ends the count earlier where it has fewer.
+const MOST_LINKS: u32 = 32;
 
 /// NVML is not there, or not usable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NvmlAbsent {
     /// There is no NVIDIA driver on this host.
-    #[error("no NVIDIA driver (libnvidia-ml.so.1 was not found)")]
-    NoDriver,
+    #[error("no NVIDIA driver ({library} was not found)")]
+    NoDriver {
+        /// What was looked for.
+        library: String,
+    },
     /// There is one, and it does not work.
     #[error("the NVIDIA driver does not answer: {0}")]
     Broken(String),
@@ -32,24 +45,32 @@ pub enum NvmlAbsent {
 /// The loaded library.
 #[derive(Debug)]
 pub struct Nvml {
-    nvml: nvml_wrapper::Nvml,
-    /// GPUs as they were last seen, by index: a lost one cannot say who it is.
-    seen: Mutex<BTreeMap<u32, Gpu>>,
+    nvml: Arc<nvml_wrapper::Nvml>,
+    /// GPUs with their slices as they were last seen, by index: a lost one cannot say who it is.
+    seen: Mutex<BTreeMap<u32, Vec<Gpu>>>,
+    /// Listens for faults, where somebody asked for that.
+    ear: Mutex<Option<Ear>>,
 }
 
 impl Nvml {
-    /// Loads `libnvidia-ml.so.1`.
+    /// Loads NVIDIA's library.
     ///
     /// # Errors
     /// Where there is no driver, or a broken one.
-    pub fn load() -> Result<Self, NvmlAbsent> {
-        match nvml_wrapper::Nvml::init() {
+    pub fn load(library: &Path) -> Result<Self, NvmlAbsent> {
+        let loaded = nvml_wrapper::Nvml::builder()
+            .lib_path(library.as_os_str())
+            .init();
+        match loaded {
             Ok(nvml) => Ok(Self {
-                nvml,
+                nvml: Arc::new(nvml),
                 seen: Mutex::default(),
+                ear: Mutex::default(),
             }),
             Err(NvmlError::LibloadingError(_) | NvmlError::LibraryNotFound) => {
-                Err(NvmlAbsent::NoDriver)
+                Err(NvmlAbsent::NoDriver {
+                    library: library.display().to_string(),
+                })
             }
             Err(error) => Err(NvmlAbsent::Broken(error.to_string())),
         }
@@ -64,7 +85,22 @@ impl Nvml {
         })
     }
 
-    /// Every GPU now.
+    /// Begins to listen for faults.
+    pub(super) fn listen(&self) {
+        let mut ear = self.ear.lock().unwrap_or_else(PoisonError::into_inner);
+        match Ear::open(Arc::clone(&self.nvml)) {
+            Ok(new) => *ear = Some(new),
+            Err(error) => tracing::error!("nobody listens for faults of GPUs: {error}"),
+        }
+    }
+
+    /// The faults since this was asked last.
+    pub(super) fn take_faults(&self) -> Vec<GpuFault> {
+        let ear = self.ear.lock().unwrap_or_else(PoisonError::into_inner);
+        ear.as_ref().map(Ear::take).unwrap_or_default()
+    }
+
+    /// Every GPU now, and behind one in MIG mode its slices.
     #[must_use]
     pub fn read(&self) -> Vec<GpuReading> {
         let count = match self.nvml.device_count() {
@@ -76,60 +112,196 @@ impl Nvml {
         };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let count = count.max(seen.keys().last().map_or(0, |index| index + 1));
+        let groups = self.groups(count);
         let mut readings = Vec::new();
         for index in 0..count {
-            match self.read_one(index) {
-                Ok(reading) => {
-                    seen.insert(index, reading.gpu.clone());
-                    readings.push(reading);
+            let group = groups.get(&index).copied();
+            match self.read_one(index, group) {
+                Ok(found) => {
+                    seen.insert(index, found.iter().map(|r| r.gpu.clone()).collect());
+                    readings.extend(found);
                 }
                 Err(error) => match seen.get(&index) {
-                    Some(gpu) => readings.push(lost(gpu, &error)),
-                    None => tracing::warn!(index, %error, "a GPU does not say who it is"),
+                    Some(gpus) => readings.extend(gpus.iter().map(|gpu| lost(gpu, &error))),
+                    None => readings.push(lost(&unknown(index), &error)),
                 },
             }
         }
         readings
     }
 
-    fn read_one(&self, index: u32) -> Result<GpuReading, NvmlError> {
+    fn read_one(&self, index: u32, group: Option<u32>) -> Result<Vec<GpuReading>, NvmlError> {
         let device = self.nvml.device_by_index(index)?;
         let memory = device.memory_info()?;
         let capability = device.cuda_compute_capability()?;
-        Ok(GpuReading {
+        let sliced = device.mig_mode().is_ok_and(|mode| mode.current != 0);
+        let pci = device.pci_info().ok().map(|pci| pci_address(&pci.bus_id));
+        let counters = counters(&device);
+        let whole = GpuReading {
             gpu: Gpu {
                 uuid: device.uuid()?,
                 index,
                 model: device.name()?,
                 memory: ByteSize(memory.total),
                 compute_capability: format!("{}.{}", capability.major, capability.minor),
-                kind: GpuKind::Whole,
-                pci: None,
-                numa_node: None,
-                nvlink_group: None,
+                kind: if sliced {
+                    GpuKind::Sliced
+                } else {
+                    GpuKind::Whole
+                },
+                numa_node: pci
+                    .as_deref()
+                    .and_then(numa_node)
+                    .or_else(|| device.numa_node_id().ok()),
+                pci,
+                nvlink_group: group,
                 health: GpuHealth::Healthy,
             },
+            node: device.minor_number().ok(),
             used: ByteSize(memory.used),
-            utilization: device.utilization_rates().map_or(0, |rates| rates.gpu),
-            processes: processes(&device),
-            fault: memory_health(&device).fault(),
-        })
+            utilization: device.utilization_rates().ok().map(|rates| rates.gpu),
+            processes: if sliced { vec![] } else { processes(&device) },
+            fault: counters.fault(),
+            notes: counters.notes(),
+        };
+        let slices = if sliced {
+            slices(&device, &whole)?
+        } else {
+            vec![]
+        };
+        Ok([vec![whole], slices].concat())
     }
+
+    /// Which GPUs NVLink joins, by index.
+    fn groups(&self, count: u32) -> BTreeMap<u32, u32> {
+        let devices: Vec<(u32, Device<'_>, String)> = (0..count)
+            .filter_map(|index| {
+                let device = self.nvml.device_by_index(index).ok()?;
+                let pci = pci_address(&device.pci_info().ok()?.bus_id);
+                Some((index, device, pci))
+            })
+            .collect();
+        let mut found = Vec::new();
+        for (index, device, pci) in &devices {
+            match link_ends(device) {
+                Some(ends) => found.extend(ends.into_iter().map(|end| (pci.clone(), end))),
+                // Links whose ends are not told: the driver's word for each pair is the next best.
+                None => found.extend(
+                    devices
+                        .iter()
+                        .filter(|(other, _, _)| other != index)
+                        .filter(|(_, other, _)| speaks_nvlink(device, other))
+                        .map(|(_, _, end)| (pci.clone(), end.clone())),
+                ),
+            }
+        }
+        let addresses: Vec<String> = devices.iter().map(|(_, _, pci)| pci.clone()).collect();
+        devices
+            .iter()
+            .zip(links::groups(&addresses, &found))
+            .filter_map(|((index, _, _), group)| Some((*index, group?)))
+            .collect()
+    }
+}
+
+/// The other ends of a GPU's active links; none where there are some whose end nobody tells.
+fn link_ends(device: &Device<'_>) -> Option<Vec<String>> {
+    let mut ends = Vec::new();
+    for link in 0..MOST_LINKS {
+        let link = device.link_wrapper_for(link);
+        match link.is_active() {
+            Ok(true) => ends.push(pci_address(&link.remote_pci_info().ok()?.bus_id)),
+            Ok(false) => {}
+            Err(_) => break,
+        }
+    }
+    Some(ends)
+}
+
+fn speaks_nvlink(device: &Device<'_>, other: &Device<'_>) -> bool {
+    matches!(
+        device.p2p_status(other, P2pCapabilitiesIndex::NvLink),
+        Ok(P2pStatus::Ok)
+    )
+}
+
+/// The slices of a GPU in MIG mode. NVML's count is a maximum: slots between may be empty.
+fn slices(device: &Device<'_>, whole: &GpuReading) -> Result<Vec<GpuReading>, NvmlError> {
+    let mut found = Vec::new();
+    for slot in 0..device.mig_device_count()? {
+        let slice = match device.mig_device_by_index(slot) {
+            Ok(slice) => slice,
+            Err(NvmlError::NotFound) => continue,
+            Err(error) => return Err(error),
+        };
+        let (memory, name) = (slice.memory_info()?, slice.name()?);
+        let (slices, mib) = slice.attributes().map_or((0, 0), |attributes| {
+            (
+                attributes.gpu_instance_slice_count,
+                attributes.memory_size_mb,
+            )
+        });
+        found.push(GpuReading {
+            gpu: Gpu {
+                uuid: slice.uuid()?,
+                memory: ByteSize(memory.total),
+                kind: GpuKind::Slice {
+                    parent: whole.gpu.uuid.clone(),
+                    profile: profile(&name, slices, mib),
+                },
+                // Slices reach each other by memory copies only.
+                nvlink_group: None,
+                ..whole.gpu.clone()
+            },
+            used: ByteSize(memory.used),
+            utilization: None,
+            processes: processes(&slice),
+            ..whole.clone()
+        });
+    }
+    Ok(found)
 }
 
 fn lost(gpu: &Gpu, error: &NvmlError) -> GpuReading {
     GpuReading {
         gpu: Gpu {
             health: GpuHealth::Lost {
-                error: error.to_string(),
+                error: match error {
+                    NvmlError::GpuLost => "it fell off the bus; restart the host".to_owned(),
+                    other => other.to_string(),
+                },
             },
             ..gpu.clone()
         },
+        node: None,
         used: ByteSize(0),
-        utilization: 0,
+        utilization: None,
         processes: vec![],
         fault: None,
+        notes: vec![],
     }
+}
+
+/// A GPU that could not say who it is since this process began.
+fn unknown(index: u32) -> Gpu {
+    Gpu {
+        uuid: format!("unknown-{index}"),
+        index,
+        model: "unknown".into(),
+        memory: ByteSize(0),
+        compute_capability: "0.0".into(),
+        kind: GpuKind::Whole,
+        pci: None,
+        numa_node: None,
+        nvlink_group: None,
+        health: GpuHealth::Healthy,
+    }
+}
+
+/// The NUMA node of a PCI device; the kernel writes -1 where there is one node only.
+fn numa_node(pci: &str) -> Option<u32> {
+    let path = format!("/sys/bus/pci/devices/{pci}/numa_node");
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// Compute and graphics processes, each once.
@@ -141,35 +313,50 @@ fn processes(device: &Device<'_>) -> Vec<GpuProcess> {
         .chain(graphics)
         .map(|process| (process.pid, process.used_gpu_memory))
         .collect();
-    let process = |(pid, used)| GpuProcess {
-        pid,
-        name: std::fs::read_to_string(format!("/proc/{pid}/comm"))
-            .map(|name| name.trim_end().to_owned())
-            .unwrap_or_default(),
-        memory: match used {
-            UsedGpuMemory::Used(bytes) => Some(ByteSize(bytes)),
-            UsedGpuMemory::Unavailable => None,
-        },
+    let process = |(pid, used)| {
+        let identity = process::identify(pid);
+        GpuProcess {
+            pid,
+            name: identity.name,
+            user: identity.user,
+            container: identity.container,
+            memory: match used {
+                UsedGpuMemory::Used(bytes) => Some(ByteSize(bytes)),
+                UsedGpuMemory::Unavailable => None,
+            },
+        }
     };
     by_pid.into_iter().map(process).collect()
 }
 
-fn memory_health(device: &Device<'_>) -> MemoryHealth {
+fn counters(device: &Device<'_>) -> Counters {
     let field = |id| {
-        let values = device.field_values_for(&[id]).ok()?;
+        let values = device.field_values_for(&[FieldId(id)]).ok()?;
         match values.into_iter().next()?.ok()?.value.ok()? {
-            SampleValue::U32(n) => Some(n != 0),
-            SampleValue::U64(n) => Some(n != 0),
-            SampleValue::I64(n) => Some(n != 0),
-            SampleValue::F64(n) => Some(n != 0.0),
+            SampleValue::U32(n) => Some(u64::from(n)),
+            SampleValue::U64(n) => Some(n),
+            SampleValue::I64(n) => u64::try_from(n).ok(),
+            // No counter is a fraction.
+            SampleValue::F64(_) => None,
         }
     };
-    MemoryHealth {
+    let throttle = device
+        .current_throttle_reasons()
+        .unwrap_or(ThrottleReasons::empty());
+    Counters {
         uncorrected: device
             .total_ecc_errors(MemoryError::Uncorrected, EccCounter::Volatile)
             .ok(),
-        remap_pending: field(REMAP_PENDING),
-        remap_failed: field(REMAP_FAILED),
+        remapped: field(NVML_FI_DEV_REMAPPED_COR)
+            .zip(field(NVML_FI_DEV_REMAPPED_UNC))
+            .map(|(corrected, uncorrected)| corrected + uncorrected),
+        remap_pending: field(NVML_FI_DEV_REMAPPED_PENDING).map(|n| n != 0),
+        remap_failed: field(NVML_FI_DEV_REMAPPED_FAILURE).map(|n| n != 0),
         retire_pending: device.are_pages_pending_retired().ok(),
+        recovery: field(NVML_FI_DEV_GET_GPU_RECOVERY_ACTION),
+        hot: throttle.intersects(
+            ThrottleReasons::HW_THERMAL_SLOWDOWN | ThrottleReasons::SW_THERMAL_SLOWDOWN,
+        ),
+        brake: throttle.contains(ThrottleReasons::HW_POWER_BRAKE_SLOWDOWN),
     }
 }

@@ -1,7 +1,10 @@
 //! Stories of GPUs that are booked, dirty, lost and clean again.
 
+use std::path::Path;
+
 use super::*;
-use crate::hardware::example;
+use crate::hardware::{GpuProcess, example};
+use protocol::Span;
 
 fn busy(uuid: &str, name: &str) -> GpuReading {
     GpuReading {
@@ -9,10 +12,21 @@ fn busy(uuid: &str, name: &str) -> GpuReading {
         processes: vec![GpuProcess {
             pid: 42,
             name: name.into(),
+            user: None,
+            container: Some("c".repeat(64)),
             memory: None,
         }],
         ..example(uuid)
     }
+}
+
+fn config(data: &Path) -> Config {
+    let mut config = Config {
+        data: data.to_owned(),
+        ..Config::default()
+    };
+    config.gpus.ignore = vec!["Xorg".into()];
+    config
 }
 
 struct World {
@@ -24,7 +38,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let ledger = Ledger::open(dir.path(), &["Xorg".into()]).unwrap();
+        let ledger = Ledger::open(&config(dir.path())).unwrap();
         Self {
             dir,
             ledger,
@@ -33,7 +47,7 @@ impl World {
     }
 
     fn restart(&mut self) {
-        self.ledger = Ledger::open(self.dir.path(), &["Xorg".into()]).unwrap();
+        self.ledger = Ledger::open(&config(self.dir.path())).unwrap();
     }
 
     fn book(&self, readings: &[GpuReading]) -> Result<(), Box<Failure>> {
@@ -122,12 +136,12 @@ fn a_gpu_that_stays_dirty_is_quarantined_until_it_is_clean() {
         world.ledger.judged(&[example("GPU-1")])[0].health,
         GpuHealth::Quarantined { .. }
     ));
-    world.ledger.clear_quarantines(&dirty).unwrap();
+    world.ledger.notice(&[], &dirty).unwrap();
     assert_eq!(
         world.book(&[example("GPU-1")]).unwrap_err().kind,
         FailureKind::GpuUnclean
     );
-    world.ledger.clear_quarantines(&[example("GPU-1")]).unwrap();
+    world.ledger.notice(&[], &[example("GPU-1")]).unwrap();
     world.book(&[example("GPU-1")]).unwrap();
 }
 
@@ -154,5 +168,150 @@ fn memory_that_nobody_holds_is_dirt() {
         world.ledger.unclean(&world.attempt, &[])[0]
             .1
             .contains("fell off the bus")
+    );
+}
+
+#[test]
+fn a_person_beside_a_job_is_no_dirt_of_it() {
+    let world = World::new();
+    world.book(&[example("GPU-1")]).unwrap();
+    let mut person = busy("GPU-1", "jupyter-lab");
+    person.processes[0].container = None;
+    person.processes[0].user = Some("ada".into());
+    assert!(
+        world
+            .ledger
+            .unclean(&world.attempt, &[person.clone()])
+            .is_empty()
+    );
+    world.ledger.give_back(&world.attempt, &[]).unwrap();
+    let health = &world.ledger.judged(&[person])[0].health;
+    assert!(
+        matches!(health, GpuHealth::InUseOutside { by } if by == "jupyter-lab of ada (pid 42)"),
+        "{health:?}"
+    );
+}
+
+#[test]
+fn a_reported_fault_stays_until_somebody_clears_it() {
+    let mut world = World::new();
+    world.book(&[example("GPU-1")]).unwrap();
+    assert_eq!(
+        world.ledger.broken(&world.attempt, &[example("GPU-1")]),
+        None
+    );
+    let fault = GpuFault {
+        uuid: "GPU-1".into(),
+        reason: "XID 79".into(),
+    };
+    world.ledger.notice(&[fault], &[example("GPU-1")]).unwrap();
+    let broken = world.ledger.broken(&world.attempt, &[example("GPU-1")]);
+    assert!(broken.unwrap().contains("XID 79"));
+    world.ledger.give_back(&world.attempt, &[]).unwrap();
+    world.restart();
+    world.ledger.notice(&[], &[example("GPU-1")]).unwrap();
+    let refused = world.book(&[example("GPU-1")]).unwrap_err();
+    assert!(
+        refused.message.contains("quarantined: XID 79"),
+        "{}",
+        refused.message
+    );
+    let person = Ledger::look(&config(world.dir.path())).unwrap();
+    assert!(person.clear("GPU-1").unwrap());
+    assert!(!person.clear("GPU-1").unwrap(), "there is none any more");
+    world
+        .book(&[example("GPU-1")])
+        .expect("a running agent notices");
+}
+
+#[test]
+fn a_lent_gpu_is_no_jobs_until_its_time_is_over() {
+    let world = World::new();
+    let person = Ledger::look(&config(world.dir.path())).unwrap();
+    person
+        .reserve("GPU-1", "ada", Timestamp::now() + Span::hours(8))
+        .unwrap();
+    let refused = world.book(&[busy("GPU-1", "python3")]).unwrap_err();
+    assert!(
+        refused.message.contains("is reserved for ada, 7h59m more"),
+        "{}",
+        refused.message
+    );
+    assert!(person.release("GPU-1").unwrap());
+    world.book(&[example("GPU-1")]).unwrap();
+    // One that has it keeps it.
+    person
+        .reserve("GPU-1", "ada", Timestamp::now() + Span::hours(8))
+        .unwrap();
+    world.ledger.refresh().unwrap();
+    let health = |world: &World| world.ledger.judged(&[example("GPU-1")])[0].health.clone();
+    assert_eq!(health(&world), GpuHealth::Healthy);
+    world.ledger.give_back(&world.attempt, &[]).unwrap();
+    assert!(matches!(health(&world), GpuHealth::Reserved { .. }));
+    person.reserve("GPU-1", "ada", Timestamp::now()).unwrap();
+    world.book(&[example("GPU-1")]).expect("its time is over");
+}
+
+#[test]
+fn slices_are_booked_and_the_gpu_that_they_are_cut_from_is_not() {
+    let world = World::new();
+    let mut whole = example("GPU-1");
+    whole.gpu.kind = GpuKind::Sliced;
+    let mut slice = example("MIG-1");
+    slice.gpu.kind = GpuKind::Slice {
+        parent: "GPU-1".into(),
+        profile: "1g.10gb".into(),
+    };
+    let readings = [whole.clone(), slice.clone()];
+    let refused = world.book(&readings).unwrap_err();
+    assert!(
+        refused.message.contains("in MIG mode"),
+        "{}",
+        refused.message
+    );
+    world.book(&[slice.clone()]).unwrap();
+    world.ledger.give_back(&world.attempt, &[]).unwrap();
+    let fault = GpuFault {
+        uuid: "GPU-1".into(),
+        reason: "XID 95".into(),
+    };
+    world.ledger.notice(&[fault], &readings).unwrap();
+    let refused = world.book(&[slice]).unwrap_err();
+    assert!(refused.message.contains("XID 95"), "{}", refused.message);
+}
+
+#[test]
+fn containers_correct_what_the_files_say() {
+    let world = World::new();
+    let (runs, gone) = (AttemptId::generate(), AttemptId::generate());
+    let readings = [example("GPU-1"), busy("GPU-2", "python3"), example("GPU-3")];
+    world
+        .ledger
+        .book(&gone, &["GPU-3".into()], &readings)
+        .unwrap();
+    let containers = [(runs.clone(), vec!["GPU-1".to_owned(), "GPU-2".to_owned()])];
+    world
+        .ledger
+        .correct(&containers, |_| false, &readings)
+        .unwrap();
+    let booked: Vec<(String, AttemptId)> = world
+        .ledger
+        .bookings()
+        .into_iter()
+        .map(|(uuid, booking)| (uuid, booking.attempt))
+        .collect();
+    assert_eq!(
+        booked,
+        [
+            ("GPU-1".to_owned(), runs.clone()),
+            ("GPU-2".to_owned(), runs.clone())
+        ]
+    );
+    // Its container is gone too, and a process of it is not.
+    world.ledger.correct(&[], |_| false, &readings).unwrap();
+    let judged = world.ledger.judged(&readings);
+    assert_eq!(judged[0].health, GpuHealth::Healthy);
+    assert!(
+        matches!(&judged[1].health, GpuHealth::Quarantined { reason } if reason.contains("still on it"))
     );
 }

@@ -8,14 +8,14 @@ use std::time::Duration;
 use protocol::agent_api::AttemptOrder;
 use protocol::event::{EventKind, LogStream, Phase};
 use protocol::report::{AttemptReport, Setting, Usage};
-use protocol::{Failure, FailureKind, Outcome, Timestamp, Unnumbered};
+use protocol::{Failure, FailureKind, Outcome, Owner, Timestamp, Unnumbered};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::attempts::Handle;
 use super::deliver::{Delivery, not_delivered, without_blobs};
-use super::{Shared, keep, sight};
+use super::{Shared, keep};
 use crate::attempt::{self, AttemptDir, write_json};
 use crate::client::ClientError;
 use crate::journal::Journal;
@@ -137,13 +137,14 @@ impl Carrier<'_> {
             Some(report) => report,
             None => match self.prepare(journal).await {
                 Ok(()) => {
-                    attempt::run(
+                    let report = attempt::run(
                         &self.shared.host,
                         self.dir.clone(),
                         journal,
                         self.handle.control.clone(),
                     )
-                    .await
+                    .await;
+                    self.blame_gpus(report).await
                 }
                 Err(failure) => self.unrun(*failure),
             },
@@ -165,10 +166,30 @@ impl Carrier<'_> {
         if self.order.gpus.is_empty() {
             return Ok(());
         }
-        let now = sight::gpus(&self.shared.hardware).await;
+        let now = self.shared.gpus().await;
         self.shared
             .ledger
-            .book(&self.order.attempt, &self.order.gpus, &now)
+            .book(&self.order.attempt, &self.order.gpus, &now)?;
+        self.dir.give_gpus(&self.order.gpus, &now).map_err(|error| {
+            let words = format!("cannot write {}: {error}", self.dir.path().display());
+            Box::new(Failure::new(FailureKind::Internal, words))
+        })
+    }
+
+    /// A job whose GPU broke under it did not fail by itself.
+    async fn blame_gpus(&self, mut report: AttemptReport) -> AttemptReport {
+        let Outcome::Failed(failure) = &report.outcome else {
+            return report;
+        };
+        if self.order.gpus.is_empty() || failure.kind.owner() == Owner::Platform {
+            return report;
+        }
+        let now = self.shared.gpus().await;
+        if let Some(why) = self.shared.ledger.broken(&self.order.attempt, &now) {
+            let words = format!("{why}. The job ended with: {}", failure.message);
+            report.outcome = Outcome::Failed(Failure::new(FailureKind::GpuLost, words));
+        }
+        report
     }
 
     async fn fetch_needs(&self, journal: &Journal) -> Result<(), Box<Failure>> {
@@ -300,9 +321,7 @@ impl Carrier<'_> {
         if !self.order.gpus.is_empty() {
             let deadline = Instant::now() + Duration::from(shared.host.config.gpus.clean_grace);
             let unclean = loop {
-                let unclean = shared
-                    .ledger
-                    .unclean(attempt, &sight::gpus(&shared.hardware).await);
+                let unclean = shared.ledger.unclean(attempt, &shared.gpus().await);
                 if unclean.is_empty() || Instant::now() >= deadline {
                     break unclean;
                 }

@@ -10,6 +10,7 @@ mod blobs;
 mod carry;
 mod deliver;
 mod events;
+mod gpus;
 mod keep;
 mod orphans;
 mod sight;
@@ -20,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use protocol::agent_api::{AttemptOrder, PollAnswer, PollRequest, VERSION};
+use protocol::hardware::Gpu;
 use protocol::{AttemptId, Digest, Span};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
@@ -78,7 +80,7 @@ pub enum ServiceError {
 /// Where the data folder is in use or registered already, or the server refuses.
 pub async fn register(config: &Config, url: &str, token: &str) -> Result<Identity, IdentityError> {
     let _lock = DataLock::take(&config.data)?;
-    let hardware = Hardware::open();
+    let hardware = Hardware::open(config);
     let engine = Sight::new(config).engine(config).await;
     let gpus = hardware::unjudged(hardware.gpus());
     let inventory = hardware.inventory(config, engine, gpus);
@@ -164,11 +166,13 @@ impl Service {
         let lock = DataLock::take(&config.data)?;
         let identity = Identity::read(&config.data)?;
         let client = identity.client(&config)?;
-        let hardware = Arc::new(Hardware::open());
-        let ledger = Ledger::open(&config.data.join("bookings"), &config.gpus.ignore)?;
+        let hardware = Arc::new(Hardware::open(&config));
+        let ledger = Ledger::open(&config)?;
+        hardware.listen();
         let mut sight = Sight::new(&config);
         let engine = sight.engine(&config).await;
-        let gpus = ledger.judged(&hardware.gpus());
+        let readings = hardware.gpus();
+        let gpus = ledger.judged(&readings);
         let inventory = hardware.inventory(&config, engine, gpus);
         let mut service = Self {
             shared: Arc::new(Shared {
@@ -187,7 +191,12 @@ impl Service {
             sweeping: None,
             _lock: lock,
         };
-        orphans::remove(&service.shared.host).await;
+        if let Some(containers) = orphans::remove(&service.shared.host).await {
+            let attempts = service.shared.host.data().join("attempts");
+            let has_folder = |id: &AttemptId| attempts.join(id.as_str()).exists();
+            let ledger = &service.shared.ledger;
+            ledger.correct(&containers, has_folder, &readings)?;
+        }
         service.resume()?;
         tracing::info!(agent = %identity.agent, server = service.shared.client.server(), "agent started");
         Ok(service)
@@ -289,30 +298,28 @@ impl Service {
         held: bool,
     ) -> Result<Tick, ClientError> {
         let shared = Arc::clone(&self.shared);
-        let request = self.request(known.as_ref(), held).await;
+        let (request, gpus) = self.request(known.as_ref(), held).await;
         let answer = tokio::select! {
             biased;
             answer = shared.client.poll(&request) => answer?,
             () = shared.news.notified(), if held => return Ok(Tick::News),
+            () = shared.gpus_change(&gpus), if held => return Ok(Tick::News),
         };
         *known = Some(request.inventory_hash).filter(|_| !answer.want_inventory);
         shared.attempts.forget_reported(&request.attempts);
         Ok(self.apply(answer))
     }
 
-    async fn request(&mut self, known: Option<&Digest>, held: bool) -> PollRequest {
+    /// What to tell the server, and the GPUs as it then knows them.
+    async fn request(&mut self, known: Option<&Digest>, held: bool) -> (PollRequest, Vec<Gpu>) {
         let shared = &self.shared;
         let config = &shared.host.config;
         let engine = self.sight.engine(config).await;
-        let readings = sight::gpus(&shared.hardware).await;
-        if let Err(error) = shared.ledger.clear_quarantines(&readings) {
-            tracing::error!("{error}");
-        }
-        let gpus = shared.ledger.judged(&readings);
-        let inventory = shared.hardware.inventory(config, engine, gpus);
+        let gpus = shared.ledger.judged(&shared.gpus().await);
+        let inventory = shared.hardware.inventory(config, engine, gpus.clone());
         let inventory_hash = hardware::hash(&inventory);
         let closed = self.sight.closed(config);
-        PollRequest {
+        let request = PollRequest {
             protocol: VERSION,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             inventory: (known != Some(&inventory_hash)).then_some(inventory),
@@ -325,7 +332,8 @@ impl Service {
             },
             accepting: closed.is_none(),
             closed,
-        }
+        };
+        (request, gpus)
     }
 
     fn apply(&mut self, answer: PollAnswer) -> Tick {

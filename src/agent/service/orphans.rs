@@ -1,28 +1,34 @@
 //! Containers that an earlier agent of this data folder left, and that no attempt will ask for.
 
-use crate::attempt::ATTEMPT_LABEL;
+use protocol::AttemptId;
+
+use crate::attempt::{ATTEMPT_LABEL, GPUS_LABEL};
 use crate::executor::{Engine, EngineError};
 use crate::host::Host;
 
 /// Removes them: those whose attempt's folder is gone, and helpers of attempts (builds, sweeps), which no
 /// attempt goes on with. To be called before attempts go on; an engine that does not answer is asked at the next start.
-pub(super) async fn remove(host: &Host) {
+/// Answers with the GPUs of the containers that stay; none where nobody can tell.
+pub(super) async fn remove(host: &Host) -> Option<Vec<(AttemptId, Vec<String>)>> {
     if !host.config.executors.docker {
-        return;
+        return Some(Vec::new());
     }
     let limit = host.config.timing.engine;
     match tokio::time::timeout(limit.into(), try_remove(host)).await {
-        Ok(Ok(())) => {}
+        Ok(Ok(stay)) => Some(stay),
         Ok(Err(error)) => {
-            tracing::warn!("containers of earlier attempts are not looked for: {error}")
+            tracing::warn!("containers of earlier attempts are not looked for: {error}");
+            None
         }
         Err(_) => {
-            tracing::warn!("removing containers of earlier attempts took longer than {limit}")
+            tracing::warn!("removing containers of earlier attempts took longer than {limit}");
+            None
         }
     }
 }
 
-async fn try_remove(host: &Host) -> Result<(), EngineError> {
+async fn try_remove(host: &Host) -> Result<Vec<(AttemptId, Vec<String>)>, EngineError> {
+    let mut stay = Vec::new();
     let engine = Engine::connect(&host.config).await?;
     for found in engine.find(&host.labels()).await? {
         let attempt = found.labels.get(ATTEMPT_LABEL);
@@ -34,9 +40,13 @@ async fn try_remove(host: &Host) -> Result<(), EngineError> {
                 "a container is removed that nothing asks for any more"
             );
             found.container.remove().await;
+        } else if let (Some(Ok(attempt)), Some(gpus)) =
+            (attempt.map(|id| id.parse()), found.labels.get(GPUS_LABEL))
+        {
+            stay.push((attempt, gpus.split(',').map(str::to_owned).collect()));
         }
     }
-    Ok(())
+    Ok(stay)
 }
 
 #[cfg(test)]
@@ -56,7 +66,7 @@ mod tests {
             ..Config::default()
         };
         Host {
-            inventory: Hardware::open().inventory(&config, None, Vec::new()),
+            inventory: Hardware::open(&config).inventory(&config, None, Vec::new()),
             config,
             driver: "/nowhere".into(),
             uv: None,

@@ -95,7 +95,10 @@ async fn look(config: &Config) -> Result<EngineWords, String> {
             )
         })?
         .map_err(|error| error.to_string())?;
-    Ok(facts.inventory())
+    match crate::doctor::refusal(&facts).await {
+        Some(why) => Err(why),
+        None => Ok(facts.inventory()),
+    }
 }
 
 /// The GPUs now. None where NVML hangs: what nobody can see is booked by nobody.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use protocol::api::{self, Page};
-use protocol::{AgentId, JobId, PipelineId, ProjectId, Timestamp};
+use protocol::{AgentId, AttemptId, JobId, PipelineId, ProjectId, Timestamp};
 
 use crate::store::jobs::{Job, Tally};
 use crate::store::pipelines::Pipeline;
@@ -212,6 +212,14 @@ pub(crate) async fn agents(
     for attempt in attempts::open(db).await? {
         work.entry(attempt.agent).or_default().push(attempt.job);
     }
+    let mut gpus: BTreeMap<AgentId, BTreeMap<String, AttemptId>> = BTreeMap::new();
+    for booking in attempts::bookings(db).await? {
+        let booked = booking
+            .gpus
+            .into_iter()
+            .map(|gpu| (gpu, booking.attempt.clone()));
+        gpus.entry(booking.agent).or_default().extend(booked);
+    }
     let items = agents::all(db)
         .await?
         .into_iter()
@@ -224,6 +232,7 @@ pub(crate) async fn agents(
                 (true, true) => "idle",
             };
             api::Agent {
+                gpu_bookings: gpus.remove(&agent.id).unwrap_or_default(),
                 id: agent.id,
                 name: agent.name,
                 state: state.to_owned(),

@@ -5,8 +5,12 @@ extern crate trainyard_agent as agent;
 mod debug;
 mod engine_away;
 mod environments;
+mod gpus;
 mod hostile;
 mod lint;
 mod lives;
 mod ordinary;
 mod support;
+
+#[path = "../../../../tests/support/gpus.rs"]
+mod fake_gpus;

@@ -50,7 +50,7 @@ impl World {
         std::fs::create_dir_all(folder.path().join("project")).unwrap();
         let mut config = config(&data);
         change(&mut config);
-        let inventory = Hardware::open().inventory(&config, None, Vec::new());
+        let inventory = Hardware::open(&config).inventory(&config, None, Vec::new());
         Self {
             host: Host::open(config, inventory).unwrap(),
             folder,

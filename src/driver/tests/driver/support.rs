@@ -92,6 +92,7 @@ impl World {
             output: OutputLimits::default(),
             user: None,
             hand_over: None,
+            gpus: None,
         };
         Self { folder, job }
     }

@@ -5,7 +5,7 @@ use axum::Extension;
 use axum::extract::State;
 use protocol::Timestamp;
 use protocol::api::Agent;
-use protocol::hardware::{Gpu, GpuHealth};
+use protocol::hardware::Gpu;
 
 use super::super::access::Who;
 use super::super::site::Site;
@@ -56,7 +56,7 @@ fn row(agent: &Agent, now: Timestamp) -> Row {
         closed: agent.closed.clone(),
         host,
         gpus: inventory
-            .map(|host| host.gpus.iter().map(gpu).collect())
+            .map(|host| host.gpus.iter().map(|it| gpu(it, now)).collect())
             .unwrap_or_default(),
         labels: inventory
             .map(|host| host.labels.join(", "))
@@ -66,12 +66,10 @@ fn row(agent: &Agent, now: Timestamp) -> Row {
     }
 }
 
-fn gpu(gpu: &Gpu) -> String {
-    let health = match &gpu.health {
-        GpuHealth::Healthy => String::new(),
-        GpuHealth::InUseOutside { by } => format!(" · in use outside Trainyard: {by}"),
-        GpuHealth::Quarantined { reason } => format!(" · quarantined: {reason}"),
-        GpuHealth::Lost { error } => format!(" · lost: {error}"),
-    };
-    format!("{} {}{health}", gpu.model, gpu.memory)
+fn gpu(gpu: &Gpu, now: Timestamp) -> String {
+    let hindrance = gpu
+        .health
+        .hindrance(now)
+        .map_or_else(String::new, |why| format!(" · {why}"));
+    format!("{} {}{hindrance}", gpu.model, gpu.memory)
 }

@@ -1,0 +1,241 @@
+//! The GPUs: what NVML says of them, and whether the engine can give one to a container. That is tried, not believed.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use protocol::ByteSize;
+use protocol::driver::{
+    DriverJob, DriverResult, DriverWork, GpuFiles, HandOver, JOB_FILE, OUT_DIR, OutputLimits,
+    RESULT_FILE, Verdict,
+};
+use protocol::hardware::{GpuHealth, GpuKind};
+use protocol::spec::{Limits, Network};
+use protocol::{Span, Timestamp};
+
+use super::Check;
+use crate::attempt::{DRIVER, driver_argv, read_json, write_json};
+use crate::config::Config;
+use crate::executor::{ContainerSpec, Engine, EngineFacts, MountSpec};
+use crate::hardware::{GpuReading, Hardware, NvmlAbsent, unjudged};
+use crate::host::find_driver;
+
+/// How long a container with a GPU may take.
+const TRY_WITHIN: Duration = Duration::from_secs(120);
+/// NVIDIA's device files have this major number.
+const MAJOR: &str = "195:";
+
+pub(super) async fn gpus(
+    config: &Config,
+    engine: Option<&(Engine, EngineFacts)>,
+    image: &str,
+) -> Vec<Check> {
+    let hardware = Hardware::open(config);
+    match hardware.absent() {
+        Some(absent @ NvmlAbsent::NoDriver { .. }) => {
+            return vec![Check::ok("gpus", format!("none: {absent}"))];
+        }
+        Some(absent @ NvmlAbsent::Broken(_)) => {
+            let hint = "run `nvidia-smi`; after an upgrade of the driver the host wants a restart";
+            return vec![Check::warn("gpus", absent.to_string(), hint)];
+        }
+        None => {}
+    }
+    let readings = hardware.gpus();
+    let mut found = vec![health(&readings)];
+    let Some((engine, facts)) = engine.filter(|_| !readings.is_empty()) else {
+        return found;
+    };
+    found.extend(reload(facts, has_links(Path::new("/dev/char"))));
+    found.push(match free(&readings) {
+        None => Check::ok("gpu in a container", "not tried: no GPU is free now"),
+        Some(gpu) => tried(gpu, give(config, engine, image, gpu).await),
+    });
+    found
+}
+
+fn health(readings: &[GpuReading]) -> Check {
+    let now = Timestamp::now();
+    let sick: Vec<String> = unjudged(readings.to_vec())
+        .iter()
+        .filter_map(|gpu| Some(format!("GPU {}: {}", gpu.index, gpu.health.hindrance(now)?)))
+        .collect();
+    let found = format!("{} by NVML", readings.len());
+    if sick.is_empty() {
+        return Check::ok("gpus", found);
+    }
+    Check::warn(
+        "gpus",
+        format!("{found}; {}", sick.join("; ")),
+        "no job gets a GPU that is not healthy",
+    )
+}
+
+/// NVIDIA's known loss of GPUs: where systemd keeps the rules of devices and cannot find NVIDIA's by their numbers,
+/// `systemctl daemon-reload` takes them from running containers.
+fn reload(facts: &EngineFacts, has_links: bool) -> Option<Check> {
+    (facts.cgroup_driver == "systemd" && !has_links).then(|| {
+        Check::warn(
+            "daemon-reload",
+            "`systemctl daemon-reload` takes the GPUs from running jobs on this host: systemd manages the engine's cgroups, and /dev/char has no links to NVIDIA's devices",
+            "run `nvidia-ctk system create-dev-char-symlinks --create-all` at every start of the host, or set \"exec-opts\": [\"native.cgroupdriver=cgroupfs\"] in /etc/docker/daemon.json",
+        )
+    })
+}
+
+fn has_links(folder: &Path) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .any(|name| name.starts_with(MAJOR))
+}
+
+/// A GPU that nobody uses.
+fn free(readings: &[GpuReading]) -> Option<&GpuReading> {
+    readings.iter().find(|reading| {
+        reading.gpu.kind != GpuKind::Sliced
+            && reading.gpu.health == GpuHealth::Healthy
+            && reading.fault.is_none()
+            && reading.processes.is_empty()
+            && reading.node.is_some()
+    })
+}
+
+fn tried(gpu: &GpuReading, given: Result<Span, String>) -> Check {
+    let name = format!("GPU {}", gpu.gpu.index);
+    match given {
+        Ok(took) => Check::ok(
+            "gpu in a container",
+            format!("{name} was given to a container, and no other ({took})"),
+        ),
+        Err(why) => Check::fail(
+            "gpu in a container",
+            format!("{name} cannot be given to a container: {why}"),
+            "install NVIDIA's container toolkit, run `nvidia-ctk runtime configure --runtime=docker`, and restart the engine",
+        ),
+    }
+}
+
+/// Runs the driver with one GPU, which looks whether it sees that one and no other.
+async fn give(
+    config: &Config,
+    engine: &Engine,
+    image: &str,
+    gpu: &GpuReading,
+) -> Result<Span, String> {
+    let began = Instant::now();
+    let words = |error: &dyn std::fmt::Display| error.to_string();
+    let driver = find_driver().map_err(|e| words(&e))?;
+    let image = engine.image(image, None).await.map_err(|e| words(&e))?;
+    let place = Some(&config.data).filter(|data| data.exists()).cloned();
+    let contract =
+        tempfile::tempdir_in(place.unwrap_or_else(std::env::temp_dir)).map_err(|e| words(&e))?;
+    std::fs::create_dir(contract.path().join(OUT_DIR)).map_err(|e| words(&e))?;
+    write_json(&contract.path().join(JOB_FILE), &job(gpu)).map_err(|e| words(&e))?;
+    let spec = ContainerSpec {
+        name: format!("trainyard-doctor-{}", std::process::id()),
+        image: image.id,
+        argv: driver_argv(),
+        user: "0:0".into(),
+        workdir: "/".into(),
+        env: Default::default(),
+        labels: [("trainyard.doctor".to_owned(), "gpu".to_owned())].into(),
+        mounts: vec![
+            MountSpec::writable(contract.path(), protocol::driver::MOUNT),
+            MountSpec::read_only(driver, DRIVER),
+        ],
+        network: Network::None,
+        capabilities: &["CHOWN", "DAC_OVERRIDE"],
+        memory: Some(ByteSize::mib(256).0),
+        cpu_millis: None,
+        processes: Some(64),
+        shm: None,
+        gpus: vec![gpu.gpu.uuid.clone()],
+    };
+    let container = engine.create(&spec).await.map_err(|e| words(&e))?;
+    let ended = match container.start().await {
+        Ok(()) => tokio::time::timeout(TRY_WITHIN, container.wait())
+            .await
+            .map_err(|_| format!("no end within {TRY_WITHIN:?}")),
+        Err(error) => Err(words(&error)),
+    };
+    container.remove().await;
+    let exit = ended?;
+    let result = contract.path().join(OUT_DIR).join(RESULT_FILE);
+    let result: Option<DriverResult> = read_json(&result).map_err(|e| words(&e))?;
+    match result.map(|result| result.verdict) {
+        Some(Verdict::Succeeded) => Ok(Span::from(began.elapsed())),
+        Some(Verdict::Failed { failure }) => Err(failure.message),
+        Some(Verdict::Stopped) => Err("the container was stopped".into()),
+        None => Err(format!(
+            "the driver said nothing (exit code {:?})",
+            exit.code
+        )),
+    }
+}
+
+fn job(gpu: &GpuReading) -> DriverJob {
+    DriverJob {
+        work: DriverWork::Command {
+            argv: vec!["true".into()],
+        },
+        workdir: "/".into(),
+        env: [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into(),
+        limits: Limits {
+            timeout: Span::secs(60),
+            ..Limits::default()
+        },
+        kernel_start_timeout: Span::secs(60),
+        grace: Span::secs(1),
+        output: OutputLimits::default(),
+        user: None,
+        hand_over: Some(HandOver {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            paths: Vec::new(),
+        }),
+        gpus: Some(GpuFiles {
+            nodes: gpu.node.into_iter().collect(),
+            slices: u32::from(matches!(gpu.gpu.kind, GpuKind::Slice { .. })),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Level;
+    use crate::hardware::example;
+
+    #[test]
+    fn the_loss_of_gpus_on_a_reload_is_said_where_it_happens() {
+        let facts = |driver: &str| EngineFacts {
+            cgroup_driver: driver.into(),
+            ..EngineFacts::default()
+        };
+        assert!(reload(&facts("systemd"), false).is_some());
+        assert_eq!(reload(&facts("systemd"), true), None);
+        assert_eq!(reload(&facts("cgroupfs"), false), None);
+        let dev = tempfile::tempdir().unwrap();
+        assert!(!has_links(dev.path()) && !has_links(Path::new("/no/such/folder")));
+        std::fs::write(dev.path().join("195:0"), "").unwrap();
+        assert!(has_links(dev.path()));
+    }
+
+    #[test]
+    fn only_a_gpu_that_nobody_uses_is_tried() {
+        let mut sick = example("GPU-1");
+        sick.fault = Some("x".into());
+        let mut sliced = example("GPU-2");
+        sliced.gpu.kind = GpuKind::Sliced;
+        let readings = [sick, sliced, example("GPU-3")];
+        assert_eq!(free(&readings).unwrap().gpu.uuid, "GPU-3");
+        assert_eq!(free(&readings[..2]), None);
+        assert_eq!(health(&readings[2..]).level, Level::Ok);
+        let warned = health(&readings);
+        assert!(
+            warned.found.contains("GPU 0: quarantined: x"),
+            "{}",
+            warned.found
+        );
+    }
+}

@@ -1,0 +1,158 @@
+//! The ledger's files: what each says, how they are read and replaced. It judges nothing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use protocol::{AttemptId, ByteSize, Timestamp};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::attempt::{read_json, write_json};
+
+/// An attempt has a GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Booking {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// Since when.
+    pub since: Timestamp,
+    /// Memory in use on the GPU before it.
+    pub used_before: ByteSize,
+}
+
+/// Nobody may have a GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// Why, and what to do.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// It does not end by itself: somebody has to say that the GPU is well again.
+    #[serde(default)]
+    pub until_cleared: bool,
+}
+
+/// A GPU is lent to a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reservation {
+    /// Whom.
+    pub by: String,
+    /// Until when; past it the file means nothing.
+    pub until: Timestamp,
+}
+
+/// The ledger cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use {}: {source}{}", path.display(), hint(source))]
+pub struct LedgerError {
+    pub(super) path: PathBuf,
+    pub(super) source: io::Error,
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "; do this as the agent's user, or as root",
+        _ => "",
+    }
+}
+
+pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> LedgerError {
+    let path = path.to_owned();
+    move |source| LedgerError { path, source }
+}
+
+/// All files of a ledger, by the GPU's UUID.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) bookings: BTreeMap<String, Booking>,
+    pub(super) quarantines: BTreeMap<String, Quarantine>,
+    pub(super) reservations: BTreeMap<String, Reservation>,
+}
+
+/// Which of a GPU's files.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    Booking,
+    Quarantine,
+    Reservation,
+}
+
+impl Kind {
+    /// How the file's name ends. None is the end of another but that of bookings, which is looked for last.
+    fn ending(self) -> &'static str {
+        match self {
+            Kind::Booking => ".json",
+            Kind::Quarantine => ".quarantine.json",
+            Kind::Reservation => ".reserved.json",
+        }
+    }
+}
+
+impl State {
+    /// Reads a folder; one that is missing has no files.
+    pub(super) fn read(dir: &Path) -> Result<Self, LedgerError> {
+        let mut state = Self::default();
+        let entries = match fs::read_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(state),
+            entries => entries.map_err(at(dir))?,
+        };
+        for entry in entries {
+            let path = entry.map_err(at(dir))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let of = |kind: Kind| name.strip_suffix(kind.ending()).map(str::to_owned);
+            if let Some(uuid) = of(Kind::Quarantine) {
+                take(&mut state.quarantines, uuid, &path)?;
+            } else if let Some(uuid) = of(Kind::Reservation) {
+                take(&mut state.reservations, uuid, &path)?;
+            } else if let Some(uuid) = of(Kind::Booking) {
+                take(&mut state.bookings, uuid, &path)?;
+            }
+        }
+        Ok(state)
+    }
+}
+
+/// Reads one file; one that went meanwhile is not there.
+fn take<T: DeserializeOwned>(
+    into: &mut BTreeMap<String, T>,
+    uuid: String,
+    path: &Path,
+) -> Result<(), LedgerError> {
+    let value = read_json(path).map_err(at(path))?;
+    into.extend(value.map(|value| (uuid, value)));
+    Ok(())
+}
+
+/// Replaces a GPU's file whole and durably. It belongs to the folder's owner: a person who is root may write what the
+/// agent has to read.
+pub(super) fn write(
+    dir: &Path,
+    uuid: &str,
+    kind: Kind,
+    value: &impl Serialize,
+) -> Result<(), LedgerError> {
+    let path = place(dir, uuid, kind);
+    write_json(&path, value).map_err(at(&path))?;
+    let owner = fs::metadata(dir).map_err(at(dir))?;
+    if fs::metadata(&path).map_err(at(&path))?.uid() != owner.uid() {
+        std::os::unix::fs::chown(&path, Some(owner.uid()), Some(owner.gid())).map_err(at(&path))?;
+    }
+    Ok(())
+}
+
+/// Removes a GPU's file. Answers whether there was one.
+pub(super) fn remove(dir: &Path, uuid: &str, kind: Kind) -> Result<bool, LedgerError> {
+    let path = place(dir, uuid, kind);
+    match fs::remove_file(&path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(LedgerError { path, source }),
+    }
+}
+
+fn place(dir: &Path, uuid: &str, kind: Kind) -> PathBuf {
+    dir.join(format!("{uuid}{}", kind.ending()))
+}

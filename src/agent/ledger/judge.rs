@@ -1,0 +1,148 @@
+//! What a reading means, given the ledger's files. Pure.
+
+use protocol::hardware::{Gpu, GpuHealth, GpuKind};
+use protocol::{ByteSize, Timestamp};
+
+use super::files::{Quarantine, State};
+use crate::hardware::{GpuProcess, GpuReading};
+
+/// More memory than before in use, and nobody there: what a dead process left behind.
+const LEFT_BEHIND: u64 = 256 << 20;
+/// An idle GPU may have this much in use: contexts of services, the driver's own.
+const IDLE: u64 = 1 << 30;
+/// The kernel keeps this much of a process's name.
+const COMM: usize = 15;
+
+/// What the agent's configuration says of processes.
+#[derive(Debug, Clone)]
+pub(super) struct Manners {
+    /// Names of processes that may be on a GPU beside a job.
+    pub(super) ignore: Vec<String>,
+    /// Jobs may run without a container: then any process may be a job's.
+    pub(super) shell: bool,
+}
+
+/// The GPU itself, and for a slice the GPU that it is cut from.
+fn names(gpu: &Gpu) -> impl Iterator<Item = &str> {
+    let parent = match &gpu.kind {
+        GpuKind::Whole | GpuKind::Sliced => None,
+        GpuKind::Slice { parent, .. } => Some(parent.as_str()),
+    };
+    std::iter::once(gpu.uuid.as_str()).chain(parent)
+}
+
+/// The quarantine of a GPU, or of the one that a slice is cut from.
+pub(super) fn quarantine<'a>(state: &'a State, gpu: &Gpu) -> Option<&'a Quarantine> {
+    names(gpu).find_map(|uuid| state.quarantines.get(uuid))
+}
+
+impl Manners {
+    /// How a GPU is to a new job.
+    pub(super) fn judge(&self, state: &State, reading: &GpuReading, now: Timestamp) -> GpuHealth {
+        let gpu = &reading.gpu;
+        if let GpuHealth::Lost { error } = &gpu.health {
+            return GpuHealth::Lost {
+                error: error.clone(),
+            };
+        }
+        if let Some(quarantine) = quarantine(state, gpu) {
+            return GpuHealth::Quarantined {
+                reason: quarantine.reason.clone(),
+            };
+        }
+        if let Some(fault) = &reading.fault {
+            return GpuHealth::Quarantined {
+                reason: fault.clone(),
+            };
+        }
+        // What runs on a booked GPU is its attempt's.
+        if state.bookings.contains_key(&gpu.uuid) {
+            return GpuHealth::Healthy;
+        }
+        let lent = names(gpu)
+            .find_map(|uuid| state.reservations.get(uuid))
+            .filter(|lent| lent.until > now);
+        if let Some(lent) = lent {
+            return GpuHealth::Reserved {
+                by: lent.by.clone(),
+                until: lent.until,
+            };
+        }
+        // The slices of a GPU in MIG mode say who is on them.
+        if gpu.kind == GpuKind::Sliced {
+            return GpuHealth::Healthy;
+        }
+        self.in_use(reading)
+            .map_or(GpuHealth::Healthy, |by| GpuHealth::InUseOutside { by })
+    }
+
+    /// Who is on a GPU that nobody has booked.
+    fn in_use(&self, reading: &GpuReading) -> Option<String> {
+        let foreign = self.words(reading, |_| true);
+        if !foreign.is_empty() {
+            return Some(foreign);
+        }
+        (reading.processes.is_empty() && reading.used.0 > IDLE).then(|| {
+            format!(
+                "{} by processes that cannot be seen from here",
+                reading.used
+            )
+        })
+    }
+
+    /// Why a GPU is not clean after a job. A person's process beside it is none of the job's dirt: it makes the GPU
+    /// *in use outside Trainyard*.
+    pub(super) fn dirt(&self, reading: &GpuReading, used_before: ByteSize) -> Option<String> {
+        if let GpuHealth::Lost { error } = &reading.gpu.health {
+            return Some(format!("it does not answer: {error}"));
+        }
+        if let Some(fault) = &reading.fault {
+            return Some(fault.clone());
+        }
+        // One that cannot be seen may be anybody's.
+        let ours = |process: &GpuProcess| {
+            self.shell || process.container.is_some() || process.name.is_empty()
+        };
+        let left = self.words(reading, ours);
+        if !left.is_empty() {
+            return Some(format!("{left} is still on it"));
+        }
+        let most = used_before.0.max(IDLE - LEFT_BEHIND) + LEFT_BEHIND;
+        (reading.used.0 > most && reading.processes.is_empty()).then(|| {
+            format!(
+                "{} of its memory stay in use without a process; reset the GPU",
+                reading.used
+            )
+        })
+    }
+
+    /// Processes that are not on the list of known ones, in words.
+    fn words(&self, reading: &GpuReading, which: impl Fn(&GpuProcess) -> bool) -> String {
+        let unknown = |process: &&GpuProcess| !self.ignore.iter().any(|n| is(&process.name, n));
+        let found: Vec<String> = reading
+            .processes
+            .iter()
+            .filter(unknown)
+            .filter(|process| which(process))
+            .map(GpuProcess::words)
+            .collect();
+        found.join(", ")
+    }
+}
+
+/// Whether a process has this name, of which the kernel may have kept the beginning only.
+fn is(process: &str, name: &str) -> bool {
+    process == name || (name.len() > COMM && name.get(..COMM) == Some(process))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_name_is_known_by_its_beginning() {
+        assert!(is("nvidia-persiste", "nvidia-persistenced"));
+        assert!(is("Xorg", "Xorg"));
+        assert!(!is("Xorg2", "Xorg") && !is("Xor", "Xorg"));
+    }
+}

@@ -1,0 +1,175 @@
+//! Stories of jobs that have GPUs: server, agent, driver and containers are the real ones, the GPUs are not there.
+
+use protocol::{FailureKind, JobId, Outcome, Owner};
+use serde_json::{Value, json};
+
+use crate::support::api::said;
+use crate::support::engine::Manner;
+use crate::support::gpus::FakeGpus;
+use crate::support::project::{GATE, notebook};
+use crate::support::{HOST, World, until, whole};
+
+/// What the job sees of GPUs.
+const LOOK: &str = "import glob\nprint(sorted(glob.glob('/dev/nvidia*')))";
+
+/// Commits a notebook with these cells, which wants so many GPUs.
+fn commit(world: &World, gpus: u32, cells: &[&str]) -> String {
+    let pipeline = format!(
+        "jobs:\n  train:\n    notebook: train.ipynb\n    retries: 0\n    resources: {{cpus: 0.5, memory: 512MiB, gpus: {gpus}}}\n"
+    );
+    let files = [
+        (".trainyard.yml", &*pipeline),
+        ("train.ipynb", &notebook(cells)),
+    ];
+    world.project.commit(&files);
+    world.watch(&[]);
+    world.project.head()
+}
+
+/// The failure of a commit's only job.
+async fn failure(world: &World, commit: &str) -> (JobId, protocol::Failure) {
+    let job = world.finished(commit).await.jobs.remove(0);
+    match job.state.outcome() {
+        Some(Outcome::Failed(failure)) => (job.id, failure.clone()),
+        other => panic!("it did not fail: {other:?}"),
+    }
+}
+
+/// The GPUs of the fleet, as `trainyard gpus --fleet` shows them.
+fn fleet(world: &World) -> Vec<Value> {
+    serde_json::from_str(&world.shown(&["gpus", "--fleet", "--json"])).unwrap()
+}
+
+async fn state_of(world: &World, index: usize, state: &str) {
+    until(state, async || {
+        let found = fleet(world).get(index)?["state"].as_str()?.contains(state);
+        found.then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_has_its_gpus_and_no_other_and_gives_them_back() {
+    let gpus = FakeGpus::of("shared");
+    let mut world = World::with_gpus(&gpus, Manner::Gives).await;
+    // One is a person's, on another a desktop runs: the one between is free.
+    state_of(&world, 0, "in use outside Trainyard: pid 4194301").await;
+    let head = commit(&world, 1, &[LOOK, GATE]);
+    let job = world.waiting(&head, 1).await;
+    let attempt = world.api().job(&job).await.attempts.remove(0).id;
+    let shown = &fleet(&world)[1];
+    assert_eq!(
+        (&shown["state"], &shown["attempt"]),
+        (&json!("booked"), &json!(attempt))
+    );
+    assert_eq!(shown["host"], HOST);
+    // A restart of the agent changes nothing of it.
+    world.kill_agent(HOST).await;
+    world.start_agent(HOST);
+    world.open_gate(HOST);
+    let pipeline = world.finished(&head).await;
+    assert_eq!(pipeline.jobs[0].state.outcome(), Some(&Outcome::Succeeded));
+    let events = world.api().events(&job, None).await;
+    whole(&events, &Outcome::Succeeded);
+    assert_eq!(said(&events), "['/dev/nvidia1']\nwaiting\nthrough\n");
+    let report = world
+        .api()
+        .job(&job)
+        .await
+        .attempts
+        .remove(0)
+        .report
+        .unwrap();
+    assert_eq!(report.setting.gpus[0].model, "NVIDIA H100 80GB HBM3");
+    state_of(&world, 1, "free").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_does_not_do_as_asked_starts_nothing() {
+    for (manner, why) in [
+        (Manner::Forgets, "and gives {}"),
+        (
+            Manner::GivesNone,
+            "the container has no GPU, and was to have /dev/nvidia0",
+        ),
+        (
+            Manner::GivesAll,
+            "has /dev/nvidia0, /dev/nvidia1, /dev/nvidia2, /dev/nvidia3, ",
+        ),
+    ] {
+        let gpus = FakeGpus::of("eight-h100");
+        let world = World::with_gpus(&gpus, manner).await;
+        let head = commit(&world, 1, &["print('it ran')"]);
+        let (job, failure) = failure(&world, &head).await;
+        assert_eq!(failure.kind, FailureKind::ExecutorFailed, "{failure:?}");
+        assert!(
+            failure.message.contains(why),
+            "{manner:?}: {}",
+            failure.message
+        );
+        assert_eq!(said(&world.api().events(&job, None).await), "");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gpu_that_breaks_under_a_job_is_the_platforms_fault() {
+    let gpus = FakeGpus::of("one");
+    let world = World::with_gpus(&gpus, Manner::Gives).await;
+    let head = commit(
+        &world,
+        1,
+        &[
+            GATE,
+            "raise RuntimeError('CUDA error: unspecified launch failure')",
+        ],
+    );
+    world.waiting(&head, 1).await;
+    gpus.change(|fleet| fleet["gpus"][0]["xids"] = json!([79]));
+    state_of(&world, 0, "quarantined: XID 79").await;
+    world.open_gate(HOST);
+    let (_, failure) = failure(&world, &head).await;
+    assert_eq!(
+        (failure.kind, failure.kind.owner()),
+        (FailureKind::GpuLost, Owner::Platform)
+    );
+    for part in ["XID 79", "The job ended with: ", "CUDA error"] {
+        assert!(failure.message.contains(part), "{}", failure.message);
+    }
+    // It is nobody's until somebody says that it is well.
+    let config = world.path("host.toml").display().to_string();
+    let said = world.shown(&["gpus", "clear", "0", "--config", &config]);
+    assert!(said.contains("is in quarantine no more"), "{said}");
+    state_of(&world, 0, "free").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gpu_that_stays_dirty_is_quarantined_until_it_is_clean() {
+    let gpus = FakeGpus::of("one");
+    let world = World::with_gpus(&gpus, Manner::Gives).await;
+    let head = commit(&world, 1, &[GATE]);
+    world.waiting(&head, 1).await;
+    gpus.change(|fleet| fleet["gpus"][0]["used"] = json!(20_480));
+    world.open_gate(HOST);
+    let pipeline = world.finished(&head).await;
+    assert_eq!(pipeline.jobs[0].state.outcome(), Some(&Outcome::Succeeded));
+    state_of(&world, 0, "quarantined: 20 GiB of its memory stay in use").await;
+    gpus.change(|fleet| fleet["gpus"][0]["used"] = json!(2));
+    state_of(&world, 0, "free").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gpu_is_lent_to_a_person_while_the_agent_runs() {
+    let gpus = FakeGpus::of("one");
+    let world = World::with_gpus(&gpus, Manner::Gives).await;
+    let config = world.path("host.toml").display().to_string();
+    state_of(&world, 0, "free").await;
+    world.shown(&[
+        "gpus", "reserve", "0", "--for", "ada", "--until", "8h", "--config", &config,
+    ]);
+    state_of(&world, 0, "reserved for ada").await;
+    let head = commit(&world, 1, &[LOOK]);
+    world.pipeline(&head).await;
+    world.shown(&["gpus", "release", "0", "--config", &config]);
+    let pipeline = world.finished(&head).await;
+    assert_eq!(pipeline.jobs[0].state.outcome(), Some(&Outcome::Succeeded));
+}

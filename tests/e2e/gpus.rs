@@ -1,0 +1,246 @@
+//! `trainyard gpus` of the real binary, over GPUs that a fake library shows.
+
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::support::gpus::FakeGpus;
+
+/// A host of its own: GPUs and an agent's data folder.
+struct Host {
+    gpus: FakeGpus,
+    data: tempfile::TempDir,
+}
+
+impl Host {
+    fn of(fleet: &str) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let config = format!("data = \"{}\"\n", data.path().join("agent").display());
+        std::fs::write(data.path().join("agent.toml"), config).unwrap();
+        Self {
+            gpus: FakeGpus::of(fleet),
+            data,
+        }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
+        command
+            .arg("gpus")
+            .args(arguments)
+            .env("LD_LIBRARY_PATH", self.gpus.folder())
+            .env(
+                "TRAINYARD_AGENT_CONFIG",
+                self.data.path().join("agent.toml"),
+            )
+            .env_remove("FAKE_NVML")
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{complaint}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The table without the spaces at the ends of lines.
+    fn table(&self) -> String {
+        let lines = self.ok(&[]);
+        let lines: Vec<&str> = lines.lines().map(str::trim_end).collect();
+        format!("\n{}\n", lines.join("\n"))
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.ok(&["--json"])).unwrap()
+    }
+}
+
+#[test]
+fn a_workstation() {
+    assert_eq!(Host::of("one").table(), "
+ GPU  MODEL                    MEMORY    USED   USE  NVLINK  STATE  UUID
+ 0    NVIDIA GeForce RTX 4090  24.0 GiB  2 MiB  0 %          free   GPU-0a1b2c3d-0000-4000-8000-000000000001
+");
+}
+
+#[test]
+fn a_node_of_eight() {
+    assert_eq!(Host::of("eight-h100").table(), "
+ GPU  MODEL                  MEMORY    USED   USE  NVLINK  STATE  UUID
+ 0    NVIDIA H100 80GB HBM3  79.6 GiB  4 MiB  0 %  0       free   GPU-00000000-1111-4222-8333-444444440000
+ 1    NVIDIA H100 80GB HBM3  79.6 GiB  4 MiB  0 %  0       free   GPU-00000001-1111-4222-8333-444444440001
+ 2    NVIDIA H100 80GB HBM3  79.6 GiB  4 MiB  0 %  0       free   GPU-00000002-1111-4222-8333-444444440002
+ 3    NVIDIA H100 80GB HBM3  79.6 GiB  4 MiB  0 %  0       free   GPU-00000003-1111-4222-8333-444444440003
+ 4    NVIDIA H100 80GB HBM3  79.6 GiB  4 MiB  0 %  0       free   GPU-00000004-1111-4222-8333-444444440004
+ 5    NVIDIA H100 80GB HBM3  79.6 GiB  4 MiB  0 %  0       free   GPU-00000005-1111-4222-8333-444444440005
+ 6    NVIDIA H100 80GB HBM3  79.6 GiB  4 MiB  0 %  0       free   GPU-00000006-1111-4222-8333-444444440006
+ 7    NVIDIA H100 80GB HBM3  79.6 GiB  4 MiB  0 %  0       free   GPU-00000007-1111-4222-8333-444444440007
+");
+}
+
+#[test]
+fn slices() {
+    let host = Host::of("mig");
+    assert_eq!(host.table(), "
+ GPU  MODEL                        MEMORY    USED    USE  NVLINK  STATE            UUID
+ 0    NVIDIA H100 80GB HBM3 (MIG)  79.6 GiB  80 MiB               cut into slices  GPU-00000000-1111-4222-8333-444444440000
+ 0    MIG 3g.40gb                  39.5 GiB  38 MiB               free             MIG-00000000-aaaa-4bbb-8ccc-dddddddd0000
+ 0    MIG 1g.10gb                  9.6 GiB   12 MiB               free             MIG-00000000-aaaa-4bbb-8ccc-dddddddd0001
+ 0    MIG 1g.10gb                  9.6 GiB   12 MiB               free             MIG-00000000-aaaa-4bbb-8ccc-dddddddd0003
+ 1    NVIDIA H100 80GB HBM3        79.6 GiB  4 MiB   0 %          free             GPU-00000001-1111-4222-8333-444444440001
+");
+    assert_eq!(
+        host.json()[1],
+        json!({
+            "uuid": "MIG-00000000-aaaa-4bbb-8ccc-dddddddd0000",
+            "index": 0,
+            "model": "NVIDIA H100 80GB HBM3",
+            "memory": 42_412_802_048_u64,
+            "compute_capability": "9.0",
+            "kind": {"slice": {"parent": "GPU-00000000-1111-4222-8333-444444440000", "profile": "3g.40gb"}},
+            "pci": "0000:1b:00.0",
+            "numa_node": 0,
+            "nvlink_group": null,
+            "health": {"health": "healthy"},
+            "used": 39_845_888,
+            "utilization_percent": null,
+            "attempt": null,
+            "processes": [],
+            "notes": [],
+        })
+    );
+}
+
+#[test]
+fn different_ones_in_one_host() {
+    assert_eq!(Host::of("mixed").table(), "
+ GPU  MODEL                  MEMORY  USED   USE  NVLINK  STATE  UUID
+ 0    NVIDIA A100-SXM4-40GB  40 GiB  3 MiB  0 %  0       free   GPU-a1000000-0000-4000-8000-000000000000
+ 1    NVIDIA A100-SXM4-40GB  40 GiB  3 MiB  0 %  0       free   GPU-a1000000-0000-4000-8000-000000000001
+ 2    Tesla T4               15 GiB  2 MiB  0 %          free   GPU-74000000-0000-4000-8000-000000000002
+ 3    Tesla T4               15 GiB  2 MiB  0 %          free   GPU-74000000-0000-4000-8000-000000000003
+");
+}
+
+#[test]
+fn broken_ones() {
+    let host = Host::of("broken");
+    host.gpus
+        .change(|fleet| fleet["gpus"][3]["lost"] = json!(true));
+    assert_eq!(
+        host.table(),
+        "
+ GPU  MODEL                  MEMORY    USED   USE    NVLINK  STATE                                                                                                      UUID
+ 0    NVIDIA H100 80GB HBM3  79.6 GiB  4 MiB  0 %            free                                                                                                       GPU-00000000-1111-4222-8333-444444440000
+ 1    NVIDIA H100 80GB HBM3  79.6 GiB  4 MiB  0 %            quarantined: a memory row waits to be remapped; reset the GPU · 1 memory row was remapped                  GPU-00000001-1111-4222-8333-444444440001
+ 2    NVIDIA H100 80GB HBM3  79.6 GiB  4 MiB  0 %            quarantined: 3 memory errors that ECC could not correct since its last reset; reset the GPU                GPU-00000002-1111-4222-8333-444444440002
+ 3    unknown                0 B       0 B                   lost: it fell off the bus; restart the host                                                                unknown-3
+ 4    NVIDIA H100 80GB HBM3  79.6 GiB  4 MiB  100 %          free · slowed down: it is too hot · slowed down: the power supply brakes it · 2 memory rows were remapped  GPU-00000004-1111-4222-8333-444444440004
+ 5    NVIDIA H100 80GB HBM3  79.6 GiB  4 MiB  0 %            quarantined: a memory row could not be remapped; the GPU wants to be replaced                              GPU-00000005-1111-4222-8333-444444440005
+"
+    );
+}
+
+#[test]
+fn shared_with_people() {
+    let host = Host::of("shared");
+    assert_eq!(host.table(), "
+ GPU  MODEL                    MEMORY    USED     USE   NVLINK  STATE                                               UUID
+ 0    NVIDIA H100 80GB HBM3    79.6 GiB  21 GiB   87 %          in use outside Trainyard: pid 4194301               GPU-00000000-1111-4222-8333-444444440000
+ 1    NVIDIA H100 80GB HBM3    79.6 GiB  4 MiB    0 %           free                                                GPU-00000001-1111-4222-8333-444444440001
+ 2    NVIDIA GeForce RTX 4090  24.0 GiB  412 MiB  3 %           in use outside Trainyard: pid 4194302, pid 4194303  GPU-0a1b2c3d-0000-4000-8000-000000000001
+");
+    // A process that is there is named, with its user.
+    let own = std::process::id();
+    host.gpus
+        .change(|fleet| fleet["gpus"][0]["processes"][0]["pid"] = json!(own));
+    let process = &host.json()[0]["processes"][0];
+    assert_eq!(
+        (&process["pid"], &process["memory"]),
+        (&json!(own), &json!(22_544_384_000_u64))
+    );
+    assert!(
+        process["user"].is_string() && process["name"].as_str().unwrap().starts_with("e2e"),
+        "{process}"
+    );
+}
+
+#[test]
+fn a_host_without_gpus_says_so() {
+    let host = Host::of("one");
+    std::fs::remove_file(host.gpus.library()).unwrap();
+    assert_eq!(
+        host.ok(&[]),
+        "no GPUs: no NVIDIA driver (libnvidia-ml.so.1 was not found)\n"
+    );
+    assert_eq!(host.json(), json!([]));
+}
+
+#[test]
+fn a_gpu_is_lent_taken_back_and_cleared() {
+    let host = Host::of("eight-h100");
+    let said = host.ok(&["reserve", "3", "--for", "ada", "--until", "2199-12-24"]);
+    assert!(
+        said.starts_with("GPU 3 (GPU-00000003-1111-4222-8333-444444440003) is lent to ada, "),
+        "{said}"
+    );
+    assert_eq!(host.json()[3]["health"]["health"], "reserved");
+    assert_eq!(host.json()[3]["health"]["by"], "ada");
+    assert!(host.table().contains("reserved for ada, "));
+    assert!(
+        host.ok(&["release", "GPU-00000003"])
+            .contains("is for jobs again")
+    );
+    assert!(host.ok(&["release", "3"]).contains("was not lent"));
+    assert_eq!(host.json()[3]["health"]["health"], "healthy");
+    assert!(host.ok(&["clear", "3"]).contains("was not in quarantine"));
+    for (arguments, why) in [
+        (&["release", "9"][..], "there is no GPU '9' on this host"),
+        (&["release", "GPU-0"], "begins the UUIDs of 8 GPUs"),
+        (
+            &["reserve", "3", "--for", "ada", "--until", "yesterday"],
+            "is no time ahead",
+        ),
+    ] {
+        let refused = host.run(arguments);
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{said}");
+        assert!(said.contains(why), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_watch_shows_what_changes() {
+    use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+    let host = Host::of("one");
+    let watch = host.command(&["--watch", "--json", "--interval", "100ms"]);
+    let mut watch = tokio::process::Command::from(watch)
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut next = async || -> Value {
+        let line = tokio::time::timeout(std::time::Duration::from_secs(60), lines.next_line());
+        serde_json::from_str(&line.await.expect("a line in time").unwrap().unwrap()).unwrap()
+    };
+    let first = next().await;
+    assert_eq!(first["gpus"][0]["utilization_percent"], 0);
+    host.gpus
+        .change(|fleet| fleet["gpus"][0]["utilization"] = json!(97));
+    let changed = loop {
+        let line = next().await;
+        if line["gpus"][0]["utilization_percent"] != 0 {
+            break line;
+        }
+    };
+    assert_eq!(changed["gpus"][0]["utilization_percent"], 97);
+    assert!(changed["at"].as_i64() > first["at"].as_i64());
+}
