@@ -1,9 +1,10 @@
 //! Faults as they are done to a world.
 
 use protocol::PipelineId;
+use serde_json::{Value, json};
 
-use super::AGENTS;
 use super::plan::{Deed, When};
+use super::{AGENTS, Gpus};
 use crate::support::{World, docker, until};
 
 /// Waits for the moment of a fault; where all jobs are over, it has come. Gives the agent that has the job, or had it.
@@ -23,7 +24,7 @@ pub(super) async fn when(world: &World, pipeline: &PipelineId, when: &When) -> &
     .await
 }
 
-pub(super) async fn carry_out(world: &mut World, agent: &'static str, deed: &Deed) {
+pub(super) async fn carry_out(world: &mut World, gpus: &Gpus, agent: &'static str, deed: &Deed) {
     match *deed {
         Deed::KillAgent(pause) => {
             world.kill_agent(agent).await;
@@ -60,5 +61,25 @@ pub(super) async fn carry_out(world: &mut World, agent: &'static str, deed: &Dee
             tokio::time::sleep(time).await;
             world.signal_agent(agent, "CONT");
         }
+        Deed::Xid(gpu) => change(gpus, agent, gpu, "xids", json!([79])),
+        Deed::LoseGpu(gpu, time) => {
+            change(gpus, agent, gpu, "lost", json!(true));
+            tokio::time::sleep(time).await;
+            change(gpus, agent, gpu, "lost", json!(false));
+        }
+        Deed::UseGpu(gpu, time) => {
+            // The highest process id that there can be.
+            let somebody = json!([{"pid": 4_194_303, "memory": 9_000}]);
+            change(gpus, agent, gpu, "processes", somebody);
+            tokio::time::sleep(time).await;
+            change(gpus, agent, gpu, "processes", json!([]));
+        }
+    }
+}
+
+/// What the fake library tells of a GPU from now on. Where a host has none, nothing happens.
+fn change(gpus: &Gpus, agent: &str, gpu: usize, what: &str, value: Value) {
+    if let Some(gpus) = gpus.get(agent) {
+        gpus.change(|fleet| fleet["gpus"][gpu][what] = value);
     }
 }

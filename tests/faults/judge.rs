@@ -2,10 +2,10 @@
 
 use protocol::api::{Attempt, JobDetail};
 use protocol::event::{EventKind, LogStream};
-use protocol::{Event, FailureKind, Outcome, Owner, PipelineId};
+use protocol::{AttemptId, Event, FailureKind, Outcome, Owner, PipelineId, Timestamp};
 
 use super::AGENTS;
-use super::plan::{Job, LEFT, Round, name};
+use super::plan::{HAS, Job, LEFT, Round, name};
 use crate::support::api::said;
 use crate::support::{World, until, whole};
 
@@ -16,6 +16,7 @@ pub(super) async fn judge(world: &World, round: &Round, pipeline: &PipelineId) {
     })
     .await;
     assert_eq!(over.jobs.len(), round.jobs.len(), "no job is lost");
+    let mut uses = Vec::new();
     for (index, job) in round.jobs.iter().enumerate() {
         let row = over.jobs.iter().find(|row| row.name == name(index));
         let row = row.expect("each job has its row");
@@ -25,8 +26,10 @@ pub(super) async fn judge(world: &World, round: &Round, pipeline: &PipelineId) {
             right_owner(*job, attempt);
             let events = world.api().events(&row.id, Some(&attempt.id)).await;
             in_order(attempt, &events);
+            uses.extend(Use::of(attempt, &events));
         }
     }
+    nobody_shares(&uses);
     for agent in AGENTS {
         nothing_is_left(world, agent).await;
     }
@@ -50,7 +53,11 @@ async fn believed_once(world: &World, job: Job, detail: &JobDetail) {
     };
     let events = world.api().events(&detail.job.id, Some(&attempt.id)).await;
     whole(&events, &report.outcome);
-    assert_eq!(text(&events), job.says(), "{}", detail.job.name);
+    let said: String = text(&events)
+        .split_inclusive('\n')
+        .filter(|line| !line.starts_with(HAS))
+        .collect();
+    assert_eq!(said, job.says(), "{}", detail.job.name);
     if job == Job::Lines {
         let (path, size) = LEFT;
         let bytes = world.api().artifact(&attempt.id, path).await;
@@ -91,6 +98,58 @@ fn in_order(attempt: &Attempt, events: &[Event]) {
     }
 }
 
+/// GPUs that a job saw, and from when to when it spoke.
+#[derive(Debug)]
+struct Use {
+    attempt: AttemptId,
+    agent: String,
+    gpus: Vec<String>,
+    from: Timestamp,
+    to: Timestamp,
+}
+
+impl Use {
+    fn of(attempt: &Attempt, events: &[Event]) -> Option<Self> {
+        let said = text(events);
+        let has = said.lines().find_map(|line| line.strip_prefix(HAS))?;
+        let spoke = |event: &&Event| {
+            matches!(
+                event.body.known(),
+                Some(EventKind::Log {
+                    stream: LogStream::Stdout,
+                    ..
+                })
+            )
+        };
+        let mut spoke = events.iter().filter(spoke).map(|event| event.at);
+        let from = spoke.next()?;
+        Some(Self {
+            attempt: attempt.id.clone(),
+            agent: attempt.agent.clone(),
+            gpus: has.split_whitespace().map(str::to_owned).collect(),
+            from,
+            to: spoke.next_back().unwrap_or(from),
+        })
+    }
+}
+
+/// No two attempts had a GPU at the same time.
+fn nobody_shares(uses: &[Use]) {
+    for (n, one) in uses.iter().enumerate() {
+        assert_eq!(one.gpus.len(), 2, "{one:?}");
+        for other in &uses[..n] {
+            let together = one.from <= other.to && other.from <= one.to;
+            let share = one.gpus.iter().any(|gpu| other.gpus.contains(gpu));
+            let both = together && share && one.agent == other.agent;
+            assert!(
+                !both,
+                "{} and {}: {one:?} {other:?}",
+                one.attempt, other.attempt
+            );
+        }
+    }
+}
+
 /// What a job printed, whether cells or a command did.
 pub(super) fn text(events: &[Event]) -> String {
     let log = |event: &Event| match event.body.known()? {
@@ -120,7 +179,13 @@ async fn nothing_is_left(world: &World, agent: &str) {
                 .filter(|folder| !folder.join("reported").exists())
                 .count()
         });
-        let booked = files("bookings").map_or(0, Iterator::count);
+        // A GPU that broke stays in quarantine.
+        let booked = files("bookings").map_or(0, |files| {
+            let names = files.map(|file| file.unwrap().file_name());
+            names
+                .filter(|name| !name.to_string_lossy().contains("quarantine"))
+                .count()
+        });
         (going + booked + world.containers(agent).len() == 0).then_some(())
     })
     .await;

@@ -11,18 +11,23 @@ mod long;
 mod outages;
 mod plan;
 
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
 use crate::support::World;
+use crate::support::engine::{FakeEngine, Manner};
+use crate::support::gpus::FakeGpus;
 use plan::Round;
 
 /// A server whose patience is short, so that agents are lost within a round.
 const SERVER: &str = "poll_interval_local = \"100ms\"\npoll_hold = \"1s\"\nretry_delay = \"100ms\"\n\
     unreachable_after = \"2s\"\nlost_after = \"5s\"";
 
-const CONTAINERS: &str = "labels = [\"containers\"]\n";
 /// What a host has room for.
 const TWO_JOBS: &str = "[capacity]\ncpus = 0.4\n";
 
-/// Where jobs run in containers.
+/// Where jobs run in containers, and have GPUs.
 const ALPHA: &str = "alpha";
 /// The same.
 const BETA: &str = "beta";
@@ -30,11 +35,37 @@ const BETA: &str = "beta";
 const GAMMA: &str = "gamma";
 const AGENTS: [&str; 3] = [ALPHA, BETA, GAMMA];
 
+/// The GPUs of hosts that have some.
+type Gpus = BTreeMap<&'static str, FakeGpus>;
+
+/// An agent that runs jobs in containers, over GPUs of its own.
+fn add_containers(world: &mut World, agent: &'static str) -> FakeGpus {
+    let gpus = FakeGpus::of("mixed");
+    gpus.change(|fleet| {
+        for gpu in fleet["gpus"].as_array_mut().unwrap() {
+            gpu["uuid"] = json!(format!("{}-{agent}", gpu["uuid"].as_str().unwrap()));
+        }
+    });
+    let folder = world.path(&format!("{agent}-engine"));
+    std::fs::create_dir(&folder).unwrap();
+    let engine = FakeEngine::start(&folder, &gpus, Manner::Gives);
+    let tables = format!(
+        "{TWO_JOBS}[executors]\ndocker_host = \"{}\"\n[gpus]\nlibrary = \"{}\"\nclean_grace = \"300ms\"\n",
+        engine.host(),
+        gpus.library().display(),
+    );
+    world.add_agent_with(agent, "labels = [\"containers\"]\n", &tables);
+    gpus
+}
+
 /// A world, and all that happens in it.
 async fn run(round: &Round) {
     let mut world = World::bare(SERVER).await;
-    world.add_agent_with(ALPHA, CONTAINERS, TWO_JOBS);
-    world.add_agent_with(BETA, CONTAINERS, TWO_JOBS);
+    let mut gpus = Gpus::new();
+    for agent in [ALPHA, BETA] {
+        let engine = add_containers(&mut world, agent);
+        gpus.insert(agent, engine);
+    }
     let shell = format!("{TWO_JOBS}[executors]\ndocker = false\nshell = true\n");
     world.add_agent_with(GAMMA, "labels = [\"processes\"]\n", &shell);
     let files = round.files();
@@ -47,7 +78,7 @@ async fn run(round: &Round) {
     let id = world.pipeline(&world.project.head()).await.pipeline.id;
     for fault in &round.faults {
         let agent = deeds::when(&world, &id, &fault.when).await;
-        deeds::carry_out(&mut world, agent, &fault.deed).await;
+        deeds::carry_out(&mut world, &gpus, agent, &fault.deed).await;
     }
     judge::judge(&world, round, &id).await;
 }

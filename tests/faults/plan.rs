@@ -29,6 +29,8 @@ pub(super) enum Job {
     Lines,
     /// Prints lines from cells.
     Notebook,
+    /// Says which two GPUs it has, and prints lines.
+    Gpus,
     /// Exits with 3.
     Wrong,
     /// Runs into its time-out.
@@ -72,17 +74,26 @@ pub(super) enum Deed {
     Repeat(&'static str, Duration),
     /// The job's agent stands still for a time.
     Stop(Duration),
+    /// A GPU of the job's host reports an XID.
+    Xid(usize),
+    /// A GPU of the job's host does not answer for a time.
+    LoseGpu(usize, Duration),
+    /// Somebody uses a GPU of the job's host for a time.
+    UseGpu(usize, Duration),
 }
 
+/// Of each host with containers: the fleet `mixed`.
+const GPUS: usize = 4;
 /// Events of a job's story that are enough to be near its end.
 const MOST_EVENTS: usize = 14;
 
 impl Round {
     pub(super) fn new(seed: u64, number: u32) -> Self {
         let mut rng = Rng::with_seed(seed.wrapping_mul(1_000_003).wrapping_add(number.into()));
-        let mut jobs = vec![Job::Lines, Job::Notebook];
+        let mut jobs = vec![Job::Lines, Job::Notebook, Job::Gpus];
+        let more = [Job::Lines, Job::Gpus, Job::Gpus, Job::Wrong, Job::Slow];
         for _ in 0..rng.usize(1..=2) {
-            jobs.push([Job::Lines, Job::Notebook, Job::Wrong, Job::Slow][rng.usize(..4)]);
+            jobs.push(more[rng.usize(..more.len())]);
         }
         let fault = |_| Fault {
             when: When {
@@ -105,9 +116,10 @@ impl Round {
         let mut pipeline = "defaults: {retries: 10, reuse: false}\njobs:\n".to_owned();
         for (index, job) in self.jobs.iter().enumerate() {
             pipeline += &format!(
-                "  {}:\n{}    resources: {{cpus: 0.2, memory: 256MiB}}\n",
+                "  {}:\n{}    resources: {{cpus: 0.2, memory: 256MiB, gpus: {}}}\n",
                 name(index),
-                job.definition()
+                job.definition(),
+                job.gpus(),
             );
         }
         let cells: Vec<String> = (0..CELLS).map(cell_source).collect();
@@ -139,6 +151,9 @@ fn cell_source(cell: usize) -> String {
     )
 }
 
+/// First word of the line with which a job names its GPUs.
+pub(super) const HAS: &str = "has";
+const CONTAINERS: &str = "    runs_on: [containers]\n";
 const PROCESSES: &str = "    runs_on: [processes]\n";
 
 /// A command line that prints so many lines.
@@ -155,7 +170,10 @@ impl Job {
                 let text = format!("{}; head -c {size} /dev/zero > {path}", printing(LINES));
                 command(text) + &format!("    artifacts: [{path}]\n")
             }
-            Job::Notebook => "    notebook: cells.ipynb\n    runs_on: [containers]\n".to_owned(),
+            Job::Notebook => "    notebook: cells.ipynb\n".to_owned() + CONTAINERS,
+            Job::Gpus => {
+                command(format!("echo {HAS} /dev/nvidia[0-9]*; {}", printing(LINES))) + CONTAINERS
+            }
             Job::Wrong => command(format!("{}; exit 3", printing(LINES / 2))) + PROCESSES,
             Job::Slow => {
                 command(format!("{}; sleep 600", printing(LINES / 2))) + "    timeout: 4s\n"
@@ -163,10 +181,17 @@ impl Job {
         }
     }
 
-    /// What its believed attempt says, whole.
+    fn gpus(self) -> usize {
+        match self {
+            Job::Gpus => 2,
+            Job::Lines | Job::Notebook | Job::Wrong | Job::Slow => 0,
+        }
+    }
+
+    /// What its believed attempt says, whole, but for the GPUs that it names.
     pub(super) fn says(self) -> String {
         let lines = match self {
-            Job::Lines => LINES,
+            Job::Lines | Job::Gpus => LINES,
             Job::Notebook => CELLS * CELL_LINES,
             Job::Wrong | Job::Slow => LINES / 2,
         };
@@ -176,7 +201,7 @@ impl Job {
     /// The failure that it ends with; none: it succeeds.
     pub(super) fn fails(self) -> Option<FailureKind> {
         match self {
-            Job::Lines | Job::Notebook => None,
+            Job::Lines | Job::Notebook | Job::Gpus => None,
             Job::Wrong => Some(FailureKind::CommandFailed),
             Job::Slow => Some(FailureKind::JobTimeout),
         }
@@ -186,7 +211,9 @@ impl Job {
 impl Deed {
     fn any(rng: &mut Rng) -> Self {
         let pause = Duration::from_millis(rng.u64(..1_500));
-        match rng.u32(..100) {
+        let gpu = rng.usize(..GPUS);
+        let time = Duration::from_millis(rng.u64(200..2_000));
+        match rng.u32(..115) {
             0..18 => Deed::KillAgent(pause),
             18..32 => Deed::KillServer(pause),
             32..38 => Deed::KillAll(pause),
@@ -203,7 +230,10 @@ impl Deed {
                 Duration::from_millis(rng.u64(200..2_000)),
             ),
             90..95 => Deed::Stop(Duration::from_millis(rng.u64(500..1_800))),
-            _ => Deed::Stop(Duration::from_millis(rng.u64(6_000..9_000))),
+            95..100 => Deed::Stop(Duration::from_millis(rng.u64(6_000..9_000))),
+            100..105 => Deed::Xid(gpu),
+            105..110 => Deed::LoseGpu(gpu, time),
+            _ => Deed::UseGpu(gpu, time),
         }
     }
 }
