@@ -10,6 +10,10 @@ use super::{Halt, Run, Running};
 use crate::failure;
 use crate::process::End;
 
+/// How long a kernel may take to end once all is done: as long as Jupyter's own clients give it (`shutdown_wait_time` of
+/// jupyter_client).
+const END: Duration = Duration::from_secs(5);
+
 impl Run<'_, '_> {
     /// A failure with what the cell said when it was interrupted for it, and where it was then.
     pub(super) fn interrupted(&self, failure: Failure, end: Option<End>) -> Failure {
@@ -58,7 +62,12 @@ impl Run<'_, '_> {
         }
         if polite && end.is_none() && self.running.as_ref().is_none_or(Running::is_left) {
             self.kernel.shut_down();
-            end = self.listen(self.grace(), |_| false);
+            end = self.listen(self.end_of(halt), |_| false);
+            if end.is_none() && !self.kernel.has_ended() {
+                let _ = self.story.note(
+                    "The kernel was asked to end and did not, perhaps because a thread of it still runs: it is killed.",
+                );
+            }
         }
         if !self.kernel.has_ended() {
             self.kernel.kill();
@@ -94,6 +103,16 @@ impl Run<'_, '_> {
             self.kernel.interrupt();
         }
         self.listen(deadline, left)
+    }
+
+    /// Until when the kernel may take to end by itself.
+    fn end_of(&self, halt: &Halt) -> Instant {
+        let grace = Duration::from(self.job.grace);
+        let patience = match halt {
+            Halt::Done => grace.min(END),
+            Halt::Stopped | Halt::Ended(_) | Halt::Broken(_) | Halt::Failed(_) => grace,
+        };
+        Instant::now() + patience
     }
 
     fn grace(&self) -> Instant {
