@@ -128,9 +128,13 @@ struct Host {
 
 impl Host {
     fn open(config: Config) -> Self {
+        let ledger = Ledger::unread(&config);
+        if let Err(error) = ledger.refresh() {
+            eprintln!("note: {error}: bookings are not shown");
+        }
         Self {
             hardware: Hardware::open(&config),
-            ledger: Ledger::unread(&config),
+            ledger,
             config,
         }
     }
@@ -152,7 +156,9 @@ impl Source {
                     || "no GPUs: NVML counts none".to_owned(),
                     |why| format!("no GPUs: {why}"),
                 );
-                let gpus = view(&readings, &host.ledger, &containers)?;
+                // Where the files cannot be read, that was said at the start.
+                let _ = host.ledger.refresh();
+                let gpus = view(&readings, &host.ledger, &containers);
                 Ok(Seen::Host { gpus, none })
             }
             Source::Fleet(client) => {

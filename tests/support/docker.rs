@@ -32,12 +32,18 @@ pub(crate) fn remove(containers: &[String]) {
     }
 }
 
-/// `kill -9`, from the host, of a container's first process.
-pub(crate) fn kill_first_process(container: &str) {
+/// The id that a container's first process has on the host.
+pub(crate) fn first_process(container: &str) -> u32 {
     let output = docker(&["inspect", "--format", "{{.State.Pid}}", container]);
     let pid = String::from_utf8(output.stdout).unwrap();
     let pid: u32 = pid.trim().parse().unwrap();
     assert!(pid > 1, "the container runs");
+    pid
+}
+
+/// `kill -9`, from the host, of a container's first process.
+pub(crate) fn kill_first_process(container: &str) {
+    let pid = first_process(container);
     let killed = Command::new("kill").args(["-9", &pid.to_string()]).status();
     assert!(killed.unwrap().success());
 }
