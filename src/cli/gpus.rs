@@ -300,7 +300,11 @@ fn act(config: &Config, action: &Action, json: bool) -> anyhow::Result<Exit> {
             by,
             until: when,
         } => {
-            ensure!(!by.trim().is_empty(), "--for wants a name");
+            let length = by.trim().chars().count();
+            ensure!(
+                (1..=64).contains(&length),
+                "--for wants a name of at most 64 characters"
+            );
             let (gpu, end) = (named(gpu)?, until(when, Timestamp::now())?);
             ledger.reserve(&gpu.uuid, by.trim(), end)?;
             let booked = ledger.bookings().contains_key(&gpu.uuid);

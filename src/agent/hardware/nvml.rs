@@ -137,7 +137,7 @@ impl Nvml {
         let sliced = device.mig_mode().is_ok_and(|mode| mode.current != 0);
         let pci = device.pci_info().ok().map(|pci| pci_address(&pci.bus_id));
         let counters = counters(&device);
-        let whole = GpuReading {
+        let mut whole = GpuReading {
             gpu: Gpu {
                 uuid: device.uuid()?,
                 index,
@@ -164,6 +164,10 @@ impl Nvml {
             fault: counters.fault(),
             notes: counters.notes(),
         };
+        // Drivers before 510, and some systems: only its memory then tells that somebody is on it.
+        if !sliced && device.running_compute_processes_count().is_err() {
+            whole.notes.push("its processes cannot be seen".to_owned());
+        }
         let slices = if sliced {
             slices(&device, &whole)?
         } else {
