@@ -63,6 +63,13 @@ async fn a_job_has_its_gpus_and_no_other_and_gives_them_back() {
         (&json!("booked"), &json!(attempt))
     );
     assert_eq!(shown["host"], HOST);
+    let table = world.shown(&["gpus", "--fleet"]);
+    let row = table.lines().nth(2).unwrap().trim_end();
+    let expected = " host  1    NVIDIA H100 80GB HBM3    79.6 GiB  booked ";
+    assert!(
+        row.starts_with(expected) && row.ends_with(attempt.as_str()),
+        "{table}"
+    );
     // Its processes on the GPU are told from a person's by their container.
     let [container] = &world.containers(HOST)[..] else {
         panic!("one container runs");
