@@ -219,9 +219,19 @@ impl Default for Gpus {
     fn default() -> Self {
         Self {
             library: PathBuf::from("libnvidia-ml.so.1"),
-            ignore: ["Xorg", "gnome-shell", "nvidia-persistenced", "dcgm"]
-                .map(str::to_owned)
-                .to_vec(),
+            ignore: [
+                "Xorg",
+                "Xwayland",
+                "gnome-shell",
+                "kwin_x11",
+                "kwin_wayland",
+                "nvidia-persistenced",
+                "nvidia-cuda-mps-server",
+                "nv-hostengine",
+                "dcgm",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
             clean_grace: Span::secs(60),
         }
     }

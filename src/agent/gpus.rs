@@ -10,7 +10,7 @@ use crate::attempt::ATTEMPT_LABEL;
 use crate::config::Config;
 use crate::executor::Engine;
 use crate::hardware::{GpuProcess, GpuReading};
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::Ledger;
 
 /// One GPU or slice, and who is on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -72,16 +72,9 @@ impl Containers {
     }
 }
 
-/// Puts together what each knows.
-///
-/// # Errors
-/// The ledger's files'.
-pub fn view(
-    readings: &[GpuReading],
-    ledger: &Ledger,
-    containers: &Containers,
-) -> Result<Vec<GpuView>, LedgerError> {
-    ledger.refresh()?;
+/// Puts together what each knows. The ledger's files are as they were last read.
+#[must_use]
+pub fn view(readings: &[GpuReading], ledger: &Ledger, containers: &Containers) -> Vec<GpuView> {
     let booked = ledger.bookings();
     let one = |(reading, gpu): (&GpuReading, Gpu)| GpuView {
         used: reading.used,
@@ -95,11 +88,11 @@ pub fn view(
         notes: reading.notes.clone(),
         gpu,
     };
-    Ok(readings
+    readings
         .iter()
         .zip(ledger.judged(readings))
         .map(one)
-        .collect())
+        .collect()
 }
 
 fn process_view(process: &GpuProcess, containers: &Containers) -> ProcessView {
@@ -158,7 +151,7 @@ mod tests {
         };
         reading.processes = vec![process(Some("c1")), process(Some("c2")), process(None)];
         reading.notes = vec!["slowed down: it is too hot".into()];
-        let view = view(&[reading], &ledger, &containers).unwrap().remove(0);
+        let view = view(&[reading], &ledger, &containers).remove(0);
         let whose: Vec<_> = view.processes.iter().map(|p| p.attempt.clone()).collect();
         assert_eq!(whose, [Some(attempt.clone()), None, None]);
         assert_eq!(

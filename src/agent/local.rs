@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::executor::Engine;
 use crate::hardware::{GpuReading, Hardware, unjudged};
 use crate::host::{Host, HostError};
+use crate::ledger::Ledger;
 
 /// Where local runs keep environments and caches: `$TRAINYARD_DATA`, else below `$XDG_DATA_HOME` or
 /// `~/.local/share`.
@@ -148,7 +149,7 @@ pub fn prepare(
         },
         trust: Trust::Trusted,
         secrets: secrets(&spec),
-        gpus: gpus(&readings, &spec)?,
+        gpus: gpus(host, &readings, &spec)?,
         spec,
         needs,
     };
@@ -187,8 +188,8 @@ fn secrets(spec: &JobSpec) -> BTreeMap<String, String> {
     spec.secrets.iter().filter_map(value).collect()
 }
 
-/// The first GPUs that fit. Nothing is booked: an agent on the same host does not know of it.
-fn gpus(now: &[GpuReading], spec: &JobSpec) -> Result<Vec<String>, Failure> {
+/// The first GPUs that fit and that nobody is on. Nothing is booked: an agent on the same host sees a person's process.
+fn gpus(host: &Host, now: &[GpuReading], spec: &JobSpec) -> Result<Vec<String>, Failure> {
     let wanted = spec.resources.gpus as usize;
     let fits = |gpu: &&protocol::hardware::Gpu| {
         gpu.health == GpuHealth::Healthy
@@ -198,7 +199,8 @@ fn gpus(now: &[GpuReading], spec: &JobSpec) -> Result<Vec<String>, Failure> {
                 .gpu_memory
                 .is_none_or(|memory| gpu.memory >= memory)
     };
-    let found: Vec<String> = unjudged(now.to_vec())
+    let found: Vec<String> = Ledger::unread(&host.config)
+        .judged(now)
         .iter()
         .filter(fits)
         .map(|gpu| gpu.uuid.clone())

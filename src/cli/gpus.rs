@@ -128,9 +128,13 @@ struct Host {
 
 impl Host {
     fn open(config: Config) -> Self {
+        let ledger = Ledger::unread(&config);
+        if let Err(error) = ledger.refresh() {
+            eprintln!("note: {error}: bookings are not shown");
+        }
         Self {
             hardware: Hardware::open(&config),
-            ledger: Ledger::unread(&config),
+            ledger,
             config,
         }
     }
@@ -152,7 +156,9 @@ impl Source {
                     || "no GPUs: NVML counts none".to_owned(),
                     |why| format!("no GPUs: {why}"),
                 );
-                let gpus = view(&readings, &host.ledger, &containers)?;
+                // Where the files cannot be read, that was said at the start.
+                let _ = host.ledger.refresh();
+                let gpus = view(&readings, &host.ledger, &containers);
                 Ok(Seen::Host { gpus, none })
             }
             Source::Fleet(client) => {
@@ -294,7 +300,11 @@ fn act(config: &Config, action: &Action, json: bool) -> anyhow::Result<Exit> {
             by,
             until: when,
         } => {
-            ensure!(!by.trim().is_empty(), "--for wants a name");
+            let length = by.trim().chars().count();
+            ensure!(
+                (1..=64).contains(&length),
+                "--for wants a name of at most 64 characters"
+            );
             let (gpu, end) = (named(gpu)?, until(when, Timestamp::now())?);
             ledger.reserve(&gpu.uuid, by.trim(), end)?;
             let booked = ledger.bookings().contains_key(&gpu.uuid);

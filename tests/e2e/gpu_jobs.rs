@@ -7,7 +7,7 @@ use crate::support::api::said;
 use crate::support::engine::Manner;
 use crate::support::gpus::FakeGpus;
 use crate::support::project::{GATE, notebook};
-use crate::support::{HOST, World, until, whole};
+use crate::support::{HOST, World, docker, until, whole};
 
 /// What the job sees of GPUs.
 const LOOK: &str = "import glob\nprint(sorted(glob.glob('/dev/nvidia*')))";
@@ -51,7 +51,7 @@ async fn state_of(world: &World, index: usize, state: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_has_its_gpus_and_no_other_and_gives_them_back() {
     let gpus = FakeGpus::of("shared");
-    let mut world = World::with_gpus(&gpus, Manner::Gives).await;
+    let mut world = World::with_gpus(&gpus, Some(Manner::Gives)).await;
     // One is a person's, on another a desktop runs: the one between is free.
     state_of(&world, 0, "in use outside Trainyard: pid 4194301").await;
     let head = commit(&world, 1, &[LOOK, GATE]);
@@ -63,9 +63,29 @@ async fn a_job_has_its_gpus_and_no_other_and_gives_them_back() {
         (&json!("booked"), &json!(attempt))
     );
     assert_eq!(shown["host"], HOST);
+    let table = world.shown(&["gpus", "--fleet"]);
+    let row = table.lines().nth(2).unwrap().trim_end();
+    let expected = " host  1    NVIDIA H100 80GB HBM3    79.6 GiB  booked ";
+    assert!(
+        row.starts_with(expected) && row.ends_with(attempt.as_str()),
+        "{table}"
+    );
+    // Its processes on the GPU are told from a person's by their container.
+    let [container] = &world.containers(HOST)[..] else {
+        panic!("one container runs");
+    };
+    let pid = docker::first_process(container).expect("it runs");
+    gpus.change(|fleet| fleet["gpus"][1]["processes"] = json!([{"pid": pid, "memory": 512}]));
+    let config = world.path("host.toml").display().to_string();
+    let host = world.shown(&["gpus", "--json", "--config", &config]);
+    let host: Value = serde_json::from_str(&host).unwrap();
+    assert_eq!(host[1]["attempt"], json!(attempt));
+    assert_eq!(host[1]["processes"][0]["attempt"], json!(attempt));
+    assert_eq!(host[0]["processes"][0]["attempt"], Value::Null);
     // A restart of the agent changes nothing of it.
     world.kill_agent(HOST).await;
     world.start_agent(HOST);
+    gpus.change(|fleet| fleet["gpus"][1]["processes"] = json!([]));
     world.open_gate(HOST);
     let pipeline = world.finished(&head).await;
     assert_eq!(pipeline.jobs[0].state.outcome(), Some(&Outcome::Succeeded));
@@ -86,15 +106,20 @@ async fn a_job_has_its_gpus_and_no_other_and_gives_them_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_does_not_do_as_asked_starts_nothing() {
-    for (manner, why) in [
-        (Manner::Forgets, "and gives {}"),
+    for (manner, whys) in [
+        (Some(Manner::Forgets), ["and gives {}"; 2]),
         (
-            Manner::GivesNone,
-            "the container has no GPU, and was to have /dev/nvidia0",
+            Some(Manner::GivesNone),
+            ["the container has no GPU, and was to have /dev/nvidia0:"; 2],
         ),
         (
-            Manner::GivesAll,
-            "has /dev/nvidia0, /dev/nvidia1, /dev/nvidia2, /dev/nvidia3, ",
+            Some(Manner::GivesAll),
+            ["has /dev/nvidia0, /dev/nvidia1, /dev/nvidia2, /dev/nvidia3, "; 2],
+        ),
+        // The real one has no driver for them, or a hook that gives nothing.
+        (
+            None,
+            ["could not select device driver", "the container has no GPU"],
         ),
     ] {
         let gpus = FakeGpus::of("eight-h100");
@@ -102,19 +127,44 @@ async fn an_engine_that_does_not_do_as_asked_starts_nothing() {
         let head = commit(&world, 1, &["print('it ran')"]);
         let (job, failure) = failure(&world, &head).await;
         assert_eq!(failure.kind, FailureKind::ExecutorFailed, "{failure:?}");
-        assert!(
-            failure.message.contains(why),
-            "{manner:?}: {}",
-            failure.message
-        );
+        let said_why = whys.iter().any(|why| failure.message.contains(why));
+        assert!(said_why, "{manner:?}: {}", failure.message);
         assert_eq!(said(&world.api().events(&job, None).await), "");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_slice_is_given_by_its_own_files() {
+    let gpus = FakeGpus::of("mig");
+    gpus.change(|fleet| {
+        fleet["gpus"].as_array_mut().unwrap().truncate(1);
+        let slots = fleet["gpus"][0]["mig"].as_array_mut().unwrap();
+        slots
+            .iter_mut()
+            .skip(1)
+            .for_each(|slot| *slot = Value::Null);
+    });
+    let world = World::with_gpus(&gpus, Some(Manner::Gives)).await;
+    let look = "import glob\nprint(sorted(glob.glob('/dev/nvidia*/*')))";
+    let pipeline = "jobs:\n  train:\n    notebook: train.ipynb\n    resources: {cpus: 0.5, memory: 512MiB, gpus: 1}\n";
+    let files = [
+        (".trainyard.yml", pipeline),
+        ("train.ipynb", &notebook(&[LOOK, look])),
+    ];
+    world.project.commit(&files);
+    world.watch(&[]);
+    let job = world.finished(&world.project.head()).await.jobs.remove(0);
+    assert_eq!(job.state.outcome(), Some(&Outcome::Succeeded));
+    assert_eq!(
+        said(&world.api().events(&job.id, None).await),
+        "['/dev/nvidia-caps', '/dev/nvidia0']\n['/dev/nvidia-caps/nvidia-cap10', '/dev/nvidia-caps/nvidia-cap11']\n"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_gpu_that_breaks_under_a_job_is_the_platforms_fault() {
     let gpus = FakeGpus::of("one");
-    let world = World::with_gpus(&gpus, Manner::Gives).await;
+    let world = World::with_gpus(&gpus, Some(Manner::Gives)).await;
     let head = commit(
         &world,
         1,
@@ -145,7 +195,7 @@ async fn a_gpu_that_breaks_under_a_job_is_the_platforms_fault() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gpu_that_stays_dirty_is_quarantined_until_it_is_clean() {
     let gpus = FakeGpus::of("one");
-    let world = World::with_gpus(&gpus, Manner::Gives).await;
+    let world = World::with_gpus(&gpus, Some(Manner::Gives)).await;
     let head = commit(&world, 1, &[GATE]);
     world.waiting(&head, 1).await;
     gpus.change(|fleet| fleet["gpus"][0]["used"] = json!(20_480));
@@ -160,7 +210,7 @@ async fn a_gpu_that_stays_dirty_is_quarantined_until_it_is_clean() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gpu_is_lent_to_a_person_while_the_agent_runs() {
     let gpus = FakeGpus::of("one");
-    let world = World::with_gpus(&gpus, Manner::Gives).await;
+    let world = World::with_gpus(&gpus, Some(Manner::Gives)).await;
     let config = world.path("host.toml").display().to_string();
     state_of(&world, 0, "free").await;
     world.shown(&[

@@ -4,6 +4,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::support::engine::{FakeEngine, Manner};
 use crate::support::gpus::FakeGpus;
 
 /// A host of its own: GPUs and an agent's data folder.
@@ -26,7 +27,6 @@ impl Host {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
         command
-            .arg("gpus")
             .args(arguments)
             .env("LD_LIBRARY_PATH", self.gpus.folder())
             .env(
@@ -39,7 +39,9 @@ impl Host {
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
+        self.command(&[&["gpus"], arguments].concat())
+            .output()
+            .unwrap()
     }
 
     fn ok(&self, arguments: &[&str]) -> String {
@@ -215,12 +217,46 @@ fn a_gpu_is_lent_taken_back_and_cleared() {
     }
 }
 
+#[test]
+fn doctor_tries_to_give_a_gpu() {
+    for (manner, level, words) in [
+        (
+            Manner::Gives,
+            "ok",
+            "GPU 0 was given to a container, and no other",
+        ),
+        (Manner::GivesNone, "fail", "the container has no GPU"),
+        (
+            Manner::GivesAll,
+            "fail",
+            "/dev/nvidia7, and was to have /dev/nvidia0",
+        ),
+    ] {
+        let host = Host::of("eight-h100");
+        let engine = FakeEngine::start(host.data.path(), &host.gpus, manner);
+        let file = host.data.path().join("agent.toml");
+        let config = std::fs::read_to_string(&file).unwrap();
+        let engine = format!("{config}[executors]\ndocker_host = \"{}\"\n", engine.host());
+        std::fs::write(&file, engine).unwrap();
+        let doctor = host.command(&["doctor", "--json"]).output().unwrap();
+        let found: Value = serde_json::from_slice(&doctor.stdout).unwrap();
+        let check = found
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|check| check["name"] == "gpu in a container");
+        let check = check.unwrap_or_else(|| panic!("{found:#}"));
+        assert_eq!(check["level"], level, "{check}");
+        assert!(check["found"].as_str().unwrap().contains(words), "{check}");
+    }
+}
+
 #[tokio::test]
 async fn a_watch_shows_what_changes() {
     use tokio::io::{AsyncBufReadExt as _, BufReader};
 
     let host = Host::of("one");
-    let watch = host.command(&["--watch", "--json", "--interval", "100ms"]);
+    let watch = host.command(&["gpus", "--watch", "--json", "--interval", "100ms"]);
     let mut watch = tokio::process::Command::from(watch)
         .stdout(Stdio::piped())
         .kill_on_drop(true)

@@ -32,11 +32,15 @@ pub(crate) fn remove(containers: &[String]) {
     }
 }
 
-/// `kill -9`, from the host, of a container's first process; false where it has none.
-pub(crate) fn kill_first_process(container: &str) -> bool {
+/// The id that a container's first process has on the host; none where it does not run.
+pub(crate) fn first_process(container: &str) -> Option<u32> {
     let output = docker(&["inspect", "--format", "{{.State.Pid}}", container]);
     let pid = String::from_utf8(output.stdout).unwrap();
-    let pid: u32 = pid.trim().parse().unwrap_or(0);
+    pid.trim().parse().ok().filter(|&pid| pid > 1)
+}
+
+/// `kill -9`, from the host, of a container's first process; false where it has none.
+pub(crate) fn kill_first_process(container: &str) -> bool {
     let kill = |pid: u32| Command::new("kill").args(["-9", &pid.to_string()]).status();
-    pid > 1 && kill(pid).unwrap().success()
+    first_process(container).is_some_and(|pid| kill(pid).unwrap().success())
 }

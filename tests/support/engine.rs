@@ -39,7 +39,7 @@ impl FakeEngine {
     pub(crate) fn start(folder: &Path, gpus: &FakeGpus, manner: Manner) -> Self {
         let socket = folder.join("engine.sock");
         let listener = UnixListener::bind(&socket).unwrap();
-        let files = gpus.files();
+        let files = files(gpus);
         thread::spawn(move || {
             for client in listener.incoming() {
                 let (Ok(client), files) = (client, files.clone()) else {
@@ -56,6 +56,27 @@ impl FakeEngine {
     pub(crate) fn host(&self) -> String {
         format!("unix://{}", self.socket.display())
     }
+}
+
+/// The device files of each GPU and slice, by its UUID.
+fn files(gpus: &FakeGpus) -> Map<String, Value> {
+    let fleet = std::fs::read(gpus.folder().join("fleet.json")).unwrap();
+    let fleet: Value = serde_json::from_slice(&fleet).unwrap();
+    let mut files = Map::new();
+    for (index, gpu) in fleet["gpus"].as_array().unwrap().iter().enumerate() {
+        let minor = gpu["minor"].as_u64().unwrap_or(index as u64);
+        let node = format!("/dev/nvidia{minor}");
+        let slots = gpu["mig"].as_array().cloned().unwrap_or_default();
+        for (slot, slice) in slots.iter().enumerate() {
+            let Some(uuid) = slice["uuid"].as_str() else {
+                continue;
+            };
+            let cap = |n: usize| format!("/dev/nvidia-caps/nvidia-cap{}", 10 * (slot + 1) + n);
+            files.insert(uuid.to_owned(), json!([node, cap(0), cap(1)]));
+        }
+        files.insert(gpu["uuid"].as_str().unwrap().to_owned(), json!([node]));
+    }
+    files
 }
 
 /// One request and its answer; each connection carries one.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 /// A folder with `libnvidia-ml.so.1` and the description beside it, for `LD_LIBRARY_PATH` or `gpus.library`.
 pub(crate) struct FakeGpus {
@@ -30,31 +30,6 @@ impl FakeGpus {
 
     pub(crate) fn library(&self) -> PathBuf {
         self.folder().join("libnvidia-ml.so.1")
-    }
-
-    /// The device files of each GPU and slice, by its UUID.
-    pub(crate) fn files(&self) -> Map<String, Value> {
-        let fleet = fs::read(self.folder().join("fleet.json")).unwrap();
-        let fleet: Value = serde_json::from_slice(&fleet).unwrap();
-        let mut files = Map::new();
-        for (index, gpu) in fleet["gpus"].as_array().unwrap().iter().enumerate() {
-            let node = format!(
-                "/dev/nvidia{}",
-                gpu["minor"].as_u64().unwrap_or(index as u64)
-            );
-            let slots = gpu["mig"].as_array().cloned().unwrap_or_default();
-            for (slot, slice) in slots
-                .iter()
-                .enumerate()
-                .filter(|(_, slice)| slice.is_object())
-            {
-                let cap = |n: usize| format!("/dev/nvidia-caps/nvidia-cap{}", 10 * (slot + 1) + n);
-                let uuid = slice["uuid"].as_str().unwrap().to_owned();
-                files.insert(uuid, json!([node, cap(0), cap(1)]));
-            }
-            files.insert(gpu["uuid"].as_str().unwrap().to_owned(), json!([node]));
-        }
-        files
     }
 
     /// Changes the description, for whoever looks at it now.

@@ -83,13 +83,17 @@ impl World {
         Self::served(Self::empty(), settings).await
     }
 
-    /// A world whose agent has these GPUs, and an engine that gives them in its manner.
-    pub(crate) async fn with_gpus(gpus: &FakeGpus, manner: Manner) -> Self {
+    /// A world whose agent has these GPUs, and an engine that gives them in its manner; none: the real one, which has
+    /// none to give.
+    pub(crate) async fn with_gpus(gpus: &FakeGpus, manner: Option<Manner>) -> Self {
         let mut world = Self::empty();
-        let engine = FakeEngine::start(world.folder.path(), gpus, manner);
+        let engine = manner.map(|manner| {
+            let engine = FakeEngine::start(world.folder.path(), gpus, manner);
+            format!("[executors]\ndocker_host = \"{}\"\n", engine.host())
+        });
         world.agent_settings = format!(
-            "[executors]\ndocker_host = \"{}\"\n[gpus]\nlibrary = \"{}\"\nclean_grace = \"300ms\"\n",
-            engine.host(),
+            "{}[gpus]\nlibrary = \"{}\"\nclean_grace = \"300ms\"\n",
+            engine.unwrap_or_default(),
             gpus.library().display(),
         );
         let settings = format!("{LOOKS_OFTEN}\nretry_delay = \"100ms\"");

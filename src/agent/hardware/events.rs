@@ -2,6 +2,7 @@
 //! asks.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -39,21 +40,10 @@ impl Ear {
             heard: Arc::default(),
         };
         let (over, heard) = (Arc::clone(&ear.over), Arc::clone(&ear.heard));
-        let (ready, is_ready) = std::sync::mpsc::sync_channel(1);
+        let (ready, is_ready) = sync_channel(1);
         thread::Builder::new()
             .name("gpu-events".into())
-            .spawn(move || {
-                while !over.load(Ordering::Relaxed) {
-                    let end = listen(&nvml, &over, &heard, || {
-                        let _ = ready.try_send(());
-                    });
-                    let _ = ready.try_send(());
-                    if let Err(error) = end {
-                        tracing::warn!("NVML tells no events: {error}; trying again");
-                        pause(&over);
-                    }
-                }
-            })?;
+            .spawn(move || keep_listening(&nvml, &over, &heard, &ready))?;
         let _ = is_ready.recv_timeout(PAUSE);
         Ok(ear)
     }
@@ -67,6 +57,35 @@ impl Ear {
 impl Drop for Ear {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
+    }
+}
+
+fn keep_listening(
+    nvml: &Nvml,
+    over: &AtomicBool,
+    heard: &Mutex<Vec<GpuFault>>,
+    ready: &SyncSender<()>,
+) {
+    // Whoever waits for it hears the first of these; nobody does for the others.
+    let ready = || {
+        let _ = ready.try_send(());
+    };
+    let mut said = None;
+    while !over.load(Ordering::Relaxed) {
+        let end = listen(nvml, over, heard, ready);
+        ready();
+        let Err(error) = end else { continue };
+        if matches!(error, NvmlError::NotSupported) {
+            tracing::info!("NVML tells no events on this host");
+            return;
+        }
+        // Once for each kind: a lost GPU may end every wait.
+        let words = error.to_string();
+        if said.as_ref() != Some(&words) {
+            tracing::warn!("NVML tells no events: {words}; trying again");
+        }
+        said = Some(words);
+        pause(over);
     }
 }
 

@@ -9,10 +9,12 @@ mod nvml;
 mod process;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use protocol::hardware::{Engine, Gpu, GpuHealth, Inventory};
 use protocol::{ByteSize, Digest};
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::config::Config;
 
@@ -30,6 +32,8 @@ const LEAST_RESERVE: u64 = 512 << 20;
 #[derive(Debug)]
 pub struct Hardware {
     nvml: Result<Nvml, NvmlAbsent>,
+    /// Held by whoever looks at the GPUs: where NVML hangs, nobody else waits in it too.
+    turn: Arc<Mutex<()>>,
 }
 
 impl Hardware {
@@ -38,6 +42,7 @@ impl Hardware {
     pub fn open(config: &Config) -> Self {
         Self {
             nvml: Nvml::load(&config.gpus.library),
+            turn: Arc::default(),
         }
     }
 
@@ -68,6 +73,11 @@ impl Hardware {
     #[must_use]
     pub fn gpus(&self) -> Vec<GpuReading> {
         self.nvml.as_ref().map(Nvml::read).unwrap_or_default()
+    }
+
+    /// The turn to look at the GPUs from a thread that may block, to be kept until the look is over.
+    pub(crate) async fn turn(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.turn).lock_owned().await
     }
 
     /// What the host has for jobs. `gpus` are readings whose health the ledger has judged.

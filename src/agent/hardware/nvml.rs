@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use nvml_wrapper::Device;
 use nvml_wrapper::bitmasks::device::ThrottleReasons;
@@ -25,6 +26,8 @@ use super::gpu::{GpuProcess, GpuReading, cuda_version, pci_address, profile};
 use super::health::{Counters, GpuFault};
 use super::{links, process};
 
+/// How long a look at the links holds: there are many, each is a call, and they hardly change.
+const LINKS_HOLD: Duration = Duration::from_secs(60);
 /// The most NVLinks that a GPU has; NVML ends the count earlier where it has fewer.
 const MOST_LINKS: u32 = 32;
 
@@ -48,8 +51,19 @@ pub struct Nvml {
     nvml: Arc<nvml_wrapper::Nvml>,
     /// GPUs with their slices as they were last seen, by index: a lost one cannot say who it is.
     seen: Mutex<BTreeMap<u32, Vec<Gpu>>>,
+    links: Mutex<Option<Links>>,
     /// Listens for faults, where somebody asked for that.
     ear: Mutex<Option<Ear>>,
+}
+
+/// Which GPUs NVLink joined when that was looked at.
+#[derive(Debug)]
+struct Links {
+    at: Instant,
+    /// Of so many GPUs.
+    count: u32,
+    /// By index.
+    groups: BTreeMap<u32, u32>,
 }
 
 impl Nvml {
@@ -65,6 +79,7 @@ impl Nvml {
             Ok(nvml) => Ok(Self {
                 nvml: Arc::new(nvml),
                 seen: Mutex::default(),
+                links: Mutex::default(),
                 ear: Mutex::default(),
             }),
             Err(NvmlError::LibloadingError(_) | NvmlError::LibraryNotFound) => {
@@ -112,7 +127,7 @@ impl Nvml {
         };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let count = count.max(seen.keys().last().map_or(0, |index| index + 1));
-        let groups = self.groups(count);
+        let groups = self.held_groups(count);
         let mut readings = Vec::new();
         for index in 0..count {
             let group = groups.get(&index).copied();
@@ -137,7 +152,7 @@ impl Nvml {
         let sliced = device.mig_mode().is_ok_and(|mode| mode.current != 0);
         let pci = device.pci_info().ok().map(|pci| pci_address(&pci.bus_id));
         let counters = counters(&device);
-        let whole = GpuReading {
+        let mut whole = GpuReading {
             gpu: Gpu {
                 uuid: device.uuid()?,
                 index,
@@ -164,12 +179,34 @@ impl Nvml {
             fault: counters.fault(),
             notes: counters.notes(),
         };
+        // Drivers before 510, and some systems: only its memory then tells that somebody is on it.
+        if !sliced && device.running_compute_processes_count().is_err() {
+            whole.notes.push("its processes cannot be seen".to_owned());
+        }
         let slices = if sliced {
             slices(&device, &whole)?
         } else {
             vec![]
         };
         Ok([vec![whole], slices].concat())
+    }
+
+    /// Which GPUs NVLink joins, as it was seen lately.
+    fn held_groups(&self, count: u32) -> BTreeMap<u32, u32> {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = links
+            .as_ref()
+            .filter(|links| links.count == count && links.at.elapsed() < LINKS_HOLD);
+        if let Some(links) = fresh {
+            return links.groups.clone();
+        }
+        let groups = self.groups(count);
+        *links = Some(Links {
+            at: Instant::now(),
+            count,
+            groups: groups.clone(),
+        });
+        groups
     }
 
     /// Which GPUs NVLink joins, by index.

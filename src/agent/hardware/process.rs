@@ -1,7 +1,15 @@
 //! Whose a process of this host is: its name, its user, its container. It reads the kernel's files.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+/// Names that were asked for: a directory service is asked once for each user.
+static NAMES: Mutex<BTreeMap<u32, String>> = Mutex::new(BTreeMap::new());
+/// Seconds that a directory service may take.
+const NAME_WITHIN: &str = "2";
 
 /// What can be seen of a process; nothing of one that is gone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,25 +23,42 @@ pub(super) struct Identity {
 pub(super) fn identify(pid: u32) -> Identity {
     let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
     let uid = fs::metadata(format!("/proc/{pid}")).map(|meta| meta.uid());
-    let passwd = || fs::read_to_string("/etc/passwd").unwrap_or_default();
     Identity {
         name: read("comm").trim_end().to_owned(),
-        user: uid.ok().map(|uid| user(uid, &passwd())),
+        user: uid.ok().map(user),
         container: container(&read("cgroup")),
     }
 }
 
-/// The name of a user id by the lines of `/etc/passwd`; `uid N` where they do not know it (a directory service may).
-fn user(uid: u32, passwd: &str) -> String {
+/// The name of a user id: of `/etc/passwd`, else of whatever the system is set up to ask; `uid N` where nobody knows it.
+fn user(uid: u32) -> String {
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(name) = names.get(&uid) {
+        return name.clone();
+    }
+    let own = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let asked = || {
+        let output = Command::new("timeout")
+            .args([NAME_WITHIN, "getent", "passwd", &uid.to_string()])
+            .stdin(Stdio::null())
+            .output();
+        output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let name = name_in(&own, uid)
+        .or_else(|| name_in(&asked().ok()?, uid))
+        .unwrap_or_else(|| format!("uid {uid}"));
+    names.insert(uid, name.clone());
+    name
+}
+
+/// The name of a user id by lines as `/etc/passwd` has them.
+fn name_in(passwd: &str, uid: u32) -> Option<String> {
     let name = |line: &str| {
         let mut fields = line.split(':');
         let name = fields.next()?;
         (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
     };
-    passwd
-        .lines()
-        .find_map(name)
-        .unwrap_or_else(|| format!("uid {uid}"))
+    passwd.lines().find_map(name)
 }
 
 /// The container of a process by the lines of `/proc/PID/cgroup`: engines put its id of 64 hexadecimal digits into
@@ -84,8 +109,10 @@ mod tests {
     #[test]
     fn a_user_has_a_name_or_a_number() {
         let passwd = "root:x:0:0:root:/root:/bin/sh\nada:x:1001:1001::/home/ada:/bin/sh\nbroken\n";
-        assert_eq!(user(1001, passwd), "ada");
-        assert_eq!(user(4242, passwd), "uid 4242");
+        assert_eq!(name_in(passwd, 1001).as_deref(), Some("ada"));
+        assert_eq!(name_in(passwd, 4242), None);
+        assert_eq!(user(0), "root");
+        assert_eq!(user(3_999_999_999), "uid 3999999999");
     }
 
     #[test]

@@ -82,12 +82,9 @@ impl Manners {
         if !foreign.is_empty() {
             return Some(foreign);
         }
-        (reading.processes.is_empty() && reading.used.0 > IDLE).then(|| {
-            format!(
-                "{} by processes that cannot be seen from here",
-                reading.used
-            )
-        })
+        // Without the amount: it changes at every look, and the server is told of each change.
+        (reading.processes.is_empty() && reading.used.0 > IDLE)
+            .then(|| "processes that cannot be seen from here".to_owned())
     }
 
     /// Why a GPU is not clean after a job. A person's process beside it is none of the job's dirt: it makes the GPU

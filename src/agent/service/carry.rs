@@ -170,8 +170,14 @@ impl Carrier<'_> {
         self.shared
             .ledger
             .book(&self.order.attempt, &self.order.gpus, &now)?;
-        self.dir.give_gpus(&self.order.gpus, &now).map_err(|error| {
-            let words = format!("cannot write {}: {error}", self.dir.path().display());
+        // Once: of a GPU that is lost meanwhile nobody could tell again what it was.
+        let given = match self.dir.gpus() {
+            Ok(given) if !given.is_empty() => Ok(()),
+            Ok(_) => self.dir.give_gpus(&self.order.gpus, &now),
+            Err(error) => Err(error),
+        };
+        given.map_err(|error| {
+            let words = format!("the GPUs in {}: {error}", self.dir.path().display());
             Box::new(Failure::new(FailureKind::Internal, words))
         })
     }

@@ -103,8 +103,15 @@ async fn look(config: &Config) -> Result<EngineWords, String> {
 
 /// The GPUs now. None where NVML hangs: what nobody can see is booked by nobody.
 pub(super) async fn gpus(hardware: &Arc<Hardware>) -> Vec<GpuReading> {
-    let hardware = Arc::clone(hardware);
-    let look = tokio::task::spawn_blocking(move || hardware.gpus());
+    let look = async {
+        let (turn, hardware) = (hardware.turn().await, Arc::clone(hardware));
+        let look = move || {
+            let readings = hardware.gpus();
+            drop(turn);
+            readings
+        };
+        tokio::task::spawn_blocking(look).await
+    };
     match tokio::time::timeout(GPUS_WITHIN, look).await {
         Ok(Ok(readings)) => readings,
         Ok(Err(error)) => {

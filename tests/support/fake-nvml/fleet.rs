@@ -123,8 +123,18 @@ pub(crate) fn now() -> Option<Arc<Fleet>> {
         *kept = Some((stamp, Arc::clone(&fleet)));
         Ok(fleet)
     };
+    // One that is gone is a story that is over.
+    let was_read = || {
+        READ.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
+    };
     read()
-        .inspect_err(|error| eprintln!("fake-nvml: {}: {error}", path.display()))
+        .inspect_err(|error| {
+            if path.exists() || !was_read() {
+                eprintln!("fake-nvml: {}: {error}", path.display());
+            }
+        })
         .ok()
 }
 

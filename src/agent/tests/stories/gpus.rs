@@ -2,14 +2,15 @@
 
 use agent::config::Config;
 use agent::hardware::{GpuReading, Hardware};
-use protocol::ByteSize;
+use agent::ledger::Ledger;
 use protocol::hardware::{GpuHealth, GpuKind};
+use protocol::{AttemptId, ByteSize};
 use serde_json::json;
 
 use crate::fake_gpus::FakeGpus;
 use crate::support::until;
 
-pub(crate) fn config(gpus: &FakeGpus) -> Config {
+fn config(gpus: &FakeGpus) -> Config {
     let mut config = Config::default();
     config.gpus.library = gpus.library();
     config
@@ -173,4 +174,149 @@ async fn a_process_is_named_with_its_user() {
     assert_eq!(desktop, [Some(ByteSize::mib(180)), None]);
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// A ledger over what the fake library shows.
+struct Booked {
+    fleet: FakeGpus,
+    hardware: Hardware,
+    config: Config,
+    ledger: Ledger,
+    attempt: AttemptId,
+    _data: tempfile::TempDir,
+}
+
+impl Booked {
+    fn of(fleet: &str) -> Self {
+        let (fleet, data) = (FakeGpus::of(fleet), tempfile::tempdir().unwrap());
+        let config = Config {
+            data: data.path().to_owned(),
+            ..config(&fleet)
+        };
+        let hardware = Hardware::open(&config);
+        hardware.listen();
+        Self {
+            ledger: Ledger::open(&config).unwrap(),
+            hardware,
+            fleet,
+            config,
+            attempt: AttemptId::generate(),
+            _data: data,
+        }
+    }
+
+    /// A look, as the service has one.
+    fn look(&self) -> Vec<GpuReading> {
+        let readings = self.hardware.gpus();
+        self.ledger
+            .notice(&self.hardware.take_faults(), &readings)
+            .unwrap();
+        readings
+    }
+
+    fn book(&self, indexes: &[usize]) -> Result<(), String> {
+        let now = self.look();
+        let uuids: Vec<String> = indexes.iter().map(|&i| now[i].gpu.uuid.clone()).collect();
+        let booked = self.ledger.book(&self.attempt, &uuids, &now);
+        booked.map_err(|failure| failure.message)
+    }
+
+    fn health(&self, index: usize) -> GpuHealth {
+        self.ledger.judged(&self.look())[index].health.clone()
+    }
+}
+
+#[test]
+fn only_healthy_and_free_gpus_are_booked() {
+    let broken = Booked::of("broken");
+    for (index, why) in [
+        (1, "a memory row waits to be remapped"),
+        (2, "3 memory errors"),
+        (5, "could not be remapped"),
+    ] {
+        let refused = broken.book(&[index]).unwrap_err();
+        assert!(refused.contains(why), "{refused}");
+    }
+    broken.book(&[0, 3, 4]).expect("heat is no fault");
+    let shared = Booked::of("shared");
+    let refused = shared.book(&[1, 0]).unwrap_err();
+    assert!(
+        refused.contains("in use outside Trainyard: pid 4194301"),
+        "{refused}"
+    );
+    assert!(shared.ledger.bookings().is_empty(), "all or none");
+    shared.book(&[1]).unwrap();
+    // The person goes, and nobody has to say so.
+    shared.fleet.change(|fleet| {
+        fleet["gpus"][0]["processes"] = json!([]);
+        fleet["gpus"][0]["used"] = json!(4);
+    });
+    assert_eq!(shared.health(0), GpuHealth::Healthy);
+}
+
+#[test]
+fn a_known_process_disturbs_nobody() {
+    let mut shared = Booked::of("shared");
+    let own = std::fs::read_to_string("/proc/self/comm").unwrap();
+    shared.fleet.change(|fleet| {
+        fleet["gpus"][2]["graphics"] = json!([{"pid": std::process::id(), "memory": 180}]);
+    });
+    assert!(matches!(shared.health(2), GpuHealth::InUseOutside { .. }));
+    shared.config.gpus.ignore = vec![own.trim_end().to_owned()];
+    shared.ledger = Ledger::open(&shared.config).unwrap();
+    shared.book(&[2]).unwrap();
+}
+
+#[tokio::test]
+async fn a_fault_of_a_sliced_gpu_is_one_of_all_its_slices() {
+    let mig = Booked::of("mig");
+    let refused = mig.book(&[0]).unwrap_err();
+    assert!(
+        refused.contains("in MIG mode: its slices are booked"),
+        "{refused}"
+    );
+    mig.book(&[1]).unwrap();
+    mig.fleet
+        .change(|fleet| fleet["gpus"][0]["xids"] = json!([31, 95]));
+    until("the fault", || {
+        matches!(mig.health(2), GpuHealth::Quarantined { .. })
+    })
+    .await;
+    for index in 0..=3 {
+        let health = mig.health(index);
+        assert!(
+            matches!(&health, GpuHealth::Quarantined { reason } if reason.starts_with("XID 95")),
+            "{health:?}"
+        );
+    }
+    assert_eq!(mig.health(4), GpuHealth::Healthy);
+    let why = mig.ledger.broken(&mig.attempt, &mig.look()).unwrap();
+    assert!(why.contains("XID 95"), "{why}");
+    // It holds over a restart, until somebody says that the GPU is well.
+    mig.ledger.give_back(&mig.attempt, &[]).unwrap();
+    let again = Ledger::open(&mig.config).unwrap();
+    again.notice(&[], &mig.look()).unwrap();
+    assert!(matches!(
+        again.judged(&mig.look())[1].health,
+        GpuHealth::Quarantined { .. }
+    ));
+    assert!(again.clear(&mig.look()[0].gpu.uuid).unwrap());
+    mig.book(&[1, 2, 3]).unwrap();
+}
+
+#[test]
+fn a_gpu_that_is_lost_under_a_job_is_back_after_a_reset() {
+    let one = Booked::of("one");
+    one.book(&[0]).unwrap();
+    one.fleet
+        .change(|fleet| fleet["gpus"][0]["lost"] = json!(true));
+    let why = one.ledger.broken(&one.attempt, &one.look()).unwrap();
+    assert!(why.contains("fell off the bus"), "{why}");
+    let unclean = one.ledger.unclean(&one.attempt, &one.look());
+    one.ledger.give_back(&one.attempt, &unclean).unwrap();
+    assert!(matches!(one.health(0), GpuHealth::Lost { .. }));
+    assert!(one.book(&[0]).unwrap_err().contains("does not answer"));
+    one.fleet
+        .change(|fleet| fleet["gpus"][0]["lost"] = json!(false));
+    one.book(&[0]).unwrap();
 }
