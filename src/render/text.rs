@@ -52,8 +52,7 @@ pub(crate) fn size(bytes: usize) -> String {
 /// What a terminal shows in the end: carriage returns and backspaces overwrite, so that a progress bar
 /// is one line. Those at the very beginning and end are kept: what they overwrite is not in this text.
 pub(crate) fn overwritten(text: &str) -> Cow<'_, str> {
-    let moves = |any, byte| any | (byte == b'\r') | (byte == 8);
-    if !text.bytes().fold(false, moves) {
+    if memchr::memchr2(b'\r', 8, text.as_bytes()).is_none() {
         return Cow::Borrowed(text);
     }
     let text = text.replace("\r\n", "\n");

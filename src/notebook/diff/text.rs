@@ -41,10 +41,14 @@ pub enum Part<'a> {
 #[must_use]
 pub fn lines(text: &str) -> Vec<&str> {
     if text.is_empty() {
-        Vec::new()
-    } else {
-        text.split('\n').collect()
+        return Vec::new();
     }
+    let ends = memchr::memchr_iter(b'\n', text.as_bytes());
+    let mut start = 0;
+    let mut lines: Vec<&str> = Vec::with_capacity(text.len() / 32 + 1);
+    lines.extend(ends.map(|end| &text[std::mem::replace(&mut start, end + 1)..end]));
+    lines.push(&text[start..]);
+    lines
 }
 
 impl TextDiff {

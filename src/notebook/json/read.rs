@@ -33,6 +33,8 @@ pub(crate) struct Reader<'a> {
     text: &'a str,
     at: usize,
     depth: usize,
+    /// Where texts are joined.
+    scratch: String,
 }
 
 impl<'a> Reader<'a> {
@@ -41,6 +43,7 @@ impl<'a> Reader<'a> {
             text,
             at: 0,
             depth: 0,
+            scratch: String::new(),
         }
     }
 
@@ -107,7 +110,9 @@ impl<'a> Reader<'a> {
             return self.value();
         }
         let (start, depth) = (self.at, self.depth);
-        let mut text = String::new();
+        // Grown once for all texts; each is then as large as it has to be.
+        let mut text = std::mem::take(&mut self.scratch);
+        text.clear();
         let mut strings = true;
         self.array(|reader| {
             strings = strings && reader.peek()? == b'"';
@@ -116,8 +121,10 @@ impl<'a> Reader<'a> {
                 false => reader.value().map(drop),
             }
         })?;
-        if strings {
-            return Ok(Value::String(text));
+        let joined = strings.then(|| Value::String(text.as_str().to_owned()));
+        self.scratch = text;
+        if let Some(joined) = joined {
+            return Ok(joined);
         }
         (self.at, self.depth) = (start, depth);
         self.value()
