@@ -85,7 +85,7 @@ pub fn view(readings: &[GpuReading], ledger: &Ledger, containers: &Containers) -
             .iter()
             .map(|process| process_view(process, containers))
             .collect(),
-        notes: reading.notes.clone(),
+        notes: notes(reading, ledger),
         gpu,
     };
     readings
@@ -93,6 +93,12 @@ pub fn view(readings: &[GpuReading], ledger: &Ledger, containers: &Containers) -
         .zip(ledger.judged(readings))
         .map(one)
         .collect()
+}
+
+fn notes(reading: &GpuReading, ledger: &Ledger) -> Vec<String> {
+    let beside = ledger.beside(reading);
+    let beside = (!beside.is_empty()).then(|| format!("also on it: {beside}"));
+    beside.into_iter().chain(reading.notes.clone()).collect()
 }
 
 fn process_view(process: &GpuProcess, containers: &Containers) -> ProcessView {
@@ -156,7 +162,9 @@ mod tests {
         assert_eq!(whose, [Some(attempt.clone()), None, None]);
         assert_eq!(
             view.state(Timestamp::now()),
-            format!("attempt {attempt} · slowed down: it is too hot")
+            format!(
+                "attempt {attempt} · also on it: python3 of ada (pid 7) · slowed down: it is too hot"
+            )
         );
     }
 }

@@ -330,6 +330,15 @@ impl Ledger {
         now.iter().map(judged).collect()
     }
 
+    /// People's processes on a GPU that an attempt has, in words; empty where there are none.
+    #[must_use]
+    pub fn beside(&self, reading: &GpuReading) -> String {
+        match self.lock().bookings.contains_key(&reading.gpu.uuid) {
+            true => self.manners.beside(reading),
+            false => String::new(),
+        }
+    }
+
     /// The attempts that have GPUs.
     #[must_use]
     pub fn bookings(&self) -> BTreeMap<String, Booking> {

@@ -82,9 +82,16 @@ async fn a_job_has_its_gpus_and_no_other_and_gives_them_back() {
     assert_eq!(host[1]["attempt"], json!(attempt));
     assert_eq!(host[1]["processes"][0]["attempt"], json!(attempt));
     assert_eq!(host[0]["processes"][0]["attempt"], Value::Null);
-    // A restart of the agent changes nothing of it.
+    // A restart of the agent changes nothing of it, even where the ledger lost its file: the container's label says
+    // whose the GPU is, and the process on it is no stranger's.
     world.kill_agent(HOST).await;
+    let booking = format!("host/bookings/{}.json", shown["uuid"].as_str().unwrap());
+    std::fs::remove_file(world.path(&booking)).unwrap();
     world.start_agent(HOST);
+    until("the booking is there again", async || {
+        world.path(&booking).exists().then_some(())
+    })
+    .await;
     gpus.change(|fleet| fleet["gpus"][1]["processes"] = json!([]));
     world.open_gate(HOST);
     let pipeline = world.finished(&head).await;

@@ -114,7 +114,9 @@ impl Attempt<'_> {
             .create(&spec)
             .await
             .map_err(|error| start_failure(&error.to_string()))?;
-        if let Err(failure) = self.gpus_as_asked(&container).await {
+        if !self.order.gpus.is_empty()
+            && let Err(failure) = self.gpus_as_asked(&container).await
+        {
             container.remove().await;
             return Err(failure);
         }

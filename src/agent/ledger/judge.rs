@@ -113,6 +113,13 @@ impl Manners {
         })
     }
 
+    /// Who is on a booked GPU and cannot be its attempt's; empty where nobody is, or where nobody can tell.
+    pub(super) fn beside(&self, reading: &GpuReading) -> String {
+        let strange =
+            |process: &GpuProcess| !process.name.is_empty() && process.container.is_none();
+        self.words(reading, |process| !self.shell && strange(process))
+    }
+
     /// Processes that are not on the list of known ones, in words.
     fn words(&self, reading: &GpuReading, which: impl Fn(&GpuProcess) -> bool) -> String {
         let unknown = |process: &&GpuProcess| !self.ignore.iter().any(|n| is(&process.name, n));
