@@ -89,6 +89,7 @@ pub fn notebook_spec(
         needs: Vec::new(),
         artifacts: Vec::new(),
         limits: Limits::default(),
+        checkpoints: Default::default(),
         model: None,
         metrics: BTreeMap::new(),
         retries: 0,

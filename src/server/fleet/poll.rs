@@ -283,7 +283,7 @@ async fn answer(
             (Standing::Believed, State::Stopping { by, .. }) => answer.stop.push(StopOrder {
                 attempt: attempt.id,
                 by: by.clone(),
-                grace: server.config.stop_grace,
+                grace: job.spec.limits.grace.unwrap_or(server.config.stop_grace),
             }),
             (Standing::Believed | Standing::Resumable | Standing::Over, _) => {}
         }

@@ -194,6 +194,7 @@ pub fn job(pipeline: &Pipeline, name: &str) -> Job {
             needs: Vec::new(),
             artifacts: Vec::new(),
             limits: Limits::default(),
+            checkpoints: Default::default(),
             model: None,
             metrics: BTreeMap::new(),
             retries: 2,

@@ -207,6 +207,7 @@ fn spec(text: &str) -> JobSpec {
         needs: vec![],
         artifacts: vec!["out.bin".into()],
         limits: Limits::default(),
+        checkpoints: Default::default(),
         model: None,
         metrics: BTreeMap::new(),
         retries: 0,

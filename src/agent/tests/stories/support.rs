@@ -114,6 +114,7 @@ impl World {
                     timeout: Span::secs(120),
                     ..Limits::default()
                 },
+                checkpoints: Default::default(),
                 model: None,
                 metrics: BTreeMap::new(),
                 retries: 0,

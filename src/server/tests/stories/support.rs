@@ -126,12 +126,34 @@ impl World {
 
     /// A queued job of a project of its own.
     pub(crate) async fn queue_job(&self, name: &str) -> Job {
+        self.queue_job_with(name, |_| ()).await
+    }
+
+    /// Waits until something holds.
+    pub(crate) async fn until<Fut>(&self, what: &str, mut holds: impl FnMut() -> Fut)
+    where
+        Fut: Future<Output = bool>,
+    {
+        let until = Instant::now() + PATIENCE;
+        while !holds().await {
+            assert!(Instant::now() < until, "in vain: {what}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The same, asking for something in particular.
+    pub(crate) async fn queue_job_with(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut protocol::JobSpec),
+    ) -> Job {
         let mut tx = self.server().store.begin().await.unwrap();
         let project = testing::project(name);
         projects::insert(&mut tx, &project).await.unwrap();
         let pipeline = testing::pipeline(&project, 1);
         pipelines::insert(&mut tx, &pipeline).await.unwrap();
-        let job = testing::job(&pipeline, name);
+        let mut job = testing::job(&pipeline, name);
+        change(&mut job.spec);
         jobs::insert(&mut tx, &job).await.unwrap();
         tx.commit().await.unwrap();
         self.server().live.queue_changed();
