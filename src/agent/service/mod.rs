@@ -8,6 +8,7 @@ mod attempts;
 mod backoff;
 mod blobs;
 mod carry;
+mod clock;
 mod deliver;
 mod events;
 mod keep;
@@ -20,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use protocol::agent_api::{AttemptOrder, PollAnswer, PollRequest, VERSION};
-use protocol::{AttemptId, Digest, Span};
+use protocol::{AttemptId, Digest, Span, Timestamp};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
@@ -37,6 +38,7 @@ use crate::ledger::{Ledger, LedgerError};
 
 use attempts::Attempts;
 use backoff::Backoff;
+use clock::Clock;
 use sight::Sight;
 
 /// The most that a server may hold a poll.
@@ -56,7 +58,7 @@ pub enum ServiceError {
     /// Bookings cannot be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// The server sends this agent away: its secret is revoked, or its version too old.
+    /// The server sends this agent away: its secret is revoked, its version too old, or its identity another one's.
     #[error("{0}; running jobs go on meanwhile")]
     SentAway(ClientError),
     /// The client cannot be made.
@@ -106,6 +108,7 @@ struct Shared {
     hardware: Arc<Hardware>,
     ledger: Ledger,
     attempts: Attempts,
+    clock: Clock,
     /// Something that the server should hear before a held poll ends.
     news: Notify,
     /// Why the server wants no more calls.
@@ -177,6 +180,7 @@ impl Service {
                 hardware,
                 ledger,
                 attempts: Attempts::default(),
+                clock: Clock::default(),
                 news: Notify::new(),
                 sent_away: Mutex::default(),
                 over: CancellationToken::new(),
@@ -196,7 +200,8 @@ impl Service {
     async fn serve(&mut self, shutdown: &CancellationToken) -> Result<(), ServiceError> {
         let over = self.shared.over.clone();
         let mut inventory = None;
-        let mut last = Tick::Done;
+        // The first poll is not held: its answer tells the server's clock.
+        let mut last = Tick::News;
         let mut connected = None;
         let mut backoff = self.shared.backoff();
         let mut sweep = Instant::now();
@@ -238,7 +243,9 @@ impl Service {
                     tracing::error!("{error}");
                     if matches!(
                         error,
-                        ClientError::Unauthorized(_) | ClientError::Version(_)
+                        ClientError::Unauthorized(_)
+                            | ClientError::Version(_)
+                            | ClientError::Twin(_)
                     ) {
                         return Err(ServiceError::SentAway(error));
                     }
@@ -295,6 +302,7 @@ impl Service {
             answer = shared.client.poll(&request) => answer?,
             () = shared.news.notified(), if held => return Ok(Tick::News),
         };
+        shared.clock.learn(answer.now, Timestamp::now());
         *known = Some(request.inventory_hash).filter(|_| !answer.want_inventory);
         shared.attempts.forget_reported(&request.attempts);
         Ok(self.apply(answer))
@@ -312,12 +320,13 @@ impl Service {
         let inventory = shared.hardware.inventory(config, engine, gpus);
         let inventory_hash = hardware::hash(&inventory);
         let closed = self.sight.closed(config);
+        let statuses = shared.attempts.statuses().into_iter();
         PollRequest {
             protocol: VERSION,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             inventory: (known != Some(&inventory_hash)).then_some(inventory),
             inventory_hash,
-            attempts: shared.attempts.statuses(),
+            attempts: statuses.map(|s| shared.clock.status(s)).collect(),
             wait: if held {
                 config.timing.poll.min(LONGEST_POLL)
             } else {
@@ -325,6 +334,7 @@ impl Service {
             },
             accepting: closed.is_none(),
             closed,
+            evict: false,
         }
     }
 

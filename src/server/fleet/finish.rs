@@ -126,6 +126,10 @@ async fn conclude(
                 }
             }
         }
+        // Ended for its host's sake: unless somebody cancelled the job too, it goes on elsewhere.
+        Outcome::Cancelled { .. } if is_evicted(attempt, job) => Move::Requeue {
+            attempt: attempt.id.clone(),
+        },
         outcome => Move::Finish {
             attempt: attempt.id.clone(),
             outcome,
@@ -137,6 +141,10 @@ async fn conclude(
         changed.extend(settle::after(tx, &job, at).await?);
     }
     Ok(changed)
+}
+
+pub(super) fn is_evicted(attempt: &Attempt, job: &Job) -> bool {
+    attempt.evicted_by.is_some() && !matches!(job.state, State::Stopping { .. })
 }
 
 /// How many attempts of a job ended by a fault of the platform.

@@ -226,6 +226,8 @@ pub fn agent(name: &str) -> Agent {
         inventory_hash: Digest::of(""),
         accepting: true,
         closed: None,
+        drained_by: None,
+        revoked_by: None,
         registered_at: Timestamp(5),
         seen_at: Timestamp(5),
     }
@@ -286,6 +288,7 @@ pub fn attempt(
             needs: BTreeMap::new(),
         },
         fate: Fate::Open,
+        evicted_by: None,
         phase: None,
         created_at: Timestamp(6),
         started_at: None,

@@ -14,7 +14,7 @@ use protocol::event::{Artifact, ArtifactRole, EventKind, LogStream};
 use protocol::spec::{Limits, Network, Resources};
 use protocol::{
     AttemptId, ByteSize, Digest, FailureKind, JobId, JobSpec, Outcome, PipelineId, ProjectId, Span,
-    Trust, Work,
+    Timestamp, Trust, Work,
 };
 
 /// A host with an agent on it.
@@ -482,6 +482,62 @@ async fn a_revoked_agent_says_so_and_asks_no_more() {
     host.server.with(|world| world.faults.revoked = true);
     assert_eq!(host.exit().await, Some(2));
     assert!(host.log().contains("register it again"), "{}", host.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_too_old_says_what_to_install_and_its_job_goes_on() {
+    let mut host = Host::new("").await;
+    let file = host.path("go");
+    host.order(&counted(10, &file), |_| {});
+    wait("the job runs", || host.path("go.ran").exists()).await;
+    host.server.with(|world| world.faults.upgraded = true);
+    assert_eq!(host.exit().await, Some(2));
+    let log = host.log();
+    assert!(
+        log.contains("install trainyard 9.9.9") && log.contains("running jobs go on"),
+        "{log}"
+    );
+    std::fs::write(&file, "").unwrap();
+    host.server.with(|world| world.faults.upgraded = false);
+    host.start();
+    assert_eq!(host.reported().await, Outcome::Succeeded);
+    assert_eq!(std::fs::read_to_string(host.path("go.ran")).unwrap(), "x\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_whose_identity_is_at_work_elsewhere_says_so_and_ends() {
+    let mut host = Host::new("").await;
+    host.server.until("it polls", |world| world.polls > 0).await;
+    host.server.with(|world| world.faults.twin = true);
+    assert_eq!(host.exit().await, Some(2));
+    assert!(host.log().contains("another host"), "{}", host.log());
+}
+
+/// The server's clock is an hour ahead: what the agent tells is in the server's time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_clock_tells_no_wrong_times() {
+    let host = Host::new("poll = \"200ms\"\n").await;
+    let hour = Span::hours(1);
+    host.server
+        .with(|world| world.faults.ahead = i64::try_from(hour.0).unwrap());
+    let before = Timestamp::now() + hour;
+    wait("an answer told the clock", || {
+        host.log().contains("1h00m behind")
+    })
+    .await;
+    host.order("echo line 1", |order| order.spec.artifacts.clear());
+    assert_eq!(host.reported().await, Outcome::Succeeded);
+    let after = Timestamp::now() + hour + Span::secs(2);
+    host.server.with(|world| {
+        let report = &world.reports[0];
+        let times = world.events.iter().map(|event| event.at);
+        for at in times.chain([report.started_at, report.finished_at]) {
+            assert!(
+                before <= at && at <= after,
+                "{at:?} in {before:?}..{after:?}"
+            );
+        }
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]

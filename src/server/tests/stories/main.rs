@@ -4,6 +4,7 @@ extern crate trainyard_server as server;
 
 mod agents;
 mod commits;
+mod hosts;
 mod metrics;
 mod support;
 mod web;

@@ -5,8 +5,8 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use protocol::agent_api::{
-    ApiError, AttemptOrder, AttemptStatus, EventsAnswer, FinishAnswer, PollAnswer, PollRequest,
-    RegisterRequest, Registered, VERSION,
+    ApiError, AttemptOrder, AttemptStatus, EventsAnswer, FinishAnswer, INSTANCE_HEADER, PollAnswer,
+    PollRequest, RegisterRequest, Registered, VERSION,
 };
 use protocol::event::Phase;
 use protocol::hardware::Inventory;
@@ -185,6 +185,7 @@ impl World {
             http: reqwest::Client::new(),
             url: format!("{}/agent/v1", self.url),
             secret: String::new(),
+            instance: None,
             inventory: inventory(name),
         };
         let request = RegisterRequest {
@@ -214,6 +215,7 @@ pub(crate) struct Agent {
     pub(crate) http: reqwest::Client,
     pub(crate) url: String,
     pub(crate) secret: String,
+    pub(crate) instance: Option<String>,
     pub(crate) inventory: Inventory,
 }
 
@@ -225,7 +227,11 @@ impl Agent {
         &self,
         request: RequestBuilder,
     ) -> Result<T, Refusal> {
-        let answer = request.bearer_auth(&self.secret).send().await.unwrap();
+        let mut request = request.bearer_auth(&self.secret);
+        if let Some(instance) = &self.instance {
+            request = request.header(INSTANCE_HEADER, instance);
+        }
+        let answer = request.send().await.unwrap();
         let status = answer.status();
         if status.is_success() {
             Ok(answer.json().await.unwrap())
@@ -236,7 +242,12 @@ impl Agent {
 
     /// A poll that reports these attempts; held for at most `wait`.
     pub(crate) async fn poll(&self, attempts: Vec<AttemptStatus>, wait: Span) -> PollAnswer {
-        let request = PollRequest {
+        self.send(&self.request(attempts, wait)).await.unwrap()
+    }
+
+    /// What a poll says.
+    pub(crate) fn request(&self, attempts: Vec<AttemptStatus>, wait: Span) -> PollRequest {
+        PollRequest {
             protocol: VERSION,
             version: "test".to_owned(),
             inventory_hash: Digest::of(serde_json::to_string(&self.inventory).unwrap()),
@@ -245,10 +256,13 @@ impl Agent {
             wait,
             accepting: true,
             closed: None,
-        };
-        self.call(self.http.post(format!("{}/poll", self.url)).json(&request))
+            evict: false,
+        }
+    }
+
+    pub(crate) async fn send(&self, request: &PollRequest) -> Result<PollAnswer, Refusal> {
+        self.call(self.http.post(format!("{}/poll", self.url)).json(request))
             .await
-            .unwrap()
     }
 
     /// Polls without attempts until an order comes.
