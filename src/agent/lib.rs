@@ -18,4 +18,5 @@ pub mod ledger;
 pub mod lint;
 pub mod local;
 pub mod service;
+pub mod wish;
 mod workspace;

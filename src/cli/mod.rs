@@ -178,3 +178,9 @@ mod tests {
         super::Arguments::command().debug_assert();
     }
 }
+
+/// Who sits at this host, as far as the environment tells.
+fn local_user() -> Option<String> {
+    let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER"));
+    user.ok().filter(|user| !user.is_empty())
+}

@@ -35,6 +35,7 @@ use crate::hardware::{self, Hardware};
 use crate::host::{Host, HostError};
 use crate::identity::{DataLock, Identity, IdentityError};
 use crate::ledger::{Ledger, LedgerError};
+use crate::wish::{self, End, Wish};
 
 use attempts::Attempts;
 use backoff::Backoff;
@@ -92,6 +93,8 @@ pub async fn register(config: &Config, url: &str, token: &str) -> Result<Identit
 pub struct Service {
     shared: Arc<Shared>,
     sight: Sight,
+    /// What was asked on the host when the last poll was sent.
+    wish: Wish,
     /// Dropped, they end; the jobs do not.
     tasks: JoinSet<()>,
     names: HashMap<tokio::task::Id, AttemptId>,
@@ -167,6 +170,7 @@ impl Service {
         let lock = DataLock::take(&config.data)?;
         let identity = Identity::read(&config.data)?;
         let client = identity.client(&config)?;
+        wish::begin_anew(&config.data);
         let hardware = Arc::new(Hardware::open());
         let ledger = Ledger::open(&config.data.join("bookings"), &config.gpus.ignore)?;
         let mut sight = Sight::new(&config);
@@ -186,6 +190,7 @@ impl Service {
                 over: CancellationToken::new(),
             }),
             sight,
+            wish: Wish::default(),
             tasks: JoinSet::new(),
             names: HashMap::new(),
             sweeping: None,
@@ -219,6 +224,11 @@ impl Service {
                 () = over.cancelled() => return Err(self.sent_away()),
                 outcome = self.tick(&mut inventory, held) => outcome,
             };
+            if self.is_to_end(&outcome) {
+                tracing::info!("ended as it was asked to on its host");
+                wish::begin_anew(self.shared.host.data());
+                return Ok(());
+            }
             let wait = match outcome {
                 Ok(tick) => {
                     if tick != Tick::News && connected.replace(true) == Some(false) {
@@ -256,6 +266,18 @@ impl Service {
                 () = shutdown.cancelled() => return Ok(()),
                 () = over.cancelled() => return Err(self.sent_away()),
                 () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Whether the process is to end, as somebody on the host asked.
+    fn is_to_end(&self, outcome: &Result<Tick, ClientError>) -> bool {
+        match self.wish.end {
+            None => false,
+            Some(End::Now) => true,
+            // A poll that was given up may have been answered with an order.
+            Some(End::WhenIdle) => {
+                !matches!(outcome, Ok(Tick::News)) && self.shared.attempts.is_empty()
             }
         }
     }
@@ -301,6 +323,7 @@ impl Service {
             biased;
             answer = shared.client.poll(&request) => answer?,
             () = shared.news.notified(), if held => return Ok(Tick::News),
+            () = self.wish.changed(shared.host.data()), if held => return Ok(Tick::News),
         };
         shared.clock.learn(answer.now, Timestamp::now());
         *known = Some(request.inventory_hash).filter(|_| !answer.want_inventory);
@@ -319,7 +342,8 @@ impl Service {
         let gpus = shared.ledger.judged(&readings);
         let inventory = shared.hardware.inventory(config, engine, gpus);
         let inventory_hash = hardware::hash(&inventory);
-        let closed = self.sight.closed(config);
+        self.wish = Wish::read(&config.data);
+        let closed = self.wish.closed().or_else(|| self.sight.closed(config));
         let statuses = shared.attempts.statuses().into_iter();
         PollRequest {
             protocol: VERSION,
@@ -334,7 +358,7 @@ impl Service {
             },
             accepting: closed.is_none(),
             closed,
-            evict: false,
+            evict: self.wish.evicts(),
         }
     }
 
