@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use protocol::agent_api::{
-    ABANDONED, ApiError, EventsAnswer, FinishAnswer, INSTANCE_HEADER, OFFSET_HEADER, PollAnswer,
-    PollRequest, RegisterRequest, Registered, TWIN,
+    ABANDONED, ApiError, CheckpointFile, EventsAnswer, FinishAnswer, INSTANCE_HEADER,
+    OFFSET_HEADER, PollAnswer, PollRequest, RegisterRequest, Registered, TWIN,
 };
 use protocol::report::AttemptReport;
 use protocol::{AttemptId, ByteSize, Digest, Event, Span};
@@ -337,6 +337,21 @@ impl Client {
         }
         part.persist(to).map_err(|error| disk(error.error))?;
         Ok(ByteSize(size))
+    }
+
+    /// Says which checkpoint an attempt has now; its blobs are there already.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn checkpoint(
+        &self,
+        attempt: &AttemptId,
+        generation: u32,
+        files: &[CheckpointFile],
+    ) -> Result<(), ClientError> {
+        let path = format!("attempts/{attempt}/checkpoint?generation={generation}");
+        let call = self.call(Method::POST, &path).json(files);
+        self.send(call).await.map(drop)
     }
 
     /// Delivers an attempt's report. Answers whether it is the believed one.

@@ -2,6 +2,7 @@
 //! database. Inside, `executor` has the only bollard, `hardware` the only NVML, `client` the only HTTP.
 
 pub mod attempt;
+mod checkpoints;
 pub mod client;
 mod collect;
 mod command;

@@ -148,6 +148,7 @@ pub fn prepare(
         gpus: gpus(host, &spec)?,
         spec,
         needs,
+        checkpoint: None,
     };
     let disk = |error: io::Error| {
         Failure::new(

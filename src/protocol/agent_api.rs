@@ -8,6 +8,7 @@
 //! | `HEAD blobs/{sha256}` | 200: complete; 404: not, with [`OFFSET_HEADER`] where a part is there |
 //! | `PATCH blobs/{sha256}?attempt=ID&offset=N&size=S` | raw bytes -> 204 with [`OFFSET_HEADER`], 201 when complete; 409 wrong offset (header says the right one); 422 wrong hash |
 //! | `GET blobs/{sha256}?attempt=ID` | raw bytes of a blob that the attempt needs |
+//! | `POST attempts/{id}/checkpoint?generation=G` | all [`CheckpointFile`]s that the attempt has now -> 204 |
 //! | `POST attempts/{id}/finish?generation=G` | [`crate::report::AttemptReport`] -> [`FinishAnswer`] |
 //!
 //! All but `register` carry `Authorization: Bearer <secret>`, and [`INSTANCE_HEADER`]: who has the secret of an agent
@@ -32,7 +33,7 @@ use crate::event::{Artifact, Phase};
 use crate::hardware::Inventory;
 use crate::ids::{AgentId, AttemptId, CommitId, JobId, PipelineId, ProjectId};
 use crate::spec::{JobSpec, Trust};
-use crate::units::{Span, Timestamp};
+use crate::units::{ByteSize, Span, Timestamp};
 
 /// Version of this API. A server refuses an agent of another one, naming what it needs.
 pub const VERSION: u32 = 1;
@@ -46,6 +47,8 @@ pub const INSTANCE_HEADER: &str = "trainyard-instance";
 pub const TWIN: &str = "twin";
 /// Most bytes of one batch of events.
 pub const EVENTS_BATCH_BYTES: usize = 1 << 20;
+/// Most files of one checkpoint.
+pub const MOST_CHECKPOINT_FILES: usize = 10_000;
 /// Most bytes of one piece of a blob.
 pub const BLOB_PIECE_BYTES: usize = 8 << 20;
 
@@ -187,6 +190,29 @@ pub struct AttemptOrder {
     /// What the jobs that it needs left, by the name of the definition.
     #[serde(default)]
     pub needs: std::collections::BTreeMap<String, Vec<Artifact>>,
+    /// What it goes on from, where an earlier attempt brought that to the server.
+    #[serde(default)]
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// What an earlier attempt of a job left for the next one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Number of that attempt. A host that has the folder of this attempt or of a later one has what is newer.
+    pub number: u32,
+    /// The files.
+    pub files: Vec<CheckpointFile>,
+}
+
+/// A file of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointFile {
+    /// Path below `$TRAINYARD_CHECKPOINT_DIR`, with `/`, relative and without `..`.
+    pub path: String,
+    /// Its content.
+    pub blob: Digest,
+    /// Its length.
+    pub size: ByteSize,
 }
 
 /// Where an attempt's files come from.

@@ -16,7 +16,9 @@ use crate::state::Server;
 use crate::store::agents::Agent;
 use crate::store::attempts::{Attempt, Booking, Fate};
 use crate::store::jobs::Job;
-use crate::store::{Connection, Result, StoreError, agents, attempts, jobs, pipelines, projects};
+use crate::store::{
+    Connection, Result, StoreError, agents, attempts, checkpoints, jobs, pipelines, projects,
+};
 
 /// Most queued jobs that one pass looks at.
 const MOST_QUEUED: u32 = 2_000;
@@ -248,6 +250,10 @@ async fn order(
         secrets: BTreeMap::new(),
         gpus: placement.gpus.clone(),
         needs: needs(db, job).await?,
+        checkpoint: match job.spec.checkpoints.across_hosts {
+            true => checkpoints::of_job(db, &job.id).await?,
+            false => None,
+        },
     })
 }
 

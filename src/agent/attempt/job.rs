@@ -71,9 +71,14 @@ impl Attempt<'_> {
             hand_over: (contained && !agent.0.is_root()).then(|| HandOver {
                 uid: agent.0.as_raw(),
                 gid: agent.1.as_raw(),
-                paths: [&places.workspace, &places.home, &places.tmp]
-                    .map(Clone::clone)
-                    .to_vec(),
+                paths: [
+                    &places.workspace,
+                    &places.home,
+                    &places.tmp,
+                    &places.checkpoints,
+                ]
+                .map(Clone::clone)
+                .to_vec(),
             }),
         }
     }
@@ -95,6 +100,7 @@ impl Attempt<'_> {
         set("TRAINYARD_JOB", &spec.name);
         set("TRAINYARD_PROJECT", &self.order.project_name);
         set("TRAINYARD_NEEDS", &places.needs);
+        set("TRAINYARD_CHECKPOINT_DIR", &places.checkpoints);
         match &self.order.source {
             Source::Git { commit, .. } => set("TRAINYARD_COMMIT", commit.as_str()),
             Source::Folder { .. } => {}

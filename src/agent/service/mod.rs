@@ -8,9 +8,11 @@ mod attempts;
 mod backoff;
 mod blobs;
 mod carry;
+mod checkpoints;
 mod clock;
 mod deliver;
 mod events;
+mod fetch;
 mod keep;
 mod orphans;
 mod sight;
@@ -287,9 +289,17 @@ impl Service {
     fn sweep(&mut self) {
         let config = &self.shared.host.config;
         let (data, disk) = (config.data.clone(), config.disk.clone());
+        let keep_for = config.jobs.keep_checkpoints;
         let low = Sight::is_low(config);
         self.sweeping = Some(tokio::task::spawn_blocking(move || {
             keep::sweep(&data, low);
+            crate::checkpoints::sweep(
+                &data,
+                || keep::living(&data),
+                keep_for,
+                disk.checkpoints,
+                low,
+            );
             if low {
                 environment::prune(&data, &disk, || attempt::in_use(&data));
             }

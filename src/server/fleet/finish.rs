@@ -5,7 +5,7 @@ use protocol::job::{Move, State};
 use protocol::report::AttemptReport;
 use protocol::{AttemptId, Failure, Outcome, Owner, Timestamp};
 
-use super::{Refused, Standing, mine, resume, standing, tell};
+use super::{Refused, Standing, checkpoints, mine, resume, standing, tell};
 use crate::registry::regression;
 use crate::settle;
 use crate::state::Server;
@@ -46,6 +46,12 @@ pub async fn take(
     let changed = conclude(&mut tx, &attempt, &job, report.outcome, generation).await?;
     tx.commit().await?;
     after(server, &attempt, &changed);
+    let succeeded = |job: &&Job| job.state.outcome().is_some_and(Outcome::is_success);
+    if let Some(job) = changed.first().filter(succeeded)
+        && let Err(error) = checkpoints::forget(server, &job.id).await
+    {
+        tracing::error!(job = %job.id, %error, "its checkpoint stays until it is old");
+    }
     Ok(FinishAnswer { accepted: true })
 }
 

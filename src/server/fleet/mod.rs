@@ -4,6 +4,7 @@
 //! An agent's call about an attempt is believed while no replacement started: its generation is then not
 //! lower than the job's.
 
+pub mod checkpoints;
 pub mod events;
 pub mod finish;
 pub mod hosts;

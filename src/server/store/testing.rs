@@ -286,6 +286,7 @@ pub fn attempt(
             secrets: BTreeMap::new(),
             gpus: gpus.iter().map(|gpu| (*gpu).to_owned()).collect(),
             needs: BTreeMap::new(),
+            checkpoint: None,
         },
         fate: Fate::Open,
         evicted_by: None,

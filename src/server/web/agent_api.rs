@@ -8,8 +8,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use protocol::agent_api::{
-    BLOB_PIECE_BYTES, EVENTS_BATCH_BYTES, EventsAnswer, FinishAnswer, INSTANCE_HEADER,
-    OFFSET_HEADER, PollAnswer, PollRequest, RegisterRequest, Registered,
+    BLOB_PIECE_BYTES, CheckpointFile, EVENTS_BATCH_BYTES, EventsAnswer, FinishAnswer,
+    INSTANCE_HEADER, OFFSET_HEADER, PollAnswer, PollRequest, RegisterRequest, Registered,
 };
 use protocol::report::AttemptReport;
 use protocol::{AttemptId, Digest};
@@ -32,6 +32,7 @@ pub fn routes() -> Router<Server> {
         .route("/register", post(register))
         .route("/poll", post(poll))
         .route("/attempts/{id}/finish", post(finish))
+        .route("/attempts/{id}/checkpoint", post(checkpoint))
         .layer(DefaultBodyLimit::max(JSON_BYTES))
         .merge(
             Router::new()
@@ -123,6 +124,18 @@ async fn events(
     let text = std::str::from_utf8(&body)
         .map_err(|error| Refused::Invalid(format!("events are UTF-8: {error}")))?;
     Ok(Json(fleet::events::take(&server, &agent, &id, text).await?))
+}
+
+async fn checkpoint(
+    State(server): State<Server>,
+    Caller(agent): Caller,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Result<StatusCode, Refused> {
+    let id = attempt(&id)?;
+    let files: Vec<CheckpointFile> = json(&body)?;
+    fleet::checkpoints::take(&server, &agent, &id, &files).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn finish(

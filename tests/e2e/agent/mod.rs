@@ -162,6 +162,7 @@ impl Host {
             secrets: BTreeMap::new(),
             gpus: vec![],
             needs: BTreeMap::new(),
+            checkpoint: None,
         };
         change(&mut order);
         let id = order.attempt.clone();

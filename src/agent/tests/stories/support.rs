@@ -123,6 +123,7 @@ impl World {
             secrets: BTreeMap::new(),
             gpus: Vec::new(),
             needs: BTreeMap::new(),
+            checkpoint: None,
         }
     }
 

@@ -3,6 +3,7 @@
 extern crate trainyard_server as server;
 
 mod agents;
+mod checkpoints;
 mod commits;
 mod hosts;
 mod metrics;
