@@ -3,6 +3,7 @@
 mod agent;
 mod commits;
 mod faults;
+mod hosts;
 mod notebooks;
 mod plan;
 mod render;
