@@ -14,6 +14,7 @@ pub mod executor;
 pub mod hardware;
 pub mod host;
 pub mod identity;
+pub mod install;
 pub mod journal;
 pub mod ledger;
 pub mod lint;

@@ -22,6 +22,7 @@ const USUAL_FILE: &str = "/etc/trainyard/agent.toml";
 #[derive(Debug, ClapArgs)]
 #[command(args_conflicts_with_subcommands = true)]
 #[command(after_help = "Examples:
+  trainyard agent install https://trainyard.example
   trainyard agent register https://trainyard.example --token-file token.txt
   trainyard agent                        carry out jobs; told to end, it leaves them running for the next agent
   trainyard agent drain                  take nothing new, until: trainyard agent undrain
@@ -39,6 +40,8 @@ pub(crate) struct Args {
 enum Action {
     /// Introduce this host to a server, once
     Register(Register),
+    /// Make the agent a service of this host: configuration, systemd unit, data folder
+    Install(super::agent_install::Args),
     /// Let the agent of this host take nothing new, until it is undrained
     Drain {
         /// End its jobs with their grace; they go on elsewhere from their checkpoint, and it counts as no failure
@@ -91,6 +94,7 @@ struct Register {
 pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
     match args.action {
         Some(Action::Register(register)) => introduce(&register).await,
+        Some(Action::Install(install)) => super::agent_install::run(install).await,
         Some(Action::Drain { stop_jobs, file }) => drain(&data(&file)?, stop_jobs),
         Some(Action::Undrain { file }) => undrain(&data(&file)?),
         Some(Action::Stop { when_idle, file }) => stop(&data(&file)?, when_idle).await,

@@ -1,6 +1,7 @@
 //! The command line: a file per command. Commands wire crates together; logic lives in the crates.
 
 mod agent;
+mod agent_install;
 mod agents;
 mod client;
 mod debug;

@@ -91,6 +91,67 @@ async fn a_lost_hosts_job_goes_on_elsewhere_from_what_had_arrived() {
     assert_eq!(world.api().job(&job).await.attempts.len(), 2);
 }
 
+#[test]
+fn an_agent_is_installed_as_a_service_and_shown_before() {
+    let root = tempfile::tempdir().unwrap();
+    let below = root.path().display().to_string();
+    let install = |more: &[&str]| {
+        let words = [
+            "agent",
+            "install",
+            "https://trainyard.example",
+            "--root",
+            &below,
+        ];
+        let output = Command::new(env!("CARGO_BIN_EXE_trainyard"))
+            .args(
+                [
+                    &words[..],
+                    &["--name", "gpu-1", "--data", "/raid/trainyard"],
+                    more,
+                ]
+                .concat(),
+            )
+            .output()
+            .unwrap();
+        // 1 where this host lacks something; the files are written all the same.
+        let code = output.status.code();
+        assert!(matches!(code, Some(0 | 1)), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let shown = install(&["--dry-run"]);
+    assert!(
+        shown.contains("would be made") && shown.contains("KillMode=process"),
+        "{shown}"
+    );
+    assert!(std::fs::read_dir(root.path()).unwrap().next().is_none());
+    let said = install(&[]);
+    for words in [
+        "agent.toml made",
+        "systemctl enable --now",
+        "this host:",
+        "engine",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    let config = agent::config::Config::read(&root.path().join("etc/trainyard/agent.toml"));
+    assert_eq!(config.unwrap().name.as_deref(), Some("gpu-1"));
+    let unit = root
+        .path()
+        .join("etc/systemd/system/trainyard-agent.service");
+    let unit = std::fs::read_to_string(unit).unwrap();
+    let program = env!("CARGO_BIN_EXE_trainyard");
+    assert!(
+        unit.contains(&format!("ExecStart={program} agent --config")),
+        "{unit}"
+    );
+    let again = install(&[]);
+    assert!(
+        again.contains("is kept as it is") && again.contains("is as it should be"),
+        "{again}"
+    );
+}
+
 /// A process that ends with its story.
 struct Running(Child);
 
