@@ -170,6 +170,12 @@ pub(crate) async fn dispatch(command: Command) -> anyhow::Result<Exit> {
     }
 }
 
+/// Who sits at this host, as far as the environment tells.
+fn local_user() -> Option<String> {
+    let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER"));
+    user.ok().filter(|user| !user.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -178,10 +184,4 @@ mod tests {
     fn no_command_takes_anothers_argument() {
         super::Arguments::command().debug_assert();
     }
-}
-
-/// Who sits at this host, as far as the environment tells.
-fn local_user() -> Option<String> {
-    let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER"));
-    user.ok().filter(|user| !user.is_empty())
 }
