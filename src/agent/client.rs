@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use protocol::agent_api::{
-    ABANDONED, ApiError, EventsAnswer, FinishAnswer, OFFSET_HEADER, PollAnswer, PollRequest,
-    RegisterRequest, Registered,
+    ABANDONED, ApiError, CheckpointFile, EventsAnswer, FinishAnswer, INSTANCE_HEADER,
+    OFFSET_HEADER, PollAnswer, PollRequest, RegisterRequest, Registered, TWIN,
 };
 use protocol::report::AttemptReport;
 use protocol::{AttemptId, ByteSize, Digest, Event, Span};
@@ -53,6 +53,9 @@ pub enum ClientError {
     /// The blob's bytes do not have its hash.
     #[error("the server found another hash than {0}")]
     WrongHash(Digest),
+    /// Another agent is at work under the same identity.
+    #[error("the server refuses this agent: {0}")]
+    Twin(String),
     /// The server will never take it.
     #[error("the server refuses ({status}, {code}): {message}")]
     Refused {
@@ -83,6 +86,7 @@ impl ClientError {
             | ClientError::Unauthorized(_)
             | ClientError::Version(_)
             | ClientError::Abandoned
+            | ClientError::Twin(_)
             | ClientError::WrongHash(_)
             | ClientError::Refused { .. }
             | ClientError::Disk { .. } => false,
@@ -110,12 +114,19 @@ pub struct Piece {
     pub bytes: Vec<u8>,
 }
 
+/// Who we are: on each call.
+#[derive(Debug, Clone)]
+struct Speaker {
+    secret: HeaderValue,
+    instance: HeaderValue,
+}
+
 /// A server, and who we are to it.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
     server: String,
-    secret: Option<HeaderValue>,
+    speaker: Option<Speaker>,
     patience: Duration,
 }
 
@@ -165,20 +176,21 @@ impl Client {
         Ok(Self {
             http,
             server,
-            secret: None,
+            speaker: None,
             patience: patience.into(),
         })
     }
 
-    /// The same client with an agent's secret.
+    /// The same client with an agent's secret, for the installation that this is.
     ///
     /// # Errors
     /// [`ClientError::Setting`] where the secret cannot stand in a header.
-    pub fn with_secret(mut self, secret: &str) -> Result<Self, ClientError> {
-        let mut header = HeaderValue::from_str(&format!("Bearer {secret}"))
+    pub fn speak_as(mut self, secret: &str, instance: &Digest) -> Result<Self, ClientError> {
+        let mut secret = HeaderValue::from_str(&format!("Bearer {secret}"))
             .map_err(|_| ClientError::Setting("the agent's secret is damaged".into()))?;
-        header.set_sensitive(true);
-        self.secret = Some(header);
+        secret.set_sensitive(true);
+        let instance = HeaderValue::from_str(instance.as_str()).expect("a hash is hexadecimal");
+        self.speaker = Some(Speaker { secret, instance });
         Ok(self)
     }
 
@@ -327,6 +339,21 @@ impl Client {
         Ok(ByteSize(size))
     }
 
+    /// Says which checkpoint an attempt has now; its blobs are there already.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn checkpoint(
+        &self,
+        attempt: &AttemptId,
+        generation: u32,
+        files: &[CheckpointFile],
+    ) -> Result<(), ClientError> {
+        let path = format!("attempts/{attempt}/checkpoint?generation={generation}");
+        let call = self.call(Method::POST, &path).json(files);
+        self.send(call).await.map(drop)
+    }
+
     /// Delivers an attempt's report. Answers whether it is the believed one.
     ///
     /// # Errors
@@ -363,8 +390,10 @@ impl Client {
     fn call(&self, method: Method, path: &str) -> RequestBuilder {
         let url = format!("{}/agent/v1/{path}", self.server);
         let request = self.http.request(method, url).timeout(self.patience);
-        match &self.secret {
-            Some(secret) => request.header(AUTHORIZATION, secret.clone()),
+        match &self.speaker {
+            Some(speaker) => request
+                .header(AUTHORIZATION, speaker.secret.clone())
+                .header(INSTANCE_HEADER, speaker.instance.clone()),
             None => request,
         }
     }
@@ -412,6 +441,7 @@ impl Client {
         match (status, code.as_str()) {
             (StatusCode::UNAUTHORIZED, _) => ClientError::Unauthorized(message),
             (StatusCode::CONFLICT, ABANDONED) => ClientError::Abandoned,
+            (StatusCode::CONFLICT, TWIN) => ClientError::Twin(message),
             (_, "version") => ClientError::Version(message),
             (StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS, _) => {
                 self.busy(status, &message)

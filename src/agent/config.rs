@@ -110,6 +110,12 @@ pub struct Jobs {
     /// How long a failed attempt's workspace is kept for `trainyard debug`.
     #[serde(with = "human")]
     pub keep_failed: Span,
+    /// How long the checkpoints of a job that did not succeed are kept after its last attempt here.
+    #[serde(with = "human")]
+    pub keep_checkpoints: Span,
+    /// Time between two looks for checkpoints that are brought to the server; a file that is the same at both is finished.
+    #[serde(with = "human")]
+    pub checkpoint_look: Span,
 }
 
 impl Default for Jobs {
@@ -128,6 +134,8 @@ impl Default for Jobs {
             pull_timeout: Span::secs(30 * 60),
             checkout_timeout: Span::secs(30 * 60),
             keep_failed: Span::hours(24),
+            keep_checkpoints: Span::hours(7 * 24),
+            checkpoint_look: Span::secs(30),
         }
     }
 }
@@ -190,6 +198,10 @@ pub struct Disk {
     /// no attempt uses are removed, least recently used first. `0B`: no bound but the watermark.
     #[serde(with = "human::optional")]
     pub environments: Option<ByteSize>,
+    /// What checkpoints of jobs that do not run may hold together: above it, and below the watermark, those that were
+    /// not used for longest are removed. `0B`: none is kept.
+    #[serde(with = "human::optional")]
+    pub checkpoints: Option<ByteSize>,
 }
 
 impl Default for Disk {
@@ -198,6 +210,7 @@ impl Default for Disk {
             watermark: ByteSize::gib(2),
             job: None,
             environments: Some(ByteSize::gib(100)),
+            checkpoints: Some(ByteSize::gib(200)),
         }
     }
 }

@@ -5,9 +5,9 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use protocol::AgentId;
 use protocol::agent_api::{RegisterRequest, VERSION};
 use protocol::hardware::Inventory;
+use protocol::{AgentId, Digest};
 use serde::{Deserialize, Serialize};
 
 use crate::attempt::{read_json, write_json};
@@ -173,8 +173,25 @@ impl Identity {
     /// [`ClientError::Setting`].
     pub fn client(&self, config: &Config) -> Result<Client, ClientError> {
         let url = config.server.as_deref().unwrap_or(&self.server);
-        Client::new(url, config.server_ca.as_deref(), config.timing.call)?.with_secret(&self.secret)
+        Client::new(url, config.server_ca.as_deref(), config.timing.call)?
+            .speak_as(&self.secret, &instance(&config.data))
     }
+}
+
+/// Which installation this is: the same after a restart and an upgrade, another one where somebody copied the data
+/// folder or the whole host.
+fn instance(data: &Path) -> Digest {
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::os::unix::fs::MetadataExt as _;
+    let machine = std::fs::read("/etc/machine-id").unwrap_or_default();
+    let place = data.canonicalize().unwrap_or_else(|_| data.to_owned());
+    let file = std::fs::metadata(data.join(LOCK)).map_or(0, |lock| lock.ino());
+    let parts = [
+        machine.as_slice(),
+        place.as_os_str().as_bytes(),
+        &file.to_le_bytes(),
+    ];
+    Digest::of(parts.join(&0))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! database. Inside, `executor` has the only bollard, `hardware` the only NVML, `client` the only HTTP.
 
 pub mod attempt;
+mod checkpoints;
 pub mod client;
 mod collect;
 mod command;
@@ -14,9 +15,11 @@ pub mod gpus;
 pub mod hardware;
 pub mod host;
 pub mod identity;
+pub mod install;
 pub mod journal;
 pub mod ledger;
 pub mod lint;
 pub mod local;
 pub mod service;
+pub mod wish;
 mod workspace;

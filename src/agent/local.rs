@@ -90,6 +90,7 @@ pub fn notebook_spec(
         needs: Vec::new(),
         artifacts: Vec::new(),
         limits: Limits::default(),
+        checkpoints: Default::default(),
         model: None,
         metrics: BTreeMap::new(),
         retries: 0,
@@ -152,6 +153,7 @@ pub fn prepare(
         gpus: gpus(host, &readings, &spec)?,
         spec,
         needs,
+        checkpoint: None,
     };
     let disk = |error: io::Error| {
         Failure::new(

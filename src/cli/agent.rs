@@ -2,9 +2,11 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use agent::config::Config;
 use agent::service::{self, Service, ServiceError};
+use agent::wish::{self, Drained, End};
 use anyhow::Context as _;
 use clap::{Args as ClapArgs, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,11 +14,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::Exit;
 
+/// How long an agent that need not wait for its jobs takes to end, on a busy host.
+const STOP_WITHIN: Duration = Duration::from_secs(60);
 /// Read where `--config` names no other.
 const USUAL_FILE: &str = "/etc/trainyard/agent.toml";
 
 #[derive(Debug, ClapArgs)]
 #[command(args_conflicts_with_subcommands = true)]
+#[command(after_help = "Examples:
+  trainyard agent install https://trainyard.example
+  trainyard agent register https://trainyard.example --token-file token.txt
+  trainyard agent                        carry out jobs; told to end, it leaves them running for the next agent
+  trainyard agent drain                  take nothing new, until: trainyard agent undrain
+  trainyard agent drain --stop-jobs      and let the jobs that run go on elsewhere
+  trainyard agent stop --when-idle       end the agent when its jobs are done")]
 pub(crate) struct Args {
     #[command(subcommand)]
     action: Option<Action>,
@@ -29,6 +40,36 @@ pub(crate) struct Args {
 enum Action {
     /// Introduce this host to a server, once
     Register(Register),
+    /// Make the agent a service of this host: configuration, systemd unit, data folder
+    Install(super::agent_install::Args),
+    /// Let the agent of this host take nothing new, until it is undrained
+    Drain {
+        /// End its jobs with their grace; they go on elsewhere from their checkpoint, and it counts as no failure
+        #[arg(long)]
+        stop_jobs: bool,
+        #[command(flatten)]
+        file: File,
+    },
+    /// Let the agent of this host take jobs again
+    Undrain {
+        #[command(flatten)]
+        file: File,
+    },
+    /// End the agent of this host; its jobs run on, and the next agent goes on with them
+    Stop {
+        /// Not before it has no job left; it takes nothing new meanwhile
+        #[arg(long)]
+        when_idle: bool,
+        #[command(flatten)]
+        file: File,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+struct File {
+    /// The agent's configuration; /etc/trainyard/agent.toml where that is there
+    #[arg(long, value_name = "FILE", env = "TRAINYARD_AGENT_CONFIG")]
+    config: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -46,14 +87,17 @@ struct Register {
     /// File that holds the token; `-` for standard input
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// The agent's configuration; /etc/trainyard/agent.toml where that is there
-    #[arg(long, value_name = "FILE", env = "TRAINYARD_AGENT_CONFIG")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    file: File,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
     match args.action {
         Some(Action::Register(register)) => introduce(&register).await,
+        Some(Action::Install(install)) => super::agent_install::run(install).await,
+        Some(Action::Drain { stop_jobs, file }) => drain(&data(&file)?, stop_jobs),
+        Some(Action::Undrain { file }) => undrain(&data(&file)?),
+        Some(Action::Stop { when_idle, file }) => stop(&data(&file)?, when_idle).await,
         None => serve(config(args.config.as_deref())?).await,
     }
 }
@@ -93,7 +137,7 @@ async fn serve(config: Config) -> anyhow::Result<Exit> {
 }
 
 async fn introduce(register: &Register) -> anyhow::Result<Exit> {
-    let config = config(register.config.as_deref())?;
+    let config = config(register.file.config.as_deref())?;
     let token = token(register)?;
     let identity = service::register(&config, &register.url, &token).await?;
     println!(
@@ -101,6 +145,55 @@ async fn introduce(register: &Register) -> anyhow::Result<Exit> {
         identity.agent, identity.server
     );
     println!("now run: trainyard agent");
+    Ok(Exit::Done)
+}
+
+/// The data folder of the host's agent.
+fn data(file: &File) -> anyhow::Result<PathBuf> {
+    Ok(config(file.config.as_deref())?.data)
+}
+
+fn drain(data: &Path, stop_jobs: bool) -> anyhow::Result<Exit> {
+    let by = super::local_user().unwrap_or_else(|| "its owner".to_owned());
+    wish::change(data, |wish| {
+        wish.drained = Some(Drained { by, stop_jobs });
+    })?;
+    println!(
+        "the agent takes nothing new{}; 'trainyard agent undrain' takes that back",
+        match stop_jobs {
+            true => ", and its jobs go on elsewhere",
+            false => ", and its jobs run to their end",
+        }
+    );
+    Ok(Exit::Done)
+}
+
+fn undrain(data: &Path) -> anyhow::Result<Exit> {
+    wish::change(data, |wish| wish.drained = None)?;
+    println!("the agent takes jobs again");
+    Ok(Exit::Done)
+}
+
+async fn stop(data: &Path, when_idle: bool) -> anyhow::Result<Exit> {
+    let when = match when_idle {
+        true => End::WhenIdle,
+        false => End::Now,
+    };
+    if when_idle {
+        eprintln!(
+            "waiting for the agent's jobs to end; interrupted, this waits no longer, and the agent ends all the same"
+        );
+    }
+    let ended = match when_idle {
+        true => wish::end(data, when).await?,
+        false => tokio::time::timeout(STOP_WITHIN, wish::end(data, when))
+            .await
+            .with_context(|| format!("the agent has not ended within {STOP_WITHIN:?}"))??,
+    };
+    match ended {
+        true => println!("the agent has ended"),
+        false => println!("no agent runs on {}", data.display()),
+    }
     Ok(Exit::Done)
 }
 

@@ -2,15 +2,18 @@
 
 use clap::{Args as ClapArgs, Subcommand};
 use protocol::Timestamp;
-use protocol::api::{Agent, Page, RegistrationToken};
+use protocol::api::{Agent, Done, Drain, Page, RegistrationToken};
 
-use super::client::{Client, ServerArgs};
+use super::client::{Client, ServerArgs, segment};
 use super::{Exit, out};
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   trainyard agents
-  trainyard agents token        then on the new host: trainyard agent register URL")]
+  trainyard agents token        then on the new host: trainyard agent register URL
+  trainyard agents drain gpu-3               take nothing new; what runs, runs to its end
+  trainyard agents drain gpu-3 --stop-jobs   its jobs write a checkpoint and go on elsewhere
+  trainyard agents undrain gpu-3")]
 pub(crate) struct Args {
     #[command(subcommand)]
     action: Option<Action>,
@@ -25,15 +28,55 @@ pub(crate) struct Args {
 enum Action {
     /// Make a one-time token that introduces one new agent
     Token,
+    /// Give an agent nothing new, until it is undrained
+    Drain {
+        /// The agent's name
+        name: String,
+        /// End its jobs with their grace; they go on elsewhere from their checkpoint, and it counts as no failure
+        #[arg(long)]
+        stop_jobs: bool,
+    },
+    /// Give an agent work again
+    Undrain {
+        /// The agent's name
+        name: String,
+    },
+    /// Take an agent's secret away; its jobs are given to others
+    Revoke {
+        /// The agent's name
+        name: String,
+    },
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
     let client = Client::new(&args.server)?;
     match args.action {
         Some(Action::Token) => token(&client, args.json).await?,
+        Some(Action::Drain { name, stop_jobs }) => {
+            let path = format!("agents/{}/drain", segment(&name));
+            done(
+                client.post(&path, Some(&Drain { stop_jobs })).await?,
+                args.json,
+            )?;
+        }
+        Some(Action::Undrain { name }) => {
+            let path = format!("agents/{}/undrain", segment(&name));
+            done(client.post(&path, None::<&()>).await?, args.json)?;
+        }
+        Some(Action::Revoke { name }) => {
+            let path = format!("agents/{}/revoke", segment(&name));
+            done(client.post(&path, None::<&()>).await?, args.json)?;
+        }
         None => list(&client, args.json).await?,
     }
     Ok(Exit::Done)
+}
+
+fn done(done: Done, json: bool) -> anyhow::Result<()> {
+    if json {
+        return out::json(&done);
+    }
+    out::say(&done.message)
 }
 
 async fn token(client: &Client, json: bool) -> anyhow::Result<()> {

@@ -39,7 +39,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
     })
 }
 
-fn table(found: &[Check]) -> Table {
+pub(super) fn table(found: &[Check]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     for check in found {

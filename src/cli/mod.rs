@@ -1,6 +1,7 @@
 //! The command line: a file per command. Commands wire crates together; logic lives in the crates.
 
 mod agent;
+mod agent_install;
 mod agents;
 mod client;
 mod debug;
@@ -167,6 +168,12 @@ pub(crate) async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Token(args) => token::run(args).await,
         Command::Version(args) => version::run(&args),
     }
+}
+
+/// Who sits at this host, as far as the environment tells.
+fn local_user() -> Option<String> {
+    let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER"));
+    user.ok().filter(|user| !user.is_empty())
 }
 
 #[cfg(test)]

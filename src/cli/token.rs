@@ -131,8 +131,7 @@ async fn way(args: &Args) -> anyhow::Result<Way> {
 
 /// Who is at this host, for the audit log.
 fn local_user() -> String {
-    let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER"));
-    user.map_or_else(|_| "local".to_owned(), |user| format!("local ({user})"))
+    super::local_user().map_or_else(|| "local".to_owned(), |user| format!("local ({user})"))
 }
 
 fn list(page: Page<Token>, json: bool) -> anyhow::Result<()> {

@@ -92,7 +92,7 @@ pub(crate) fn run(
         if winding.is_none()
             && let Some(verdict) = stop.or_else(over)
         {
-            watch.child.signal(Signal::TERM);
+            watch.child.ask_to_end();
             winding = Some(Winding {
                 verdict,
                 kill_at: Instant::now() + Duration::from(job.grace),

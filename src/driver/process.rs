@@ -104,6 +104,8 @@ pub(crate) struct Start<'a> {
 pub(crate) struct Child {
     pid: Pid,
     end: Option<End>,
+    /// Its end is that of its whole process group.
+    with_group: bool,
     pipes: (Option<OwnedFd>, Option<OwnedFd>),
 }
 
@@ -140,6 +142,7 @@ impl Child {
         Ok(Self {
             pid: pid.ok_or_else(|| io::Error::other("the child has no pid"))?,
             end: None,
+            with_group: false,
             pipes: (Some(stdout), Some(stderr)),
         })
     }
@@ -152,7 +155,18 @@ impl Child {
     /// How it ended, once it has.
     #[must_use]
     pub(crate) fn end(&self) -> Option<End> {
-        self.end
+        self.end.filter(|_| {
+            let group_is_left =
+                || self.with_group && process::test_kill_process_group(self.pid).is_ok();
+            !group_is_left()
+        })
+    }
+
+    /// Asks its whole process group to end, and has it ended only when all of the group has: a shell dies at once, and
+    /// the program that it started may still have something to save.
+    pub(crate) fn ask_to_end(&mut self) {
+        self.with_group = true;
+        self.signal(Signal::TERM);
     }
 
     /// Reaps every child that has ended, this one and those that came to us as their init.

@@ -180,6 +180,7 @@ fn spec(
             timeout: Span::hours(1),
             ..Limits::default()
         },
+        checkpoints: Default::default(),
         model: None,
         metrics: BTreeMap::new(),
         retries: 2,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use mirror::Tree;
 use notebook::Notebook;
 use protocol::spec::{
-    Goal, Limits, MetricSpec, ModelSpec, Network, Parameters, PythonSource, Resources,
+    Checkpoints, Goal, Limits, MetricSpec, ModelSpec, Network, Parameters, PythonSource, Resources,
 };
 use protocol::{ByteSize, Digest, JobSpec, Trigger, TriggerKind, Trust, Work};
 
@@ -405,6 +405,7 @@ impl Maker<'_> {
             needs: texts(&job.needs),
             artifacts: texts(&job.artifacts),
             limits: self.limits(job),
+            checkpoints: self.checkpoints(job),
             model: job.model.as_ref().map(|model| ModelSpec {
                 name: model.name.value.0.clone(),
                 path: model.path.value.0.clone(),
@@ -444,6 +445,23 @@ impl Maker<'_> {
                 .silence_timeout
                 .or(defaults.silence_timeout)
                 .map(|d| d.0),
+            grace: job
+                .grace
+                .as_ref()
+                .or(defaults.grace.as_ref())
+                .map(|d| d.value.0),
+            lost_after: job.lost_after.or(defaults.lost_after).map(|d| d.0),
+        }
+    }
+
+    fn checkpoints(&self, job: &Job) -> Checkpoints {
+        let declared = job.checkpoints.or(self.file.defaults.checkpoints);
+        let declared = declared.unwrap_or_default();
+        Checkpoints {
+            across_hosts: declared.across_hosts,
+            max_size: declared
+                .max_size
+                .map_or(Checkpoints::default().max_size, |size| size.0),
         }
     }
 }

@@ -8,9 +8,11 @@
 //! | `HEAD blobs/{sha256}` | 200: complete; 404: not, with [`OFFSET_HEADER`] where a part is there |
 //! | `PATCH blobs/{sha256}?attempt=ID&offset=N&size=S` | raw bytes -> 204 with [`OFFSET_HEADER`], 201 when complete; 409 wrong offset (header says the right one); 422 wrong hash |
 //! | `GET blobs/{sha256}?attempt=ID` | raw bytes of a blob that the attempt needs |
+//! | `POST attempts/{id}/checkpoint?generation=G` | all [`CheckpointFile`]s that the attempt has now -> 204 |
 //! | `POST attempts/{id}/finish?generation=G` | [`crate::report::AttemptReport`] -> [`FinishAnswer`] |
 //!
-//! All but `register` carry `Authorization: Bearer <secret>`. Errors are [`ApiError`]; a call about an
+//! All but `register` carry `Authorization: Bearer <secret>`, and [`INSTANCE_HEADER`]: who has the secret of an agent
+//! that is at work elsewhere is refused with 409 and code [`TWIN`]. Errors are [`ApiError`]; a call about an
 //! attempt that is no longer believed is answered 409 with code [`ABANDONED`], and the agent ends it.
 //!
 //! What the table does not say:
@@ -22,7 +24,7 @@
 //!   wanted again.
 //! - An agent gives up a poll that is held when it has news, and asks anew; the lost answer does not matter.
 //! - 401 ends an agent's asking until it is registered anew; [`ApiError::code`] `version` until it is
-//!   upgraded. Its attempts run on meanwhile.
+//!   upgraded; `twin` until the other one is stopped. Its attempts run on meanwhile.
 
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +33,7 @@ use crate::event::{Artifact, Phase};
 use crate::hardware::Inventory;
 use crate::ids::{AgentId, AttemptId, CommitId, JobId, PipelineId, ProjectId};
 use crate::spec::{JobSpec, Trust};
-use crate::units::{Span, Timestamp};
+use crate::units::{ByteSize, Span, Timestamp};
 
 /// Version of this API. A server refuses an agent of another one, naming what it needs.
 pub const VERSION: u32 = 1;
@@ -39,15 +41,21 @@ pub const VERSION: u32 = 1;
 pub const OFFSET_HEADER: &str = "trainyard-offset";
 /// [`ApiError::code`] where an attempt is not believed any more.
 pub const ABANDONED: &str = "abandoned";
+/// Says which installation of an agent speaks: a word that its restarts share and its copies do not.
+pub const INSTANCE_HEADER: &str = "trainyard-instance";
+/// [`ApiError::code`] where another installation is at work under the same identity.
+pub const TWIN: &str = "twin";
 /// Most bytes of one batch of events.
 pub const EVENTS_BATCH_BYTES: usize = 1 << 20;
+/// Most files of one checkpoint.
+pub const MOST_CHECKPOINT_FILES: usize = 10_000;
 /// Most bytes of one piece of a blob.
 pub const BLOB_PIECE_BYTES: usize = 8 << 20;
 
 /// An error answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiError {
-    /// A word for programs: `abandoned`, `unauthorized`, `invalid`, `not_found`, `too_large`, `disk_full`, `version`, `internal`.
+    /// A word for programs: `abandoned`, `unauthorized`, `invalid`, `not_found`, `too_large`, `disk_full`, `version`, `twin`, `internal`.
     pub code: String,
     /// A sentence for people.
     pub message: String,
@@ -99,6 +107,9 @@ pub struct PollRequest {
     /// Why nothing new is taken.
     #[serde(default)]
     pub closed: Option<String>,
+    /// Whether the host is to be free: its attempts are to be stopped with their grace, and their jobs go on elsewhere.
+    #[serde(default)]
+    pub evict: bool,
 }
 
 /// Where an attempt stands on its host.
@@ -131,6 +142,9 @@ pub struct PollAnswer {
     /// Whether the next poll must bring the inventory.
     #[serde(default)]
     pub want_inventory: bool,
+    /// The server's clock when it answered: the agent puts the times that it sends right by it.
+    #[serde(default)]
+    pub now: Option<Timestamp>,
 }
 
 /// Ends an attempt.
@@ -176,6 +190,29 @@ pub struct AttemptOrder {
     /// What the jobs that it needs left, by the name of the definition.
     #[serde(default)]
     pub needs: std::collections::BTreeMap<String, Vec<Artifact>>,
+    /// What it goes on from, where an earlier attempt brought that to the server.
+    #[serde(default)]
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// What an earlier attempt of a job left for the next one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Number of that attempt. A host that has the folder of this attempt or of a later one has what is newer.
+    pub number: u32,
+    /// The files.
+    pub files: Vec<CheckpointFile>,
+}
+
+/// A file of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointFile {
+    /// Path below `$TRAINYARD_CHECKPOINT_DIR`, with `/`, relative and without `..`.
+    pub path: String,
+    /// Its content.
+    pub blob: Digest,
+    /// Its length.
+    pub size: ByteSize,
 }
 
 /// Where an attempt's files come from.

@@ -12,6 +12,7 @@
 //! | `POST jobs/{id}/cancel`, `POST jobs/{id}/retry` | run | [`Done`] |
 //! | `GET artifacts/{attempt}/{path}` | read | raw bytes, as an attachment |
 //! | `GET agents`, `POST agents/tokens` | read, admin | [`Page`] of [`Agent`], [`RegistrationToken`] |
+//! | `POST agents/{name}/drain` ([`Drain`]), `…/undrain`, `…/revoke` | admin | [`Done`] |
 //! | `GET tokens`, `POST tokens` ([`NewToken`]), `DELETE tokens/{name}` | admin | [`Token`], [`CreatedToken`] |
 //! | `GET models`, `GET models/{name}`, `GET models/{name}/{version}` | read | the registry's types |
 //!
@@ -277,7 +278,7 @@ pub struct Agent {
     pub id: AgentId,
     /// Its name.
     pub name: String,
-    /// `idle`, `busy`, `closed`, `unreachable` or `lost`.
+    /// `idle`, `busy`, `closed`, `drained`, `revoked` or `unreachable`.
     pub state: String,
     /// Why it takes nothing new.
     #[serde(default)]
@@ -293,6 +294,15 @@ pub struct Agent {
     /// Which attempt has which GPU, by the GPU's UUID.
     #[serde(default)]
     pub gpu_bookings: BTreeMap<String, AttemptId>,
+}
+
+/// How an agent is drained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drain {
+    /// End its jobs with their grace, so that they go on elsewhere, instead of letting them run to their end.
+    #[serde(default)]
+    pub stop_jobs: bool,
 }
 
 /// A one-time token for `trainyard agent register`.

@@ -134,6 +134,11 @@ pub enum Move {
         /// Why; kept with the attempt.
         failure: Failure,
     },
+    /// The attempt ended for its host's sake (drain): the job waits for another one, at nobody's fault.
+    Requeue {
+        /// The attempt.
+        attempt: AttemptId,
+    },
     /// An agent that was believed lost came back before its replacement started.
     Resume {
         /// The earlier attempt, believed again.
@@ -167,6 +172,7 @@ impl Move {
             Move::Cancel { .. } => "be cancelled",
             Move::Finish { .. } => "finish",
             Move::Retry { .. } => "be retried",
+            Move::Requeue { .. } => "be queued again",
             Move::Resume { .. } => "be resumed",
             Move::Settle { .. } => "be settled",
         }
@@ -214,11 +220,10 @@ pub fn next(state: &State, step: Move) -> Result<State, IllegalMove> {
             Ok(State::Finished { outcome })
         }
 
-        (State::Leased { .. } | State::Running { .. }, Move::Retry { attempt, .. })
-            if believed(&attempt) =>
-        {
-            Ok(State::Queued)
-        }
+        (
+            State::Leased { .. } | State::Running { .. },
+            Move::Retry { attempt, .. } | Move::Requeue { attempt },
+        ) if believed(&attempt) => Ok(State::Queued),
         (State::Stopping { by, .. }, Move::Retry { attempt, .. }) if believed(&attempt) => {
             Ok(State::Finished {
                 outcome: Outcome::Cancelled { by: by.clone() },
@@ -242,6 +247,7 @@ pub fn next(state: &State, step: Move) -> Result<State, IllegalMove> {
             | Move::Cancel { .. }
             | Move::Finish { .. }
             | Move::Retry { .. }
+            | Move::Requeue { .. }
             | Move::Resume { .. }
             | Move::Settle { .. },
         ) => Err(illegal),
@@ -309,6 +315,7 @@ mod tests {
                 attempt: a.clone(),
                 failure: fault(),
             },
+            Move::Requeue { attempt: a.clone() },
             Move::Resume {
                 attempt: a,
                 since: Timestamp(0),

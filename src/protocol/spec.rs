@@ -54,6 +54,9 @@ pub struct JobSpec {
     /// How long it may take.
     #[serde(default)]
     pub limits: Limits,
+    /// What becomes of its checkpoints.
+    #[serde(default)]
+    pub checkpoints: Checkpoints,
     /// The model that it leaves.
     #[serde(default)]
     pub model: Option<ModelSpec>,
@@ -235,6 +238,13 @@ pub struct Limits {
     /// Without any output.
     #[serde(default)]
     pub silence_timeout: Option<Span>,
+    /// Between the polite end of a job that is stopped or took too long (SIGTERM, for a notebook an interrupt) and
+    /// its kill: time to write a checkpoint. None: what server and agent are set to.
+    #[serde(default)]
+    pub grace: Option<Span>,
+    /// How long its agent may be silent before another one gets it. None: what the server is set to.
+    #[serde(default)]
+    pub lost_after: Option<Span>,
 }
 
 impl Default for Limits {
@@ -243,6 +253,29 @@ impl Default for Limits {
             timeout: Span::hours(24),
             cell_timeout: None,
             silence_timeout: None,
+            grace: None,
+            lost_after: None,
+        }
+    }
+}
+
+/// What becomes of the files that a job leaves in `$TRAINYARD_CHECKPOINT_DIR`. They are there for its next attempt
+/// on the same host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoints {
+    /// Whether they are brought to the server too, for an attempt on another host.
+    #[serde(default)]
+    pub across_hosts: bool,
+    /// What they may take of the disk; above it the job is ended.
+    pub max_size: ByteSize,
+}
+
+impl Default for Checkpoints {
+    /// On the host alone, up to 50 GiB.
+    fn default() -> Self {
+        Self {
+            across_hosts: false,
+            max_size: ByteSize::gib(50),
         }
     }
 }

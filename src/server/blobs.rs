@@ -224,6 +224,29 @@ impl Blobs {
             .boxed())
     }
 
+    /// Whether there is a content.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn exists(&self, digest: &Digest) -> Result<bool, BlobError> {
+        match self.store.head(&place(digest)).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes a content; one that is not there is fine.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn remove(&self, digest: &Digest) -> Result<(), BlobError> {
+        match self.store.delete(&place(digest)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// A content in memory, where it is not longer than `limit` bytes.
     ///
     /// # Errors

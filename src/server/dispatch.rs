@@ -16,7 +16,9 @@ use crate::state::Server;
 use crate::store::agents::Agent;
 use crate::store::attempts::{Attempt, Booking, Fate};
 use crate::store::jobs::Job;
-use crate::store::{Connection, Result, StoreError, agents, attempts, jobs, pipelines, projects};
+use crate::store::{
+    Connection, Result, StoreError, agents, attempts, checkpoints, jobs, pipelines, projects,
+};
 
 /// Most queued jobs that one pass looks at.
 const MOST_QUEUED: u32 = 2_000;
@@ -101,7 +103,10 @@ pub async fn tick(server: &Server) -> Result<usize> {
 /// perhaps broken for some seconds more. None: it is over. The words do not count down, so that a pause
 /// is one write.
 fn rest(server: &Server, before: &[Attempt]) -> Option<Span> {
-    let last = before.last().filter(|last| last.fate == Fate::Finished)?;
+    let last = before.last()?;
+    if last.fate != Fate::Finished || last.evicted_by.is_some() {
+        return None;
+    }
     let pause = Span(server.config.retry_delay.0 * before.len() as u64);
     let passed = Timestamp::now().since(last.finished_at?);
     (passed < pause).then_some(pause)
@@ -154,6 +159,12 @@ fn host(server: &Server, agent: &Agent, bookings: &[Booking]) -> Host {
 }
 
 fn closed(server: &Server, agent: &Agent) -> Option<String> {
+    if let Some(by) = &agent.revoked_by {
+        return Some(format!("revoked by {by}"));
+    }
+    if let Some(by) = &agent.drained_by {
+        return Some(format!("drained by {by}"));
+    }
     let silence = server.leases.silence(&agent.id);
     if silence > server.config.unreachable_after.into() {
         return Some(format!("not heard of for {}", Span::from(silence)));
@@ -188,6 +199,7 @@ async fn lease(server: &Server, job: &Job, placement: &Placement) -> Result<()> 
         generation: number,
         order,
         fate: Fate::Open,
+        evicted_by: None,
         phase: None,
         created_at: at,
         started_at: None,
@@ -238,6 +250,10 @@ async fn order(
         secrets: BTreeMap::new(),
         gpus: placement.gpus.clone(),
         needs: needs(db, job).await?,
+        checkpoint: match job.spec.checkpoints.across_hosts {
+            true => checkpoints::of_job(db, &job.id).await?,
+            false => None,
+        },
     })
 }
 

@@ -1,4 +1,5 @@
-//! Forgets what nobody will ask for again: deliveries of forges, and uploads that were never completed. What
+//! Forgets what nobody will ask for again: deliveries of forges, checkpoints of jobs that ended long ago, and uploads
+//! that were never completed. What
 //! people made or look at is not its business.
 
 use std::time::Duration;
@@ -6,8 +7,9 @@ use std::time::Duration;
 use protocol::{Span, Timestamp};
 
 use crate::blobs::BlobError;
+use crate::fleet;
 use crate::state::Server;
-use crate::store::{StoreError, projects};
+use crate::store::{StoreError, checkpoints, projects};
 
 /// Time between two passes.
 const PAUSE: Duration = Duration::from_secs(3600);
@@ -15,6 +17,10 @@ const PAUSE: Duration = Duration::from_secs(3600);
 const DELIVERIES_FOR: Span = Span::hours(30 * 24);
 /// Most deliveries of a project that are kept.
 const MOST_DELIVERIES: u32 = 10_000;
+/// The checkpoint of a job that did not succeed is kept for so long after its end.
+const CHECKPOINTS_FOR: Span = Span::hours(7 * 24);
+/// Most checkpoints that are removed in a pass.
+const MOST_JOBS: u32 = 1_000;
 /// An upload that did not grow for so long is never completed: its agent is gone, or gave the attempt up.
 const PARTS_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -55,6 +61,13 @@ pub async fn tick(server: &Server, now: Timestamp) -> Result<(), HousekeepingErr
         let mut tx = server.store.begin().await?;
         projects::forget_deliveries(&mut tx, &project.id, oldest, MOST_DELIVERIES).await?;
         tx.commit().await.map_err(StoreError::from)?;
+    }
+    let old = Timestamp(now.0.saturating_sub_unsigned(CHECKPOINTS_FOR.0));
+    let mut db = server.store.read().await?;
+    let jobs = checkpoints::of_finished(&mut db, old, MOST_JOBS).await?;
+    drop(db);
+    for job in jobs {
+        fleet::checkpoints::forget(server, &job).await?;
     }
     let parts = server.blobs.forget_parts(PARTS_FOR).await?;
     if parts > 0 {

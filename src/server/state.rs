@@ -218,8 +218,15 @@ impl Handle {
 #[derive(Debug)]
 pub struct Leases {
     started: Instant,
-    heard: Mutex<HashMap<AgentId, Instant>>,
+    heard: Mutex<HashMap<AgentId, Heard>>,
     missing: Mutex<HashMap<AttemptId, Instant>>,
+}
+
+#[derive(Debug)]
+struct Heard {
+    at: Instant,
+    /// Which installation spoke last; none: one of an earlier version.
+    instance: Option<String>,
 }
 
 impl Default for Leases {
@@ -233,17 +240,60 @@ impl Default for Leases {
 }
 
 impl Leases {
-    /// Notes that an agent was heard of.
-    pub fn heard(&self, agent: &AgentId) {
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.insert(agent.clone(), Instant::now());
+    /// Notes that an agent registered: whatever installation speaks next is it.
+    pub(crate) fn registered(&self, agent: &AgentId) {
+        let mut all = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = Heard {
+            at: Instant::now(),
+            instance: None,
+        };
+        all.insert(agent.clone(), fresh);
+    }
+
+    /// Notes that an agent was heard of, from this installation. One that comes while another was heard of within
+    /// `patience` is refused.
+    ///
+    /// # Errors
+    /// How long ago the other one was heard of.
+    pub(crate) fn heard(
+        &self,
+        agent: &AgentId,
+        instance: Option<&str>,
+        patience: Duration,
+    ) -> Result<(), Duration> {
+        let mut all = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = all.get(agent);
+        let other = before.filter(|heard| {
+            let both = heard.instance.as_deref().zip(instance);
+            both.is_some_and(|(known, speaks)| known != speaks)
+        });
+        if let Some(silence) = other.map(|heard| heard.at.elapsed())
+            && silence <= patience
+        {
+            return Err(silence);
+        }
+        let fresh = Heard {
+            at: Instant::now(),
+            instance: instance.map(str::to_owned),
+        };
+        all.insert(agent.clone(), fresh);
+        Ok(())
+    }
+
+    /// Notes that an agent is still there: its poll was held until now.
+    pub(crate) fn still_there(&self, agent: &AgentId) {
+        let mut all = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(heard) = all.get_mut(agent) {
+            heard.at = Instant::now();
+        }
     }
 
     /// How long an agent has been silent; since the server's start where it was not heard yet.
     #[must_use]
     pub fn silence(&self, agent: &AgentId) -> Duration {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.get(agent).unwrap_or(&self.started).elapsed()
+        let last = heard.get(agent).map_or(self.started, |heard| heard.at);
+        last.elapsed()
     }
 
     /// How long an agent has polled without a word of an attempt that it had begun.

@@ -5,6 +5,7 @@ mod commits;
 mod faults;
 mod gpu_jobs;
 mod gpus;
+mod hosts;
 mod notebooks;
 mod plan;
 mod render;

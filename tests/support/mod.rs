@@ -62,7 +62,7 @@ pub(crate) const HOST: &str = "host";
 /// The agent within `trainyard up`.
 pub(crate) const INNER: &str = "up/agent";
 /// Settings of every agent: nothing waits longer than a story has to.
-const AGENT: &str = "[jobs]\ngrace = \"3s\"\noffline = true\n[disk]\nwatermark = \"1MiB\"\n\
+const AGENT: &str = "[jobs]\ngrace = \"3s\"\noffline = true\ncheckpoint_look = \"200ms\"\n[disk]\nwatermark = \"1MiB\"\n\
     [timing]\nretry = \"20ms\"\nretry_most = \"200ms\"\ncall = \"20s\"\n";
 
 impl World {
@@ -187,7 +187,7 @@ impl World {
     }
 
     /// What a command prints that must succeed.
-    fn ok(&self, arguments: &[&str]) -> String {
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments).output().unwrap();
         succeeded(&output);
         String::from_utf8(output.stdout).unwrap()

@@ -11,6 +11,7 @@ use protocol::{Failure, FailureKind, Span, Timestamp};
 use super::job::DRIVER;
 use super::state::Prepared;
 use super::{Attempt, AttemptDir, dir};
+use crate::checkpoints::Checkpoints;
 use crate::executor::{ContainerSpec, MountSpec};
 use crate::workspace;
 
@@ -63,8 +64,8 @@ pub fn kept_until(dir: &AttemptDir) -> io::Result<Option<Timestamp>> {
     dir::read_json(&dir.kept_until_file())
 }
 
-/// Forgets an attempt whose report was taken: all of it, or all but what is kept until later than `now`.
-/// Answers whether nothing is left. To be called again when the time is over.
+/// Forgets an attempt that no other one of its job follows, with the job's checkpoints: all of it, or all but what is
+/// kept until later than `now`. Answers whether nothing is left. To be called again when the time is over.
 ///
 /// # Errors
 /// Where the disk refuses.
@@ -74,6 +75,9 @@ pub fn forget(dir: &AttemptDir, now: Timestamp) -> io::Result<bool> {
             workspace::remove(&path)?;
         }
         return Ok(false);
+    }
+    if let (Ok(order), Some(data)) = (dir.order(), dir.path().ancestors().nth(2)) {
+        Checkpoints::of(data, &order.job).remove()?;
     }
     workspace::remove(dir.path())?;
     Ok(true)
@@ -110,7 +114,7 @@ async fn try_sweep(attempt: &Attempt<'_>) -> Result<(), String> {
         hand_over: Some(HandOver {
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
-            paths: vec!["/left".into()],
+            paths: vec!["/left".into(), "/left-checkpoints".into()],
         }),
         gpus: None,
     };
@@ -140,6 +144,7 @@ async fn try_sweep(attempt: &Attempt<'_>) -> Result<(), String> {
         mounts: vec![
             MountSpec::writable(&contract, protocol::driver::MOUNT),
             MountSpec::writable(attempt.dir.path(), "/left"),
+            MountSpec::writable(attempt.checkpoints().files(), "/left-checkpoints"),
             MountSpec::read_only(&attempt.host.driver, DRIVER),
         ],
         network: Network::None,

@@ -10,7 +10,7 @@ use protocol::{ByteSize, Failure, FailureKind, Span, Trust, Work};
 use super::Attempt;
 use super::places::Places;
 use super::state::Prepared;
-use crate::executor::{ContainerSpec, MountSpec};
+use crate::executor::{ATTEMPT_VARIABLE, ContainerSpec, MountSpec};
 use crate::{command, lint};
 
 /// Where the driver lies in a container.
@@ -58,7 +58,7 @@ impl Attempt<'_> {
             env: self.job_env(places, prepared),
             limits: spec.limits.clone(),
             kernel_start_timeout: self.host.config.jobs.kernel_start_timeout,
-            grace: self.host.config.jobs.grace,
+            grace: self.grace(),
             output: OutputLimits {
                 cell: self.host.config.jobs.cell_output,
                 notebook: self.host.config.jobs.notebook_output,
@@ -73,9 +73,14 @@ impl Attempt<'_> {
             hand_over: (contained && !agent.0.is_root()).then(|| HandOver {
                 uid: agent.0.as_raw(),
                 gid: agent.1.as_raw(),
-                paths: [&places.workspace, &places.home, &places.tmp]
-                    .map(Clone::clone)
-                    .to_vec(),
+                paths: [
+                    &places.workspace,
+                    &places.home,
+                    &places.tmp,
+                    &places.checkpoints,
+                ]
+                .map(Clone::clone)
+                .to_vec(),
             }),
             gpus: self.gpu_files().filter(|_| contained),
         }
@@ -93,10 +98,12 @@ impl Attempt<'_> {
             env.insert(name.to_owned(), value.to_owned());
         };
         set("TRAINYARD", "1");
-        set("TRAINYARD_ATTEMPT", self.order.attempt.as_str());
+        set("TRAINYARD_ATTEMPT", &self.order.number.to_string());
+        set(ATTEMPT_VARIABLE, self.order.attempt.as_str());
         set("TRAINYARD_JOB", &spec.name);
         set("TRAINYARD_PROJECT", &self.order.project_name);
         set("TRAINYARD_NEEDS", &places.needs);
+        set("TRAINYARD_CHECKPOINT_DIR", &places.checkpoints);
         match &self.order.source {
             Source::Git { commit, .. } => set("TRAINYARD_COMMIT", commit.as_str()),
             Source::Folder { .. } => {}
@@ -238,7 +245,13 @@ impl Attempt<'_> {
     /// How long the driver may take in all before something is wrong with it.
     pub(super) fn longest(&self) -> Span {
         let (limits, jobs) = (&self.order.spec.limits, &self.host.config.jobs);
-        Span(limits.timeout.0 + jobs.kernel_start_timeout.0 + 2 * jobs.grace.0 + 120_000)
+        Span(limits.timeout.0 + jobs.kernel_start_timeout.0 + 2 * self.grace().0 + 120_000)
+    }
+
+    /// Between the job's polite end and its kill.
+    fn grace(&self) -> Span {
+        let own = self.order.spec.limits.grace;
+        own.unwrap_or(self.host.config.jobs.grace)
     }
 }
 

@@ -6,7 +6,7 @@ use protocol::report::Usage;
 use protocol::{ByteSize, Failure, FailureKind, JobSpec, Outcome, Span};
 
 use super::StopReason;
-use super::disk::Full;
+use super::disk::{Full, Share};
 use super::run::Peaks;
 use super::state::{Ended, cancelled};
 use crate::executor::Exit;
@@ -188,8 +188,16 @@ fn would_fit(limit: ByteSize) -> String {
 }
 
 fn disk_full(full: &Full) -> Failure {
+    let hint = match full.of {
+        Share::Checkpoints => {
+            "Remove older checkpoints after each new one, or raise `checkpoints: {max_size: …}` in .trainyard.yml."
+        }
+        Share::Job | Share::Host => {
+            "Write less to the workspace, /tmp and HOME, or have `disk` raised in the agent's configuration."
+        }
+    };
     Failure::new(FailureKind::DiskLimit, full.words())
-        .hint("Write less to the workspace, /tmp and HOME, or have `disk` raised in the agent's configuration.")
+        .hint(hint)
         .limit(LimitReached::Bytes {
             limit: full.limit,
             used: Some(full.used),

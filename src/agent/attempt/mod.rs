@@ -218,10 +218,14 @@ impl Attempt<'_> {
             self.dir.clone(),
             self.order.clone(),
         );
-        let user = self.host.job_user;
+        let (user, checkpoints) = (self.host.job_user, self.checkpoints());
         let mut work = tokio::task::spawn_blocking(move || {
             workspace::prepare(&mirrors, &dir, &order, &deadline)?;
-            clean::make_folders(&dir, user)
+            clean::make_folders(&dir, user)?;
+            checkpoints.take(&order, user).map_err(|error| {
+                let message = format!("cannot make the folder for checkpoints: {error}");
+                Failure::new(FailureKind::CheckoutFailed, message)
+            })
         });
         let done = tokio::select! {
             done = &mut work => done,

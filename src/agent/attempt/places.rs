@@ -5,6 +5,7 @@ use std::path::Path;
 use protocol::Trust;
 
 use super::Attempt;
+use crate::checkpoints::Checkpoints;
 use crate::environment::{self, Environment};
 use crate::executor::MountSpec;
 
@@ -16,6 +17,7 @@ pub(super) struct Places {
     pub(super) home: String,
     pub(super) tmp: String,
     pub(super) cache: String,
+    pub(super) checkpoints: String,
     pub(super) environment: Option<String>,
 }
 
@@ -33,6 +35,7 @@ impl Attempt<'_> {
                 home: "/home/trainyard".into(),
                 tmp: "/tmp".into(),
                 cache: "/cache".into(),
+                checkpoints: "/checkpoints".into(),
                 environment: environment.map(inside),
             }
         } else {
@@ -42,6 +45,7 @@ impl Attempt<'_> {
                 home: show(&self.dir.home()),
                 tmp: show(&self.dir.tmp()),
                 cache: show(&self.cache()),
+                checkpoints: show(&self.checkpoints().files()),
                 environment: environment.map(|environment| show(&environment.folder)),
             }
         }
@@ -60,6 +64,10 @@ impl Attempt<'_> {
             .join(trust)
     }
 
+    pub(super) fn checkpoints(&self) -> Checkpoints {
+        Checkpoints::of(self.host.data(), &self.order.job)
+    }
+
     /// What of the host is in the container at these places.
     pub(super) fn mounts(
         &self,
@@ -74,6 +82,7 @@ impl Attempt<'_> {
             MountSpec::writable(self.dir.tmp(), &places.tmp),
             MountSpec::writable(self.dir.tmp(), "/var/tmp"),
             MountSpec::writable(self.cache(), &places.cache),
+            MountSpec::writable(self.checkpoints().files(), &places.checkpoints),
             MountSpec::writable(&contract, protocol::driver::MOUNT),
             MountSpec::read_only(
                 contract.join(protocol::driver::JOB_FILE),

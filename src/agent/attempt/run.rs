@@ -10,7 +10,7 @@ use protocol::driver::{DriverResult, JOB_FILE, OUT_DIR, RESULT_FILE};
 use protocol::event::{EventKind, Sample};
 use protocol::{ByteSize, Failure, FailureKind, Work};
 
-use super::disk::{DiskWatch, Full};
+use super::disk::{DiskWatch, Full, Share};
 use super::follow::{Follower, open_plain};
 use super::judge::{Cause, Evidence};
 use super::state::{Ended, Launched, Prepared, Stage, State};
@@ -216,8 +216,12 @@ impl Attempt<'_> {
         let contract = self.dir.contract();
         let mut follower = Follower::new(&contract, self.journal);
         let folders = vec![self.dir.workspace(), self.dir.tmp(), self.dir.home()];
+        let checkpoints = (
+            self.checkpoints().files(),
+            self.order.spec.checkpoints.max_size,
+        );
         let mut watch = Watch {
-            disk: DiskWatch::new(folders, &self.host.config.disk),
+            disk: DiskWatch::new(folders, checkpoints, &self.host.config.disk),
             meter: running.meter().await,
             peaks: Peaks::default(),
             next_sample: Instant::now(),
@@ -417,16 +421,13 @@ fn start_failure(words: &str) -> Failure {
 /// For the judge's tests and the disk's message.
 impl Full {
     pub(super) fn words(&self) -> String {
-        if self.host {
-            format!(
-                "the host's disk ran out while the job held {} of it",
-                self.used
-            )
-        } else {
-            format!(
-                "the job wrote {}, more than the {} that it may",
-                self.used, self.limit
-            )
+        let (used, limit) = (self.used, self.limit);
+        match self.of {
+            Share::Host => format!("the host's disk ran out while the job held {used} of it"),
+            Share::Job => format!("the job wrote {used}, more than the {limit} that it may"),
+            Share::Checkpoints => format!(
+                "the job's checkpoints took {used}, more than the {limit} that they may (`checkpoints: {{max_size: …}}`)"
+            ),
         }
     }
 }

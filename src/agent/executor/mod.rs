@@ -12,7 +12,7 @@ pub use engine::{Engine, EngineError, EngineFacts};
 pub(crate) use container::{Container, ContainerSpec, MountSpec};
 pub(crate) use engine::Image;
 pub(crate) use meter::{Meter, Reading};
-pub(crate) use shell::Process;
+pub(crate) use shell::{ATTEMPT_VARIABLE, Process};
 
 use std::time::Duration;
 

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal};
 use super::{Exit, LOOK_AGAIN};
 
 /// Says to which attempt a process belongs; children inherit it.
-pub(crate) const ATTEMPT_VARIABLE: &str = "TRAINYARD_ATTEMPT";
+pub(crate) const ATTEMPT_VARIABLE: &str = "TRAINYARD_ATTEMPT_ID";
 
 /// How often processes are looked for until none is left.
 const MOST_SWEEPS: u32 = 100;

@@ -57,6 +57,10 @@ impl Attempts {
         self.lock().contains_key(id)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     pub(super) fn statuses(&self) -> Vec<AttemptStatus> {
         self.lock()
             .values()

@@ -37,7 +37,9 @@ impl Delivery<'_> {
                         .filter(|blob| !done.contains(blob))
                         .collect::<Vec<_>>()
                     {
-                        if let Err(why) = self.upload(&blob).await {
+                        let path = self.dir.blobs().join(blob.as_str());
+                        let name = path.display().to_string();
+                        if let Err(why) = self.upload(&blob, &name, &|| open(&path)).await {
                             tracing::error!(attempt = %self.attempt, blob = blob.short(), "not uploaded: {why}");
                             lost.push((blob.clone(), why));
                         }
@@ -57,21 +59,25 @@ impl Delivery<'_> {
         }
     }
 
-    async fn upload(self, blob: &Digest) -> Result<(), String> {
-        let path = self.dir.blobs().join(blob.as_str());
+    /// Uploads a content, opened anew for each try; `name` is for words only.
+    pub(super) async fn upload(
+        self,
+        blob: &Digest,
+        name: &str,
+        open: Open<'_>,
+    ) -> Result<(), String> {
         let client = &self.shared.client;
         for _ in 0..TRIES {
             let state = self.persist(|| client.blob(blob)).await;
             let sent = match state.map_err(|error| error.to_string())? {
                 BlobState::Complete => return Ok(()),
-                BlobState::Partial(offset) => self.send_from(blob, &path, offset).await,
+                BlobState::Partial(offset) => self.send_from(blob, name, open, offset).await,
             };
             match sent {
                 Ok(()) => return Ok(()),
                 Err(Unsent::WrongHash) => {
-                    let here = hash_of(&path)
-                        .await
-                        .map_err(|e| format!("{}: {e}", path.display()))?;
+                    let unread = |error: io::Error| format!("{name}: {error}");
+                    let here = hash_of(open().map_err(unread)?).await.map_err(unread)?;
                     if here != *blob {
                         return Err(format!(
                             "the file on the agent's disk has changed to {}",
@@ -86,9 +92,15 @@ impl Delivery<'_> {
     }
 
     /// Sends a blob from `offset` to its end.
-    async fn send_from(self, blob: &Digest, path: &Path, mut offset: u64) -> Result<(), Unsent> {
-        let never = |error: io::Error| Unsent::Never(format!("{}: {error}", path.display()));
-        let mut file = File::open(path).await.map_err(never)?;
+    async fn send_from(
+        self,
+        blob: &Digest,
+        name: &str,
+        open: Open<'_>,
+        mut offset: u64,
+    ) -> Result<(), Unsent> {
+        let never = |error: io::Error| Unsent::Never(format!("{name}: {error}"));
+        let mut file = File::from_std(open().map_err(never)?);
         let size = file.metadata().await.map_err(never)?.len();
         let mut backoff = self.shared.backoff();
         loop {
@@ -132,6 +144,13 @@ impl Delivery<'_> {
     }
 }
 
+/// Opens a content.
+pub(super) type Open<'a> = &'a (dyn Fn() -> io::Result<std::fs::File> + Sync);
+
+fn open(path: &Path) -> io::Result<std::fs::File> {
+    std::fs::File::open(path)
+}
+
 /// Why a blob is not on the server.
 enum Unsent {
     WrongHash,
@@ -149,8 +168,8 @@ fn list(folder: &Path) -> io::Result<Vec<Digest>> {
 }
 
 /// The hash of a file's bytes.
-pub(super) async fn hash_of(path: &Path) -> io::Result<Digest> {
-    let mut file = File::open(path).await?;
+pub(super) async fn hash_of(file: std::fs::File) -> io::Result<Digest> {
+    let mut file = File::from_std(file);
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 256 << 10];
     loop {

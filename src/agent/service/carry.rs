@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::attempts::Handle;
 use super::deliver::{Delivery, not_delivered, without_blobs};
-use super::{Shared, keep};
+use super::{Shared, checkpoints, keep};
 use crate::attempt::{self, AttemptDir, write_json};
-use crate::client::ClientError;
+use crate::checkpoints::Checkpoints;
 use crate::journal::Journal;
 
 /// How often a GPU is looked at until it is clean.
@@ -63,7 +63,8 @@ pub(super) async fn carry(
             told.cancel();
             Some(report)
         };
-        let (report, story) = tokio::join!(files, delivery.events(&told));
+        let checkpoints = delivery.checkpoints(&order, &over);
+        let (report, story, ()) = tokio::join!(files, delivery.events(&told), checkpoints);
         let report = match story {
             Ok(()) => report?,
             Err(why) => not_delivered(
@@ -76,9 +77,22 @@ pub(super) async fn carry(
     };
     let ((), delivered) = tokio::join!(run, handle.gone.run_until_cancelled(deliver));
     drop(journal);
-    let believed = delivered.flatten().is_some();
     let left = order.clone();
+    let succeeded = delivered
+        .flatten()
+        .map(|report| report.outcome.is_success());
+    let believed = succeeded.is_some();
+    let checkpoints = Checkpoints::of(shared.host.data(), &order.job);
     let cleaned = tokio::task::spawn_blocking(move || {
+        // What nobody believes any more may be the next attempt's already, elsewhere or here.
+        let kept = match succeeded {
+            Some(true) => checkpoints.remove(),
+            Some(false) => checkpoints.mark(left.number),
+            None => Ok(()),
+        };
+        if let Err(error) = kept {
+            tracing::warn!(attempt = %left.attempt, "its checkpoints: {error}");
+        }
         if believed {
             keep::reported(&dir, left)
         } else {
@@ -163,6 +177,10 @@ impl Carrier<'_> {
             fetched = self.fetch_needs(journal) => fetched?,
             _ = self.handle.control.stopped() => return Ok(()),
         }
+        tokio::select! {
+            restored = self.restore(journal) => restored?,
+            _ = self.handle.control.stopped() => return Ok(()),
+        }
         if self.order.gpus.is_empty() {
             return Ok(());
         }
@@ -198,6 +216,22 @@ impl Carrier<'_> {
         report
     }
 
+    async fn restore(&self, journal: &Journal) -> Result<(), Box<Failure>> {
+        let limit = self.shared.host.config.jobs.checkout_timeout;
+        let restore = checkpoints::restore(self.shared, self.order);
+        let why = match tokio::time::timeout(limit.into(), restore).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(why)) => why,
+            Err(_) => format!("not within {limit}"),
+        };
+        let sentence = format!("the checkpoint of an earlier attempt could not be fetched: {why}");
+        self.say(journal, &sentence);
+        Err(Box::new(Failure::new(
+            FailureKind::CheckoutFailed,
+            sentence,
+        )))
+    }
+
     async fn fetch_needs(&self, journal: &Journal) -> Result<(), Box<Failure>> {
         let deadline =
             Instant::now() + Duration::from(self.shared.host.config.jobs.checkout_timeout);
@@ -208,7 +242,9 @@ impl Carrier<'_> {
                 if place.exists() {
                     continue;
                 }
-                let fetch = self.fetch(&artifact.blob, &folder, &place);
+                let fetch = self
+                    .shared
+                    .fetch(&self.order.attempt, &artifact.blob, &place);
                 let fetched = tokio::time::timeout_at(deadline, fetch).await;
                 let why = match fetched {
                     Ok(Ok(())) => continue,
@@ -230,38 +266,6 @@ impl Carrier<'_> {
             }
         }
         Ok(())
-    }
-
-    async fn fetch(
-        &self,
-        blob: &protocol::Digest,
-        folder: &std::path::Path,
-        place: &std::path::Path,
-    ) -> Result<(), ClientError> {
-        std::fs::create_dir_all(folder).map_err(|source| ClientError::Disk {
-            path: folder.display().to_string(),
-            source,
-        })?;
-        let mut backoff = self.shared.backoff();
-        let mut tries_left = 3;
-        loop {
-            let error = match self
-                .shared
-                .client
-                .fetch_blob(&self.order.attempt, blob, place)
-                .await
-            {
-                Ok(_) => return Ok(()),
-                Err(error) => error,
-            };
-            // Bytes that were changed on the way may be right the next time.
-            let changed = matches!(error, ClientError::WrongHash(_)) && tries_left > 0;
-            if !error.is_temporary() && !changed {
-                return Err(error);
-            }
-            tries_left -= i32::from(changed);
-            tokio::time::sleep(backoff.next()).await;
-        }
     }
 
     /// The report of an attempt that did not run.

@@ -29,7 +29,8 @@ impl Delivery<'_> {
         let mut backoff = self.shared.backoff();
         loop {
             let client = &self.shared.client;
-            let call = || client.finish(self.attempt, self.generation, report);
+            let dated = self.shared.clock.report(report);
+            let call = || client.finish(self.attempt, self.generation, &dated);
             match self.persist(call).await {
                 Ok(accepted) => {
                     let word = report.outcome.word();
@@ -65,7 +66,11 @@ impl Delivery<'_> {
                     self.shared.attempts.abandon(self.attempt);
                     return pending().await;
                 }
-                Err(error @ (ClientError::Unauthorized(_) | ClientError::Version(_))) => {
+                Err(
+                    error @ (ClientError::Unauthorized(_)
+                    | ClientError::Version(_)
+                    | ClientError::Twin(_)),
+                ) => {
                     self.shared.send_away(error);
                     return pending().await;
                 }

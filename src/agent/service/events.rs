@@ -6,6 +6,7 @@ use protocol::event::{EventBody, EventKind, LogStream};
 use protocol::{Timestamp, Unnumbered};
 use tokio_util::sync::CancellationToken;
 
+use super::Shared;
 use super::deliver::Delivery;
 use crate::client::ClientError;
 
@@ -126,8 +127,10 @@ impl Delivery<'_> {
     }
 
     async fn send(self, from: u64, events: &[Event]) -> Result<u64, ClientError> {
-        let client = &self.shared.client;
-        self.persist(|| client.events(self.attempt, self.generation, from, events))
+        let Shared { client, clock, .. } = self.shared;
+        clock.known().await;
+        let dated = clock.events(events);
+        self.persist(|| client.events(self.attempt, self.generation, from, &dated))
             .await
     }
 

@@ -1,10 +1,11 @@
 //! The attempts' folders between processes: which go on, which are kept for people, which are rubbish.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
 use protocol::agent_api::{AttemptOrder, Source};
-use protocol::{AttemptId, Timestamp};
+use protocol::{AttemptId, JobId, Timestamp};
 
 use crate::attempt::{AttemptDir, read_json, write_json};
 
@@ -104,6 +105,16 @@ pub(super) fn sweep(data: &Path, hard: bool) {
             discard(&dir);
         }
     }
+}
+
+/// The jobs of attempts that go on.
+pub(super) fn living(data: &Path) -> BTreeSet<JobId> {
+    let entries = std::fs::read_dir(data.join("attempts"));
+    let dirs = entries.into_iter().flatten().flatten();
+    dirs.map(|entry| AttemptDir::open(entry.path()))
+        .filter(|dir| !is_reported(dir))
+        .filter_map(|dir| Some(dir.order().ok()?.job))
+        .collect()
 }
 
 pub(super) fn remove_all(path: &Path) {

@@ -8,8 +8,11 @@ mod attempts;
 mod backoff;
 mod blobs;
 mod carry;
+mod checkpoints;
+mod clock;
 mod deliver;
 mod events;
+mod fetch;
 mod gpus;
 mod keep;
 mod orphans;
@@ -22,7 +25,7 @@ use std::time::Duration;
 
 use protocol::agent_api::{AttemptOrder, PollAnswer, PollRequest, VERSION};
 use protocol::hardware::Gpu;
-use protocol::{AttemptId, Digest, Span};
+use protocol::{AttemptId, Digest, Span, Timestamp};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
@@ -36,9 +39,11 @@ use crate::hardware::{self, Hardware};
 use crate::host::{Host, HostError};
 use crate::identity::{DataLock, Identity, IdentityError};
 use crate::ledger::{Ledger, LedgerError};
+use crate::wish::{self, End, Wish};
 
 use attempts::Attempts;
 use backoff::Backoff;
+use clock::Clock;
 use sight::Sight;
 
 /// The most that a server may hold a poll.
@@ -58,7 +63,7 @@ pub enum ServiceError {
     /// Bookings cannot be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// The server sends this agent away: its secret is revoked, or its version too old.
+    /// The server sends this agent away: its secret is revoked, its version too old, or its identity another one's.
     #[error("{0}; running jobs go on meanwhile")]
     SentAway(ClientError),
     /// The client cannot be made.
@@ -92,6 +97,8 @@ pub async fn register(config: &Config, url: &str, token: &str) -> Result<Identit
 pub struct Service {
     shared: Arc<Shared>,
     sight: Sight,
+    /// What was asked on the host when the last poll was sent.
+    wish: Wish,
     /// Dropped, they end; the jobs do not.
     tasks: JoinSet<()>,
     names: HashMap<tokio::task::Id, AttemptId>,
@@ -108,6 +115,7 @@ struct Shared {
     hardware: Arc<Hardware>,
     ledger: Ledger,
     attempts: Attempts,
+    clock: Clock,
     /// Something that the server should hear before a held poll ends.
     news: Notify,
     /// Why the server wants no more calls.
@@ -166,6 +174,7 @@ impl Service {
         let lock = DataLock::take(&config.data)?;
         let identity = Identity::read(&config.data)?;
         let client = identity.client(&config)?;
+        wish::begin_anew(&config.data);
         let hardware = Arc::new(Hardware::open(&config));
         let ledger = Ledger::open(&config)?;
         hardware.listen();
@@ -181,11 +190,13 @@ impl Service {
                 hardware,
                 ledger,
                 attempts: Attempts::default(),
+                clock: Clock::default(),
                 news: Notify::new(),
                 sent_away: Mutex::default(),
                 over: CancellationToken::new(),
             }),
             sight,
+            wish: Wish::default(),
             tasks: JoinSet::new(),
             names: HashMap::new(),
             sweeping: None,
@@ -205,7 +216,8 @@ impl Service {
     async fn serve(&mut self, shutdown: &CancellationToken) -> Result<(), ServiceError> {
         let over = self.shared.over.clone();
         let mut inventory = None;
-        let mut last = Tick::Done;
+        // The first poll is not held: its answer tells the server's clock.
+        let mut last = Tick::News;
         let mut connected = None;
         let mut backoff = self.shared.backoff();
         let mut sweep = Instant::now();
@@ -223,6 +235,11 @@ impl Service {
                 () = over.cancelled() => return Err(self.sent_away()),
                 outcome = self.tick(&mut inventory, held) => outcome,
             };
+            if self.is_to_end(&outcome) {
+                tracing::info!("ended as it was asked to on its host");
+                wish::begin_anew(self.shared.host.data());
+                return Ok(());
+            }
             let wait = match outcome {
                 Ok(tick) => {
                     if tick != Tick::News && connected.replace(true) == Some(false) {
@@ -247,7 +264,9 @@ impl Service {
                     tracing::error!("{error}");
                     if matches!(
                         error,
-                        ClientError::Unauthorized(_) | ClientError::Version(_)
+                        ClientError::Unauthorized(_)
+                            | ClientError::Version(_)
+                            | ClientError::Twin(_)
                     ) {
                         return Err(ServiceError::SentAway(error));
                     }
@@ -262,14 +281,34 @@ impl Service {
         }
     }
 
+    /// Whether the process is to end, as somebody on the host asked.
+    fn is_to_end(&self, outcome: &Result<Tick, ClientError>) -> bool {
+        match self.wish.end {
+            None => false,
+            Some(End::Now) => true,
+            // A poll that was given up may have been answered with an order.
+            Some(End::WhenIdle) => {
+                !matches!(outcome, Ok(Tick::News)) && self.shared.attempts.is_empty()
+            }
+        }
+    }
+
     /// Removes what is kept too long and, below the watermark, what can be made again. Large folders take their
     /// time: polls go on meanwhile.
     fn sweep(&mut self) {
         let config = &self.shared.host.config;
         let (data, disk) = (config.data.clone(), config.disk.clone());
+        let keep_for = config.jobs.keep_checkpoints;
         let low = Sight::is_low(config);
         self.sweeping = Some(tokio::task::spawn_blocking(move || {
             keep::sweep(&data, low);
+            crate::checkpoints::sweep(
+                &data,
+                || keep::living(&data),
+                keep_for,
+                disk.checkpoints,
+                low,
+            );
             if low {
                 environment::prune(&data, &disk, || attempt::in_use(&data));
             }
@@ -304,7 +343,9 @@ impl Service {
             answer = shared.client.poll(&request) => answer?,
             () = shared.news.notified(), if held => return Ok(Tick::News),
             () = shared.gpus_change(&gpus), if held => return Ok(Tick::News),
+            () = self.wish.changed(shared.host.data()), if held => return Ok(Tick::News),
         };
+        shared.clock.learn(answer.now, Timestamp::now());
         *known = Some(request.inventory_hash).filter(|_| !answer.want_inventory);
         shared.attempts.forget_reported(&request.attempts);
         Ok(self.apply(answer))
@@ -318,13 +359,15 @@ impl Service {
         let gpus = shared.ledger.judged(&shared.gpus().await);
         let inventory = shared.hardware.inventory(config, engine, gpus.clone());
         let inventory_hash = hardware::hash(&inventory);
-        let closed = self.sight.closed(config);
+        self.wish = Wish::read(&config.data);
+        let closed = self.wish.closed().or_else(|| self.sight.closed(config));
+        let statuses = shared.attempts.statuses().into_iter();
         let request = PollRequest {
             protocol: VERSION,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             inventory: (known != Some(&inventory_hash)).then_some(inventory),
             inventory_hash,
-            attempts: shared.attempts.statuses(),
+            attempts: statuses.map(|s| shared.clock.status(s)).collect(),
             wait: if held {
                 config.timing.poll.min(LONGEST_POLL)
             } else {
@@ -332,6 +375,7 @@ impl Service {
             },
             accepting: closed.is_none(),
             closed,
+            evict: self.wish.evicts(),
         };
         (request, gpus)
     }

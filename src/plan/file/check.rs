@@ -1,10 +1,11 @@
 //! What the types alone cannot hold: names, cycles, placeholders, limits, and what is not yet supported.
 
+use protocol::Span;
 use protocol::spec::LintTool;
 use serde_saphyr::{Location, Spanned};
 
 use super::error::{FileError, nearest, unknown};
-use super::scalar::{Image, Table, Word, check_glob};
+use super::scalar::{Duration, Image, Table, Word, check_glob};
 use super::types::{Job, PipelineFile, Resources};
 use super::{LINT, LINT_TOOLS, MAX_DEFINITIONS, MAX_LINT_TOOLS, MAX_MATRIX};
 use crate::globs::is_glob;
@@ -12,6 +13,8 @@ use crate::placeholders::placeholders;
 
 /// Most further attempts.
 const MAX_RETRIES: u32 = 10;
+/// Longest grace of a job that is stopped.
+const MAX_GRACE: Span = Span::hours(1);
 /// Most items of a list in a job.
 const MAX_ITEMS: usize = 200;
 
@@ -31,6 +34,7 @@ pub(super) fn file(file: &PipelineFile) -> Checked {
     image(defaults.image.as_ref())?;
     python(defaults.python.as_ref())?;
     resources(defaults.resources.as_ref())?;
+    grace(defaults.grace.as_ref())?;
     env(defaults.env.as_ref())?;
     secrets(defaults.secrets.as_deref().unwrap_or_default())?;
     lint(file)?;
@@ -117,6 +121,7 @@ fn job(name: &Spanned<String>, job: &Job, names: &[&str]) -> Checked {
     image(job.image.as_ref())?;
     python(job.python.as_ref())?;
     resources(job.resources.as_ref())?;
+    grace(job.grace.as_ref())?;
     if let Some(volumes) = &job.volumes {
         return wrong(volumes.referenced, not_yet("volumes"));
     }
@@ -372,6 +377,15 @@ fn relative(path: &Spanned<Word>, key: &str) -> Checked {
         return wrong(path.referenced, message);
     }
     Ok(())
+}
+
+fn grace(grace: Option<&Spanned<Duration>>) -> Checked {
+    match grace {
+        Some(long) if long.value.0 > MAX_GRACE => {
+            wrong(long.referenced, format!("'grace' is more than {MAX_GRACE}"))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn retries(name: &Spanned<String>, retries: Option<u32>) -> Checked {

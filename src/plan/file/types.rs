@@ -56,6 +56,13 @@ pub struct Defaults {
     pub cell_timeout: Option<Duration>,
     /// How long a job may go without output.
     pub silence_timeout: Option<Duration>,
+    /// Time that a job gets to write a checkpoint when it is stopped or took too long.
+    #[schemars(with = "Option<Duration>")]
+    pub grace: Option<Spanned<Duration>>,
+    /// How long a job's agent may be silent before another one gets it.
+    pub lost_after: Option<Duration>,
+    /// What becomes of the files in `$TRAINYARD_CHECKPOINT_DIR`.
+    pub checkpoints: Option<Checkpoints>,
     /// Further attempts after platform faults.
     pub retries: Option<u32>,
     /// Whether an equal earlier result may stand for a job.
@@ -118,6 +125,15 @@ pub struct Job {
     pub cell_timeout: Option<Duration>,
     /// How long it may go without output. Default: as long as the job.
     pub silence_timeout: Option<Duration>,
+    /// Time that it gets to write a checkpoint when it is stopped or took too long: between SIGTERM (for a notebook
+    /// an interrupt) and its kill; at most `1h`. Default: what server and agent are set to, usually `30s`.
+    #[schemars(with = "Option<Duration>")]
+    pub grace: Option<Spanned<Duration>>,
+    /// How long its agent may be silent before another one gets it. Default: what the server is set to, usually `10m`.
+    pub lost_after: Option<Duration>,
+    /// What becomes of the files that it writes to `$TRAINYARD_CHECKPOINT_DIR`, where its next attempt on the same
+    /// host finds them.
+    pub checkpoints: Option<Checkpoints>,
     /// The model that it leaves.
     pub model: Option<Model>,
     /// The metrics that are compared with the base branch, by name.
@@ -177,6 +193,17 @@ pub struct Resources {
     /// CUDA version of the driver, such as `">=12.1"` (not yet supported).
     #[schemars(with = "Option<String>")]
     pub cuda: Option<Spanned<Value>>,
+}
+
+/// What becomes of the files in `$TRAINYARD_CHECKPOINT_DIR`.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Checkpoints {
+    /// Whether they are brought to the server while the job runs, so that an attempt on another host finds them. Only
+    /// files that no longer change. Default: `false`.
+    pub across_hosts: bool,
+    /// What they may take; above it the job is ended. Default: `50GiB`.
+    pub max_size: Option<Size>,
 }
 
 /// The model that a job leaves.

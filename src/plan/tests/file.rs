@@ -34,6 +34,9 @@ jobs:
     timeout: 24h
     cell_timeout: 1h30m
     silence_timeout: 15m
+    grace: 2m
+    lost_after: 1h
+    checkpoints: {across_hosts: true, max_size: 10GiB}
     model: {name: churn, path: model/}
     metrics: {accuracy: {goal: maximize, max_regression: 0.01}}
     retries: 2
@@ -106,6 +109,11 @@ fn an_unknown_key_names_its_place_and_the_nearest_word() {
 #[test]
 fn a_wrong_value_names_its_place_and_what_is_accepted() {
     for (text, place, words) in [
+        (
+            "jobs:\n  t: {command: x, grace: 2h}",
+            ":2:26:",
+            "'grace' is more than 1h",
+        ),
         (
             "jobs:\n  t: {command: x, timeout: soon}",
             ":2:",

@@ -5,7 +5,7 @@ use protocol::job::{Move, State};
 use protocol::report::AttemptReport;
 use protocol::{AttemptId, Failure, Outcome, Owner, Timestamp};
 
-use super::{Refused, Standing, mine, resume, standing, tell};
+use super::{Refused, Standing, checkpoints, mine, resume, standing, tell};
 use crate::registry::regression;
 use crate::settle;
 use crate::state::Server;
@@ -46,6 +46,12 @@ pub async fn take(
     let changed = conclude(&mut tx, &attempt, &job, report.outcome, generation).await?;
     tx.commit().await?;
     after(server, &attempt, &changed);
+    let succeeded = |job: &&Job| job.state.outcome().is_some_and(Outcome::is_success);
+    if let Some(job) = changed.first().filter(succeeded)
+        && let Err(error) = checkpoints::forget(server, &job.id).await
+    {
+        tracing::error!(job = %job.id, %error, "its checkpoint stays until it is old");
+    }
     Ok(FinishAnswer { accepted: true })
 }
 
@@ -126,6 +132,10 @@ async fn conclude(
                 }
             }
         }
+        // Ended for its host's sake: unless somebody cancelled the job too, it goes on elsewhere.
+        Outcome::Cancelled { .. } if is_evicted(attempt, job) => Move::Requeue {
+            attempt: attempt.id.clone(),
+        },
         outcome => Move::Finish {
             attempt: attempt.id.clone(),
             outcome,
@@ -137,6 +147,10 @@ async fn conclude(
         changed.extend(settle::after(tx, &job, at).await?);
     }
     Ok(changed)
+}
+
+pub(super) fn is_evicted(attempt: &Attempt, job: &Job) -> bool {
+    attempt.evicted_by.is_some() && !matches!(job.state, State::Stopping { .. })
 }
 
 /// How many attempts of a job ended by a fault of the platform.

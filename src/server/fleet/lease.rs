@@ -36,7 +36,8 @@ pub async fn tick(server: &Server) -> Result<usize> {
     let mut lost = 0;
     for attempt in open {
         let silence = server.leases.silence(&attempt.agent);
-        if silence <= server.config.lost_after.into() {
+        let own = attempt.order.spec.limits.lost_after;
+        if silence <= own.unwrap_or(server.config.lost_after).into() {
             continue;
         }
         let name = fleet

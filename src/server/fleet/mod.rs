@@ -4,8 +4,10 @@
 //! An agent's call about an attempt is believed while no replacement started: its generation is then not
 //! lower than the job's.
 
+pub mod checkpoints;
 pub mod events;
 pub mod finish;
+pub mod hosts;
 pub mod lease;
 mod orders;
 pub mod poll;
@@ -14,7 +16,7 @@ pub mod uploads;
 
 pub(crate) use orders::{authorization, secret};
 
-use protocol::agent_api::{ABANDONED, ApiError};
+use protocol::agent_api::{ABANDONED, ApiError, TWIN};
 use protocol::job::{Move, State};
 use protocol::{AttemptId, Timestamp};
 
@@ -49,6 +51,20 @@ pub enum Refused {
     /// The server's disk is nearly full: the agent keeps what it has, and comes again.
     #[error("{0}")]
     Full(String),
+    /// Another installation is at work under the same identity.
+    #[error(
+        "agent {agent} is at work on another host or in another data folder, which was heard of {silence} ago: \
+        two must not share one identity. Stop one of them; for a host of its own, make a token with 'trainyard agents token', \
+        remove this agent's agent.json, and register it. Where the other one is gone, start this one again in {patience}"
+    )]
+    Twin {
+        /// The agent's name.
+        agent: String,
+        /// How long ago the other one was heard of.
+        silence: protocol::Span,
+        /// After how long a silence this one may speak.
+        patience: protocol::Span,
+    },
     /// An agent of another version of the API.
     #[error("this server speaks agent API {wanted}, the agent speaks {found}: install trainyard {version} on it",
         wanted = protocol::agent_api::VERSION, version = env!("CARGO_PKG_VERSION"))]
@@ -82,6 +98,7 @@ impl Refused {
             Refused::TooLarge(_) => ("too_large", self.to_string()),
             Refused::Full(_) => ("disk_full", self.to_string()),
             Refused::Version { .. } => ("version", self.to_string()),
+            Refused::Twin { .. } => (TWIN, self.to_string()),
             Refused::Store(_) | Refused::Blobs(_) => (
                 "internal",
                 "the server could not do that; its log says why".to_owned(),
@@ -102,22 +119,40 @@ async fn room(server: &Server, bytes: u64) -> Result<(), Refused> {
     })
 }
 
-/// The agent that a secret belongs to.
+/// The agent that a secret belongs to, which is heard of with this. `instance` is the installation that speaks.
 ///
 /// # Errors
-/// [`Refused::Unauthorized`].
-pub async fn authenticate(server: &Server, bearer: Option<&str>) -> Result<Agent, Refused> {
+/// [`Refused::Unauthorized`], [`Refused::Twin`].
+pub async fn authenticate(
+    server: &Server,
+    bearer: Option<&str>,
+    instance: Option<&str>,
+) -> Result<Agent, Refused> {
     let bearer = bearer.ok_or(Refused::Unauthorized(
         "this call wants 'Authorization: Bearer' with the agent's secret",
     ))?;
     let hash = secret::hash(bearer);
     let mut db = server.store.read().await?;
     let agent = agents::by_secret(&mut db, &hash).await?;
-    agent
+    let agent = agent
         .filter(|agent| secret::equal(agent.secret_hash.as_str(), hash.as_str()))
         .ok_or(Refused::Unauthorized(
             "no agent has this secret: register it again with a new token",
-        ))
+        ))?;
+    if agent.revoked_by.is_some() {
+        return Err(Refused::Unauthorized(
+            "this agent's secret was revoked: where the host is to work again, make a token with \
+             'trainyard agents token', remove the agent's agent.json, and register it again",
+        ));
+    }
+    let patience = server.config.unreachable_after;
+    let heard = server.leases.heard(&agent.id, instance, patience.into());
+    heard.map_err(|silence| Refused::Twin {
+        agent: agent.name.clone(),
+        silence: silence.into(),
+        patience,
+    })?;
+    Ok(agent)
 }
 
 /// An attempt of this agent, with its job.

@@ -39,7 +39,6 @@ pub async fn poll(
             "at most {MOST_ATTEMPTS} attempts are taken in a poll"
         )));
     }
-    server.leases.heard(&agent.id);
     let until = Instant::now() + request.wait.min(server.config.poll_hold).into();
     note_agent(server, agent, request).await?;
     take_report(server, agent, request).await?;
@@ -49,14 +48,21 @@ pub async fn poll(
         orders.borrow_and_update();
         let answer = answer(server, agent, request).await?;
         if answer != PollAnswer::default() || Instant::now() >= until {
-            server.leases.heard(&agent.id);
-            return Ok(answer);
+            server.leases.still_there(&agent.id);
+            return Ok(dated(answer));
         }
         tokio::select! {
             _ = orders.changed() => {}
             () = tokio::time::sleep_until(until) => {}
-            () = server.shutdown.cancelled() => return Ok(answer),
+            () = server.shutdown.cancelled() => return Ok(dated(answer)),
         }
+    }
+}
+
+fn dated(answer: PollAnswer) -> PollAnswer {
+    PollAnswer {
+        now: Some(Timestamp::now()),
+        ..answer
     }
 }
 
@@ -74,8 +80,9 @@ async fn note_agent(
     let changed = request.accepting != agent.accepting
         || request.closed != agent.closed
         || request.version != agent.version;
+    let evicts = request.evict && has_unevicted(server, agent).await?;
     let due = at.since(agent.seen_at) >= SEEN_EVERY;
-    if inventory.is_none() && !changed && !due {
+    if inventory.is_none() && !changed && !due && !evicts {
         return Ok(());
     }
     let mut tx = server.store.begin().await?;
@@ -91,11 +98,29 @@ async fn note_agent(
         at,
     )
     .await?;
+    if request.evict {
+        let by = request.closed.as_deref().unwrap_or("its host's owner");
+        attempts::evict(&mut tx, &agent.id, by).await?;
+    }
     tx.commit().await?;
     if inventory.is_some() || changed {
         server.live.queue_changed();
     }
     Ok(())
+}
+
+/// Whether an attempt of this agent is to go on elsewhere and has not been told so.
+async fn has_unevicted(server: &Server, agent: &Agent) -> Result<bool, StoreError> {
+    let mut db = server.store.read().await?;
+    let all = attempts::unsettled_of_agent(&mut db, &agent.id).await?;
+    Ok(all
+        .iter()
+        .any(|attempt| attempt.fate == Fate::Open && attempt.evicted_by.is_none()))
+}
+
+/// How long the job of an attempt gets to end.
+fn grace(server: &Server, job: &Job) -> protocol::Span {
+    job.spec.limits.grace.unwrap_or(server.config.stop_grace)
 }
 
 /// Takes what the agent says of its attempts, one transaction each, and only where something changed.
@@ -212,6 +237,12 @@ async fn take_silence(
             State::Stopping { attempt: of, by } if *of == attempt.id && !began => {
                 Outcome::Cancelled { by: by.clone() }
             }
+            State::Leased { attempt: of } if *of == attempt.id && !began => {
+                match &attempt.evicted_by {
+                    Some(by) => Outcome::Cancelled { by: by.clone() },
+                    None => continue,
+                }
+            }
             State::Running { attempt: of, .. } | State::Stopping { attempt: of, .. }
                 if *of == attempt.id
                     && server.leases.missing(&attempt.id)
@@ -283,13 +314,19 @@ async fn answer(
             (Standing::Believed, State::Stopping { by, .. }) => answer.stop.push(StopOrder {
                 attempt: attempt.id,
                 by: by.clone(),
-                grace: server.config.stop_grace,
+                grace: grace(server, &job),
             }),
-            (Standing::Believed | Standing::Resumable | Standing::Over, _) => {}
+            (Standing::Believed, _) => answer.stop.extend(attempt.evicted_by.map(|by| StopOrder {
+                attempt: attempt.id,
+                by,
+                grace: grace(server, &job),
+            })),
+            (Standing::Resumable | Standing::Over, _) => {}
         }
     }
     for attempt in attempts::unsettled_of_agent(&mut db, &agent.id).await? {
-        if attempt.fate != Fate::Open || reported.contains(&attempt.id) {
+        let open = attempt.fate == Fate::Open && attempt.evicted_by.is_none();
+        if !open || reported.contains(&attempt.id) {
             continue;
         }
         let job = jobs::get(&mut db, &attempt.job).await?;

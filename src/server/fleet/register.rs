@@ -58,13 +58,15 @@ pub async fn register(server: &Server, request: &RegisterRequest) -> Result<Regi
         inventory_hash: Digest::of(inventory),
         accepting: true,
         closed: None,
+        drained_by: None,
+        revoked_by: None,
         registered_at: at,
         seen_at: at,
     };
     let id = agents::register(&mut tx, &agent).await?;
     agents::token_used_by(&mut tx, &hash, &id).await?;
     tx.commit().await?;
-    server.leases.heard(&id);
+    server.leases.registered(&id);
     server.live.queue_changed();
     tracing::info!(agent = %id, name = request.name, "registered");
     Ok(Registered {

@@ -60,6 +60,10 @@ pub async fn append(
     if piece == Piece::Complete {
         let mut tx = server.store.begin().await?;
         blobs::insert(&mut tx, digest, size, &agent.id, Timestamp::now()).await?;
+        // Somebody may have removed it as one that nobody needs, just before.
+        if !server.blobs.exists(digest).await? {
+            return Ok(Piece::WrongOffset(0));
+        }
         tx.commit().await?;
     }
     Ok(piece)
@@ -83,7 +87,11 @@ pub async fn read(
         .values()
         .flatten()
         .any(|artifact| artifact.blob == *digest);
-    if !needed && !blobs::linked(&mut db, digest, &attempt.id).await? {
+    let checkpoint = attempt.order.checkpoint.iter();
+    let goes_on_from = checkpoint
+        .flat_map(|checkpoint| &checkpoint.files)
+        .any(|file| file.blob == *digest);
+    if !needed && !goes_on_from && !blobs::linked(&mut db, digest, &attempt.id).await? {
         return Err(Refused::NotFound(format!(
             "attempt {} needs no blob {digest}",
             attempt.id

@@ -26,6 +26,10 @@ pub struct Agent {
     pub accepting: bool,
     /// Why it does not.
     pub closed: Option<String>,
+    /// Who wants it to take nothing new.
+    pub drained_by: Option<String>,
+    /// Who took its secret away.
+    pub revoked_by: Option<String>,
     /// When it registered.
     pub registered_at: Timestamp,
     /// When it was last heard of, to within a few seconds.
@@ -42,6 +46,8 @@ fn agent(row: &AnyRow) -> Result<Agent> {
         inventory_hash: row.parsed("inventory_hash")?,
         accepting: row.int("accepting")? != 0,
         closed: row.maybe_text("closed")?,
+        drained_by: row.maybe_text("drained_by")?,
+        revoked_by: row.maybe_text("revoked_by")?,
         registered_at: row.time("registered_at")?,
         seen_at: row.time("seen_at")?,
     })
@@ -53,7 +59,7 @@ pub async fn register(db: &mut Connection, agent: &Agent) -> Result<AgentId> {
         "INSERT INTO agents (id, name, secret_hash, version, inventory, inventory_hash, accepting, \
          registered_at, seen_at) VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $7) \
          ON CONFLICT (name) DO UPDATE SET secret_hash = $3, version = $4, inventory = $5, \
-         inventory_hash = $6, accepting = 1, closed = NULL, registered_at = $7, seen_at = $7 \
+         inventory_hash = $6, accepting = 1, closed = NULL, revoked_by = NULL, registered_at = $7, seen_at = $7 \
          RETURNING id",
     )
     .bind(agent.id.as_str())
@@ -120,6 +126,32 @@ pub async fn set_seen(
     .bind(id.as_str())
     .execute(db)
     .await?;
+    Ok(())
+}
+
+/// Notes who wants an agent to take nothing new; none: nobody does any more.
+pub async fn set_drained(
+    db: &mut Connection,
+    id: &AgentId,
+    by: Option<&str>,
+    at: Timestamp,
+) -> Result<()> {
+    sqlx::query("UPDATE agents SET drained_by = $1, drained_at = $2 WHERE id = $3")
+        .bind(by)
+        .bind(by.map(|_| at.0))
+        .bind(id.as_str())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Notes who took an agent's secret away.
+pub async fn set_revoked(db: &mut Connection, id: &AgentId, by: &str) -> Result<()> {
+    sqlx::query("UPDATE agents SET revoked_by = $1 WHERE id = $2")
+        .bind(by)
+        .bind(id.as_str())
+        .execute(db)
+        .await?;
     Ok(())
 }
 

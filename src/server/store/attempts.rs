@@ -44,6 +44,8 @@ pub struct Attempt {
     pub order: AttemptOrder,
     /// What became of it.
     pub fate: Fate,
+    /// Who wants it to end so that its job goes on elsewhere.
+    pub evicted_by: Option<String>,
     /// The last phase that the agent reported.
     pub phase: Option<Phase>,
     /// When it was given to the agent.
@@ -67,6 +69,7 @@ fn attempt(row: &AnyRow) -> Result<Attempt> {
         generation: row.small("generation")?,
         order: row.json("order_json")?,
         fate: row.word("fate")?,
+        evicted_by: row.maybe_text("evicted_by")?,
         phase: match row.maybe_text("phase")? {
             Some(_) => Some(row.word("phase")?),
             None => None,
@@ -197,6 +200,19 @@ pub async fn open(db: &mut Connection) -> Result<Vec<Attempt>> {
         .fetch_all(db)
         .await?;
     rows.iter().map(attempt).collect()
+}
+
+/// Wants all open attempts of an agent to end, so that their jobs go on elsewhere. Gives how many are new to that.
+pub async fn evict(db: &mut Connection, agent: &AgentId, by: &str) -> Result<u64> {
+    let done = sqlx::query(
+        "UPDATE attempts SET evicted_by = $1 \
+         WHERE agent = $2 AND fate = 'open' AND evicted_by IS NULL",
+    )
+    .bind(by)
+    .bind(agent.as_str())
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected())
 }
 
 /// Notes what became of an attempt.

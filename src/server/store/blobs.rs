@@ -52,6 +52,29 @@ pub async fn owned(db: &mut Connection, digest: &Digest, agent: &AgentId) -> Res
     Ok(row.is_some())
 }
 
+/// Forgets a blob that no artifact and no checkpoint links. False where one does.
+pub async fn remove_unlinked(db: &mut Connection, digest: &Digest) -> Result<bool> {
+    let linked = sqlx::query(
+        "SELECT digest FROM artifacts WHERE digest = $1 \
+         UNION SELECT digest FROM checkpoint_files WHERE digest = $1",
+    )
+    .bind(digest.as_str())
+    .fetch_optional(&mut *db)
+    .await?;
+    if linked.is_some() {
+        return Ok(false);
+    }
+    sqlx::query("DELETE FROM blob_owners WHERE digest = $1")
+        .bind(digest.as_str())
+        .execute(&mut *db)
+        .await?;
+    sqlx::query("DELETE FROM blobs WHERE digest = $1")
+        .bind(digest.as_str())
+        .execute(db)
+        .await?;
+    Ok(true)
+}
+
 /// Whether an attempt left a blob.
 pub async fn linked(db: &mut Connection, digest: &Digest, attempt: &AttemptId) -> Result<bool> {
     let row =

@@ -1,5 +1,5 @@
 //! Numbered migrations, embedded in the binary. Each is applied once, in one transaction, in the order
-//! of its number. Rooms have ranges of their own: core 0001, registry and report 0201, access 0301.
+//! of its number. Rooms have ranges of their own: core 0001, fleet 0101, registry and report 0201, access 0301.
 
 use protocol::Timestamp;
 
@@ -27,6 +27,11 @@ pub const MIGRATIONS: &[Migration] = &[
         version: 2,
         name: "indexes",
         sql: include_str!("migrations/0002_indexes.sql"),
+    },
+    Migration {
+        version: 101,
+        name: "fleet",
+        sql: include_str!("migrations/0101_fleet.sql"),
     },
     Migration {
         version: 201,

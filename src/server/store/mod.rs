@@ -10,6 +10,7 @@ pub mod access;
 pub mod agents;
 pub mod attempts;
 pub mod blobs;
+pub mod checkpoints;
 pub mod events;
 pub mod jobs;
 pub mod migrate;

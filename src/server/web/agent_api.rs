@@ -8,8 +8,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use protocol::agent_api::{
-    BLOB_PIECE_BYTES, EVENTS_BATCH_BYTES, EventsAnswer, FinishAnswer, OFFSET_HEADER, PollAnswer,
-    PollRequest, RegisterRequest, Registered,
+    BLOB_PIECE_BYTES, CheckpointFile, EVENTS_BATCH_BYTES, EventsAnswer, FinishAnswer,
+    INSTANCE_HEADER, OFFSET_HEADER, PollAnswer, PollRequest, RegisterRequest, Registered,
 };
 use protocol::report::AttemptReport;
 use protocol::{AttemptId, Digest};
@@ -32,6 +32,7 @@ pub fn routes() -> Router<Server> {
         .route("/register", post(register))
         .route("/poll", post(poll))
         .route("/attempts/{id}/finish", post(finish))
+        .route("/attempts/{id}/checkpoint", post(checkpoint))
         .layer(DefaultBodyLimit::max(JSON_BYTES))
         .merge(
             Router::new()
@@ -52,7 +53,7 @@ impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let status = match &self {
             Refused::Unauthorized(_) => StatusCode::UNAUTHORIZED,
-            Refused::Abandoned(_) => StatusCode::CONFLICT,
+            Refused::Abandoned(_) | Refused::Twin { .. } => StatusCode::CONFLICT,
             Refused::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Refused::NotFound(_) => StatusCode::NOT_FOUND,
             Refused::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -74,12 +75,13 @@ impl FromRequestParts<Server> for Caller {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, server: &Server) -> Result<Self, Refused> {
-        let bearer = parts
-            .headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.strip_prefix("Bearer "));
-        fleet::authenticate(server, bearer).await.map(Caller)
+        let text = |name| parts.headers.get(name).and_then(|v| v.to_str().ok());
+        let bearer =
+            text(header::AUTHORIZATION.as_str()).and_then(|value| value.strip_prefix("Bearer "));
+        let instance = text(INSTANCE_HEADER);
+        fleet::authenticate(server, bearer, instance)
+            .await
+            .map(Caller)
     }
 }
 
@@ -122,6 +124,18 @@ async fn events(
     let text = std::str::from_utf8(&body)
         .map_err(|error| Refused::Invalid(format!("events are UTF-8: {error}")))?;
     Ok(Json(fleet::events::take(&server, &agent, &id, text).await?))
+}
+
+async fn checkpoint(
+    State(server): State<Server>,
+    Caller(agent): Caller,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Result<StatusCode, Refused> {
+    let id = attempt(&id)?;
+    let files: Vec<CheckpointFile> = json(&body)?;
+    fleet::checkpoints::take(&server, &agent, &id, &files).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn finish(

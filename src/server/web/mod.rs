@@ -8,6 +8,7 @@ mod api;
 mod assets;
 mod download;
 mod guard;
+mod hosts;
 mod listen;
 mod models;
 mod pages;
@@ -145,6 +146,9 @@ fn administrators() -> Router<Site> {
         )
         .route("/api/v1/tokens/{name}", delete(api::remove_token))
         .route("/api/v1/agents/tokens", post(api::create_registration))
+        .route("/api/v1/agents/{name}/drain", post(hosts::drain))
+        .route("/api/v1/agents/{name}/undrain", post(hosts::undrain))
+        .route("/api/v1/agents/{name}/revoke", post(hosts::revoke))
         .route("/api/v1/projects", post(writes::add_project))
         .layer(from_fn(api::json_writes))
 }

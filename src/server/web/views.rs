@@ -226,17 +226,19 @@ pub(crate) async fn agents(
         .map(|agent| {
             let jobs = work.remove(&agent.id).unwrap_or_default();
             let state = match (agent.accepting, jobs.is_empty()) {
+                _ if agent.revoked_by.is_some() => "revoked",
                 _ if now.since(agent.seen_at) > unreachable_after => "unreachable",
+                _ if agent.drained_by.is_some() => "drained",
                 (false, _) => "closed",
                 (true, false) => "busy",
                 (true, true) => "idle",
             };
             api::Agent {
                 gpu_bookings: gpus.remove(&agent.id).unwrap_or_default(),
+                closed: why_closed(&agent),
                 id: agent.id,
                 name: agent.name,
                 state: state.to_owned(),
-                closed: agent.closed,
                 last_seen: agent.seen_at,
                 inventory: Some(agent.inventory),
                 jobs,
@@ -244,6 +246,13 @@ pub(crate) async fn agents(
         })
         .collect();
     Ok(Page { items, next: None })
+}
+
+/// Who or what keeps an agent from new jobs.
+fn why_closed(agent: &agents::Agent) -> Option<String> {
+    let by = agent.revoked_by.as_ref().or(agent.drained_by.as_ref());
+    by.map(|by| format!("by {by}"))
+        .or_else(|| agent.closed.clone())
 }
 
 #[cfg(test)]

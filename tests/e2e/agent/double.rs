@@ -13,11 +13,11 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use protocol::agent_api::{
     ABANDONED, ApiError, AttemptOrder, EventsAnswer, FinishAnswer, OFFSET_HEADER, PollAnswer,
-    PollRequest, RegisterRequest, Registered, StopOrder,
+    PollRequest, RegisterRequest, Registered, StopOrder, TWIN,
 };
 use protocol::event::Phase;
 use protocol::report::AttemptReport;
-use protocol::{AgentId, AttemptId, Digest, Event};
+use protocol::{AgentId, AttemptId, Digest, Event, Timestamp};
 use tokio::sync::watch;
 
 pub(crate) const TOKEN: &str = "one-time-token";
@@ -40,6 +40,12 @@ pub(crate) struct Faults {
     pub(crate) blobs_hang: bool,
     /// The agent is not known any more.
     pub(crate) revoked: bool,
+    /// The agent is too old.
+    pub(crate) upgraded: bool,
+    /// Another agent has the identity.
+    pub(crate) twin: bool,
+    /// How far the server's clock is ahead, in milliseconds.
+    pub(crate) ahead: i64,
     /// Bytes of this blob are changed on the way to the agent.
     pub(crate) changed: Option<Digest>,
 }
@@ -157,6 +163,10 @@ fn known(world: &World, headers: &HeaderMap) -> Result<(), Box<Response>> {
     let right = headers
         .get("authorization")
         .is_some_and(|value| value == &format!("Bearer {SECRET}"));
+    if world.faults.twin {
+        let words = "agent host is at work on another host";
+        return Err(Box::new(refuse(StatusCode::CONFLICT, TWIN, words)));
+    }
     if right && !world.faults.revoked {
         return Ok(());
     }
@@ -213,6 +223,7 @@ fn answer(world: &World, request: &PollRequest) -> PollAnswer {
             .cloned()
             .collect(),
         want_inventory: false,
+        now: None,
     }
 }
 
@@ -228,14 +239,22 @@ async fn poll(
     });
     shared
         .until(wait, |world| {
-            known(world, &headers).is_err() || answer(world, &request) != PollAnswer::default()
+            known(world, &headers).is_err()
+                || world.faults.upgraded
+                || answer(world, &request) != PollAnswer::default()
         })
         .await;
     let mut world = shared.lock();
     if let Err(refusal) = known(&world, &headers) {
         return *refusal;
     }
-    let answer = answer(&world, &request);
+    if world.faults.upgraded {
+        let words =
+            "this server speaks agent API 9, the agent speaks 1: install trainyard 9.9.9 on it";
+        return refuse(StatusCode::UPGRADE_REQUIRED, "version", words);
+    }
+    let mut answer = answer(&world, &request);
+    answer.now = Some(Timestamp(Timestamp::now().0 + world.faults.ahead));
     if !answer.start.is_empty() && count_down(&mut world.faults.lost_starts) {
         return lost();
     }

@@ -4,6 +4,7 @@
 mod double;
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use protocol::event::{Artifact, ArtifactRole, EventKind, LogStream};
 use protocol::spec::{Limits, Network, Resources};
 use protocol::{
     AttemptId, ByteSize, Digest, FailureKind, JobId, JobSpec, Outcome, PipelineId, ProjectId, Span,
-    Trust, Work,
+    Timestamp, Trust, Work,
 };
 
 /// A host with an agent on it.
@@ -22,6 +23,8 @@ struct Host {
     dir: tempfile::TempDir,
     server: Double,
     agent: Option<Child>,
+    /// The program, and where it finds its driver if not where the build has it.
+    program: PathBuf,
 }
 
 impl Host {
@@ -45,6 +48,7 @@ impl Host {
             dir,
             server,
             agent: None,
+            program: env!("CARGO_BIN_EXE_trainyard").into(),
         };
         let registered = host
             .command(&["agent", "register", &host.server.url])
@@ -61,12 +65,37 @@ impl Host {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
+        let mut command = Command::new(&self.program);
         command
             .args(arguments)
             .env("TRAINYARD_AGENT_CONFIG", self.dir.path().join("agent.toml"))
+            .env_remove("TRAINYARD_DRIVER")
             .env_remove("TRAINYARD_REGISTRATION");
         command
+    }
+
+    /// Installs the program as a release does, below a folder of this name, and uses it from now on. The driver gets
+    /// a tail of its own: another version's is another file.
+    fn install(&mut self, version: &str) {
+        let (bin, lib) = (
+            self.path(version).join("bin"),
+            self.path(version).join("lib/trainyard"),
+        );
+        std::fs::create_dir_all(&bin).unwrap();
+        std::fs::create_dir_all(&lib).unwrap();
+        self.program = bin.join("trainyard");
+        std::fs::copy(env!("CARGO_BIN_EXE_trainyard"), &self.program).unwrap();
+        let driver = lib.join("trainyard-driver");
+        let built = Path::new(env!("CARGO_BIN_EXE_trainyard"))
+            .parent()
+            .unwrap()
+            .join("../lib/trainyard/trainyard-driver");
+        std::fs::copy(built, &driver).unwrap();
+        let mut file = std::fs::OpenOptions::new()
+            .append(true)
+            .open(&driver)
+            .unwrap();
+        file.write_all(version.as_bytes()).unwrap();
     }
 
     fn start(&mut self) {
@@ -133,6 +162,7 @@ impl Host {
             secrets: BTreeMap::new(),
             gpus: vec![],
             needs: BTreeMap::new(),
+            checkpoint: None,
         };
         change(&mut order);
         let id = order.attempt.clone();
@@ -207,6 +237,7 @@ fn spec(text: &str) -> JobSpec {
         needs: vec![],
         artifacts: vec!["out.bin".into()],
         limits: Limits::default(),
+        checkpoints: Default::default(),
         model: None,
         metrics: BTreeMap::new(),
         retries: 0,
@@ -475,12 +506,198 @@ async fn an_agent_that_is_told_to_end_leaves_its_job_running() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_drained_on_its_host_takes_nothing_new_and_lets_jobs_go() {
+    let mut host = Host::new("").await;
+    let id = host.order(
+        "trap 'echo saved; exit 0' TERM; echo line 1; while :; do sleep 0.05; done",
+        |order| order.spec.artifacts.clear(),
+    );
+    host.server
+        .until("the job runs", |world| world.events.len() > 3)
+        .await;
+    let ask = |host: &Host, words: &[&str]| {
+        let asked = host.command(words).env("USER", "eva").output().unwrap();
+        assert!(asked.status.success(), "{asked:?}");
+    };
+    ask(&host, &["agent", "drain"]);
+    host.server
+        .until("the server hears it", |world| {
+            world.last_poll.as_ref().is_some_and(|poll| {
+                let why = poll.closed.as_deref().unwrap_or_default();
+                !poll.accepting && !poll.evict && why == "drained on its host by eva"
+            })
+        })
+        .await;
+    ask(&host, &["agent", "drain", "--stop-jobs"]);
+    let evicts = |world: &double::World| world.last_poll.as_ref().is_some_and(|poll| poll.evict);
+    host.server.until("and that jobs are to go", evicts).await;
+    host.server.with(|world| {
+        world.stops.push(StopOrder {
+            attempt: id,
+            by: "drained on its host by eva".into(),
+            grace: Span::secs(5),
+        });
+    });
+    let by = "drained on its host by eva".to_owned();
+    assert_eq!(host.reported().await, Outcome::Cancelled { by });
+    assert_eq!(host.output(), "line 1\nsaved\n");
+    // The wish outlives the agent.
+    host.kill();
+    host.start();
+    host.server.until("still drained", evicts).await;
+    ask(&host, &["agent", "undrain"]);
+    host.server
+        .until("it takes jobs again", |world| {
+            world.last_poll.as_ref().is_some_and(|poll| poll.accepting)
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_to_stop_when_idle_ends_after_its_job() {
+    let mut host = Host::new("").await;
+    let file = host.path("go");
+    host.order(&counted(10, &file), |_| {});
+    wait("the job runs", || host.path("go.ran").exists()).await;
+    let mut stop = host
+        .command(&["agent", "stop", "--when-idle"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    host.server
+        .until("it takes nothing new", |world| {
+            world.last_poll.as_ref().is_some_and(|poll| !poll.accepting)
+        })
+        .await;
+    assert!(stop.try_wait().unwrap().is_none(), "its job still runs");
+    std::fs::write(&file, "").unwrap();
+    assert_eq!(host.reported().await, Outcome::Succeeded);
+    assert_eq!(host.exit().await, Some(0));
+    let said = stop.wait_with_output().unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&said.stdout),
+        "the agent has ended\n"
+    );
+    // The next one is not bound by it.
+    host.start();
+    host.server
+        .until("it takes jobs", |world| {
+            world.last_poll.as_ref().is_some_and(|poll| poll.accepting)
+        })
+        .await;
+    let stop = host.command(&["agent", "stop"]).output().unwrap();
+    assert!(stop.status.success(), "{stop:?}");
+    assert_eq!(host.exit().await, Some(0));
+    let none = host.command(&["agent", "stop"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&none.stdout).contains("no agent runs"));
+}
+
+/// What an upgrade is: another binary and driver at another path; the old ones are gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_upgraded_finishes_the_job_that_it_had() {
+    for executor in ["docker = false\nshell = true\n", "docker = true\n"] {
+        let mut host = Host::with_executor(executor, "").await;
+        host.kill();
+        host.install("first");
+        host.start();
+        host.order(
+            "i=0; while [ $i -lt 40 ]; do i=$((i+1)); echo line $i; sleep 0.1; done; echo done > out.bin",
+            |order| order.spec.network = Network::None,
+        );
+        host.server
+            .until("the job says something", |world| {
+                let said = |kind: &EventKind| {
+                    matches!(
+                        kind,
+                        EventKind::Log {
+                            stream: LogStream::Stdout,
+                            ..
+                        }
+                    )
+                };
+                world
+                    .events
+                    .iter()
+                    .filter_map(|event| event.body.known())
+                    .any(said)
+            })
+            .await;
+        assert_eq!(host.terminate().await, Some(0));
+        host.install("second");
+        std::fs::remove_dir_all(host.path("first")).unwrap();
+        host.start();
+        assert_eq!(host.reported().await, Outcome::Succeeded);
+        assert_eq!(host.output(), lines(40));
+        host.server.with(|world| {
+            let report = &world.reports[0];
+            assert_eq!(world.blobs[&report.artifacts[0].blob], b"done\n");
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_agent_says_so_and_asks_no_more() {
     let mut host = Host::new("").await;
     host.server.until("it polls", |world| world.polls > 0).await;
     host.server.with(|world| world.faults.revoked = true);
     assert_eq!(host.exit().await, Some(2));
     assert!(host.log().contains("register it again"), "{}", host.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_too_old_says_what_to_install_and_its_job_goes_on() {
+    let mut host = Host::new("").await;
+    let file = host.path("go");
+    host.order(&counted(10, &file), |_| {});
+    wait("the job runs", || host.path("go.ran").exists()).await;
+    host.server.with(|world| world.faults.upgraded = true);
+    assert_eq!(host.exit().await, Some(2));
+    let log = host.log();
+    assert!(
+        log.contains("install trainyard 9.9.9") && log.contains("running jobs go on"),
+        "{log}"
+    );
+    std::fs::write(&file, "").unwrap();
+    host.server.with(|world| world.faults.upgraded = false);
+    host.start();
+    assert_eq!(host.reported().await, Outcome::Succeeded);
+    assert_eq!(std::fs::read_to_string(host.path("go.ran")).unwrap(), "x\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_whose_identity_is_at_work_elsewhere_says_so_and_ends() {
+    let mut host = Host::new("").await;
+    host.server.until("it polls", |world| world.polls > 0).await;
+    host.server.with(|world| world.faults.twin = true);
+    assert_eq!(host.exit().await, Some(2));
+    assert!(host.log().contains("another host"), "{}", host.log());
+}
+
+/// The server's clock is an hour ahead: what the agent tells is in the server's time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_clock_tells_no_wrong_times() {
+    let host = Host::new("poll = \"200ms\"\n").await;
+    let hour = Span::hours(1);
+    host.server
+        .with(|world| world.faults.ahead = i64::try_from(hour.0).unwrap());
+    let before = Timestamp::now() + hour;
+    wait("an answer told the clock", || {
+        host.log().contains("1h00m behind")
+    })
+    .await;
+    host.order("echo line 1", |order| order.spec.artifacts.clear());
+    assert_eq!(host.reported().await, Outcome::Succeeded);
+    let after = Timestamp::now() + hour + Span::secs(2);
+    host.server.with(|world| {
+        let report = &world.reports[0];
+        let times = world.events.iter().map(|event| event.at);
+        for at in times.chain([report.started_at, report.finished_at]) {
+            assert!(
+                before <= at && at <= after,
+                "{at:?} in {before:?}..{after:?}"
+            );
+        }
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]

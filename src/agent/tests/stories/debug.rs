@@ -120,7 +120,7 @@ async fn a_shell_job_is_entered_on_the_host() {
     let done = world.run(&order).await;
     done.failure();
     let room = room(&world, &done, order.attempt.as_str()).await;
-    let found = enter(&room, "cat left.txt\necho $TRAINYARD_ATTEMPT\n");
+    let found = enter(&room, "cat left.txt\necho $TRAINYARD_ATTEMPT_ID\n");
     assert_eq!(said(&found), ["half done", order.attempt.as_str()]);
     assert!(
         room.words

@@ -122,7 +122,7 @@ async fn a_cell_that_raises_is_the_users_and_its_place_is_known() {
     assert!(cell.raw_line.is_some());
     assert!(done.dir.workspace().exists(), "kept for a look");
     let told = std::fs::read_to_string(done.dir.contract().join("job.json")).unwrap();
-    assert!(told.contains("TRAINYARD_ATTEMPT") && !told.contains("s3cret"));
+    assert!(told.contains("\"TRAINYARD_ATTEMPT\":\"1\"") && !told.contains("s3cret"));
     assert!(attempt::kept_until(&done.dir).unwrap().is_some());
     assert!(!attempt::forget(&done.dir, protocol::Timestamp::now()).unwrap());
 }
@@ -376,7 +376,7 @@ async fn a_shell_job_says_that_nothing_is_isolated_and_leaves_no_process() {
         config.executors.shell = true;
     });
     let mut order = world
-        .command("echo hello from $TRAINYARD_ATTEMPT; (setsid sleep 600 &); echo kept >out.txt");
+        .command("echo hello from $TRAINYARD_ATTEMPT_ID; (setsid sleep 600 &); echo kept >out.txt");
     order.spec.network = Network::Full;
     order.spec.artifacts = vec!["out.txt".into()];
     let done = world.run(&order).await;
@@ -386,7 +386,7 @@ async fn a_shell_job_says_that_nothing_is_isolated_and_leaves_no_process() {
     assert!(done.events().iter().any(
         |event| matches!(event, EventKind::Log { text, .. } if text.contains("isolates nothing"))
     ));
-    let mark = format!("TRAINYARD_ATTEMPT={}", order.attempt);
+    let mark = format!("TRAINYARD_ATTEMPT_ID={}", order.attempt);
     until("its processes to be gone", || {
         std::fs::read_dir("/proc")
             .unwrap()

@@ -114,6 +114,7 @@ impl World {
                     timeout: Span::secs(120),
                     ..Limits::default()
                 },
+                checkpoints: Default::default(),
                 model: None,
                 metrics: BTreeMap::new(),
                 retries: 0,
@@ -122,6 +123,7 @@ impl World {
             secrets: BTreeMap::new(),
             gpus: Vec::new(),
             needs: BTreeMap::new(),
+            checkpoint: None,
         }
     }
 

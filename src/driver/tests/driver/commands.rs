@@ -102,6 +102,18 @@ fn told_to_stop_it_is_asked_first_and_killed_after_the_grace() {
 }
 
 #[test]
+fn a_program_that_a_shell_started_has_the_grace_though_the_shell_dies_at_once() {
+    let inner =
+        "trap 'sleep 0.5; echo saved; exit 0' TERM; echo ready; while :; do sleep 0.05; done";
+    let mut running = World::command(&format!("sh -c \"{inner}\"; true")).start();
+    running.until_said("ready");
+    running.signal(Signal::TERM);
+    let told = running.end();
+    assert_eq!(told.result.verdict, Verdict::Stopped);
+    assert_eq!(told.log(LogStream::Stdout), "ready\nsaved\n");
+}
+
+#[test]
 fn its_time_is_limited() {
     let mut world = World::command("sleep 1000");
     world.job.limits.timeout = Span(500);

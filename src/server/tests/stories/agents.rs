@@ -145,6 +145,38 @@ async fn an_agent_that_was_replaced_is_told_to_end() {
 }
 
 #[tokio::test]
+async fn a_job_may_say_how_long_its_agent_may_be_silent_and_how_long_it_takes_to_end() {
+    on_both(IMPATIENT, |world| async move {
+        let patient = world
+            .queue_job_with("patient", |spec| {
+                spec.limits.lost_after = Some(Span::hours(1));
+                spec.limits.grace = Some(Span::secs(90));
+            })
+            .await;
+        let lost = world.agent("a").await;
+        let old = lost.begin().await;
+        let other = world.agent("b").await;
+        let hasty = world.queue_job("hasty").await;
+        let order = other.begin().await;
+        assert_eq!(order.job, hasty.id);
+        // Both agents are silent for longer than the server allows, and one job allows more.
+        let (other_job, patient_job) = (hasty.id.clone(), patient.id.clone());
+        world
+            .until("the hasty one is queued again", || async {
+                world.word(&other_job).await == "queued"
+            })
+            .await;
+        assert_eq!(world.word(&patient_job).await, "running");
+        pipelines::cancel_by_hand(world.server(), &patient.id, "ana")
+            .await
+            .unwrap();
+        let answer = lost.poll(vec![running(&old)], Span(0)).await;
+        assert_eq!(answer.stop[0].grace, Span::secs(90));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_agent_that_comes_back_before_its_replacement_started_keeps_its_job() {
     on_both(IMPATIENT, |world| async move {
         let job = world.queue_job("train").await;

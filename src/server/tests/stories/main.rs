@@ -3,7 +3,9 @@
 extern crate trainyard_server as server;
 
 mod agents;
+mod checkpoints;
 mod commits;
+mod hosts;
 mod metrics;
 mod support;
 mod web;

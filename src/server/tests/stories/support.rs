@@ -5,8 +5,8 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use protocol::agent_api::{
-    ApiError, AttemptOrder, AttemptStatus, EventsAnswer, FinishAnswer, PollAnswer, PollRequest,
-    RegisterRequest, Registered, VERSION,
+    ApiError, AttemptOrder, AttemptStatus, EventsAnswer, FinishAnswer, INSTANCE_HEADER, PollAnswer,
+    PollRequest, RegisterRequest, Registered, VERSION,
 };
 use protocol::event::Phase;
 use protocol::hardware::Inventory;
@@ -126,12 +126,34 @@ impl World {
 
     /// A queued job of a project of its own.
     pub(crate) async fn queue_job(&self, name: &str) -> Job {
+        self.queue_job_with(name, |_| ()).await
+    }
+
+    /// Waits until something holds.
+    pub(crate) async fn until<Fut>(&self, what: &str, mut holds: impl FnMut() -> Fut)
+    where
+        Fut: Future<Output = bool>,
+    {
+        let until = Instant::now() + PATIENCE;
+        while !holds().await {
+            assert!(Instant::now() < until, "in vain: {what}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The same, asking for something in particular.
+    pub(crate) async fn queue_job_with(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut protocol::JobSpec),
+    ) -> Job {
         let mut tx = self.server().store.begin().await.unwrap();
         let project = testing::project(name);
         projects::insert(&mut tx, &project).await.unwrap();
         let pipeline = testing::pipeline(&project, 1);
         pipelines::insert(&mut tx, &pipeline).await.unwrap();
-        let job = testing::job(&pipeline, name);
+        let mut job = testing::job(&pipeline, name);
+        change(&mut job.spec);
         jobs::insert(&mut tx, &job).await.unwrap();
         tx.commit().await.unwrap();
         self.server().live.queue_changed();
@@ -163,6 +185,7 @@ impl World {
             http: reqwest::Client::new(),
             url: format!("{}/agent/v1", self.url),
             secret: String::new(),
+            instance: None,
             inventory: inventory(name),
         };
         let request = RegisterRequest {
@@ -192,6 +215,7 @@ pub(crate) struct Agent {
     pub(crate) http: reqwest::Client,
     pub(crate) url: String,
     pub(crate) secret: String,
+    pub(crate) instance: Option<String>,
     pub(crate) inventory: Inventory,
 }
 
@@ -203,7 +227,11 @@ impl Agent {
         &self,
         request: RequestBuilder,
     ) -> Result<T, Refusal> {
-        let answer = request.bearer_auth(&self.secret).send().await.unwrap();
+        let mut request = request.bearer_auth(&self.secret);
+        if let Some(instance) = &self.instance {
+            request = request.header(INSTANCE_HEADER, instance);
+        }
+        let answer = request.send().await.unwrap();
         let status = answer.status();
         if status.is_success() {
             Ok(answer.json().await.unwrap())
@@ -214,7 +242,12 @@ impl Agent {
 
     /// A poll that reports these attempts; held for at most `wait`.
     pub(crate) async fn poll(&self, attempts: Vec<AttemptStatus>, wait: Span) -> PollAnswer {
-        let request = PollRequest {
+        self.send(&self.request(attempts, wait)).await.unwrap()
+    }
+
+    /// What a poll says.
+    pub(crate) fn request(&self, attempts: Vec<AttemptStatus>, wait: Span) -> PollRequest {
+        PollRequest {
             protocol: VERSION,
             version: "test".to_owned(),
             inventory_hash: Digest::of(serde_json::to_string(&self.inventory).unwrap()),
@@ -223,10 +256,13 @@ impl Agent {
             wait,
             accepting: true,
             closed: None,
-        };
-        self.call(self.http.post(format!("{}/poll", self.url)).json(&request))
+            evict: false,
+        }
+    }
+
+    pub(crate) async fn send(&self, request: &PollRequest) -> Result<PollAnswer, Refusal> {
+        self.call(self.http.post(format!("{}/poll", self.url)).json(request))
             .await
-            .unwrap()
     }
 
     /// Polls without attempts until an order comes.

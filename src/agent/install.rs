@@ -1,0 +1,375 @@
+//! What makes an agent a service of its host: a configuration, a systemd unit, a data folder. It starts nothing,
+//! makes no user, and never changes a configuration that is there.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+
+/// The unit that people copy; what differs from host to host is put in its place.
+const UNIT: &str = include_str!("../../runner-configs/systemd/trainyard-agent.service");
+/// Where the unit goes.
+const UNIT_FILE: &str = "etc/systemd/system/trainyard-agent.service";
+/// Where the configuration goes.
+const CONFIG_FILE: &str = "etc/trainyard/agent.toml";
+
+/// What is to be installed.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Where files are written; `/` but for an image or a test.
+    pub root: PathBuf,
+    /// The program that the service starts.
+    pub program: PathBuf,
+    /// Whose service it is.
+    pub user: String,
+    /// URL of the server.
+    pub server: Option<String>,
+    /// The agent's name; the host's where it is left out.
+    pub name: Option<String>,
+    /// The data folder; the usual one where it is left out.
+    pub data: Option<PathBuf>,
+    /// Labels.
+    pub labels: Vec<String>,
+}
+
+/// What stands between a file and what is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    /// It is not there, and is made.
+    Make,
+    /// It is another one, and is replaced.
+    Replace,
+    /// It is as wanted.
+    Leave,
+    /// It is its owner's, and stays as it is.
+    Keep,
+}
+
+/// One file, or a folder where there is no text.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Where, below the root.
+    pub path: PathBuf,
+    /// Its text.
+    pub text: Option<String>,
+    /// What is done.
+    pub deed: Deed,
+}
+
+/// Why nothing is installed.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// A setting that makes no sense.
+    #[error("{0}")]
+    Wrong(String),
+    /// The disk says no.
+    #[error("cannot write {}: {source}; is this root?", path.display())]
+    Disk {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A whole installation.
+#[derive(Debug, Clone)]
+pub struct Installation {
+    /// The files, in the order in which they are made.
+    pub steps: Vec<Step>,
+    /// The configuration that the agent will have.
+    pub config: Config,
+    /// What a person has to do then, as commands.
+    pub next: Vec<String>,
+    owner: Option<(u32, u32)>,
+}
+
+/// Looks at what is there, and says what has to be done. Changes nothing.
+///
+/// # Errors
+/// [`InstallError::Wrong`], also for a configuration that is there and cannot be read.
+pub fn plan(wanted: &Wanted) -> Result<Installation, InstallError> {
+    let config_file = wanted.root.join(CONFIG_FILE);
+    let there = read(&config_file)?;
+    let text = there.clone().unwrap_or_else(|| configuration(wanted));
+    let config = Config::parse(&text)
+        .map_err(|why| InstallError::Wrong(format!("{}: {why}", config_file.display())))?;
+    let unit_file = wanted.root.join(UNIT_FILE);
+    let unit = unit(wanted)?;
+    let unit_deed = match read(&unit_file)? {
+        None => Deed::Make,
+        Some(there) if there == unit => Deed::Leave,
+        Some(_) => Deed::Replace,
+    };
+    let relative = config.data.strip_prefix("/").unwrap_or(&config.data);
+    let data = wanted.root.join(relative);
+    let data_deed = match data.is_dir() {
+        true => Deed::Leave,
+        false => Deed::Make,
+    };
+    let owner = owner(&wanted.root, &wanted.user);
+    let steps = vec![
+        Step {
+            path: config_file,
+            text: Some(text),
+            deed: match there {
+                Some(_) => Deed::Keep,
+                None => Deed::Make,
+            },
+        },
+        Step {
+            path: unit_file,
+            text: Some(unit),
+            deed: unit_deed,
+        },
+        Step {
+            path: data,
+            text: None,
+            deed: data_deed,
+        },
+    ];
+    Ok(Installation {
+        next: next(wanted, &config, owner.is_some(), unit_deed),
+        steps,
+        config,
+        owner,
+    })
+}
+
+impl Installation {
+    /// Writes what has to be written. Once more, it writes nothing.
+    ///
+    /// # Errors
+    /// [`InstallError::Disk`]; what was written before stays.
+    pub fn carry_out(&self) -> Result<(), InstallError> {
+        for step in &self.steps {
+            let disk = |source| InstallError::Disk {
+                path: step.path.clone(),
+                source,
+            };
+            match (step.deed, &step.text) {
+                (Deed::Leave | Deed::Keep, _) => {}
+                (Deed::Make | Deed::Replace, Some(text)) => {
+                    write(&step.path, text).map_err(disk)?;
+                }
+                (Deed::Make | Deed::Replace, None) => {
+                    self.make_folder(&step.path).map_err(disk)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn make_folder(&self, path: &Path) -> io::Result<()> {
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::DirBuilder::new().mode(0o700).create(path)?;
+        match self.owner {
+            Some((uid, gid)) if rustix::process::geteuid().is_root() => {
+                std::os::unix::fs::chown(path, Some(uid), Some(gid))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+fn configuration(wanted: &Wanted) -> String {
+    let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+    let mut text = "# Every key may be left out; docs/agent.md has them all.\n".to_owned();
+    let mut line = |key: &str, value: String| text += &format!("{key} = {value}\n");
+    if let Some(name) = &wanted.name {
+        line("name", quoted(name));
+    }
+    if let Some(server) = &wanted.server {
+        line("server", quoted(server));
+    }
+    if let Some(data) = &wanted.data {
+        line("data", quoted(&data.display().to_string()));
+    }
+    if !wanted.labels.is_empty() {
+        let labels = wanted.labels.iter().map(|label| quoted(label));
+        line(
+            "labels",
+            format!("[{}]", labels.collect::<Vec<_>>().join(", ")),
+        );
+    }
+    text
+}
+
+fn unit(wanted: &Wanted) -> Result<String, InstallError> {
+    let program = wanted.program.display().to_string();
+    let odd = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '%' | '\\' | '$');
+    if !wanted.program.is_absolute() || program.contains(odd) {
+        return Err(InstallError::Wrong(format!(
+            "'{program}' cannot stand in a unit: put the program at a plain path such as /opt/trainyard/bin/trainyard"
+        )));
+    }
+    let ordinary = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if wanted.user.is_empty() || !wanted.user.chars().all(ordinary) {
+        return Err(InstallError::Wrong(format!(
+            "'{}' is not the name of a user",
+            wanted.user
+        )));
+    }
+    let mut text =
+        "# Written by 'trainyard agent install'. What is your own: systemctl edit trainyard-agent\n"
+            .to_owned();
+    // How to copy it is no longer of interest.
+    for line in UNIT.lines().skip_while(|line| line.starts_with('#')) {
+        text += &match line.split_once('=') {
+            Some(("User", _)) => format!("User={}", wanted.user),
+            Some(("ExecStart", _)) => {
+                format!("ExecStart={program} agent --config /{CONFIG_FILE}")
+            }
+            Some(_) | None => line.to_owned(),
+        };
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+/// Ids of a user, where the root has one of this name.
+fn owner(root: &Path, user: &str) -> Option<(u32, u32)> {
+    let text = fs::read_to_string(root.join("etc/passwd")).ok()?;
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let mut ids = fields.skip(1).map(|field| field.parse().ok());
+        (name == user).then_some((ids.next()??, ids.next()??))
+    })
+}
+
+fn next(wanted: &Wanted, config: &Config, has_user: bool, unit: Deed) -> Vec<String> {
+    let (user, data) = (&wanted.user, config.data.display());
+    let mut next = Vec::new();
+    if !has_user {
+        next.push(format!(
+            "useradd --system --home-dir {data} --shell /usr/sbin/nologin --groups docker {user}"
+        ));
+        next.push(format!("chown {user}: {data}"));
+    }
+    let relative = config.data.strip_prefix("/").unwrap_or(&config.data);
+    if !wanted.root.join(relative).join("agent.json").exists() {
+        let url = config.server.as_deref().unwrap_or("URL");
+        next.push(format!(
+            "sudo -u {user} {} agent register {url} --config /{CONFIG_FILE} --token-file -    # 'trainyard agents token' on the server makes one",
+            wanted.program.display()
+        ));
+    }
+    if unit != Deed::Leave {
+        next.push("systemctl daemon-reload".to_owned());
+    }
+    next.push("systemctl enable --now trainyard-agent".to_owned());
+    if unit == Deed::Replace {
+        next.push("systemctl restart trainyard-agent    # its jobs run on".to_owned());
+    }
+    next
+}
+
+fn read(path: &Path) -> Result<Option<String>, InstallError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(InstallError::Wrong(format!(
+            "cannot read {}: {error}",
+            path.display()
+        ))),
+    }
+}
+
+/// Replaces a file whole; everybody may read it.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(folder)?;
+    let file = tempfile::NamedTempFile::new_in(folder)?;
+    fs::write(file.path(), text)?;
+    fs::set_permissions(file.path(), fs::Permissions::from_mode(0o644))?;
+    file.persist(path)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(root: &Path) -> Wanted {
+        Wanted {
+            root: root.to_owned(),
+            program: "/opt/trainyard/bin/trainyard".into(),
+            user: "trainyard".into(),
+            server: Some("https://trainyard.example".into()),
+            name: Some("gpu-1".into()),
+            data: Some("/raid/trainyard".into()),
+            labels: vec!["a".into(), "b".into()],
+        }
+    }
+
+    fn deeds(installation: &Installation) -> Vec<Deed> {
+        installation.steps.iter().map(|step| step.deed).collect()
+    }
+
+    #[test]
+    fn what_is_installed_once_is_not_written_again_and_an_owners_file_never() {
+        let root = tempfile::tempdir().unwrap();
+        let first = plan(&wanted(root.path())).unwrap();
+        assert_eq!(deeds(&first), [Deed::Make, Deed::Make, Deed::Make]);
+        assert!(!root.path().join("etc").exists(), "a plan changes nothing");
+        first.carry_out().unwrap();
+        assert_eq!(first.config.labels, ["a", "b"]);
+        assert!(root.path().join("raid/trainyard").is_dir());
+        let again = plan(&wanted(root.path())).unwrap();
+        assert_eq!(deeds(&again), [Deed::Keep, Deed::Leave, Deed::Leave]);
+
+        let config = root.path().join(CONFIG_FILE);
+        fs::write(&config, "name = \"mine\"\n").unwrap();
+        let mut moved = wanted(root.path());
+        moved.program = "/usr/local/bin/trainyard".into();
+        let upgrade = plan(&moved).unwrap();
+        assert_eq!(deeds(&upgrade), [Deed::Keep, Deed::Replace, Deed::Make]);
+        upgrade.carry_out().unwrap();
+        assert_eq!(fs::read_to_string(&config).unwrap(), "name = \"mine\"\n");
+        let unit = fs::read_to_string(root.path().join(UNIT_FILE)).unwrap();
+        assert!(unit.contains("ExecStart=/usr/local/bin/trainyard agent --config /etc/"));
+        assert!(upgrade.next.iter().any(|line| line.contains("restart")));
+    }
+
+    #[test]
+    fn the_unit_lets_jobs_outlive_the_agent() {
+        let root = tempfile::tempdir().unwrap();
+        let unit = unit(&wanted(root.path())).unwrap();
+        for line in ["KillMode=process", "User=trainyard", "Restart=on-failure"] {
+            assert!(unit.lines().any(|have| have == line), "{line}: {unit}");
+        }
+        assert!(!unit.contains("Copy to"));
+    }
+
+    #[test]
+    fn what_cannot_stand_in_a_unit_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let mut odd = wanted(root.path());
+        odd.program = "/home/eva/my programs/trainyard".into();
+        assert!(plan(&odd).unwrap_err().to_string().contains("plain path"));
+        let mut odd = wanted(root.path());
+        odd.user = "a\nExecStart=/bin/sh".into();
+        assert!(plan(&odd).unwrap_err().to_string().contains("user"));
+    }
+
+    #[test]
+    fn a_user_that_is_there_is_not_made() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("etc")).unwrap();
+        let without = plan(&wanted(root.path())).unwrap();
+        assert!(without.next[0].starts_with("useradd"), "{:?}", without.next);
+        fs::write(
+            root.path().join("etc/passwd"),
+            "trainyard:x:990:980::/var/lib/trainyard:/usr/sbin/nologin\n",
+        )
+        .unwrap();
+        let with = plan(&wanted(root.path())).unwrap();
+        assert_eq!(with.owner, Some((990, 980)));
+        assert!(with.next[0].contains("agent register https://trainyard.example"));
+    }
+}
