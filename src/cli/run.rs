@@ -243,7 +243,7 @@ fn note(sentences: &[String]) {
 }
 
 /// A person asks, for the files as they are.
-pub(crate) fn trigger(
+fn trigger(
     tree: &WorkTree,
     definitions: Vec<String>,
     given: &Parameters,
@@ -287,7 +287,7 @@ fn parameters(given: &[String]) -> anyhow::Result<Parameters> {
 }
 
 /// Runs one job with its story on the terminal; its results lie below `.trainyard/runs` afterwards.
-pub(crate) async fn carry_out(
+async fn carry_out(
     host: &Host,
     root: &Path,
     spec: JobSpec,
