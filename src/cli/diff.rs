@@ -12,10 +12,7 @@ use notebook::diff::{Diff, View};
 use protocol::CommitId;
 use render::diff::{COMMENT_BYTES, Compared, File, Options};
 
-use super::Exit;
-
-/// Longer files are not read.
-const MAX_BYTES: u64 = notebook::nbformat::MAX_BYTES as u64;
+use super::{Exit, notebooks};
 
 /// Most lines of one cell or output that JSON has.
 const MAX_LINES: usize = 1_000_000;
@@ -268,12 +265,7 @@ fn file(path: &str) -> anyhow::Result<Option<Notebook>> {
 
 fn bytes(path: &str) -> anyhow::Result<Vec<u8>> {
     let wrong = || format!("cannot read '{path}'");
-    let size = std::fs::metadata(path).with_context(wrong)?.len();
-    if size > MAX_BYTES {
-        bail!(
-            "{path}: the file has {size} bytes, more than the {MAX_BYTES} that are read; clear its outputs"
-        );
-    }
+    notebooks::check_size(&std::fs::metadata(path).with_context(wrong)?, path)?;
     std::fs::read(path).with_context(wrong)
 }
 

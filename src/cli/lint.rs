@@ -6,20 +6,20 @@ use std::path::{Path, PathBuf};
 
 use agent::attempt::AttemptDir;
 use agent::journal::Journal;
-use agent::lint::fix;
-
+use agent::lint::{failure_of, fix};
 use agent::local;
 use anyhow::{Context as _, bail};
 use clap::Args as ClapArgs;
-use plan::{Context, DEFAULT_IMAGE};
+use plan::DEFAULT_IMAGE;
 use protocol::event::{EventKind, Finding};
-use protocol::spec::{LintLevel, LintTool, Parameters};
-use protocol::{Failure, FailureKind, JobSpec, Outcome, Work};
+use protocol::spec::LintTool;
+use protocol::{JobSpec, Outcome, Work};
 
-use super::Exit;
+use super::live::Live;
 use super::run::{
-    Place, carry_out, exit_of, host, notebook_paths, relative, root_of, tree_of, trigger,
+    Place, exit_of, finish, follow, host, notebook_paths, relative, root_of, tree_of,
 };
+use super::{Exit, notebooks};
 
 /// Bytes of events that are read at once.
 const BATCH: usize = 1 << 20;
@@ -61,7 +61,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
     };
     let tree = tree_of(&root)?;
     let planned = match pipeline {
-        Some(_) => planned(&tree)?,
+        Some(_) => plan::lint_here(&tree, DEFAULT_IMAGE)?,
         None => None,
     };
     let chosen = chosen(args, &root, &notebook_paths(&tree))?;
@@ -76,35 +76,54 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
     if let Some(image) = args.place.image() {
         image.clone_into(&mut spec.image);
     }
-    let Work::Lint { tools, notebooks } = &mut spec.work else {
+    let Work::Lint {
+        tools,
+        notebooks: paths,
+    } = &mut spec.work
+    else {
         bail!("the lint job of the plan is none");
     };
     if !args.tools.is_empty() {
         tools.clone_from(&args.tools);
     }
     if let Some(chosen) = chosen {
-        *notebooks = chosen;
+        *paths = chosen;
     }
-    if notebooks.is_empty() {
+    if paths.is_empty() {
         bail!("there are no notebooks below {}", root.display());
     }
+    refuse_all_too_large(&root, paths)?;
     // On a desk as many run at a time as the machine has CPUs.
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let useful = cpus.min(tools.len()).max(1) as u64 * 1_000;
     spec.resources.cpu_millis = spec.resources.cpu_millis.max(useful);
-    let (report, dir) = carry_out(&host, &root, spec, &[], args.place.json).await?;
-    let mut exit = exit_of(&report.outcome);
+    let mut live = Live::new(&root, &spec, args.place.json);
+    let (mut report, dir) = follow(&host, &root, spec, &[], &mut live).await?;
     if args.fix {
         let findings = findings(&dir)?;
-        let all = fix_all(&root, &findings, args.place.json)?;
-        // As formatters have it: what was set right fails nothing.
-        let found = |failure: &Failure| failure.kind == FailureKind::LintFailed;
-        if all && matches!(&report.outcome, Outcome::Failed(failure) if found(failure)) {
-            exit = Exit::Done;
+        let left = fix_all(&root, &findings, args.place.json)?;
+        // As formatters have it: what was set right fails nothing. A tool that failed has failed all the same.
+        let found = failure_of(&findings).map(Outcome::Failed);
+        if found.is_some_and(|found| found == report.outcome) {
+            report.outcome = failure_of(left).map_or(Outcome::Succeeded, Outcome::Failed);
         }
     }
+    finish(&root, &mut live, &report, &dir)?;
     agent::attempt::forget(&dir, protocol::Timestamp(i64::MAX))?;
-    Ok(exit)
+    Ok(exit_of(&report.outcome))
+}
+
+/// Where every notebook is too long to be read, nothing starts. Beside others that is a finding.
+fn refuse_all_too_large(root: &Path, paths: &[String]) -> anyhow::Result<()> {
+    let mut first = None;
+    for path in paths {
+        let about = root.join(path).metadata();
+        match about.map_or(Ok(()), |about| notebooks::check_size(&about, path)) {
+            Ok(()) => return Ok(()),
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    first.map_or(Ok(()), Err)
 }
 
 /// The findings of an attempt.
@@ -128,15 +147,18 @@ fn findings(dir: &AttemptDir) -> anyhow::Result<Vec<Finding>> {
     }
 }
 
-/// Writes the suggestions into the notebooks; true: no finding at error level is left.
-fn fix_all(root: &Path, findings: &[Finding], json: bool) -> anyhow::Result<bool> {
+/// Writes the suggestions into the notebooks; answers the findings that are left.
+fn fix_all<'a>(
+    root: &Path,
+    findings: &'a [Finding],
+    json: bool,
+) -> anyhow::Result<Vec<&'a Finding>> {
     let mut by_path: BTreeMap<&str, Vec<&Finding>> = BTreeMap::new();
-    let mut all = true;
+    let mut left = Vec::new();
     for finding in findings {
-        if finding.suggestion.is_some() {
-            by_path.entry(&finding.path).or_default().push(finding);
-        } else if finding.level == LintLevel::Error {
-            all = false;
+        match finding.suggestion {
+            Some(_) => by_path.entry(&finding.path).or_default().push(finding),
+            None => left.push(finding),
         }
     }
     for (path, findings) in by_path {
@@ -146,23 +168,24 @@ fn fix_all(root: &Path, findings: &[Finding], json: bool) -> anyhow::Result<bool
         if fixed.bytes != bytes {
             replace(&file, &fixed.bytes).with_context(|| file.display().to_string())?;
         }
-        all &= fixed.left == 0;
         if !json {
             say(path, &fixed);
         }
+        left.extend(fixed.left);
     }
-    Ok(all)
+    Ok(left)
 }
 
-fn say(path: &str, fixed: &fix::Fixed) {
+fn say(path: &str, fixed: &fix::Fixed<'_>) {
     for (cell, tools) in &fixed.cells {
         println!("fixed {path}, cell {cell} [{}]", tools.join(", "));
     }
-    if fixed.left > 0 {
-        println!(
-            "{path}: {} suggestions did not fit after others were applied; run it again",
-            fixed.left
-        );
+    match fixed.left.len() {
+        0 => {}
+        1 => println!("{path}: 1 suggestion did not fit after others were applied; run it again"),
+        n => {
+            println!("{path}: {n} suggestions did not fit after others were applied; run it again")
+        }
     }
 }
 
@@ -181,16 +204,6 @@ fn replace(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
 /// Where there is no pipeline file: the repository, else the folder.
 fn agent_root(start: &std::path::Path) -> anyhow::Result<PathBuf> {
     Ok(mirror::WorkTree::open(start)?.root().to_owned())
-}
-
-/// The lint job that a commit would run.
-fn planned(tree: &mirror::WorkTree) -> anyhow::Result<Option<JobSpec>> {
-    let trigger = trigger(tree, Vec::new(), &Parameters::new())?;
-    let plan = plan::plan(tree, &trigger, &Context::default())?;
-    let jobs = plan.jobs.into_iter().map(|job| job.spec);
-    Ok(jobs
-        .into_iter()
-        .find(|spec| matches!(spec.work, Work::Lint { .. })))
 }
 
 /// Without a pipeline file: ruff.

@@ -311,7 +311,7 @@ impl Live {
     }
 }
 
-/// `path:cell 3:line 2: F841 words [ruff]`.
+/// `path, cell 3, line 2, column 5 (line 40 of the file): error: F841 words [ruff]`.
 pub(crate) fn finding_line(finding: &Finding) -> String {
     let mut place = finding.path.clone();
     if let Some(cell) = finding.cell {
@@ -320,7 +320,11 @@ pub(crate) fn finding_line(finding: &Finding) -> String {
     if let Some(line) = finding.line {
         place.push_str(&format!(", line {line}"));
     }
-    if let Some(raw) = finding.raw_line {
+    if let Some(column) = finding.column {
+        place.push_str(&format!(", column {column}"));
+    }
+    // Of the whole file the line is the raw one already.
+    if let Some(raw) = finding.raw_line.filter(|_| finding.cell.is_some()) {
         place.push_str(&format!(" (line {raw} of the file)"));
     }
     let code = finding
@@ -352,15 +356,27 @@ fn patch_lines(finding: &Finding) -> Vec<String> {
     lines
 }
 
-/// `flake8: 12 findings in 2.4s (read in 1.3 ms)`.
+/// `flake8: 12 findings in 2.4s (read in 1.3 ms)`, `flake8: failed in 1.1s (exit code 2)`.
 fn tool_line(run: &ToolRun) -> String {
     let found = match run.findings {
+        0 if run.failed => "failed".to_owned(),
         0 => "nothing found".to_owned(),
         1 => "1 finding".to_owned(),
         n => format!("{n} findings"),
     };
     match run.code {
         None => format!("{}: {found}; it had not ended", run.tool),
+        Some(code) if run.failed => {
+            let failed = if run.findings == 0 {
+                ""
+            } else {
+                ", then it failed"
+            };
+            format!(
+                "{}: {found}{failed} in {} (exit code {code})",
+                run.tool, run.took
+            )
+        }
         Some(_) => {
             let read = run.read_us as f64 / 1_000.0;
             format!(

@@ -1,18 +1,27 @@
 //! Notebook files that a command is given.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{Read as _, stdin};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use notebook::{Notebook, nbformat};
+use notebook::Notebook;
+use notebook::nbformat::{self, MAX_BYTES, ReadError};
 
 /// Stands for standard input.
 pub(crate) const STDIN: &str = "-";
 
+/// Refuses a file that is too long before it is read. `name` is what the error calls it.
+pub(crate) fn check_size(about: &Metadata, name: &str) -> anyhow::Result<()> {
+    if about.len() > MAX_BYTES as u64 {
+        return Err(ReadError::TooLarge { most: MAX_BYTES }).context(name.to_owned());
+    }
+    Ok(())
+}
+
 /// Reads a notebook; `-` is standard input. A file that is too long is refused before it is read.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Notebook> {
-    let most = nbformat::MAX_BYTES as u64;
+    let most = MAX_BYTES as u64;
     let mut bytes = Vec::new();
     if path == Path::new(STDIN) {
         stdin()
@@ -27,10 +36,7 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Notebook> {
     if about.is_dir() {
         bail!("'{name}' is a folder; give the notebooks in it");
     }
-    if about.len() > most {
-        let bytes = usize::try_from(about.len()).unwrap_or(usize::MAX);
-        return Err(nbformat::ReadError::TooLarge { bytes }).context(format!("{name}"));
-    }
+    check_size(&about, &name.to_string())?;
     file.take(most + 1)
         .read_to_end(&mut bytes)
         .with_context(|| format!("cannot read '{name}'"))?;

@@ -146,15 +146,13 @@ fn find_notebook(
     given: &Parameters,
 ) -> anyhow::Result<Found> {
     let path = path.canonicalize()?;
+    notebooks::check_size(&path.metadata()?, &args.what)?;
     let folder = path.parent().unwrap_or(Path::new("/"));
     if let Some(root) = root_of(folder) {
         let tree = WorkTree::open(&root)?.below(&root);
         let inside = relative(&root, &path)?;
-        let specs = planned(&tree, Vec::new(), &Parameters::new(), args)?;
-        let is_it =
-            |spec: &&JobSpec| matches!(&spec.work, Work::Notebook { path } if *path == inside);
-        if let Some(spec) = specs.iter().find(is_it) {
-            let specs = planned(&tree, vec![spec.definition.clone()], given, args)?;
+        if let Some(definition) = plan::definition_of(&tree, &inside)? {
+            let specs = planned(&tree, vec![definition], given, args)?;
             // Of a glob or a matrix: this notebook's jobs, and what they need.
             let wanted = |spec: &JobSpec| !matches!(&spec.work, Work::Notebook { path } if *path != inside && spec.needs.is_empty());
             return Ok(Found {
@@ -209,14 +207,13 @@ pub(crate) fn relative(root: &Path, path: &Path) -> anyhow::Result<String> {
     Ok(text.to_owned())
 }
 
-/// Jobs of the pipeline file: those definitions and what they need; none named: all. Lint is a command of its own.
+/// Jobs of the pipeline file: those definitions and what they need. Lint is a command of its own.
 fn planned(
     tree: &WorkTree,
     definitions: Vec<String>,
     given: &Parameters,
     args: &Args,
 ) -> anyhow::Result<Vec<JobSpec>> {
-    let named = !definitions.is_empty();
     let context = Context {
         allow_unknown: args.allow_unknown,
         ..Context::default()
@@ -226,18 +223,16 @@ fn planned(
     let specs: Vec<JobSpec> = jobs
         .filter(|spec| !matches!(spec.work, Work::Lint { .. }))
         .collect();
-    if named {
-        // What is said of these jobs; the rest is about pushes.
-        let theirs = |note: &&String| specs.iter().any(|spec| note.starts_with(&spec.name));
-        note(
-            &plan
-                .notes
-                .iter()
-                .filter(theirs)
-                .cloned()
-                .collect::<Vec<_>>(),
-        );
-    }
+    // What is said of these jobs; the rest is about pushes.
+    let theirs = |note: &&String| specs.iter().any(|spec| note.starts_with(&spec.name));
+    note(
+        &plan
+            .notes
+            .iter()
+            .filter(theirs)
+            .cloned()
+            .collect::<Vec<_>>(),
+    );
     Ok(specs)
 }
 
@@ -248,7 +243,7 @@ fn note(sentences: &[String]) {
 }
 
 /// A person asks, for the files as they are.
-pub(crate) fn trigger(
+fn trigger(
     tree: &WorkTree,
     definitions: Vec<String>,
     given: &Parameters,
@@ -277,6 +272,9 @@ fn parameters(given: &[String]) -> anyhow::Result<Parameters> {
         let (name, value) = text
             .split_once('=')
             .with_context(|| format!("'{text}' is not NAME=VALUE"))?;
+        if name.is_empty() {
+            bail!("'{text}' lacks the parameter's name: NAME=VALUE");
+        }
         let literal = match value {
             "True" => Some(Value::Bool(true)),
             "False" => Some(Value::Bool(false)),
@@ -289,7 +287,7 @@ fn parameters(given: &[String]) -> anyhow::Result<Parameters> {
 }
 
 /// Runs one job with its story on the terminal; its results lie below `.trainyard/runs` afterwards.
-pub(crate) async fn carry_out(
+async fn carry_out(
     host: &Host,
     root: &Path,
     spec: JobSpec,
@@ -297,6 +295,19 @@ pub(crate) async fn carry_out(
     json: bool,
 ) -> anyhow::Result<(AttemptReport, AttemptDir)> {
     let mut live = Live::new(root, &spec, json);
+    let (report, dir) = follow(host, root, spec, left, &mut live).await?;
+    finish(root, &mut live, &report, &dir)?;
+    Ok((report, dir))
+}
+
+/// Runs one job with its story on the terminal, all but its end.
+pub(crate) async fn follow(
+    host: &Host,
+    root: &Path,
+    spec: JobSpec,
+    left: &[local::Left],
+    live: &mut Live,
+) -> anyhow::Result<(AttemptReport, AttemptDir)> {
     let dir = match local::prepare(host, root, spec, left) {
         Ok(dir) => dir,
         Err(failure) => {
@@ -312,10 +323,19 @@ pub(crate) async fn carry_out(
     let run = attempt::run(host, dir.clone(), &journal, control);
     let report = live.follow(&journal, run).await?;
     interrupts.abort();
-    let results = local::results_folder(root, &dir)?;
-    let notebook = local::deliver(&dir, &report, &results)?;
-    live.finish(&report, &results, notebook.as_deref())?;
     Ok((report, dir))
+}
+
+/// Tells how a job ended, and puts its results below `.trainyard/runs`.
+pub(crate) fn finish(
+    root: &Path,
+    live: &mut Live,
+    report: &AttemptReport,
+    dir: &AttemptDir,
+) -> anyhow::Result<()> {
+    let results = local::results_folder(root, dir)?;
+    let notebook = local::deliver(dir, report, &results)?;
+    live.finish(report, &results, notebook.as_deref())
 }
 
 /// The first Ctrl-C asks politely, the second does not.
@@ -374,6 +394,12 @@ mod tests {
             Value::Object(read),
             serde_json::json!({"lr": 0.1, "name": "a b", "on": true, "deep": {"a": [1]}, "empty": ""})
         );
-        assert!(parameters(&["x".to_owned()]).is_err());
+        for (text, why) in [
+            ("x", "is not NAME=VALUE"),
+            ("=3", "lacks the parameter's name"),
+        ] {
+            let error = parameters(&[text.to_owned()]).unwrap_err();
+            assert!(error.to_string().contains(why), "{error}");
+        }
     }
 }

@@ -3,12 +3,12 @@
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Args as ClapArgs;
-use notebook::nbformat::MAX_BYTES;
+use notebook::nbformat::{MAX_BYTES, ReadError};
 use notebook::strip::{Strip, strip};
 
-use super::Exit;
+use super::{Exit, notebooks};
 
 /// What goes, what stays.
 const HELP: &str = "\
@@ -73,6 +73,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
 /// Whether there was something to strip.
 fn in_place(path: &Path, check: bool, options: &Strip) -> anyhow::Result<bool> {
     let name = path.display().to_string();
+    if let Ok(about) = path.metadata() {
+        notebooks::check_size(&about, &name)?;
+    }
     let bytes = read(&name, || std::fs::File::open(path))?;
     let Some(stripped) = strip(&bytes, options).context(name.clone())? else {
         return Ok(false);
@@ -128,7 +131,7 @@ fn read<R: std::io::Read>(
         .read_to_end(&mut bytes)
         .with_context(wrong)?;
     if bytes.len() > MAX_BYTES {
-        bail!("{name}: more than the {MAX_BYTES} bytes that are read");
+        return Err(ReadError::TooLarge { most: MAX_BYTES }).context(name.to_owned());
     }
     Ok(bytes)
 }

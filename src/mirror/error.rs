@@ -65,7 +65,7 @@ pub enum MirrorError {
         path: String,
     },
     /// A file too large to be read into memory.
-    #[error("'{path}' has {size} bytes, more than the {limit} that can be read")]
+    #[error("'{path}' is larger than {}, the most that is read ({})", protocol::ByteSize(*.limit), protocol::ByteSize(*.size))]
     TooLarge {
         /// Path in the repository.
         path: String,

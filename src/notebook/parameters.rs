@@ -3,6 +3,7 @@
 
 mod kinds;
 mod names;
+mod targets;
 mod translate;
 
 use serde_json::{Map, Value, json};
@@ -246,12 +247,12 @@ mod tests {
     #[test]
     fn names_are_those_at_the_margin() {
         let source = "\"\"\"Defaults:\nnot_this = 1\n\"\"\"\nlr = 0.1  # b = 2\nseed: int = 3\na = b = \"\"\nif x:\n    inner = 1\n\
-                      conf = {\n'k': 1,\nnor_this = 2\n}\ntext = '''\nnor = 3\n'''\nlong = 1 + \\\n2\nx == 3\ncall(y=1)\nlr = 2\nend = '\"\"\"'\nlast = 1";
+                      conf = {\n'k': 1,\nnor_this = 2\n}\ntext = '''\nnor = 3\n'''\nlong = 1 + \\\n2\nx == 3\ncall(y=1)\nlr = 2\nend = '\"\"\"'\nlast = 1\nu, v = 1, 2\n(w, x) = f()";
         let notebook = notebook(&[(source, &["parameters"])]);
         assert_eq!(
             names(&notebook).unwrap(),
             [
-                "lr", "seed", "a", "b", "conf", "text", "long", "end", "last"
+                "lr", "seed", "a", "b", "conf", "text", "long", "end", "last", "u", "v", "w", "x"
             ]
         );
     }

@@ -24,15 +24,10 @@ pub fn plan_notebook(
     context: &Context<'_>,
 ) -> Result<Plan, PlanError> {
     let path = path.strip_prefix("./").unwrap_or(path);
-    let file = match tree.get(FILE_NAME) {
-        Some(_) => Some(PipelineFile::parse(&tree.read(FILE_NAME)?)?),
-        None => None,
-    };
-    let named = file
-        .as_ref()
-        .and_then(|file| file.jobs.iter().find(|(_, job)| names(job, path)));
+    let file = file(tree)?;
+    let named = file.as_ref().and_then(|file| naming(file, path));
     let (file, definition) = match (&file, named) {
-        (Some(file), Some((name, _))) => (file.clone(), name.to_owned()),
+        (Some(file), Some(name)) => (file.clone(), name.to_owned()),
         (file, _) => by_itself(tree, path, file.as_ref())?,
     };
     let trigger = Trigger {
@@ -52,6 +47,30 @@ pub fn plan_notebook(
         .retain(|job| matches!(&job.spec.work, Work::Notebook { path: p } if p == path));
     plan.jobs.iter_mut().for_each(|job| job.spec.needs.clear());
     Ok(plan)
+}
+
+/// The first definition of the pipeline file that runs the notebook at `path`. Nothing is planned: what is wrong with
+/// other definitions is no matter of this notebook.
+///
+/// # Errors
+/// Where the pipeline file cannot be read.
+pub fn definition_of(tree: &dyn Tree, path: &str) -> Result<Option<String>, PlanError> {
+    let file = file(tree)?;
+    let named = file.as_ref().and_then(|file| naming(file, path));
+    Ok(named.map(str::to_owned))
+}
+
+/// The pipeline file; none: there is no such file.
+pub(crate) fn file(tree: &dyn Tree) -> Result<Option<PipelineFile>, PlanError> {
+    match tree.get(FILE_NAME) {
+        Some(_) => Ok(Some(PipelineFile::parse(&tree.read(FILE_NAME)?)?)),
+        None => Ok(None),
+    }
+}
+
+fn naming<'a>(file: &'a PipelineFile, path: &str) -> Option<&'a str> {
+    let mut jobs = file.jobs.iter();
+    jobs.find(|(_, job)| names(job, path)).map(|(name, _)| name)
 }
 
 /// Whether a definition runs the notebook.

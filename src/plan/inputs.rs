@@ -16,7 +16,7 @@ use crate::globs::Globs;
 use crate::key::digest_of;
 use crate::planned::Dep;
 
-/// Largest notebook that is read, in bytes.
+/// Largest notebook of a commit, in bytes: less than a command reads, as a server plans for many.
 const MAX_NOTEBOOK_BYTES: u64 = 100 << 20;
 /// Largest file of requirements that is read, in bytes.
 const MAX_LOCK_BYTES: u64 = 20 << 20;
@@ -78,10 +78,8 @@ impl<'a> Inputs<'a> {
             FileMode::Submodule => return Err(wrong("it is another repository".to_owned())),
         }
         if entry.size > MAX_NOTEBOOK_BYTES {
-            let limit = protocol::ByteSize(MAX_NOTEBOOK_BYTES);
-            return Err(wrong(format!(
-                "the notebook is larger than {limit}: clear its outputs"
-            )));
+            let most = MAX_NOTEBOOK_BYTES as usize;
+            return Err(wrong(notebook::ReadError::TooLarge { most }.to_string()));
         }
         let notebook = notebook::read(&self.tree.read(path)?).map_err(|e| wrong(e.to_string()))?;
         let hex = notebook::fingerprint::hex(&notebook);

@@ -3,11 +3,14 @@
 
 use std::collections::BTreeMap;
 
+use mirror::Tree;
 use protocol::spec::{Limits, LintLevel, LintTool, Network, Parameters, Resources};
 use protocol::{JobSpec, Span, Trust, Work};
 
 use crate::PlanError;
+use crate::expand::members;
 use crate::file::{LINT, LINT_TOOLS, LintEntry, PipelineFile, lint_tool_fault};
+use crate::here;
 use crate::inputs::Inputs;
 use crate::key::{Parts, digest_of};
 use crate::planned::{Dep, MAX_DEPS, PlannedJob};
@@ -36,10 +39,44 @@ pub fn lint_tool(text: &str) -> Result<LintTool, String> {
         }
         None => LintEntry::named(text.trim(), LintLevel::Error),
     };
-    match entry.fault.or_else(|| lint_tool_fault(&entry.tool)) {
+    let through = format!("--tool 'nbqa {}'", entry.tool.tool);
+    match entry
+        .fault
+        .or_else(|| lint_tool_fault(&entry.tool, &through))
+    {
         Some(fault) => Err(fault),
         None => Ok(entry.tool),
     }
+}
+
+/// The lint job of the pipeline file over the notebooks of all its jobs, without a plan: a notebook that cannot be
+/// read, or is given what it does not know, keeps no other from being linted. None where no tool is named, or no
+/// job runs a notebook.
+///
+/// # Errors
+/// Where the pipeline file cannot be read, or names a notebook that is not there.
+pub fn lint_here(tree: &dyn Tree, image: &str) -> Result<Option<JobSpec>, PlanError> {
+    let Some(file) = here::file(tree)?.filter(|file| !file.lint.is_empty()) else {
+        return Ok(None);
+    };
+    let inputs = Inputs::new(tree);
+    let mut notebooks = Vec::new();
+    for (name, job) in file.jobs.iter() {
+        let members = members(name, job, &inputs, &Parameters::new())?;
+        notebooks.extend(members.into_iter().filter_map(|member| member.notebook));
+    }
+    notebooks.sort();
+    notebooks.dedup();
+    if notebooks.is_empty() {
+        return Ok(None);
+    }
+    let tools: Vec<LintTool> = file
+        .lint
+        .iter()
+        .map(|entry| entry.value.tool.clone())
+        .collect();
+    let resources = resources(&file, &tools);
+    Ok(Some(spec(tools, notebooks, image, resources)))
 }
 
 /// The job, or none where no tool is named or no notebook will run.

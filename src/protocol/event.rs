@@ -298,6 +298,9 @@ pub struct ToolRun {
     pub tool: String,
     /// Its exit code; none: it had not ended when the job was.
     pub code: Option<i32>,
+    /// It did not do its work: its words are in the log.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub failed: bool,
     /// Findings that are kept.
     pub findings: u32,
     /// How long it ran.

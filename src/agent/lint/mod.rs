@@ -1,6 +1,7 @@
 //! Lint tools over notebooks: one command line for the driver that runs them all, and the findings in what they
 //! say. A finding's place is held against the cell's source before it is believed. It starts nothing itself.
 
+mod bad;
 pub mod fix;
 mod format;
 mod judge;
@@ -37,6 +38,8 @@ const MOST_FINDINGS: usize = 5_000;
 const MOST_PATCHES: usize = 8 << 20;
 /// Most bytes of one tool's words that are shown.
 const MOST_SHOWN: usize = 1 << 20;
+/// Tools of which only the standard output is read; what they say beside it is shown.
+const LINES_OF_OUT: [&str; 6] = ["ruff", "black", "isort", "flake8", "mypy", "pylint"];
 /// Most bytes of one line of the log (an event has 64 KiB).
 const MOST_EVENT: usize = 60 << 10;
 
@@ -58,7 +61,7 @@ pub fn parse_with_notes(
 ) -> Vec<Finding> {
     let sources: BTreeMap<String, Source> = notebooks
         .iter()
-        .filter_map(|(path, bytes)| Some(((*path).to_owned(), Source::read(bytes)?)))
+        .filter_map(|(path, bytes)| Some(((*path).to_owned(), Source::read(bytes).ok()?)))
         .collect();
     let asked = match tool.strip_prefix("nbqa ") {
         Some(tool) => LintTool {
@@ -84,7 +87,7 @@ pub(crate) struct Ran<'a> {
     pub(crate) tools: &'a [LintTool],
     pub(crate) notebooks: &'a [String],
     pub(crate) workspace: &'a Path,
-    /// Notebooks that [`prepare`] rewrote, as they were.
+    /// Notebooks that [`prepare`] rewrote or took away, as they were.
     pub(crate) originals: &'a Path,
     /// The workspace as the tools saw it.
     pub(crate) inside: &'a str,
@@ -128,13 +131,26 @@ struct Parsed {
 
 /// Reads what the tools said.
 pub(crate) fn read(ran: &Ran<'_>) -> Verdict {
-    let source = |path: &String| {
-        let bytes = small(&ran.originals.join(path), MOST_BYTES);
-        let bytes = bytes.or_else(|_| small(&ran.workspace.join(path), MOST_BYTES));
-        Some((path.clone(), Source::read(&bytes.ok()?)?))
-    };
-    let sources: BTreeMap<String, Source> = ran.notebooks.iter().filter_map(source).collect();
     let mut verdict = Verdict::default();
+    let mut sources = BTreeMap::new();
+    for path in ran.notebooks {
+        let bytes = bad::bytes(&ran.originals.join(path));
+        match bytes.or_else(|_| bad::bytes(&ran.workspace.join(path))) {
+            Ok(bytes) => match bytes.and_then(|bytes| Source::read(&bytes)) {
+                Ok(source) => {
+                    sources.insert(path.clone(), source);
+                }
+                Err(error) => verdict.findings.push(bad::unreadable(path, &error)),
+            },
+            // The tools follow a link, nobody else does.
+            Err(_) if ran.workspace.join(path).exists() => {}
+            Err(_) => verdict.findings.push(bad::missing(path)),
+        }
+    }
+    verdict.failure = bad::failure(&verdict.findings);
+    if verdict.findings.len() == ran.notebooks.len() {
+        return verdict; // No tool has run.
+    }
     for (n, tool) in ran.tools.iter().enumerate() {
         let said = Said::read(&ran.tmp.join(FOLDER).join(n.to_string()));
         if said.code.is_none() && !ran.whole {
@@ -143,7 +159,7 @@ pub(crate) fn read(ran: &Ran<'_>) -> Verdict {
         judge(tool, &said, &sources, ran.inside, &mut verdict);
     }
     if verdict.failure.is_none() {
-        verdict.failure = too_many(&verdict.findings);
+        verdict.failure = failure_of(&verdict.findings);
     }
     verdict
 }
@@ -196,6 +212,9 @@ impl Said {
         if !tool.is_native() {
             parsed.claims.extend(format::noted(name, notes, sources));
         }
+        if LINES_OF_OUT.contains(&name) {
+            parsed.unread.push_str(&text::beside(&self.err));
+        }
         parsed
     }
 }
@@ -241,9 +260,10 @@ fn judge(
     };
     let read_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
     passed_over(&notes, sources, &mut verdict.log);
+    let failed = failure.is_some();
     if let Some(failure) = failure {
         say(
-            &format!("{name}: {}\n{}", failure.message, said.words()),
+            &format!("{}\n{}", failure.message, said.words()),
             &mut verdict.log,
         );
         // A tool that only warns fails nothing, whatever becomes of it.
@@ -264,6 +284,7 @@ fn judge(
     verdict.runs.push(ToolRun {
         tool: name,
         code: said.code,
+        failed,
         findings: u32::try_from(findings.len()).unwrap_or(u32::MAX),
         took: said.took.into(),
         read_us,
@@ -316,18 +337,15 @@ fn say(text: &str, log: &mut Vec<String>) {
     }
 }
 
-fn too_many(findings: &[Finding]) -> Option<Failure> {
+/// The failure that findings are; none where none is at level error.
+#[must_use]
+pub fn failure_of<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> Option<Failure> {
     let errors: Vec<&Finding> = findings
-        .iter()
+        .into_iter()
         .filter(|finding| finding.level == LintLevel::Error)
         .collect();
     let first = errors.first()?;
-    let place = match (first.cell, first.line) {
-        (Some(cell), Some(line)) => format!("{}, cell {cell}, line {line}", first.path),
-        (Some(cell), None) => format!("{}, cell {cell}", first.path),
-        (None, Some(line)) => format!("{}, line {line}", first.path),
-        (None, None) => first.path.clone(),
-    };
+    let place = place_of(first);
     let code = first
         .code
         .as_ref()
@@ -340,6 +358,17 @@ fn too_many(findings: &[Finding]) -> Option<Failure> {
         FailureKind::LintFailed,
         format!("{}{code} at {place}: {}{more}", first.tool, first.message),
     ))
+}
+
+/// `train.ipynb, cell 3, line 2`.
+fn place_of(finding: &Finding) -> String {
+    let path = &finding.path;
+    match (finding.cell, finding.line) {
+        (Some(cell), Some(line)) => format!("{path}, cell {cell}, line {line}"),
+        (Some(cell), None) => format!("{path}, cell {cell}"),
+        (None, Some(line)) => format!("{path}, line {line}"),
+        (None, None) => path.clone(),
+    }
 }
 
 #[cfg(test)]

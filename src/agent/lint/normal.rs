@@ -1,5 +1,6 @@
 //! nbQA reads only notebooks whose sources are lists of lines: of others it says that nothing is wrong, or breaks.
-//! So the tools get them in that form, and the original is kept for the places of findings.
+//! So the tools get them in that form, and the original is kept for the places of findings. What is no notebook at all
+//! they do not get.
 
 use std::fs;
 use std::io;
@@ -7,10 +8,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::collect::small;
+use super::bad;
 
-/// Rewrites, in the workspace, the notebooks that nbQA would not read; originals go to `originals`. A notebook that
-/// cannot be read stays as it is: the tools say what is wrong with it.
+/// Rewrites, in the workspace, the notebooks that nbQA would not read; originals go to `originals`. So does a notebook
+/// that cannot be read: [`super::read`] says what is wrong with it.
 ///
 /// # Errors
 /// Where the disk refuses.
@@ -22,21 +23,23 @@ pub(crate) fn prepare(notebooks: &[String], workspace: &Path, originals: &Path) 
             .join(path)
             .canonicalize()
             .is_ok_and(|real| real == root.join(path));
-        let Some(bytes) = small(&workspace.join(path), super::MOST_BYTES)
-            .ok()
-            .filter(|_| plain)
-        else {
-            continue;
-        };
-        let Some(lines) = in_lines(&bytes) else {
+        let place = workspace.join(path);
+        let (true, Ok(bytes)) = (plain, bad::bytes(&place)) else {
             continue;
         };
         let kept = originals.join(path);
         if let Some(parent) = kept.parent() {
             fs::create_dir_all(parent)?;
         }
-        fs::write(kept, bytes)?;
-        fs::write(workspace.join(path), lines)?;
+        let bytes = bytes.and_then(|bytes| notebook::read(&bytes).map(|_| bytes));
+        let Ok(bytes) = bytes else {
+            fs::rename(&place, kept)?;
+            continue;
+        };
+        if let Some(lines) = in_lines(&bytes) {
+            fs::write(kept, bytes)?;
+            fs::write(place, lines)?;
+        }
     }
     Ok(())
 }

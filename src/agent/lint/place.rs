@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use notebook::{LineMap, Notebook};
+use notebook::{LineMap, Notebook, ReadError};
 use protocol::event::Finding;
 use protocol::spec::LintLevel;
 
@@ -111,10 +111,15 @@ impl Known<'_> {
 }
 
 impl Source {
-    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
-        Some(Self {
-            notebook: notebook::nbformat::read(bytes).ok()?,
-            map: LineMap::read(bytes).ok()?,
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, ReadError> {
+        let mut notebook = notebook::nbformat::read(bytes)?;
+        // They may be much, and no finding is about them.
+        for cell in &mut notebook.cells {
+            cell.outputs = Vec::new();
+        }
+        Ok(Self {
+            notebook,
+            map: LineMap::read(bytes)?,
         })
     }
 

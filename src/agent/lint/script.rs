@@ -8,6 +8,13 @@ use crate::command::quote;
 pub(crate) const FOLDER: &str = "trainyard-lint";
 /// nbQA as we run it: it keeps notes of what it joined.
 const NBQA: &str = include_str!("nbqa.py");
+/// Leaves out notebooks that were taken away, as nobody can read them.
+const THERE: &str = r#"for path do
+  shift
+  [ ! -e "$path" ] || set -- "$@" "$path"
+done
+[ $# -gt 0 ] || exit 0
+"#;
 /// Every slot goes through all tools, and takes those that nobody has taken.
 const TAKE: &str = r#"take() {
   n=$1; shift
@@ -31,7 +38,8 @@ through() {
 
 /// The command line: the notebooks are its arguments, as a single one has its limit (128 KiB on Linux).
 pub(crate) fn argv(tools: &[LintTool], notebooks: &[String], cpu_millis: u64) -> Vec<String> {
-    let mut script = format!("out=$TMPDIR/{FOLDER}; rm -rf \"$out\"; mkdir -p \"$out\"\n{TAKE}");
+    let mut script =
+        format!("out=$TMPDIR/{FOLDER}; rm -rf \"$out\"; mkdir -p \"$out\"\n{THERE}{TAKE}");
     if !tools.iter().all(LintTool::is_native) {
         script.push_str(&format!("nbqa={}\n{THROUGH}", quote(NBQA)));
     }

@@ -16,6 +16,42 @@ const NOISE: [&str; 6] = [
     "No valid Python notebooks found",
 ];
 
+/// Beginnings of lines that the tools write beside their findings, and which say how many there were.
+const COUNTS: [&str; 7] = [
+    "reformatted ",
+    "would reformat ",
+    "All done! ",
+    "Oh no! ",
+    "Fixing ",
+    "Skipped ",
+    "warning: No Python files found under the given path(s)",
+];
+/// Ends of such lines.
+const COUNTED: [&str; 4] = [
+    " reformatted.",
+    " left unchanged.",
+    " would be reformatted.",
+    " failed to reformat.",
+];
+
+/// What a tool said on its standard error that is neither a finding nor a count of them.
+pub(super) fn beside(err: &str) -> String {
+    let says = |line: &&str| {
+        let text = line.trim();
+        let noise = NOISE
+            .iter()
+            .chain(&COUNTS)
+            .any(|begin| text.starts_with(begin))
+            || COUNTED.iter().any(|end| text.ends_with(end))
+            || text.starts_with("error: cannot format ") && text.contains(": Cannot parse");
+        !noise && !text.is_empty()
+    };
+    err.lines()
+        .filter(says)
+        .map(|line| format!("{line}\n"))
+        .collect()
+}
+
 /// Reads what a tool said. `inside` is the workspace as the tool saw it.
 pub(super) fn parse(
     tool: &str,

@@ -17,13 +17,11 @@ pub enum ReadError {
     /// The file is empty.
     #[error("the file is empty; a notebook is a JSON document: save it again in Jupyter")]
     Empty,
-    /// Longer than [`MAX_BYTES`].
-    #[error(
-        "the file has {bytes} bytes, more than the {MAX_BYTES} that are read; clear its outputs"
-    )]
+    /// Too long: of a file that is given whole longer than [`MAX_BYTES`].
+    #[error("the file is larger than {} MiB, the most that is read; clear its outputs", .most >> 20)]
     TooLarge {
-        /// Its length.
-        bytes: usize,
+        /// The most bytes that are read.
+        most: usize,
     },
     /// Not UTF-8.
     #[error(
@@ -170,7 +168,7 @@ fn list(
 /// The text of a file, without a byte order mark.
 pub(crate) fn text(bytes: &[u8]) -> Result<&str, ReadError> {
     if bytes.len() > MAX_BYTES {
-        return Err(ReadError::TooLarge { bytes: bytes.len() });
+        return Err(ReadError::TooLarge { most: MAX_BYTES });
     }
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let good = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);

@@ -3,6 +3,7 @@
 
 use super::PARAMETERS;
 use super::kinds::{Kind, Type};
+use super::targets::Target;
 use crate::model::{Cell, Notebook};
 
 /// A parameter that a notebook offers.
@@ -10,7 +11,8 @@ use crate::model::{Cell, Notebook};
 pub struct Parameter {
     /// Its name.
     pub name: String,
-    /// Its default as the cell has it, without comments.
+    /// Its default as the cell has it, without comments. Empty where a tuple is assigned and the text does not tell
+    /// what each name gets.
     pub default: String,
     /// Its type: annotated, else from a comment `# type: X`, else what the default is. None: not known.
     pub type_name: Option<String>,
@@ -41,7 +43,7 @@ pub fn defaults(notebook: &Notebook) -> Option<(usize, &Cell)> {
 }
 
 /// Names that the first cell tagged `parameters` assigns, in order. None where there is no such cell or
-/// its language is not Python. Assignments under `if`, by `for`, to tuples or by `import` are not seen.
+/// its language is not Python. Assignments under `if`, by `for`, by `with` or by `import` are not seen.
 #[must_use]
 pub fn names(notebook: &Notebook) -> Option<Vec<String>> {
     let found = offered(notebook)?.into_iter();
@@ -68,48 +70,33 @@ pub fn offered(notebook: &Notebook) -> Option<Vec<Parameter>> {
     Some(all)
 }
 
-/// What a statement assigns: the targets of `a = b = 1` or `a: int = 1`.
+/// What a statement assigns: the targets of `a = b = 1`, `a: int = 1` or `a, b = 1, 2`.
 fn parameters(statement: &Statement) -> Vec<Parameter> {
-    let mut names: Vec<(&str, Option<&str>)> = Vec::new();
+    let mut targets: Vec<Target<'_>> = Vec::new();
     let mut rest = statement.code.as_str();
-    while let Some((name, annotation, value)) = target(rest, names.is_empty()) {
-        names.push((name, annotation));
+    while let Some((target, value)) = Target::read(rest, targets.is_empty()) {
+        targets.push(target);
         rest = value;
     }
     let (comment, help) = typed(&statement.comment);
-    let default = rest.trim_end_matches([' ', '\t', ';']);
-    let parameter = |(name, annotation): (&str, Option<&str>)| {
-        let annotation = annotation.map(|text| text.trim().trim_matches(['"', '\'']));
-        let literal = || Type::of_literal(default).map(str::to_owned);
-        Parameter {
-            name: name.to_owned(),
-            default: default.to_owned(),
-            type_name: annotation.or(comment).map(str::to_owned).or_else(literal),
-            help: help.to_owned(),
-            line: statement.line,
+    let value = rest.trim_end_matches([' ', '\t', ';']);
+    let mut found = Vec::new();
+    for target in &targets {
+        let annotation = target.annotation.map(|text| text.trim_matches(['"', '\'']));
+        for (name, default) in target.names.iter().zip(target.share(value)) {
+            let literal = || Type::of_literal(default).map(str::to_owned);
+            // What is said of a tuple is not said of its parts.
+            let said = annotation.or(comment.filter(|_| default == value));
+            found.push(Parameter {
+                name: (*name).to_owned(),
+                default: default.to_owned(),
+                type_name: said.map(str::to_owned).or_else(literal),
+                help: help.to_owned(),
+                line: statement.line,
+            });
         }
-    };
-    names.into_iter().map(parameter).collect()
-}
-
-/// A name, its annotation, and what follows the equals sign.
-fn target(text: &str, annotated: bool) -> Option<(&str, Option<&str>, &str)> {
-    let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_'));
-    let (name, mut after) = text.split_at(end.unwrap_or(text.len()));
-    if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
-        return None;
     }
-    after = after.trim_start();
-    let mut annotation = None;
-    if annotated && let Some(written) = after.strip_prefix(':') {
-        let equals = written.find('=')?;
-        annotation = Some(&written[..equals]);
-        after = &written[equals..];
-    }
-    let value = after
-        .strip_prefix('=')
-        .filter(|value| !value.starts_with('='))?;
-    Some((name, annotation, value.trim_start()))
+    found
 }
 
 /// The type and the rest of a comment `type: int  how many`, as papermill reads it.
@@ -141,7 +128,7 @@ fn statements(source: &str) -> Vec<Statement> {
     for (index, line) in source.lines().enumerate() {
         let begins = state.is_between();
         if begins {
-            ours = line.starts_with(|c: char| c.is_alphabetic() || c == '_');
+            ours = line.starts_with(|c: char| c.is_alphabetic() || "_([*".contains(c));
             if ours {
                 found.push(Statement {
                     code: String::new(),

@@ -54,7 +54,8 @@ fn lint(file: &PipelineFile) -> Checked {
     let mut seen = Vec::new();
     for entry in &file.lint {
         let fault = entry.value.fault.clone();
-        if let Some(fault) = fault.or_else(|| lint_tool(&entry.value.tool)) {
+        let through = format!("{{nbqa: {}}}", entry.value.tool.tool);
+        if let Some(fault) = fault.or_else(|| lint_tool(&entry.value.tool, &through)) {
             return wrong(entry.referenced, fault);
         }
         let name = entry.value.tool.name();
@@ -69,8 +70,8 @@ fn lint(file: &PipelineFile) -> Checked {
     Ok(())
 }
 
-/// What is wrong with the name of a lint tool.
-pub(crate) fn lint_tool(tool: &LintTool) -> Option<String> {
+/// What is wrong with the name of a lint tool. `through` is how one says here that nbQA is to run it.
+pub(crate) fn lint_tool(tool: &LintTool, through: &str) -> Option<String> {
     let name = tool.tool.as_str();
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     let begins = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
@@ -85,7 +86,7 @@ pub(crate) fn lint_tool(tool: &LintTool) -> Option<String> {
     // A word that is nearly a known tool's is a slip of the pen, unless somebody says that it is not.
     let slip = !tool.nbqa && !LINT_TOOLS.contains(&name);
     slip.then(|| nearest(name, &LINT_TOOLS)).flatten().map(|near| {
-        format!("unknown lint tool '{name}'; did you mean '{near}'? Another tool is run by {{nbqa: {name}}}")
+        format!("unknown lint tool '{name}'; did you mean '{near}'? Another tool is run by {through}")
     })
 }
 

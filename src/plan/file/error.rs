@@ -132,7 +132,8 @@ pub(crate) fn nearest<'a, T: AsRef<str>>(word: &str, known: &'a [T]) -> Option<&
     let scored = known.iter().map(|k| (score(k.as_ref()), k.as_ref()));
     let (distance, near) = scored.min()?;
     let limit = (near.chars().count().max(word.chars().count()) / 3).max(1);
-    if distance <= limit {
+    // Of words of one letter each is as near as any other.
+    if distance <= limit && distance < word.chars().count() {
         Some(near)
     } else {
         begins

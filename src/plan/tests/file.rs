@@ -91,6 +91,9 @@ fn an_unknown_key_names_its_place_and_the_nearest_word() {
     );
     assert!(error("jobs: {t: {command: x, tim: 3}}").contains("did you mean 'timeout'?"));
     assert!(error("job: {}\n").contains("did you mean 'jobs'?"));
+    // Of one letter any other is as near.
+    let text = "jobs:\n  t: {command: 'x ${a}', parameters: {c: 1}}\n";
+    assert!(error(text).contains("unknown parameter 'a'; known are c"));
     assert_eq!(
         error("lint: [ruf]\njobs: {t: {command: x}}\n"),
         ".trainyard.yml:1:8: unknown lint tool 'ruf'; did you mean 'ruff'? Another tool is run by {nbqa: ruf}"
@@ -459,5 +462,9 @@ fn lint_tools_are_named_or_run_through_nbqa() {
     assert!(error("lint: [usort]\njobs: {t: {command: x}}\n").contains("{nbqa: usort}"));
     assert_eq!(plan::lint_tool("nbqa ruff").unwrap().name(), "nbqa ruff");
     assert_eq!(plan::lint_tool("vulture -v").unwrap().args, ["-v"]);
+    assert_eq!(
+        plan::lint_tool("rufff").unwrap_err(),
+        "unknown lint tool 'rufff'; did you mean 'ruff'? Another tool is run by --tool 'nbqa rufff'"
+    );
     assert!(plan::lint_tool("").is_err() && plan::lint_tool("rm/x").is_err());
 }

@@ -1,5 +1,6 @@
 //! What the tools said of one notebook (ruff 0.17, nbQA 1.9.1 with flake8, isort, mypy), as it came.
 
+mod ends;
 mod recorded;
 
 use super::*;
@@ -144,7 +145,7 @@ fn a_tool_that_breaks_is_not_the_users_fault() {
     )]);
     let failure = verdict.failure.unwrap();
     assert_eq!(failure.kind, FailureKind::Internal);
-    assert!(failure.detail.unwrap().contains("INTERNAL ERROR"));
+    assert!(verdict.log[0].contains("INTERNAL ERROR"));
     let verdict = lint(&[(
         "black",
         LintLevel::Error,

@@ -181,6 +181,57 @@ fn a_notebook_runs_here_as_its_job_says_or_by_itself() {
     );
 }
 
+/// The file names a notebook that does not take what its job gives it, one that is broken, and a sound one.
+fn slips() -> Files {
+    repository()
+        .with(
+            ".trainyard.yml",
+            "lint: [ruff, mypy]\njobs:\n  slip: {notebook: notebooks/train.ipynb, parameters: {epoch: 3}}\n  \
+             broken: {notebook: notebooks/broken.ipynb}\n  sound: {notebook: 'notebooks/o*.ipynb'}\n",
+        )
+        .with("notebooks/broken.ipynb", "{\"cells\": [")
+}
+
+#[test]
+fn a_slip_in_a_job_keeps_no_other_notebook_from_running() {
+    let files = slips();
+    let definition = |path: &str| plan::definition_of(&files, path).unwrap();
+    assert_eq!(
+        definition("notebooks/other.ipynb").as_deref(),
+        Some("sound")
+    );
+    assert_eq!(definition("notebooks/train.ipynb").as_deref(), Some("slip"));
+    assert_eq!(definition("lonely.ipynb"), None);
+    let run =
+        |path: &str| plan::plan_notebook(&files, path, &Default::default(), &Context::default());
+    assert_eq!(names(&run("notebooks/other.ipynb").unwrap()).len(), 1);
+    assert!(
+        run("notebooks/train.ipynb")
+            .unwrap_err()
+            .to_string()
+            .contains("'epoch'")
+    );
+}
+
+#[test]
+fn lint_here_looks_at_every_notebook_that_a_job_names() {
+    let spec = plan::lint_here(&slips(), "image").unwrap().unwrap();
+    let Work::Lint { tools, notebooks } = &spec.work else {
+        panic!("{:?}", spec.work);
+    };
+    assert_eq!((tools.len(), spec.image.as_str()), (2, "image"));
+    assert_eq!(
+        notebooks,
+        &[
+            "notebooks/broken.ipynb",
+            "notebooks/other.ipynb",
+            "notebooks/train.ipynb"
+        ]
+    );
+    let bare = slips().with(".trainyard.yml", "jobs: {t: {command: x}}\n");
+    assert_eq!(plan::lint_here(&bare, "image").unwrap(), None);
+}
+
 #[test]
 fn verdicts_say_what_becomes_of_each_job() {
     let before = planned(&repository());
