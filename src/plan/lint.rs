@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::spec::{Limits, LintLevel, LintTool, Network, Parameters, Resources};
+use protocol::spec::{Limits, LintLevel, LintTool, Network, Parameters, Resources, Turn};
 use protocol::{JobSpec, Span, Trust, Work};
 
 use crate::PlanError;
@@ -174,6 +174,7 @@ fn spec(
         resources,
         runs_on: Vec::new(),
         volumes: BTreeMap::new(),
+        turn: Turn::default(),
         needs: Vec::new(),
         artifacts: Vec::new(),
         limits: Limits {

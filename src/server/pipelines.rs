@@ -297,6 +297,7 @@ pub async fn rerun(server: &Server, id: &JobId, by: Option<&str>) -> Result<Pipe
         jobs: Vec::new(),
         ignored: Vec::new(),
         notes: Vec::new(),
+        supersede_running: false,
     });
     let pipeline = row(&mut tx, &old.project, &trigger, &words, &nothing).await?;
     pipelines::insert(&mut tx, &pipeline).await?;

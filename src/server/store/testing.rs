@@ -7,7 +7,7 @@ use std::future::Future;
 use protocol::agent_api::{AttemptOrder, Source};
 use protocol::hardware::Inventory;
 use protocol::job::State;
-use protocol::spec::{Limits, Network, Parameters, Resources};
+use protocol::spec::{Limits, Network, Parameters, Resources, Turn};
 use protocol::{
     AgentId, AttemptId, ByteSize, CommitId, Digest, JobId, JobSpec, PipelineId, ProjectId,
     Timestamp, Trigger, TriggerKind, Trust, Work,
@@ -191,6 +191,7 @@ pub fn job(pipeline: &Pipeline, name: &str) -> Job {
             resources: Resources::default(),
             runs_on: Vec::new(),
             volumes: BTreeMap::new(),
+            turn: Turn::default(),
             needs: Vec::new(),
             artifacts: Vec::new(),
             limits: Limits::default(),
@@ -244,6 +245,7 @@ pub fn inventory(host: &str) -> Inventory {
         gpus: Vec::new(),
         labels: Vec::new(),
         volumes: BTreeMap::new(),
+        volume_grants: BTreeMap::new(),
         engine: None,
     }
 }
