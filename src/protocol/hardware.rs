@@ -43,7 +43,7 @@ pub struct Inventory {
 }
 
 /// Who may mount a volume.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct VolumeGrant {
     /// Whether untrusted commits may.
     #[serde(default)]

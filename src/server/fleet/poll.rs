@@ -43,7 +43,7 @@ pub async fn poll(
     let until = Instant::now() + request.wait.min(server.config.poll_hold).into();
     note_agent(server, agent, request).await?;
     take_report(server, agent, request).await?;
-    let mut orders = server.live.orders();
+    let mut orders = server.live.orders(&agent.id);
     loop {
         // Subscribe before you look: a change after this line wakes the wait below.
         orders.borrow_and_update();

@@ -140,6 +140,7 @@ pub fn project(name: &str) -> Project {
         created_at: Timestamp(1),
         checked_at: None,
         problem: None,
+        quota: Default::default(),
     }
 }
 

@@ -146,6 +146,7 @@ fn administrators() -> Router<Site> {
         .route("/api/v1/tokens/{name}", delete(api::remove_token))
         .route("/api/v1/agents/tokens", post(api::create_registration))
         .route("/api/v1/projects", post(writes::add_project))
+        .route("/api/v1/projects/{name}/quota", put(writes::set_quota))
         .layer(from_fn(api::json_writes))
 }
 

@@ -24,6 +24,7 @@ pub(crate) fn project(project: &projects::Project) -> api::Project {
         forge: project.forge.word().to_owned(),
         default_branch: project.default_branch.clone(),
         error: project.problem.clone(),
+        quota: project.quota,
     }
 }
 

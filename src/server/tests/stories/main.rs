@@ -5,5 +5,6 @@ extern crate trainyard_server as server;
 mod agents;
 mod commits;
 mod metrics;
+mod queue;
 mod support;
 mod web;

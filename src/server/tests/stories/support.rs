@@ -214,7 +214,18 @@ impl Agent {
 
     /// A poll that reports these attempts; held for at most `wait`.
     pub(crate) async fn poll(&self, attempts: Vec<AttemptStatus>, wait: Span) -> PollAnswer {
-        let request = PollRequest {
+        self.send(self.request(attempts, wait)).await
+    }
+
+    /// A poll that says what the host has now.
+    pub(crate) async fn tell(&self) -> PollAnswer {
+        let mut request = self.request(Vec::new(), Span(0));
+        request.inventory = Some(self.inventory.clone());
+        self.send(request).await
+    }
+
+    fn request(&self, attempts: Vec<AttemptStatus>, wait: Span) -> PollRequest {
+        PollRequest {
             protocol: VERSION,
             version: "test".to_owned(),
             inventory_hash: Digest::of(serde_json::to_string(&self.inventory).unwrap()),
@@ -223,7 +234,10 @@ impl Agent {
             wait,
             accepting: true,
             closed: None,
-        };
+        }
+    }
+
+    async fn send(&self, request: PollRequest) -> PollAnswer {
         self.call(self.http.post(format!("{}/poll", self.url)).json(&request))
             .await
             .unwrap()
