@@ -1,16 +1,18 @@
 //! Passes of the scheduler over generated queues and fleets: one JSON object a line. `scripts/bench schedule` runs
 //! it and makes the table. Usage: `schedule JOBS HOSTS BUSY_PERCENT SEED PASSES`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use protocol::api::Quota;
 use protocol::spec::Resources;
 use protocol::{AgentId, ByteSize, JobId, Span, Timestamp, Trust};
-use trainyard_server::schedule::{Booked, Demand, Host, HostGpu, Project, Queue, Waiting, place};
+use server::schedule::{Booked, Demand, Host, HostGpu, Project, Queue, Waiting, place};
 
 const NOW: Timestamp = Timestamp(1_750_000_000_000);
 const PROJECTS: u64 = 40;
+/// Definitions in the pipeline file of each.
+const DEFINITIONS: u64 = 12;
 const ENVIRONMENTS: u64 = 300;
 /// Kinds of host: share in percent, model, memory in GiB, compute capability, CPUs.
 const KINDS: [(u64, &str, u64, &str, u64); 5] = [
@@ -120,10 +122,64 @@ fn demand(random: &mut Random) -> Demand {
     }
 }
 
+/// A definition in a project's pipeline file: many jobs come from it.
+#[derive(Clone, Copy)]
+struct Definition {
+    demand: usize,
+    environment: usize,
+    /// Its median.
+    seconds: u64,
+}
+
 fn queue(random: &mut Random, jobs: u64, hosts: u64) -> Queue {
-    let mut demands: Vec<Demand> = Vec::new();
+    let mut queue = Queue {
+        projects: (0..PROJECTS)
+            .map(|number| project(random, number))
+            .collect(),
+        ..Queue::default()
+    };
+    for _ in 0..ENVIRONMENTS {
+        let warm = (0..random.below(8)).map(|_| random.below(hosts) as usize);
+        queue.warm.push(warm.collect());
+    }
     let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
-    let projects = (0..PROJECTS).map(|number| Project {
+    let mut definitions = Vec::new();
+    for _ in 0..PROJECTS * DEFINITIONS {
+        let wants = demand(random);
+        let key = serde_json::to_string(&wants).expect("a demand is JSON");
+        let demand = *numbers.entry(key).or_insert_with(|| {
+            queue.demands.push(wants);
+            queue.demands.len() - 1
+        });
+        definitions.push(Definition {
+            demand,
+            environment: random.below(ENVIRONMENTS) as usize,
+            seconds: 30 + random.below(8 * 3_600),
+        });
+    }
+    for number in 0..jobs {
+        // A few projects have most of the jobs.
+        let project = random.below(PROJECTS) * random.below(PROJECTS) / PROJECTS;
+        let definition = definitions[(project * DEFINITIONS + random.below(DEFINITIONS)) as usize];
+        let failed = (random.below(500) == 0).then(|| random.below(hosts) as usize);
+        queue.jobs.push(Waiting {
+            job: JobId::generate(),
+            project: project as usize,
+            demand: definition.demand,
+            environment: Some(definition.environment),
+            group: None,
+            priority: random.of(&[0, 0, 0, 0, 0, 0, 0, 0, 10, -10]),
+            since: NOW - Span::secs(random.below(100_000)) - Span(number % 1_000),
+            // Members of a matrix take different times.
+            expected: Span::secs(definition.seconds * (80 + random.below(40)) / 100),
+            failed_on: failed.into_iter().collect(),
+        });
+    }
+    queue
+}
+
+fn project(random: &mut Random, number: u64) -> Project {
+    Project {
         name: format!("project-{number}"),
         used: random.below(1_000_000_000),
         gpus: 0,
@@ -132,47 +188,6 @@ fn queue(random: &mut Random, jobs: u64, hosts: u64) -> Queue {
             gpus: (number % 10 == 0).then_some(64),
             gpu_hours: None,
         },
-    });
-    let projects = projects.collect();
-    let warm = (0..ENVIRONMENTS)
-        .map(|_| {
-            (0..random.below(8))
-                .map(|_| random.below(hosts) as usize)
-                .collect()
-        })
-        .collect::<Vec<BTreeSet<usize>>>();
-    let jobs = (0..jobs)
-        .map(|number| {
-            let wants = demand(random);
-            let key = serde_json::to_string(&wants).expect("a demand is JSON");
-            let demand = *numbers.entry(key).or_insert_with(|| {
-                demands.push(wants);
-                demands.len() - 1
-            });
-            Waiting {
-                job: JobId::generate(),
-                // A few projects have most of the jobs.
-                project: (random.below(PROJECTS) * random.below(PROJECTS) / PROJECTS) as usize,
-                demand,
-                environment: Some(random.below(ENVIRONMENTS) as usize),
-                group: None,
-                priority: random.of(&[0, 0, 0, 0, 0, 0, 0, 0, 10, -10]),
-                since: NOW - Span::secs(random.below(100_000)) - Span(number % 1_000),
-                expected: Span::secs(30 + random.below(8 * 3_600)),
-                failed_on: if random.below(500) == 0 {
-                    vec![random.below(hosts) as usize]
-                } else {
-                    Vec::new()
-                },
-            }
-        })
-        .collect();
-    Queue {
-        jobs,
-        demands,
-        projects,
-        groups: Vec::new(),
-        warm,
     }
 }
 

@@ -250,6 +250,13 @@ impl Leases {
         heard.get(agent).unwrap_or(&self.started).elapsed()
     }
 
+    /// How long ago an agent was heard of; none: not since the server's start.
+    #[must_use]
+    pub fn last_heard(&self, agent: &AgentId) -> Option<Duration> {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.get(agent).map(Instant::elapsed)
+    }
+
     /// How long an agent has polled without a word of an attempt that it had begun.
     pub(crate) fn missing(&self, attempt: &AttemptId) -> Duration {
         let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);

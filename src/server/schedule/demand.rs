@@ -73,15 +73,20 @@ impl Demand {
 
     /// What an empty host lacks for it; none: it would do.
     pub(super) fn lack(&self, host: &Host) -> Option<Lack> {
-        match self.lack_beside_gpus(host) {
-            Some(lack @ (Lack::Label(_) | Lack::Volume(_) | Lack::Grant(..))) => Some(lack),
-            other if self.resources.gpus > 0 => self.lacks_gpus(host).or(other),
-            other => other,
+        match self.lacks_place(host) {
+            Some(Lack::Cuda) if self.resources.gpus > 0 => {
+                self.lacks_gpus(host).or(Some(Lack::Cuda))
+            }
+            Some(lack) => Some(lack),
+            None if self.resources.gpus > 0 => {
+                self.lacks_gpus(host).or_else(|| self.lacks_room(host))
+            }
+            None => self.lacks_room(host),
         }
     }
 
-    /// The same, but for its GPUs.
-    pub(super) fn lack_beside_gpus(&self, host: &Host) -> Option<Lack> {
+    /// Labels, volumes, CUDA.
+    pub(super) fn lacks_place(&self, host: &Host) -> Option<Lack> {
         if let Some(label) = self.runs_on.iter().find(|l| !host.labels.contains(*l)) {
             return Some(Lack::Label(label.clone()));
         }
@@ -93,12 +98,13 @@ impl Demand {
                 return Some(Lack::Grant(name.clone(), why));
             }
         }
+        let cuda = self.resources.cuda?;
+        let admits = host.cuda.as_deref().is_some_and(|found| cuda.admits(found));
+        (!admits).then_some(Lack::Cuda)
+    }
+
+    fn lacks_room(&self, host: &Host) -> Option<Lack> {
         let wants = &self.resources;
-        if let Some(cuda) = wants.cuda
-            && !host.cuda.as_deref().is_some_and(|found| cuda.admits(found))
-        {
-            return Some(Lack::Cuda);
-        }
         let room = host.cpu_millis >= wants.cpu_millis
             && host.memory >= wants.memory.0
             && host.disk >= wants.disk.unwrap_or_default().0;

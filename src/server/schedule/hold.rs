@@ -3,7 +3,8 @@
 
 use protocol::{Span, Timestamp};
 
-use super::fleet::{Amount, Class, Fleet, Mask, Room};
+use super::fleet::{Class, Fleet};
+use super::room::{Amount, Mask, Room};
 use super::{MOST_RESERVED, Reservation};
 
 /// Something that comes back.
@@ -32,8 +33,9 @@ impl Fleet<'_> {
             return;
         }
         let mut best: Option<(Timestamp, usize, Hold)> = None;
-        for (rank, room) in self.rooms.iter().enumerate() {
-            if room.hold.is_some() || !self.may_have(class, room) {
+        for rank in class.view.open.iter().copied() {
+            let room = &self.rooms[rank];
+            if room.hold.is_some() {
                 continue;
             }
             let before = best.as_ref().map(|(at, ..)| *at);
@@ -46,10 +48,6 @@ impl Fleet<'_> {
             self.held.push((rank, job));
             class.room_at.get_or_insert(at);
         }
-    }
-
-    fn may_have(&self, class: &Class, room: &Room<'_>) -> bool {
-        room.host.closed.is_none() && class.sorts[room.sort]
     }
 
     /// When a job of the class that waits will probably start: when there is room for the first of it, and
@@ -75,19 +73,28 @@ impl Fleet<'_> {
         Some(held.map_or(room_at + wait, |hold| hold.at))
     }
 
-    /// When a room for the class comes back, what is kept for others counted as taken until its time.
+    /// When a room for the class comes back, what is kept for others counted as taken until its time. Of classes that
+    /// want as many of the same devices it is found once: it is an estimate.
     fn room_at(&self, class: &Class) -> Option<Timestamp> {
+        let amounts = match class.count {
+            0 => (class.need.cpu, class.need.memory),
+            _ => (0, 0),
+        };
+        let ask = (class.count, class.nvlink, amounts.0, amounts.1);
+        if let Some(known) = class.view.room_at.borrow().get(&ask) {
+            return *known;
+        }
         let mut best: Option<Timestamp> = None;
-        for room in self.rooms.iter().filter(|room| self.may_have(class, room)) {
+        for room in class.view.open.iter().map(|rank| &self.rooms[*rank]) {
             let held = room.hold.map_or(self.now, |hold| hold.at);
             if best.is_some_and(|best| best <= held) {
                 continue;
             }
-            let at = room
-                .earliest(class, self.now, best)
-                .map(|hold| hold.at.max(held));
+            let at = room.earliest(class, self.now, best);
+            let at = at.map(|hold| hold.at.max(held));
             best = best.into_iter().chain(at).min();
         }
+        class.view.room_at.borrow_mut().insert(ask, best);
         best
     }
 
@@ -111,7 +118,7 @@ impl Room<'_> {
         let mut ends = self.ends.iter().peekable();
         loop {
             if class.need.within(&free)
-                && let Some(picked) = self.pick(class, gpus)
+                && let Some(picked) = self.pick(class.gang(), gpus)
             {
                 free.take(&class.need);
                 return Some(Hold {

@@ -18,8 +18,10 @@ mod line;
 #[cfg(test)]
 mod properties;
 mod reason;
+mod room;
 #[cfg(test)]
 mod stories;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -275,15 +277,20 @@ impl Pass<'_> {
             return false;
         }
         let demand = &self.queue.demands[job.demand];
-        let class = self.classes[job.demand].get_or_insert_with(|| self.fleet.class(demand));
+        let class = match &mut self.classes[job.demand] {
+            Some(class) => class,
+            none => none.insert(self.fleet.class(demand)),
+        };
         let expected = rounded_up(job.expected);
         let mut found = None;
         if !class.is_known_to_wait(expected) {
             let warm = job.environment.map(|of| &self.queue.warm[of]);
-            found = self.fleet.search(class, expected, &job.failed_on, warm);
-            if found.is_none() {
-                class.note_waits(expected);
-                self.fleet.reserve(class, number);
+            match self.fleet.search(class, expected, &job.failed_on, warm) {
+                Ok(room) => found = Some(room),
+                Err(kept) => {
+                    class.note_waits(expected, kept);
+                    self.fleet.reserve(class, number);
+                }
             }
         }
         let Some((room, gpus)) = found else {
@@ -356,9 +363,9 @@ impl Pass<'_> {
     }
 }
 
-/// An expected time, rounded up by at most an eighth: so many fewer different ones are tried in vain.
+/// An expected time, rounded up by at most a quarter: so many fewer different ones are tried in vain.
 fn rounded_up(expected: Span) -> Span {
     let bits = u64::BITS - expected.0.leading_zeros();
-    let step = 1_u64 << bits.saturating_sub(4);
+    let step = 1_u64 << bits.saturating_sub(3);
     Span(expected.0.div_ceil(step).saturating_mul(step))
 }

@@ -7,7 +7,8 @@ use protocol::gpu::GpuModel;
 use protocol::spec::Resources;
 
 use super::demand::{Demand, Lack};
-use super::fleet::{Class, Fleet, Room};
+use super::fleet::{Class, Fleet};
+use super::room::Room;
 use super::{Group, Host, Project};
 
 /// Most hosts, models or labels that a sentence names.
@@ -28,48 +29,54 @@ pub(super) fn of(demand: &Demand, class: &Class, fleet: &Fleet<'_>) -> String {
     if fleet.rooms.is_empty() {
         return "no agent is registered yet: run `trainyard agent register` on a host".to_owned();
     }
-    let able: Vec<&Room<'_>> = fleet
-        .rooms
-        .iter()
-        .filter(|room| class.sorts[room.sort])
-        .collect();
-    if able.is_empty() {
+    if !class.view.sorts.contains(&true) {
         let sorts = fleet.sorts.iter().take(LOOKED_AT);
         return never(
             demand,
             sorts.map(|rooms| fleet.rooms[rooms[0]].host).collect(),
         );
     }
-    let open: Vec<&Room<'_>> = able
-        .iter()
-        .copied()
-        .filter(|room| room.host.closed.is_none())
-        .collect();
-    if open.is_empty() {
-        let closed = list(&able, |room| {
+    if class.view.open.is_empty() {
+        let able = fleet
+            .rooms
+            .iter()
+            .filter(|room| class.view.sorts[room.sort]);
+        let closed = list(able, |room| {
             let why = room.host.closed.as_deref().unwrap_or_default();
             format!("{} ({why})", room.host.name)
         });
         return format!("hosts that fit take nothing now: {closed}");
     }
-    let kept = open.iter().find(|room| {
-        let now = class.need.within(&room.free);
-        now && room.pick(class, room.free_gpus).is_some()
-    });
-    if let Some(room) = kept {
+    if let Some(kept) = class.kept {
         return format!(
             "needs {}; what {} has free is kept for a job that waits longer",
             wants(&demand.resources),
-            room.host.name
+            fleet.rooms[kept].host.name
         );
     }
-    let mut nearest = open;
-    nearest.sort_by_key(|room| {
-        let gpus = (room.free_gpus & room.of_kinds(class)).count_ones();
+    let nearest = class.view.nearest.get_or_init(|| nearest(class, fleet));
+    let named = nearest.iter().take(NAMED).map(|rank| &fleet.rooms[*rank]);
+    let mut free: Vec<String> = named.map(|room| free(class, room)).collect();
+    if class.view.open.len() > NAMED {
+        free.push(format!("and {} more", class.view.open.len() - NAMED));
+    }
+    format!("needs {}; {}", wants(&demand.resources), free.join("; "))
+}
+
+/// The open hosts that have most free of what the class wants, the first of them first.
+fn nearest(class: &Class, fleet: &Fleet<'_>) -> Vec<usize> {
+    let rank = |rank: &usize| {
+        let room = &fleet.rooms[*rank];
+        let gpus = (room.free_gpus & room.of_kinds(&class.view.kinds)).count_ones();
         std::cmp::Reverse((gpus, room.free.cpu, room.free.memory))
-    });
-    let free = list(&nearest, |room| free(class, room));
-    format!("needs {}; {free}", wants(&demand.resources))
+    };
+    let mut rooms = class.view.open.clone();
+    if rooms.len() > NAMED {
+        rooms.select_nth_unstable_by_key(NAMED, |room| (rank(room), *room));
+        rooms.truncate(NAMED);
+    }
+    rooms.sort_by_key(rank);
+    rooms
 }
 
 /// Of jobs whose project has as many GPUs as it may.
@@ -316,12 +323,16 @@ fn free(class: &Class, room: &Room<'_>) -> String {
     if class.count == 0 {
         return format!("{name} has {rest}");
     }
-    let all = room.of_kinds(class);
+    let all = room.of_kinds(&class.view.kinds);
     let (all, open) = (all.count_ones(), (all & room.free_gpus).count_ones());
     format!("{name} has {open} of {all} such GPUs, {rest}")
 }
 
-fn list(rooms: &[&Room<'_>], word: impl Fn(&Room<'_>) -> String) -> String {
+fn list<'a, 'h: 'a>(
+    rooms: impl Iterator<Item = &'a Room<'h>>,
+    word: impl Fn(&Room<'_>) -> String,
+) -> String {
+    let rooms: Vec<_> = rooms.collect();
     let mut words: Vec<String> = rooms.iter().take(NAMED).map(|room| word(room)).collect();
     if rooms.len() > NAMED {
         words.push(format!("and {} more", rooms.len() - NAMED));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use protocol::api::{self, Page};
 use protocol::{AgentId, JobId, PipelineId, ProjectId, Timestamp};
 
+use crate::state::Server;
 use crate::store::jobs::{Job, Tally};
 use crate::store::pipelines::Pipeline;
 use crate::store::{Connection, Result, agents, attempts, jobs, pipelines, projects};
@@ -206,7 +207,7 @@ pub(crate) async fn job_detail(db: &mut Connection, row: &Job) -> Result<api::Jo
 /// The agents, oldest first, and what they work on.
 pub(crate) async fn agents(
     db: &mut Connection,
-    unreachable_after: protocol::Span,
+    server: &Server,
     now: Timestamp,
 ) -> Result<Page<api::Agent>> {
     let mut work: BTreeMap<AgentId, Vec<JobId>> = BTreeMap::new();
@@ -218,8 +219,10 @@ pub(crate) async fn agents(
         .into_iter()
         .map(|agent| {
             let jobs = work.remove(&agent.id).unwrap_or_default();
+            let silence = server.leases.last_heard(&agent.id);
+            let seen = silence.map_or(agent.seen_at, |silence| now - silence.into());
             let state = match (agent.accepting, jobs.is_empty()) {
-                _ if now.since(agent.seen_at) > unreachable_after => "unreachable",
+                _ if now.since(seen) > server.config.unreachable_after => "unreachable",
                 (false, _) => "closed",
                 (true, false) => "busy",
                 (true, true) => "idle",
@@ -229,7 +232,7 @@ pub(crate) async fn agents(
                 name: agent.name,
                 state: state.to_owned(),
                 closed: agent.closed,
-                last_seen: agent.seen_at,
+                last_seen: seen,
                 inventory: Some(agent.inventory),
                 jobs,
             }

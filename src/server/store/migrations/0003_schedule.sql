@@ -21,3 +21,7 @@ ALTER TABLE bookings ADD COLUMN disk BIGINT NOT NULL DEFAULT 0;
 -- What a project may use; null: all there is.
 ALTER TABLE projects ADD COLUMN most_gpus BIGINT;
 ALTER TABLE projects ADD COLUMN most_gpu_hours BIGINT;
+
+-- Every call of an agent looks for these.
+CREATE INDEX agents_by_secret ON agents (secret_hash);
+CREATE INDEX bookings_of_agent ON bookings (agent);
