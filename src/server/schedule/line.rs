@@ -1,64 +1,82 @@
 //! In which order jobs have their turns: priority, then the project that used least, then age.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BinaryHeap;
 
-use protocol::Timestamp;
+use protocol::{Span, Timestamp};
 
-use super::Queue;
+use super::{Queue, Waiting};
 
 /// The order. A project's share rises with each of its jobs that goes, so the next is found step by step.
-pub(super) struct Line<'a> {
-    queue: &'a Queue,
-    /// Jobs of one priority and project, oldest last, by priority; the highest is last.
-    levels: Vec<BTreeMap<usize, Vec<u32>>>,
+pub(super) struct Line {
+    /// By priority; the highest is last.
+    levels: Vec<Level>,
     /// The heads of the projects of the highest priority.
-    heads: BinaryHeap<Reverse<Head<'a>>>,
+    heads: BinaryHeap<Reverse<Head>>,
     /// What each project used.
     used: Vec<u64>,
     /// Whose turn it was last.
     last: Option<usize>,
 }
 
-/// The oldest job of a project: the least of all has its turn.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Head<'a> {
-    used: u64,
+/// Jobs of one priority by project, oldest last.
+type Level = Vec<Vec<Turn>>;
+
+/// A job in the line, with what most of its turns look at: the queue is large, and read out of order it is slow.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Turn {
+    /// Its number in the queue.
+    pub(super) number: usize,
+    pub(super) project: usize,
+    pub(super) demand: usize,
+    pub(super) group: Option<usize>,
+    pub(super) expected: Span,
+    priority: i64,
     since: Timestamp,
-    /// Breaks ties, whatever the order of the queue.
-    id: &'a str,
+    /// Its place by age, the oldest first.
+    place: usize,
+}
+
+/// The oldest job of a project: the least of all has its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Head {
+    used: u64,
+    place: usize,
     project: usize,
 }
 
-impl<'a> Line<'a> {
-    pub(super) fn new(queue: &'a Queue) -> Self {
-        let mut all: Vec<(i64, i64, u32)> = queue
-            .jobs
-            .iter()
-            .zip(0_u32..)
-            .map(|(job, number)| (job.priority, job.since.0, number))
-            .collect();
-        // Priorities up, ages down: the best is last.
+impl Line {
+    pub(super) fn new(queue: &Queue) -> Self {
+        let turn = |(number, job): (usize, &Waiting)| Turn {
+            number,
+            project: job.project,
+            demand: job.demand,
+            group: job.group,
+            expected: job.expected,
+            priority: job.priority,
+            since: job.since,
+            place: 0,
+        };
+        let mut all: Vec<Turn> = queue.jobs.iter().enumerate().map(turn).collect();
+        // Priorities up, ages down: the best is last. Ids break ties, whatever the order of the queue.
         all.sort_unstable_by(|a, b| {
-            let id = |number: u32| &queue.jobs[number as usize].job;
-            (a.0.cmp(&b.0))
-                .then_with(|| b.1.cmp(&a.1))
-                .then_with(|| id(b.2).cmp(id(a.2)))
+            let id = |turn: &Turn| &queue.jobs[turn.number].job;
+            (a.priority.cmp(&b.priority))
+                .then_with(|| b.since.cmp(&a.since))
+                .then_with(|| id(b).cmp(id(a)))
         });
-        let mut levels: Vec<BTreeMap<usize, Vec<u32>>> = Vec::new();
-        let mut priority = None;
-        for (of, _, number) in all {
-            if priority != Some(of) {
-                levels.push(BTreeMap::new());
-                priority = Some(of);
+        let (mut levels, mut priority) = (Vec::<Level>::new(), None);
+        let places = (0..all.len()).rev();
+        for (turn, place) in all.into_iter().zip(places) {
+            if priority != Some(turn.priority) {
+                levels.push(vec![Vec::new(); queue.projects.len()]);
+                priority = Some(turn.priority);
             }
-            let project = queue.jobs[number as usize].project;
             if let Some(level) = levels.last_mut() {
-                level.entry(project).or_default().push(number);
+                level[turn.project].push(Turn { place, ..turn });
             }
         }
         Self {
-            queue,
             levels,
             heads: BinaryHeap::new(),
             used: queue.projects.iter().map(|project| project.used).collect(),
@@ -67,25 +85,22 @@ impl<'a> Line<'a> {
     }
 
     /// The job whose turn it is.
-    pub(super) fn next(&mut self) -> Option<usize> {
-        if let Some(project) = self.last.take() {
-            // Often it is the same project's turn again: then the heap is left alone.
-            if let Some(head) = self.head(project) {
-                if self.heads.peek().is_none_or(|best| head < best.0) {
-                    return self.take(project);
-                }
-                self.heads.push(Reverse(head));
+    pub(super) fn next(&mut self) -> Option<Turn> {
+        // Often it is the same project's turn again: then the heap is left alone.
+        if let Some(head) = self.last.take().and_then(|project| self.head(project)) {
+            if self.heads.peek().is_none_or(|best| head < best.0) {
+                return self.take(head.project);
             }
+            self.heads.push(Reverse(head));
         }
         loop {
             if let Some(Reverse(head)) = self.heads.pop() {
                 return self.take(head.project);
             }
-            while self.levels.last()?.values().all(Vec::is_empty) {
+            while self.levels.last()?.iter().all(Vec::is_empty) {
                 self.levels.pop();
             }
-            let projects: Vec<usize> = self.levels.last()?.keys().copied().collect();
-            let heads: Vec<_> = projects.iter().filter_map(|p| self.head(*p)).collect();
+            let heads: Vec<_> = (0..self.used.len()).filter_map(|p| self.head(p)).collect();
             self.heads.extend(heads.into_iter().map(Reverse));
         }
     }
@@ -97,20 +112,18 @@ impl<'a> Line<'a> {
         }
     }
 
-    fn head(&self, project: usize) -> Option<Head<'a>> {
-        let number = *self.levels.last()?.get(&project)?.last()? as usize;
-        let job = &self.queue.jobs[number];
+    fn head(&self, project: usize) -> Option<Head> {
+        let place = self.levels.last()?[project].last()?.place;
+        let used = self.used[project];
         Some(Head {
-            used: self.used[project],
-            since: job.since,
-            id: job.job.as_str(),
+            used,
+            place,
             project,
         })
     }
 
-    fn take(&mut self, project: usize) -> Option<usize> {
+    fn take(&mut self, project: usize) -> Option<Turn> {
         self.last = Some(project);
-        let number = self.levels.last_mut()?.get_mut(&project)?.pop()?;
-        Some(number as usize)
+        self.levels.last_mut()?[project].pop()
     }
 }

@@ -31,7 +31,7 @@ use protocol::{AgentId, JobId, Span, Timestamp};
 
 pub use demand::Demand;
 use fleet::{Class, Fleet};
-use line::Line;
+use line::{Line, Turn};
 pub use reason::impossible;
 
 /// Most hosts that are reserved at a time.
@@ -231,11 +231,10 @@ pub fn place(queue: &Queue, fleet: &[Host], now: Timestamp) -> Decision {
         reasons: BTreeMap::new(),
     };
     let mut line = Line::new(queue);
-    while let Some(job) = line.next() {
-        if pass.consider(job) {
-            let waiting = &queue.jobs[job];
-            let wants = &queue.demands[waiting.demand].resources;
-            let seconds = waiting.expected.0 / 1_000;
+    while let Some(turn) = line.next() {
+        if pass.consider(&turn) {
+            let wants = &queue.demands[turn.demand].resources;
+            let seconds = turn.expected.0 / 1_000;
             line.charge(weight(wants.cpu_millis, wants.gpus).saturating_mul(seconds.max(1)));
         }
     }
@@ -270,20 +269,21 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     /// A job's turn: true where it goes.
-    fn consider(&mut self, number: usize) -> bool {
-        let job = &self.queue.jobs[number];
-        if let Some(why) = self.barred(job) {
+    fn consider(&mut self, turn: &Turn) -> bool {
+        let number = turn.number;
+        if let Some(why) = self.barred(turn) {
             self.leave(number, why, None);
             return false;
         }
-        let demand = &self.queue.demands[job.demand];
-        let class = match &mut self.classes[job.demand] {
+        let demand = &self.queue.demands[turn.demand];
+        let class = match &mut self.classes[turn.demand] {
             Some(class) => class,
             none => none.insert(self.fleet.class(demand)),
         };
-        let expected = rounded_up(job.expected);
+        let expected = rounded_up(turn.expected);
         let mut found = None;
         if !class.is_known_to_wait(expected) {
+            let job = &self.queue.jobs[number];
             let warm = job.environment.map(|of| &self.queue.warm[of]);
             match self.fleet.search(class, expected, &job.failed_on, warm) {
                 Ok(room) => found = Some(room),
@@ -294,21 +294,21 @@ impl Pass<'_> {
             }
         }
         let Some((room, gpus)) = found else {
-            let start = self.fleet.expected_start(class, number, job.expected);
-            self.leave(number, Why::Room(job.demand), start);
+            let start = self.fleet.expected_start(class, number, turn.expected);
+            self.leave(number, Why::Room(turn.demand), start);
             return false;
         };
         let placement = self.fleet.book(class, room, gpus, expected, number);
         self.decision.placements.push(placement);
-        self.gpus[job.project] += demand.resources.gpus;
-        if let Some(group) = job.group {
+        self.gpus[turn.project] += demand.resources.gpus;
+        if let Some(group) = turn.group {
             self.busy[group] = Some("a job that starts now".to_owned());
         }
         true
     }
 
     /// What keeps a job back, whatever the hosts have.
-    fn barred(&self, job: &Waiting) -> Option<Why> {
+    fn barred(&self, job: &Turn) -> Option<Why> {
         let project = &self.queue.projects[job.project];
         let wanted = self.queue.demands[job.demand].resources.gpus;
         if job.group.is_some_and(|group| self.busy[group].is_some()) {
