@@ -185,7 +185,7 @@ fn project(random: &mut Random, number: u64) -> Project {
         gpus: 0,
         gpu_week: Span(0),
         quota: Quota {
-            gpus: (number % 10 == 0).then_some(64),
+            gpus: number.is_multiple_of(10).then_some(64),
             gpu_hours: None,
         },
     }
