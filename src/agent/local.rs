@@ -10,7 +10,7 @@ use protocol::agent_api::{AttemptOrder, Source};
 use protocol::event::{Artifact, ArtifactRole};
 use protocol::hardware::{GpuHealth, GpuKind};
 use protocol::report::AttemptReport;
-use protocol::spec::{Limits, Network, Parameters, PythonSource, Resources};
+use protocol::spec::{Limits, Network, Parameters, PythonSource, Resources, Turn};
 use protocol::{
     AttemptId, Digest, Failure, FailureKind, JobId, JobSpec, PipelineId, ProjectId, Timestamp,
     Trust, Work,
@@ -87,6 +87,7 @@ pub fn notebook_spec(
         },
         runs_on: Vec::new(),
         volumes: BTreeMap::new(),
+        turn: Turn::default(),
         needs: Vec::new(),
         artifacts: Vec::new(),
         limits: Limits::default(),

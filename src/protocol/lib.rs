@@ -6,6 +6,7 @@ pub mod api;
 pub mod digest;
 pub mod driver;
 pub mod event;
+pub mod gpu;
 pub mod hardware;
 pub mod ids;
 pub mod job;

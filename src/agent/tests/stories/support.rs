@@ -108,6 +108,7 @@ impl World {
                 },
                 runs_on: Vec::new(),
                 volumes: BTreeMap::new(),
+                turn: protocol::spec::Turn::default(),
                 needs: Vec::new(),
                 artifacts: Vec::new(),
                 limits: Limits {
