@@ -65,6 +65,9 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("POST", "/api/v1/tokens", "admin"),
     ("DELETE", "/api/v1/tokens/{name}", "admin"),
     ("POST", "/api/v1/agents/tokens", "admin"),
+    ("POST", "/api/v1/agents/{name}/drain", "admin"),
+    ("POST", "/api/v1/agents/{name}/undrain", "admin"),
+    ("POST", "/api/v1/agents/{name}/revoke", "admin"),
 ];
 
 #[test]
