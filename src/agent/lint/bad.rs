@@ -92,7 +92,7 @@ fn finding(path: &str, message: &str) -> Finding {
 pub(super) fn failure(findings: &[Finding]) -> Option<Failure> {
     let message = match findings {
         [] => return None,
-        [one] => format!("{} cannot be read: {}", super::place_of(one), one.message),
+        [one] => format!("{}: {}", super::place_of(one), one.message),
         many => {
             let paths: Vec<&str> = many.iter().map(|finding| finding.path.as_str()).collect();
             format!(
