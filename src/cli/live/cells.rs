@@ -93,3 +93,42 @@ fn first_line(source: &str) -> &str {
         .find(|line| !line.trim().is_empty())
         .unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn cells_count_as_the_repositorys_file_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let cell = |kind: &str, tags: &[&str], source: &str| json!({"cell_type": kind, "metadata": {"tags": tags}, "source": source});
+        let file = json!({"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": [
+            cell("markdown", &[], "# T"), cell("code", &["parameters"], "lr = 1"),
+            cell("code", &["skip-execution"], "x"), cell("code", &[], "\n"), cell("code", &[], "\ny"),
+        ]});
+        std::fs::write(folder.path().join("a.ipynb"), file.to_string()).unwrap();
+        let mut spec = agent::local::notebook_spec("a.ipynb", None, "i");
+        spec.parameters.insert("lr".to_owned(), json!(2));
+        let cells = Cells::of(folder.path(), &spec);
+        let heads: Vec<String> = (1..6).map(|cell| cells.head(cell)).collect();
+        assert_eq!(
+            heads,
+            ["[2/5]", "[values of this run]", "[3/5]", "[4/5]", "[5/5]"]
+        );
+        assert_eq!(
+            (cells.name(1), cells.name(5)),
+            ("cell 2".into(), "cell 5".into())
+        );
+        assert_eq!(cells.first_line(5), "y");
+        assert_eq!(
+            [1, 3, 4, 5].map(|cell| (cells.runs(cell), cells.is_blank(cell))),
+            [(true, false), (false, false), (false, true), (true, false)]
+        );
+        // Of a notebook that is not here nothing is known, and every cell is shown.
+        let unknown = Cells::default();
+        assert_eq!(unknown.head(2), "[cell 3]");
+        assert!(unknown.runs(2) && !unknown.is_blank(2));
+    }
+}
