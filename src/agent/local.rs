@@ -60,14 +60,9 @@ pub async fn host(config: Config) -> Result<Host, HostError> {
     Host::open(config, inventory)
 }
 
-/// A notebook without a pipeline file: all of the host, the network, no time limit but the usual day.
+/// A notebook without a pipeline file: what a job gets that asks for nothing, and the network.
 #[must_use]
-pub fn notebook_spec(
-    host: &Host,
-    path: &str,
-    requirements: Option<String>,
-    image: &str,
-) -> JobSpec {
+pub fn notebook_spec(path: &str, requirements: Option<String>, image: &str) -> JobSpec {
     JobSpec {
         name: path.to_owned(),
         definition: "notebook".into(),
@@ -80,11 +75,7 @@ pub fn notebook_spec(
         env: BTreeMap::new(),
         secrets: Vec::new(),
         network: Network::Full,
-        resources: Resources {
-            cpu_millis: host.inventory.cpu_millis,
-            memory: host.inventory.memory,
-            ..Resources::default()
-        },
+        resources: Resources::default(),
         runs_on: Vec::new(),
         volumes: BTreeMap::new(),
         turn: Turn::default(),

@@ -3,6 +3,7 @@
 
 pub mod agent_api;
 pub mod api;
+pub mod cell_time;
 pub mod digest;
 pub mod driver;
 pub mod event;

@@ -27,6 +27,8 @@ pub(super) struct Evidence<'a> {
     pub(super) spec: &'a JobSpec,
     /// Processes that a job may have.
     pub(super) processes: u64,
+    /// Memory that the host's jobs may use.
+    pub(super) memory: ByteSize,
     pub(super) exit: Exit,
     pub(super) cause: Option<Cause>,
     pub(super) result: Option<DriverResult>,
@@ -175,16 +177,28 @@ fn out_of_memory(evidence: &Evidence<'_>) -> Failure {
     }
     let said = used.map_or_else(String::new, |used| format!(" (the most seen: {used})"));
     Failure::new(FailureKind::OutOfMemory, format!("the job needed more than its {limit} of memory{said}"))
-        .hint(format!(
-            "Ask for more: `resources: {{memory: {}}}`; or work in smaller pieces. /dev/shm and files in memory count too.",
-            would_fit(limit)
-        ))
+        .hint(match would_fit(limit, evidence.memory) {
+            Some(more) => format!(
+                "Ask for more: `resources: {{memory: {more}}}` (--memory {more} of `trainyard run`); or work in smaller \
+                 pieces. /dev/shm and files in memory count too."
+            ),
+            None => format!(
+                "This host has no more for it: {} for all jobs. Work in smaller pieces, or have it run on a larger host. \
+                 /dev/shm and files in memory count too.",
+                evidence.memory
+            ),
+        })
         .limit(LimitReached::Bytes { limit, used })
 }
 
-/// Half more, in whole GiB.
-fn would_fit(limit: ByteSize) -> String {
-    format!("{}GiB", (limit.0 + limit.0 / 2).div_ceil(1 << 30).max(1))
+/// Half more, in whole GiB, and not more than the host has. None: it has no more.
+fn would_fit(limit: ByteSize, host: ByteSize) -> Option<String> {
+    const GIB: u64 = 1 << 30;
+    let more = (limit.0 + limit.0 / 2)
+        .div_ceil(GIB)
+        .max(1)
+        .min(host.0 / GIB);
+    (more * GIB > limit.0).then(|| format!("{more}GiB"))
 }
 
 fn disk_full(full: &Full) -> Failure {
@@ -249,6 +263,7 @@ mod tests {
         let evidence = Evidence {
             spec: &spec(),
             processes: 100,
+            memory: ByteSize::gib(16),
             exit,
             cause,
             result,
@@ -264,6 +279,16 @@ mod tests {
         Verdict::Failed {
             failure: Failure::new(kind, message),
         }
+    }
+
+    #[test]
+    fn what_would_fit_is_what_the_host_has() {
+        let gib = ByteSize::gib;
+        let fits = |limit, host| would_fit(limit, host);
+        assert_eq!(fits(gib(2), gib(16)).as_deref(), Some("3GiB"));
+        assert_eq!(fits(gib(12), gib(16)).as_deref(), Some("16GiB"));
+        assert_eq!(fits(gib(16), gib(16)), None);
+        assert_eq!(fits(ByteSize(100 << 20), gib(16)).as_deref(), Some("1GiB"));
     }
 
     #[test]

@@ -46,6 +46,7 @@ pub(super) fn unreadable(path: &str, error: &ReadError) -> Finding {
         | ReadError::TooLarge { .. }
         | ReadError::NotNotebook { .. }
         | ReadError::Unsupported { .. }
+        | ReadError::Newer { .. }
         | ReadError::TooManyCells { .. } => (None, None, None),
     };
     // The place has fields of its own.
