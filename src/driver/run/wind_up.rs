@@ -10,9 +10,9 @@ use super::{Halt, Run, Running};
 use crate::failure;
 use crate::process::End;
 
-/// How long a kernel may take to end once all is done: as long as Jupyter's own clients give it (`shutdown_wait_time` of
-/// jupyter_client).
-const END: Duration = Duration::from_secs(5);
+/// How long a kernel may take to end once all is done: twice what Jupyter's own clients give it (`shutdown_wait_time` of
+/// jupyter_client is 5 s), because a host may be busy with other jobs.
+const END: Duration = Duration::from_secs(10);
 
 impl Run<'_, '_> {
     /// A failure with what the cell said when it was interrupted for it, and where it was then.

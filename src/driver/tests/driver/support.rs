@@ -88,7 +88,7 @@ impl World {
             env,
             limits: Limits::default(),
             kernel_start_timeout: Span::secs(60),
-            grace: Span::secs(5),
+            grace: Span::secs(15),
             output: OutputLimits::default(),
             user: None,
             hand_over: None,
