@@ -1,5 +1,8 @@
 //! What must hold after a round.
 
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
 use protocol::api::{Attempt, JobDetail};
 use protocol::event::{EventKind, LogStream};
 use protocol::{AttemptId, Event, FailureKind, Outcome, Owner, PipelineId, Timestamp};
@@ -7,7 +10,7 @@ use protocol::{AttemptId, Event, FailureKind, Outcome, Owner, PipelineId, Timest
 use super::AGENTS;
 use super::plan::{HAS, Job, LEFT, Round, name};
 use crate::support::api::said;
-use crate::support::{World, until, whole};
+use crate::support::{World, docker, until, whole};
 
 pub(super) async fn judge(world: &World, round: &Round, pipeline: &PipelineId) {
     let over = until("all jobs end", async || {
@@ -170,23 +173,31 @@ async fn nothing_is_left(world: &World, agent: &str) {
         (row.state == "idle" && row.jobs.is_empty()).then_some(())
     })
     .await;
-    until("what attempts left is removed", async || {
-        let files = |folder: &str| std::fs::read_dir(world.path(agent).join(folder));
-        // The workspace of one that failed is kept for a person.
-        let going = files("attempts").map_or(0, |attempts| {
-            let folders = attempts.map(|attempt| attempt.unwrap().path());
-            folders
-                .filter(|folder| !folder.join("reported").exists())
-                .count()
-        });
-        // A GPU that broke stays in quarantine.
-        let booked = files("bookings").map_or(0, |files| {
-            let names = files.map(|file| file.unwrap().file_name());
-            names
-                .filter(|name| !name.to_string_lossy().contains("quarantine"))
-                .count()
-        });
-        (going + booked + world.containers(agent).len() == 0).then_some(())
-    })
-    .await;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let left = left(world, agent);
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{agent} still has {left:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Folders of attempts that go on, bookings, and containers.
+fn left(world: &World, agent: &str) -> Vec<String> {
+    let files = |folder: &str| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(world.path(agent).join(folder));
+        let entries = entries.into_iter().flatten();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    };
+    // The workspace of one that failed is kept for a person, and a GPU that broke stays in quarantine.
+    let going = files("attempts").into_iter();
+    let going = going.filter(|folder| !folder.join("reported").exists());
+    let booked = files("bookings").into_iter();
+    let booked = booked.filter(|file| !file.to_string_lossy().contains("quarantine"));
+    let containers = world.containers(agent).into_iter();
+    let containers = containers.map(|id| docker::described(&id));
+    let paths = going.chain(booked).map(|path| path.display().to_string());
+    paths.chain(containers).collect()
 }

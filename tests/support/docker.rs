@@ -25,6 +25,13 @@ pub(crate) fn labelled(label: &str) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
+/// A container's name, state, command and labels.
+pub(crate) fn described(container: &str) -> String {
+    let format = "{{.Name}} {{.State.Status}} {{.Path}} {{.Args}} {{.Config.Labels}}";
+    let output = docker(&["inspect", "--format", format, container]);
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
 /// Ends and removes containers.
 pub(crate) fn remove(containers: &[String]) {
     for container in containers {
