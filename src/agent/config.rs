@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use protocol::driver::OutputLimits;
+use protocol::hardware::VolumeGrant;
 use protocol::{ByteSize, Span};
 use serde::Deserialize;
 
@@ -182,6 +183,20 @@ pub struct Volume {
     /// Whether untrusted commits may mount it.
     #[serde(default)]
     pub public: bool,
+    /// Only jobs of these projects may mount it; every project's where it is left out.
+    #[serde(default)]
+    pub projects: Option<Vec<String>>,
+}
+
+impl Volume {
+    /// Who may mount it.
+    #[must_use]
+    pub fn grant(&self) -> VolumeGrant {
+        VolumeGrant {
+            public: self.public,
+            projects: self.projects.clone(),
+        }
+    }
 }
 
 /// Disk.

@@ -11,7 +11,7 @@ use protocol::agent_api::{AttemptOrder, Source};
 use protocol::event::{Artifact, ArtifactRole};
 use protocol::hardware::{GpuHealth, GpuKind};
 use protocol::report::AttemptReport;
-use protocol::spec::{Limits, Network, Parameters, PythonSource, Resources};
+use protocol::spec::{Limits, Network, Parameters, PythonSource, Resources, Turn};
 use protocol::{
     AttemptId, Digest, Failure, FailureKind, JobId, JobSpec, PipelineId, ProjectId, Timestamp,
     Trust, Work,
@@ -61,14 +61,9 @@ pub async fn host(config: Config) -> Result<Host, HostError> {
     Host::open(config, inventory, hardware)
 }
 
-/// A notebook without a pipeline file: all of the host, the network, no time limit but the usual day.
+/// A notebook without a pipeline file: what a job gets that asks for nothing, and the network.
 #[must_use]
-pub fn notebook_spec(
-    host: &Host,
-    path: &str,
-    requirements: Option<String>,
-    image: &str,
-) -> JobSpec {
+pub fn notebook_spec(path: &str, requirements: Option<String>, image: &str) -> JobSpec {
     JobSpec {
         name: path.to_owned(),
         definition: "notebook".into(),
@@ -81,13 +76,10 @@ pub fn notebook_spec(
         env: BTreeMap::new(),
         secrets: Vec::new(),
         network: Network::Full,
-        resources: Resources {
-            cpu_millis: host.inventory.cpu_millis,
-            memory: host.inventory.memory,
-            ..Resources::default()
-        },
+        resources: Resources::default(),
         runs_on: Vec::new(),
         volumes: BTreeMap::new(),
+        turn: Turn::default(),
         needs: Vec::new(),
         artifacts: Vec::new(),
         limits: Limits::default(),

@@ -1,5 +1,7 @@
 //! `trainyard diff`: what differs between notebooks: two files, or versions that git has.
 
+mod side;
+
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,11 +10,13 @@ use anyhow::{Context as _, bail};
 use clap::{Args as ClapArgs, ValueEnum};
 use mirror::{ChangedFile, Deadline, Repository};
 use notebook::Notebook;
-use notebook::diff::{Diff, View};
+use notebook::diff::{Diff, View, plain_conflict, plain_text};
 use protocol::CommitId;
 use render::diff::{COMMENT_BYTES, Compared, File, Options};
 
-use super::{Exit, notebooks};
+use super::Exit;
+use super::notebooks::STDIN;
+use side::{Side, bytes, file, is_file};
 
 /// Most lines of one cell or output that JSON has.
 const MAX_LINES: usize = 1_000_000;
@@ -20,31 +24,31 @@ const MAX_LINES: usize = 1_000_000;
 /// Examples and exit codes.
 const HELP: &str = "\
 Examples:
-  trainyard diff old.ipynb new.ipynb          two files; /dev/null for one that is not there
-  trainyard diff                              all notebooks: HEAD against the files as they are
-  trainyard diff train.ipynb                  one of them
-  trainyard diff main -- train.ipynb          a branch, tag or commit against the files as they are
-  trainyard diff v1 v2                        all notebooks between two revisions; v1..v2 and v1...v2, too
-  trainyard diff main --format md -o diff.md  for a comment on a pull request
+  trainyard diff old.ipynb new.ipynb   two files; /dev/null: not there
+  trainyard diff v1:a.ipynb b.ipynb    a file as a commit has it
+  trainyard diff - a.ipynb <b.ipynb    standard input
+  trainyard diff                       all notebooks: HEAD against the files
+  trainyard diff train.ipynb           one of them
+  trainyard diff main -- train.ipynb   a branch, tag or commit against the file
+  trainyard diff v1 v2                 two revisions; v1..v2 and v1...v2, too
+  trainyard diff main -o diff.md       for a comment on a pull request
 
-Outputs, execution counts, ids and what Jupyter writes into metadata are not looked at unless asked for
-(--outputs, --metadata). As with `diff -w`, what is not looked at is no difference: a notebook that was only
-executed again gives one line that says so, and exit code 0.
+Outputs, execution counts, ids and what Jupyter writes into metadata are not looked at unless asked for (--outputs, --metadata). As with `diff -w`, what is not looked at is no difference: a notebook that was only executed again gives one line that says so, and exit code 0.
 
 Exit codes: 0 no difference, 1 differences, 2 trouble.";
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = HELP)]
 pub(crate) struct Args {
-    /// Two files; or up to two revisions, then files and folders
+    /// Two files, of which one may be - (standard input); or up to two revisions, then files and folders
     #[arg(value_name = "FILE_OR_REVISION")]
     what: Vec<String>,
     /// Files and folders in the repository
     #[arg(last = true, value_name = "PATH")]
     paths: Vec<String>,
-    /// How it is shown
-    #[arg(long, value_enum, default_value_t = Format::Terminal)]
-    format: Format,
+    /// How it is shown [default: what the output's name says, else terminal]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
     /// Look at outputs, too
     #[arg(long)]
     outputs: bool,
@@ -87,6 +91,25 @@ enum Colour {
     Never,
 }
 
+impl Args {
+    /// The file to write to; none: standard output.
+    fn file(&self) -> Option<&Path> {
+        let output = self.output.as_deref();
+        output.filter(|path| *path != Path::new(STDIN))
+    }
+
+    fn format(&self) -> Format {
+        let ending = self.file().and_then(Path::extension);
+        let ending = ending.map(|ending| ending.to_string_lossy().to_ascii_lowercase());
+        self.format.unwrap_or(match ending.as_deref() {
+            Some("html" | "htm") => Format::Html,
+            Some("md" | "markdown") => Format::Md,
+            Some("json") => Format::Json,
+            Some(_) | None => Format::Terminal,
+        })
+    }
+}
+
 /// Two versions of a notebook.
 struct Pair {
     name: String,
@@ -109,15 +132,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     }
     let tty = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let colour = match args.color {
-        Colour::Auto => tty && args.output.is_none(),
+        Colour::Auto => tty && args.file().is_none(),
         Colour::Always => true,
         Colour::Never => false,
     };
     let options = options(args, colour);
-    put(
-        args.output.as_deref(),
-        &shown(&pairs, args.format, &options)?,
-    )?;
+    put(args.file(), &shown(&pairs, args.format(), &options)?)?;
     let differs = pairs
         .iter()
         .any(|pair| render::diff::differs(&pair.compared(), options.view));
@@ -171,7 +191,7 @@ impl Pair {
 
 fn options(args: &Args, colour: bool) -> Options {
     let mut defaults = Options::default();
-    if args.format == Format::Json {
+    if args.format() == Format::Json {
         // Programs want all of it; a file's own bounds are bounds enough.
         (defaults.max_cells, defaults.max_lines) = (notebook::nbformat::MAX_CELLS, MAX_LINES);
     }
@@ -182,7 +202,7 @@ fn options(args: &Args, colour: bool) -> Options {
         },
         context: args.context,
         colour,
-        max_bytes: match args.format {
+        max_bytes: match args.format() {
             Format::Md => COMMENT_BYTES,
             Format::Terminal | Format::Html | Format::Json => defaults.max_bytes,
         },
@@ -219,19 +239,25 @@ fn put(output: Option<&Path>, text: &str) -> anyhow::Result<()> {
 /// The notebooks to compare, and those that cannot be read.
 fn pairs(args: &Args) -> anyhow::Result<(Vec<Pair>, Vec<anyhow::Error>)> {
     if let (true, [before, after]) = (args.paths.is_empty(), args.what.as_slice())
-        && is_file(before)
-        && is_file(after)
+        && let (Some(old), Some(new)) = (Side::of(before)?, Side::of(after)?)
     {
+        if matches!((&old, &new), (Side::Input, Side::Input)) {
+            bail!("standard input can be one of the two sides only");
+        }
         // Large outputs take their time: both at once.
         let (old, new) = std::thread::scope(|scope| {
-            let old = scope.spawn(|| file(before));
-            let new = file(after);
+            let old = scope.spawn(|| old.read());
+            let new = new.read();
             (old.join(), new)
         });
         let old = old.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         let new = new?;
         let name = if new.is_some() { after } else { before };
-        return Ok((vec![Pair::new(name.clone(), old, new)], Vec::new()));
+        let name = match name.as_str() {
+            STDIN => "standard input",
+            name => name,
+        };
+        return Ok((vec![Pair::new(name.to_owned(), old, new)], Vec::new()));
     }
     let asked = Asked::new(args)?;
     let files =
@@ -246,27 +272,6 @@ fn pairs(args: &Args) -> anyhow::Result<(Vec<Pair>, Vec<anyhow::Error>)> {
         }
     }
     Ok((pairs, trouble))
-}
-
-fn is_file(path: &str) -> bool {
-    // A pipe (`<(git show …)`) and /dev/null are as good as a file.
-    std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir())
-}
-
-/// The notebook in a file; none: /dev/null.
-fn file(path: &str) -> anyhow::Result<Option<Notebook>> {
-    if path == "/dev/null" {
-        return Ok(None);
-    }
-    let bytes = bytes(path)?;
-    let read = notebook::read(&bytes);
-    Ok(Some(read.with_context(|| path.to_owned())?))
-}
-
-fn bytes(path: &str) -> anyhow::Result<Vec<u8>> {
-    let wrong = || format!("cannot read '{path}'");
-    notebooks::check_size(&std::fs::metadata(path).with_context(wrong)?, path)?;
-    std::fs::read(path).with_context(wrong)
 }
 
 fn changed(repository: &Repository, file: &ChangedFile) -> anyhow::Result<Pair> {
@@ -321,9 +326,17 @@ impl Asked {
         }
         let named = what.iter().chain(&args.paths);
         let known = |path: &&String| !args.paths.is_empty() || Path::new(path).exists();
-        if let Some(missing) = what.iter().find(|path| !known(path)) {
+        let unknown: Vec<&String> = what.iter().filter(|path| !known(path)).collect();
+        for missing in &unknown {
+            if Side::of(missing)?.is_none() {
+                bail!(
+                    "there is no file '{missing}', and no revision of that name; to see a file that was removed: trainyard diff REVISION -- {missing}"
+                );
+            }
+        }
+        if let Some(side) = unknown.first() {
             bail!(
-                "'{missing}' is neither a revision nor a file: a file that is gone stands behind `--`"
+                "'{side}' is one version of a notebook: name the other one too, as in `trainyard diff {side} train.ipynb`"
             );
         }
         let paths = named
@@ -440,7 +453,12 @@ fn git_textconv(args: &Args) -> anyhow::Result<Exit> {
         bail!("this is called by git, with one file; see trainyard git-install");
     };
     let bytes = bytes(path)?;
-    let text = notebook::read(&bytes).map(|notebook| notebook::diff::plain_text(&notebook));
+    let text = match notebook::read(&bytes) {
+        Ok(notebook) => Some(plain_text(&notebook)),
+        // In the middle of a merge git compares it with the text of both sides.
+        Err(_) => std::str::from_utf8(&bytes).ok().and_then(plain_conflict),
+    };
+    let text = text.map(|text| render::visible(&text));
     let out = text.as_ref().map_or(bytes.as_slice(), String::as_bytes);
     match std::io::stdout().lock().write_all(out) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),

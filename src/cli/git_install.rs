@@ -6,19 +6,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args as ClapArgs;
-use mirror::Deadline;
 use mirror::drivers::{self, Drivers, Scope};
+use mirror::{Deadline, MirrorError};
 
 use super::Exit;
 use super::out::say;
 
 /// What it writes, and how it is undone.
 const HELP: &str = "\
-It writes a diff driver to the repository's configuration (git config --local) and names it for *.ipynb in
-.gitattributes; with --global, to your own configuration and attributes. `git diff` then shows cells; `git
-log -p` and `git show` compare the notebooks' code and text line by line. With --strip, `git add` takes outputs
-and counts out of what is committed, and leaves the file as it is. A team that commits .gitattributes needs this
-once for each clone: without it git compares and commits notebooks as ever.
+It writes a diff driver to the repository's configuration (git config --local) and names it for *.ipynb in .gitattributes; with --global, to your own configuration and attributes. `git diff` then shows cells; `git log -p` and `git show` compare the notebooks' code and text line by line. With --strip, `git add` takes outputs and counts out of what is committed, and leaves the file as it is. A team that commits .gitattributes needs this once for each clone: without it git compares and commits notebooks as ever.
 
 Examples:
   trainyard git-install            in this repository
@@ -53,7 +49,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     };
     let deadline = Deadline::within(Duration::from_secs(60));
     if args.remove {
-        let removed = drivers::remove(&scope, &deadline)?;
+        let removed = drivers::remove(&scope, &deadline).map_err(advised)?;
         return told(
             "removed from",
             &removed,
@@ -72,8 +68,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         program,
         strip: args.strip,
     };
-    let written = drivers::install(&scope, &drivers, &deadline)?;
+    let written = drivers::install(&scope, &drivers, &deadline).map_err(advised)?;
     told("wrote to", &written, "nothing to do: it is set up already")
+}
+
+fn advised(error: MirrorError) -> anyhow::Error {
+    match error {
+        MirrorError::NoRepository { .. } => anyhow::anyhow!(
+            "{error}: run this in one, or with --global for all of your repositories"
+        ),
+        error => error.into(),
+    }
 }
 
 fn told(what: &str, settings: &[String], nothing: &str) -> anyhow::Result<Exit> {

@@ -69,7 +69,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
     let image = args.place.image().unwrap_or(DEFAULT_IMAGE);
     let mut spec = planned.unwrap_or_else(|| {
         lint_spec(
-            local::notebook_spec(&host, "lint", None, image),
+            local::notebook_spec("lint", None, image),
             notebook_paths(&tree),
         )
     });

@@ -1,40 +1,62 @@
 //! An attempt's story on a terminal: cells as they run, their output, time and progress; or every event as JSON.
 
+mod cells;
+mod echo;
+
 use std::future::Future;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use agent::journal::Journal;
-use protocol::event::{CellStatus, EventKind, Finding, OutputContent, ToolRun};
+use notebook::message::{OutputMessage, StreamName};
+use protocol::event::{CellStatus, EventKind, Finding, LogStream, OutputContent, ToolRun};
 use protocol::report::AttemptReport;
-use protocol::{Event, Failure, JobSpec, Outcome, Work};
-use render::terminal;
+use protocol::{Event, Failure, JobSpec, Outcome, Timestamp};
+use render::terminal::{self, Flow};
+
+use super::out;
+use cells::Cells;
+use echo::Echo;
 
 /// Most bytes of events that are read at once.
 const BATCH: usize = 1 << 20;
 const TICK: Duration = Duration::from_millis(200);
 /// Most lines of a suggestion that are shown.
 const PATCH_LINES: usize = 40;
+/// Most bytes of tools' own words that are remembered: more than a failure has.
+const MEMORY: usize = 64 << 10;
 
 pub(crate) struct Live {
     json: bool,
     /// Colours and a line that is written over.
     fancy: bool,
     width: usize,
-    /// Source of each cell that is executed.
-    cells: Vec<String>,
+    cells: Cells,
     next: u64,
     /// What is going on, since when; shown on the last line.
     doing: Option<(String, Instant)>,
     shown: bool,
-    cell: u32,
+    /// The text that is being said, and whose it is.
+    flow: Flow,
+    voice: Option<Voice>,
+    /// Of a kernel that runs cells: what it said beside them.
+    echo: Option<Echo>,
+    /// The end of what was shown of tracebacks and standard error.
+    words: String,
+}
+
+/// Whose text it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Voice {
+    Cell(u32, StreamName),
+    Log(LogStream),
 }
 
 impl Live {
     pub(crate) fn new(root: &Path, spec: &JobSpec, json: bool) -> Self {
         Self {
-            cells: sources(root, spec),
+            cells: Cells::of(root, spec),
             ..Self::elsewhere(json)
         }
     }
@@ -43,19 +65,19 @@ impl Live {
     pub(crate) fn elsewhere(json: bool) -> Self {
         let fancy =
             !json && std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        let width = std::env::var("COLUMNS")
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(100);
+        let width = out::width();
         Self {
             json,
             fancy,
             width,
-            cells: Vec::new(),
+            cells: Cells::default(),
             next: 1,
             doing: None,
             shown: false,
-            cell: 0,
+            flow: Flow::new(fancy, width),
+            voice: None,
+            echo: None,
+            words: String::new(),
         }
     }
 
@@ -72,10 +94,14 @@ impl Live {
             tokio::select! {
                 report = &mut run => break report,
                 _ = news.changed() => self.show_new(journal)?,
-                _ = ticks.tick() => self.progress()?,
+                _ = ticks.tick() => {
+                    self.say_held(Some(Timestamp::now()))?;
+                    self.progress()?;
+                }
             }
         };
         self.show_new(journal)?;
+        self.say_held(None)?;
         self.clear()?;
         Ok(report)
     }
@@ -101,6 +127,7 @@ impl Live {
         let Some(kind) = event.body.known() else {
             return Ok(());
         };
+        self.say_held(Some(event.at))?;
         match kind {
             EventKind::Phase { phase, detail } => {
                 let detail = detail.as_deref().unwrap_or_default();
@@ -109,7 +136,7 @@ impl Live {
                     self.line(&format!("{:<12} {detail}", phase.word()))?;
                 }
             }
-            EventKind::Log { text, .. } => self.text(&terminal::clean(text, self.fancy))?,
+            EventKind::Log { stream, text } => self.log(event.at, *stream, text)?,
             EventKind::Finding(finding) => {
                 self.line(&finding_line(finding))?;
                 for line in patch_lines(finding) {
@@ -117,11 +144,9 @@ impl Live {
                 }
             }
             EventKind::ToolFinished(run) => self.line(&tool_line(run))?,
-            EventKind::CellStarted { cell, of } => self.cell_started(*cell, *of)?,
-            EventKind::Output { content, .. } => match content {
-                OutputContent::Inline { output } => {
-                    self.text(&terminal::output(output, self.fancy, self.width))?
-                }
+            EventKind::CellStarted { cell, .. } => self.cell_started(*cell)?,
+            EventKind::Output { cell, content } => match content {
+                OutputContent::Inline { output } => self.output(*cell, output)?,
                 OutputContent::Stored { bytes, .. } => self.line(&format!(
                     "[an output of {bytes}; it is in the executed notebook]"
                 ))?,
@@ -139,17 +164,20 @@ impl Live {
                     CellStatus::ErrorAllowed => {
                         format!("raised after {duration}, as the notebook allows")
                     }
-                    CellStatus::Skipped => return Ok(()),
+                    CellStatus::Skipped => return self.cell_skipped(*cell),
                     CellStatus::Interrupted => format!("ended after {duration}"),
                 };
-                self.line(&self.dim(&format!("  cell {}: {mark}", cell + 1)))?;
+                let name = self.cells.name(*cell);
+                self.line(&self.dim(&format!("  {name}: {mark}")))?;
             }
             EventKind::Kernel { status, detail } if status == "died" => {
+                self.say_held(None)?;
                 self.line(&format!(
                     "the kernel died: {}",
                     detail.as_deref().unwrap_or("nobody knows why")
                 ))?;
             }
+            EventKind::Kernel { status, .. } if status == "ended" => self.say_held(None)?,
             EventKind::Kernel { .. }
             | EventKind::Metric { .. }
             | EventKind::Param { .. }
@@ -160,26 +188,101 @@ impl Live {
         Ok(())
     }
 
-    fn cell_started(&mut self, cell: u32, of: u32) -> anyhow::Result<()> {
-        let source = self
-            .cells
-            .get(cell as usize)
-            .map(String::as_str)
-            .unwrap_or_default();
-        let first = source
-            .lines()
-            .find(|line| !line.trim().is_empty())
-            .unwrap_or_default();
-        if first.is_empty() && !self.cells.is_empty() {
+    /// A cell that runs is shown by its first line. Of one that does not, its end tells.
+    fn cell_started(&mut self, cell: u32) -> anyhow::Result<()> {
+        self.echo.get_or_insert_default();
+        if !self.cells.runs(cell) {
             return Ok(());
         }
-        self.cell += 1;
-        let head = format!("[{}/{of}]", self.cell);
+        let head = self.cells.head(cell);
         let room = self.width.saturating_sub(head.len() + 1);
-        let first: String = terminal::clean(first, false).chars().take(room).collect();
+        let first = terminal::clean(self.cells.first_line(cell), false);
+        let first: String = first.chars().take(room).collect();
         self.line(&format!("{} {first}", self.bold(&head)))?;
-        self.doing = Some((format!("cell {}/{of}", self.cell), Instant::now()));
+        self.doing = Some((self.cells.name(cell), Instant::now()));
         Ok(())
+    }
+
+    /// A blank cell is not worth a word.
+    fn cell_skipped(&mut self, cell: u32) -> anyhow::Result<()> {
+        if self.cells.is_blank(cell) {
+            return Ok(());
+        }
+        let head = self.bold(&self.cells.head(cell));
+        self.line(&format!("{head} {}", self.dim("skipped")))
+    }
+
+    fn output(&mut self, cell: u32, output: &OutputMessage) -> anyhow::Result<()> {
+        match output {
+            OutputMessage::Stream { name, text } => {
+                if let Some(echo) = &mut self.echo {
+                    echo.hear(*name, text);
+                }
+                self.flow(Voice::Cell(cell, *name), text)
+            }
+            OutputMessage::Error { traceback, .. } => {
+                self.remember(&traceback.join("\n"));
+                self.text(&terminal::output(output, self.fancy, self.width))
+            }
+            OutputMessage::DisplayData { .. }
+            | OutputMessage::ExecuteResult { .. }
+            | OutputMessage::UpdateDisplayData { .. }
+            | OutputMessage::ClearOutput { .. }
+            | OutputMessage::Widget(_) => {
+                self.text(&terminal::output(output, self.fancy, self.width))
+            }
+        }
+    }
+
+    fn log(&mut self, at: Timestamp, stream: LogStream, text: &str) -> anyhow::Result<()> {
+        match (&mut self.echo, stream) {
+            (Some(echo), LogStream::Stdout | LogStream::Stderr) => {
+                echo.hold(at, stream, text);
+                Ok(())
+            }
+            (None, _) | (Some(_), LogStream::Platform) => self.say_log(stream, text),
+        }
+    }
+
+    fn say_log(&mut self, stream: LogStream, text: &str) -> anyhow::Result<()> {
+        if stream == LogStream::Stderr {
+            self.remember(text);
+        }
+        self.flow(Voice::Log(stream), text)
+    }
+
+    /// Says what the kernel said beside its cells, once it is clear that no cell says it; none: say all.
+    fn say_held(&mut self, now: Option<Timestamp>) -> anyhow::Result<()> {
+        let due = self.echo.as_mut().map(|echo| echo.due(now));
+        for (stream, text) in due.unwrap_or_default() {
+            self.say_log(stream, &text)?;
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, words: &str) {
+        self.words.push_str(words);
+        if self.words.len() > 2 * MEMORY {
+            let start = (self.words.len() - MEMORY..).find(|&at| self.words.is_char_boundary(at));
+            self.words.drain(..start.unwrap_or_default());
+        }
+    }
+
+    /// Text as it was printed: its pieces make lines again.
+    fn flow(&mut self, voice: Voice, text: &str) -> anyhow::Result<()> {
+        self.clear()?;
+        if self.voice != Some(voice) {
+            self.end_line()?;
+            self.voice = Some(voice);
+        }
+        let text = self.flow.push(text);
+        say(&text)
+    }
+
+    /// Ends the line that is being said: something else comes.
+    fn end_line(&mut self) -> anyhow::Result<()> {
+        let rest = self.flow.end();
+        say(&rest)
     }
 
     /// The last line, written over again and again.
@@ -187,7 +290,7 @@ impl Live {
         let Some((what, since)) = &self.doing else {
             return Ok(());
         };
-        if !self.fancy || since.elapsed() < Duration::from_millis(500) {
+        if !self.fancy || self.flow.is_open() || since.elapsed() < Duration::from_millis(500) {
             return Ok(());
         }
         let text = format!(
@@ -210,12 +313,12 @@ impl Live {
     }
 
     fn text(&mut self, text: &str) -> anyhow::Result<()> {
+        if text.is_empty() {
+            return Ok(());
+        }
         self.clear()?;
-        let end = if text.ends_with('\n') || text.is_empty() {
-            ""
-        } else {
-            "\n"
-        };
+        self.end_line()?;
+        let end = if text.ends_with('\n') { "" } else { "\n" };
         say(&format!("{text}{end}"))
     }
 
@@ -260,11 +363,11 @@ impl Live {
 
     /// How it ended, and its metrics.
     pub(crate) fn end(&mut self, report: &AttemptReport) -> anyhow::Result<()> {
-        self.clear()?;
+        self.say_held(None)?;
         let took = report.finished_at.since(report.started_at);
         self.line("")?;
         match &report.outcome {
-            Outcome::Failed(failure) => self.failure(failure, report)?,
+            Outcome::Failed(failure) => self.failure(failure)?,
             Outcome::Cancelled { by } => self.line(&format!("cancelled by {by} after {took}"))?,
             Outcome::Succeeded | Outcome::Reused { .. } | Outcome::Skipped { .. } => {
                 self.line(&format!("{} in {took}", self.bold(report.outcome.word())))?;
@@ -276,7 +379,7 @@ impl Live {
         Ok(())
     }
 
-    fn failure(&mut self, failure: &Failure, report: &AttemptReport) -> anyhow::Result<()> {
+    fn failure(&mut self, failure: &Failure) -> anyhow::Result<()> {
         let head = format!(
             "failed ({}): {}",
             failure.owner().word(),
@@ -296,12 +399,9 @@ impl Live {
                 cell.index + 1
             ))?;
         }
-        // Before a cell ran nobody has seen the tool's own words yet.
-        if let Some(detail) = failure
-            .detail
-            .as_ref()
-            .filter(|_| report.cells_executed == 0)
-        {
+        // The tool's own words, where they were not shown as they came.
+        let seen = |detail: &str| self.words.contains(detail.trim_start_matches("[…]").trim());
+        if let Some(detail) = failure.detail.as_ref().filter(|detail| !seen(detail)) {
             self.text(&terminal::clean(detail, self.fancy))?;
         }
         if let Some(hint) = &failure.hint {
@@ -385,23 +485,6 @@ fn tool_line(run: &ToolRun) -> String {
             )
         }
     }
-}
-
-/// Sources of the cells as they will run, the injected one included. A notebook that cannot be read has none: the
-/// driver says what is wrong with it.
-fn sources(root: &Path, spec: &JobSpec) -> Vec<String> {
-    let path = match &spec.work {
-        Work::Notebook { path } => root.join(path),
-        Work::Command { .. } | Work::Lint { .. } => return Vec::new(),
-    };
-    let read = std::fs::read(path)
-        .ok()
-        .and_then(|bytes| notebook::read(&bytes).ok());
-    let injected = read.and_then(|read| notebook::parameters::inject(&read, &spec.parameters).ok());
-    let cells = injected
-        .map(|injected| injected.notebook.cells)
-        .unwrap_or_default();
-    cells.into_iter().map(|cell| cell.source).collect()
 }
 
 /// Prints; a reader that went away (`| head`) is no error.

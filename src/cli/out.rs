@@ -43,6 +43,14 @@ pub(crate) fn drawn<const N: usize>(
     table.trim_fmt()
 }
 
+/// Columns of the terminal: what `COLUMNS` says, else the terminal itself; 100 where there is none.
+pub(crate) fn width() -> usize {
+    let said = std::env::var("COLUMNS").ok();
+    let said = said.and_then(|text| text.parse().ok());
+    said.or_else(|| Table::new().width().map(usize::from))
+        .unwrap_or(100)
+}
+
 /// `just now`, `12 min ago`, `3 h ago`, `5 days ago`.
 pub(crate) fn ago(at: Timestamp) -> String {
     let minutes = Timestamp::now().since(at).0 / 60_000;

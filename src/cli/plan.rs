@@ -8,6 +8,7 @@ use clap::Args as ClapArgs;
 use comfy_table::{ContentArrangement, Table, presets};
 use mirror::{Repository, Tree, WorkTree};
 use plan::{Context, Decision, Plan, PlanError, Verdict};
+use protocol::gpu::GpuModel;
 use protocol::spec::Resources;
 use protocol::{CommitId, Timestamp, Trigger, TriggerKind, Trust};
 use serde_json::json;
@@ -203,8 +204,15 @@ fn needs(resources: &Resources) -> String {
         let plural = if resources.gpus > 1 { "s" } else { "" };
         text.push_str(&format!(", {} GPU{plural}", resources.gpus));
     }
+    if let Some(profile) = &resources.mig {
+        text.push_str(&format!(" as {profile}"));
+    }
     if let Some(memory) = resources.gpu_memory {
         text.push_str(&format!(" of {memory}"));
+    }
+    let models: Vec<&str> = resources.gpu_models.iter().map(GpuModel::as_str).collect();
+    if !models.is_empty() {
+        text.push_str(&format!(" ({})", models.join(" or ")));
     }
     text
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use clap::{Args as ClapArgs, Subcommand};
-use protocol::api::{NewProject, Page, Project};
+use protocol::api::{NewProject, Page, Project, Quota};
 
 use super::client::{Client, ServerArgs};
 use super::{Exit, out};
@@ -21,6 +21,8 @@ pub(crate) struct Args {
 enum Action {
     /// Watch a repository
     Add(Add),
+    /// Show or set what the jobs of a project may use
+    Quota(QuotaArgs),
     /// Show the repositories that are watched
     List {
         /// Print JSON
@@ -58,6 +60,69 @@ struct Add {
     json: bool,
 }
 
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  trainyard project quota digits                          show it
+  trainyard project quota digits --gpus 8 --gpu-hours 500
+  trainyard project quota digits --gpus all               no limit any more
+
+A job that is over the quota waits, and says so. One that needs more GPUs than the quota has at once fails.")]
+struct QuotaArgs {
+    /// The project
+    name: String,
+    /// GPUs that its jobs may have at once: a number or `all`
+    #[arg(long, value_name = "N", value_parser = limit)]
+    gpus: Option<Limit>,
+    /// GPU-hours that its jobs may use in seven days: a number or `all`
+    #[arg(long, value_name = "N", value_parser = limit)]
+    gpu_hours: Option<Limit>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A number, or no limit.
+#[derive(Debug, Clone, Copy)]
+struct Limit(Option<u32>);
+
+fn limit(text: &str) -> Result<Limit, String> {
+    match text {
+        "all" => Ok(Limit(None)),
+        number => number
+            .parse()
+            .map(|number| Limit(Some(number)))
+            .map_err(|_| format!("'{text}' is neither a number nor 'all'")),
+    }
+}
+
+/// Shows a project's quota, changed where something is to be changed.
+async fn quota(client: &Client, args: QuotaArgs) -> anyhow::Result<()> {
+    let page: Page<Project> = client.get("projects").await?;
+    let found = page
+        .items
+        .into_iter()
+        .find(|project| project.name == args.name);
+    let mut project = found.with_context(|| format!("there is no project '{}'", args.name))?;
+    if args.gpus.is_some() || args.gpu_hours.is_some() {
+        let quota = Quota {
+            gpus: args.gpus.map_or(project.quota.gpus, |limit| limit.0),
+            gpu_hours: args
+                .gpu_hours
+                .map_or(project.quota.gpu_hours, |limit| limit.0),
+        };
+        project = client
+            .put(&format!("projects/{}/quota", args.name), &quota)
+            .await?;
+    }
+    if args.json {
+        return out::json(&project.quota);
+    }
+    let said = |limit: Option<u32>| limit.map_or("all".to_owned(), |limit| limit.to_string());
+    let Quota { gpus, gpu_hours } = project.quota;
+    let row = [project.name, said(gpus), said(gpu_hours)];
+    out::table(["NAME", "GPUS AT ONCE", "GPU-HOURS IN SEVEN DAYS"], [row])
+}
+
 pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
     let client = Client::new(&args.server)?;
     match args.action {
@@ -84,6 +149,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
                 ))?;
             }
         }
+        Action::Quota(args) => quota(&client, args).await?,
         Action::List { json } => {
             let page: Page<Project> = client.get("projects").await?;
             if json {

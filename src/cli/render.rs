@@ -10,8 +10,8 @@ use notebook::Notebook;
 use render::html::Options;
 use render::{html, markdown, terminal};
 
-use super::Exit;
 use super::notebooks::{self, STDIN};
+use super::{Exit, out};
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
@@ -27,7 +27,7 @@ pub(crate) struct Args {
     /// As what [default: what the output's name says, else terminal]
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// Write to this file; of several notebooks, to files in this folder
+    /// Write to this file, - is standard output; of several notebooks, to files in this folder
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Leave the source of code cells out
@@ -87,7 +87,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let mut wrong = 0;
     for path in &args.notebooks {
         // One that cannot be read does not keep the others from being written.
-        if let Err(error) = one(path, format, &options, &target) {
+        if let Err(error) = one(path, format, &options, &target, args.notebooks.len() > 1) {
             if args.notebooks.len() == 1 {
                 return Err(error);
             }
@@ -105,11 +105,20 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
 }
 
 fn target(args: &Args) -> anyhow::Result<Target> {
-    let Some(output) = &args.output else {
+    let output = args.output.as_ref();
+    let Some(output) = output.filter(|path| path.as_path() != Path::new(STDIN)) else {
         return Ok(Target::Stdout);
     };
     let slash = output.to_string_lossy().ends_with('/');
-    if args.notebooks.len() > 1 || slash || output.is_dir() {
+    let several = args.notebooks.len() > 1;
+    if several && !slash && !output.is_dir() && (output.exists() || Format::of(output).is_some()) {
+        bail!(
+            "'{}' is one file, and {} notebooks do not fit in it: name a folder with -o, such as site/",
+            output.display(),
+            args.notebooks.len()
+        );
+    }
+    if several || slash || output.is_dir() {
         fs::create_dir_all(output)
             .with_context(|| format!("cannot make the folder '{}'", output.display()))?;
         return Ok(Target::Folder(output.clone()));
@@ -131,12 +140,21 @@ fn format(args: &Args, target: &Target) -> anyhow::Result<Format> {
     }
 }
 
-fn one(path: &Path, format: Format, options: &Options, target: &Target) -> anyhow::Result<()> {
+fn one(
+    path: &Path,
+    format: Format,
+    options: &Options,
+    target: &Target,
+    several: bool,
+) -> anyhow::Result<()> {
     let notebook = notebooks::read(path)?;
     match target {
         Target::Stdout => {
             let colour = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            let text = shown(&notebook, title(path), format, options, colour);
+            let mut text = shown(&notebook, title(path), format, options, colour);
+            if several {
+                text = headed(path, &text, format, colour);
+            }
             match stdout().lock().write_all(text.as_bytes()) {
                 Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
                 result => Ok(result?),
@@ -158,6 +176,16 @@ fn one(path: &Path, format: Format, options: &Options, target: &Target) -> anyho
     }
 }
 
+/// One of several notebooks in one text: its name before it.
+fn headed(path: &Path, text: &str, format: Format, colour: bool) -> String {
+    let name = path.display().to_string();
+    match format {
+        Format::Html => text.to_owned(),
+        Format::Md => format!("# {}\n\n{text}\n", markdown::code_span(&name, 400)),
+        Format::Terminal => terminal::title(&name, colour) + text,
+    }
+}
+
 fn shown(
     notebook: &Notebook,
     title: &str,
@@ -165,15 +193,10 @@ fn shown(
     options: &Options,
     colour: bool,
 ) -> String {
-    let width = || {
-        std::env::var("COLUMNS")
-            .ok()
-            .and_then(|text| text.parse().ok())
-    };
     match format {
         Format::Html => html::page(title, notebook, options),
         Format::Md => markdown::notebook(notebook, options),
-        Format::Terminal => terminal::notebook(notebook, options, colour, width().unwrap_or(100)),
+        Format::Terminal => terminal::notebook(notebook, options, colour, out::width()),
     }
 }
 

@@ -13,18 +13,33 @@ use mirror::{Tree, WorkTree};
 use plan::{Context, DEFAULT_IMAGE, FILE_NAME};
 use protocol::report::AttemptReport;
 use protocol::spec::Parameters;
-use protocol::{JobSpec, Outcome, Owner, Span, Timestamp, Trigger, TriggerKind, Trust, Work};
+use protocol::{
+    ByteSize, JobSpec, Outcome, Owner, Span, Timestamp, Trigger, TriggerKind, Trust, Work,
+    cell_time,
+};
 use serde_json::Value;
 
 use super::live::Live;
 use super::{Exit, notebooks};
 
+/// Examples, and where things go.
+const HELP: &str = "\
+Examples:
+  trainyard run train.ipynb
+  trainyard run train.ipynb -p lr=0.01 -p 'layers=[64, 64]' -p name=first
+  trainyard run train                       the job 'train' and those it needs
+  trainyard run train.ipynb --memory 8GiB --timeout 2h
+  trainyard run train.ipynb --executor shell
+
+The notebook itself is not touched: the executed one, the model and the files that the job leaves go to .trainyard/runs/ID/ beside .trainyard.yml, at the root of the repository or beside the notebook; the last lines say where. A notebook that no job of .trainyard.yml names gets what a job gets that asks for nothing (1 CPU, 2 GiB of memory), the network, and requirements.txt beside it.";
+
 #[derive(Debug, ClapArgs)]
+#[command(after_help = HELP)]
 pub(crate) struct Args {
     /// A notebook, or the name of a job of .trainyard.yml
     #[arg(value_name = "NOTEBOOK_OR_JOB")]
     what: String,
-    /// Give a parameter a value; true, false, null and numbers are read as such, all else is text
+    /// Give a parameter a value: JSON (0.1, true, null, [1, 2], {"a": 1}) or Python's True, False, None are read as such, all else is text
     #[arg(short, long = "parameter", value_name = "NAME=VALUE")]
     parameters: Vec<String>,
     /// Give notebooks parameters too that their cell tagged 'parameters' does not assign
@@ -35,6 +50,9 @@ pub(crate) struct Args {
     /// End it after this time, such as 90s or 2h
     #[arg(long, value_name = "TIME")]
     timeout: Option<Span>,
+    /// Give it this much memory, such as 512MiB or 8GiB [default: what the job asks for, else 2GiB]
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<ByteSize>,
 }
 
 /// Where jobs run; shared with `trainyard lint`.
@@ -60,7 +78,10 @@ enum Executor {
 pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
     let host = host(&args.place).await?;
     let given = parameters(&args.parameters)?;
-    let Found { root, specs } = find(&host, args, &given)?;
+    let Found { root, specs } = find(args, &given)?;
+    for spec in &specs {
+        check(&root, spec)?;
+    }
     local::sweep(&host, Timestamp::now());
     let (mut left, mut done, mut exit) = (Vec::new(), Vec::new(), Exit::Done);
     for mut spec in specs {
@@ -114,15 +135,38 @@ fn adjust(spec: &mut JobSpec, args: &Args) {
     if let Some(timeout) = args.timeout {
         spec.limits.timeout = timeout;
     }
+    if let Some(memory) = args.memory {
+        spec.resources.memory = memory;
+    }
 }
 
-fn find(host: &Host, args: &Args, given: &Parameters) -> anyhow::Result<Found> {
+/// Says before anything is started what can be said of a notebook here, as `trainyard inspect` does.
+fn check(root: &Path, spec: &JobSpec) -> anyhow::Result<()> {
+    let Work::Notebook { path } = &spec.work else {
+        return Ok(());
+    };
+    let whole = root.join(path);
+    let here = std::env::current_dir()?;
+    let read = notebooks::read(whole.strip_prefix(here).unwrap_or(&whole))?;
+    read.execution().with_context(|| path.clone())?;
+    let injected = notebook::parameters::inject(&read, &spec.parameters);
+    let injected = injected.with_context(|| path.clone())?;
+    for (index, cell) in injected.notebook.code_cells() {
+        let number = injected.origin[index].map_or(index, |origin| origin) + 1;
+        if let Err(why) = cell_time::of_tags(cell) {
+            bail!("{path}: cell {number}: {why}");
+        }
+    }
+    Ok(())
+}
+
+fn find(args: &Args, given: &Parameters) -> anyhow::Result<Found> {
     let path = Path::new(&args.what);
     if args.what.ends_with(".ipynb") {
         if !path.is_file() {
             bail!("there is no notebook '{}' here", args.what);
         }
-        return find_notebook(host, args, path, given);
+        return find_notebook(args, path, given);
     }
     if path.is_file() {
         bail!(
@@ -139,12 +183,7 @@ fn find(host: &Host, args: &Args, given: &Parameters) -> anyhow::Result<Found> {
 }
 
 /// A notebook runs as the job that names it, else with what lies beside it.
-fn find_notebook(
-    host: &Host,
-    args: &Args,
-    path: &Path,
-    given: &Parameters,
-) -> anyhow::Result<Found> {
+fn find_notebook(args: &Args, path: &Path, given: &Parameters) -> anyhow::Result<Found> {
     let path = path.canonicalize()?;
     notebooks::check_size(&path.metadata()?, &args.what)?;
     let folder = path.parent().unwrap_or(Path::new("/"));
@@ -171,7 +210,7 @@ fn find_notebook(
         .then(|| relative(&root, &beside))
         .transpose()?;
     let image = args.place.image().unwrap_or(DEFAULT_IMAGE);
-    let mut spec = local::notebook_spec(host, &relative(&root, &path)?, requirements, image);
+    let mut spec = local::notebook_spec(&relative(&root, &path)?, requirements, image);
     spec.parameters.clone_from(given);
     if !given.is_empty() {
         let read = notebooks::read(&path)?;

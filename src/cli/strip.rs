@@ -12,17 +12,20 @@ use super::{Exit, notebooks};
 
 /// What goes, what stays.
 const HELP: &str = "\
-Outputs and execution counts go; every other byte of the file stays as it is. Outputs stay in cells with the
-tag keep_output, with keep_output or init_cell in their metadata, and in notebooks with keep_output in theirs.
+Outputs and execution counts go; every other byte of the file stays as it is. Outputs stay in cells with the tag keep_output, with keep_output or init_cell in their metadata, and in notebooks with keep_output in theirs.
 
 Examples:
   trainyard strip notebooks/*.ipynb           in place
-  trainyard strip --check notebooks/*.ipynb   name those that have outputs; exit code 1 if there are any
+  trainyard strip --check notebooks/*.ipynb   name those that have outputs
   trainyard strip - <in.ipynb >out.ipynb      as a filter
   trainyard git-install --strip               whenever something is added to git
 
 For pre-commit:
-  - {id: strip, name: strip, language: system, entry: trainyard strip --check, files: '\\.ipynb$'}
+  - id: strip
+    name: strip notebooks
+    language: system
+    entry: trainyard strip --check
+    files: '\\.ipynb$'
 
 Exit codes: 0 done, 1 with --check: some have outputs, 2 trouble.";
 
@@ -41,9 +44,9 @@ pub(crate) struct Args {
     /// Take out what executions and editors write into metadata, too: times, collapsed and scrolled, widgets
     #[arg(long)]
     metadata: bool,
-    /// What errors call standard input
-    #[arg(long, default_value = "standard input", hide = true)]
-    name: String,
+    /// As git's filter: the file that standard input is
+    #[arg(long, hide = true)]
+    name: Option<String>,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
@@ -104,16 +107,37 @@ fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 fn filter(args: &Args, options: &Strip) -> anyhow::Result<bool> {
-    let bytes = read(&args.name, || Ok(std::io::stdin().lock()))?;
-    let stripped = strip(&bytes, options).context(args.name.clone())?;
+    if let Some(name) = &args.name {
+        return of_git(name, options);
+    }
+    let name = "standard input";
+    let bytes = read(name, || Ok(std::io::stdin().lock()))?;
+    let stripped = strip(&bytes, options).context(name)?;
     if args.check {
         if stripped.is_some() {
-            super::out::say(&args.name)?;
+            super::out::say(name)?;
         }
         return Ok(stripped.is_some());
     }
     let mut out = std::io::stdout().lock();
     out.write_all(stripped.as_deref().unwrap_or(&bytes))?;
+    out.flush()?;
+    Ok(stripped.is_some())
+}
+
+/// Git asks for each file at every command: what is no notebook passes through, with one line that says so.
+fn of_git(name: &str, options: &Strip) -> anyhow::Result<bool> {
+    let (mut input, mut out) = (std::io::stdin().lock(), std::io::stdout().lock());
+    let mut bytes = Vec::new();
+    let most = MAX_BYTES as u64 + 1;
+    input.by_ref().take(most).read_to_end(&mut bytes)?;
+    let stripped = strip(&bytes, options).unwrap_or_else(|why| {
+        let line = format!("warning: outputs stay in {name}: {why}");
+        eprintln!("{}", render::terminal::clean(&line, false));
+        None
+    });
+    out.write_all(stripped.as_deref().unwrap_or(&bytes))?;
+    std::io::copy(&mut input, &mut out)?;
     out.flush()?;
     Ok(stripped.is_some())
 }

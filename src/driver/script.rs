@@ -8,6 +8,7 @@ use std::path::{Component, Path};
 use notebook::options::{CellTime, Execution};
 use notebook::parameters::inject;
 use notebook::{Cell, LineMap, Notebook, nbformat};
+use protocol::cell_time;
 use protocol::outcome::{CellPlace, Failure, FailureKind};
 use protocol::spec::Parameters;
 use protocol::units::Span;
@@ -130,25 +131,7 @@ impl Script {
 
 /// How long a cell may take: its tag counts before what the notebook says for all.
 fn limit(cell: &Cell, notebook: &Execution) -> Result<Option<CellLimit>, String> {
-    let mut tags = cell.timeout_tags();
-    if let Some(tag) = tags.next() {
-        if let Some(other) = tags.next() {
-            return Err(format!(
-                "its tags `timeout={tag}` and `timeout={other}` contradict each other"
-            ));
-        }
-        let span = match tag {
-            "none" => None,
-            _ => Some(
-                tag.parse::<Span>()
-                    .map_err(|why| format!("its tag `timeout=…`: {why}; `none` is no limit"))?,
-            ),
-        };
-        if span == Some(Span(0)) {
-            return Err(format!(
-                "its tag `timeout={tag}` leaves it no time; `none` is no limit"
-            ));
-        }
+    if let Some(span) = cell_time::of_tags(cell)? {
         let said_by = SaidBy::Tag;
         return Ok(Some(CellLimit { span, said_by }));
     }

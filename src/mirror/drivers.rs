@@ -37,7 +37,7 @@ pub type Written = Vec<String>;
 /// Sets up. What is there already stays.
 ///
 /// # Errors
-/// Where there is no repository, git refuses, or the disk does.
+/// [`MirrorError::NoRepository`], or where git refuses, or the disk does.
 pub fn install(
     scope: &Scope,
     drivers: &Drivers,
@@ -113,7 +113,7 @@ fn settings(drivers: &Drivers) -> Vec<(String, String)> {
             format!("filter.{NAME}.clean"),
             format!("{program} strip --name %f -"),
         ));
-        // A file that is no notebook is added as it is.
+        // Where the program went away, files are added as they are.
         settings.push((format!("filter.{NAME}.required"), "false".to_owned()));
     }
     settings
@@ -191,10 +191,24 @@ impl Places {
     fn find(scope: &Scope, deadline: &Deadline) -> Result<Self, MirrorError> {
         match scope {
             Scope::Repository(folder) => {
-                let root = call(folder, &["rev-parse", "--show-toplevel"], deadline)?;
-                let root = root.ok_or_else(|| MirrorError::NoFolder {
-                    path: folder.clone(),
-                })?;
+                if !folder.is_dir() {
+                    return Err(MirrorError::NoFolder {
+                        path: folder.clone(),
+                    });
+                }
+                let root = match call(folder, &["rev-parse", "--show-toplevel"], deadline) {
+                    Ok(Some(root)) => root,
+                    Err(MirrorError::Git { what, message })
+                        if !message.contains("not a git repository") =>
+                    {
+                        return Err(MirrorError::Git { what, message });
+                    }
+                    Ok(None) | Err(_) => {
+                        return Err(MirrorError::NoRepository {
+                            path: folder.canonicalize().unwrap_or_else(|_| folder.clone()),
+                        });
+                    }
+                };
                 Ok(Self {
                     level: "--local",
                     config: "git config --local".to_owned(),

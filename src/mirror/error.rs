@@ -92,6 +92,12 @@ pub enum MirrorError {
         /// The path.
         path: PathBuf,
     },
+    /// A folder that lies in no repository.
+    #[error("'{}' lies in no git repository", path.display())]
+    NoRepository {
+        /// The folder.
+        path: PathBuf,
+    },
     /// libgit2 could not read the repository.
     #[error("the repository '{}' cannot be read: {reason}", path.display())]
     Unreadable {

@@ -17,10 +17,11 @@ use serde_json::{Map, Value};
 
 use crate::fingerprint;
 use crate::model::{Cell, CellKind, Notebook, Output};
+use crate::nbformat::is_derived;
 
 pub use apply::apply;
 pub use noise::{Summary, View};
-pub use plain::plain_text;
+pub use plain::{plain_conflict, plain_text};
 pub use text::{Edit, Part, TextDiff, edits, lines, pairs, words};
 
 /// What differs between a notebook and a later one. Cells count from 0.
@@ -86,6 +87,9 @@ pub struct Kept {
 pub struct CellChange {
     /// Its id, where it is another one.
     pub id: Option<Change<String>>,
+    /// Whether one of the ids was made up of the cell's content when the file was read: it had none, or a wrong or
+    /// repeated one. Then it is no difference that anybody sees.
+    pub id_made_up: bool,
     /// What it is, where it is something else.
     pub kind: Option<Change<CellKind>>,
     /// Its source.
@@ -157,11 +161,16 @@ pub fn diff(before: &Notebook, after: &Notebook) -> Diff {
 }
 
 impl Diff {
-    /// Whether nothing differs at all.
+    /// Whether nothing differs that stands in the files.
     #[must_use]
     pub fn is_empty(&self) -> bool {
+        let unseen = |change: &Option<Box<CellChange>>| {
+            change
+                .as_ref()
+                .is_none_or(|change| change.is_of_made_up_ids())
+        };
         let same = |step: &Step| match step {
-            Step::Kept(kept) => !kept.moved && kept.change.is_none(),
+            Step::Kept(kept) => !kept.moved && unseen(&kept.change),
             Step::Added { .. } | Step::Removed { .. } => false,
         };
         self.metadata.is_empty()
@@ -176,8 +185,10 @@ fn change<T: PartialEq>(before: T, after: T) -> Option<Change<T>> {
 }
 
 fn cell_change(before: &Cell, after: &Cell) -> Option<Box<CellChange>> {
+    let id = change(&before.id, &after.id).map(Change::cloned);
     let change = CellChange {
-        id: change(&before.id, &after.id).map(Change::cloned),
+        id_made_up: id.is_some() && (is_derived(before) || is_derived(after)),
+        id,
         kind: change(&before.kind, &after.kind).map(Change::cloned),
         source: TextDiff::new(&before.source, &after.source),
         metadata: values::diff(&before.metadata, &after.metadata),

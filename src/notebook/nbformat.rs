@@ -11,5 +11,6 @@ pub use read::{MAX_BYTES, MAX_CELLS, ReadError, read};
 pub use write::{Elsewhere, Whole, write, write_from};
 
 pub(crate) use ids::derive as derive_id;
+pub(crate) use ids::is_derived;
 pub(crate) use output::read as read_output;
 pub(crate) use read::{parse_error, text};

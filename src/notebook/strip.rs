@@ -178,7 +178,7 @@ impl<'a> Scan<'a> {
         };
         match major {
             Some(3 | 4) => {}
-            Some(major) => return Err(ReadError::Unsupported { major }),
+            Some(major) => return Err(ReadError::of_version(major)),
             None => return wrong("`nbformat` is not a number"),
         }
         if !self.has_cells {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use mirror::Tree;
-use protocol::spec::{Limits, LintLevel, LintTool, Network, Parameters, Resources};
+use protocol::spec::{Limits, LintLevel, LintTool, Network, Parameters, Resources, Turn};
 use protocol::{JobSpec, Span, Trust, Work};
 
 use crate::PlanError;
@@ -211,6 +211,7 @@ fn spec(
         resources,
         runs_on: Vec::new(),
         volumes: BTreeMap::new(),
+        turn: Turn::default(),
         needs: Vec::new(),
         artifacts: Vec::new(),
         limits: Limits {

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use mirror::Tree;
 use notebook::Notebook;
 use protocol::spec::{
-    Checkpoints, Goal, Limits, MetricSpec, ModelSpec, Network, Parameters, PythonSource, Resources,
+    Checkpoints, Goal, Limits, MetricSpec, ModelSpec, Network, Parameters, PythonSource,
 };
-use protocol::{ByteSize, Digest, JobSpec, Trigger, TriggerKind, Trust, Work};
+use protocol::{Digest, JobSpec, Trigger, TriggerKind, Trust, Work};
 
 use crate::PlanError;
 use crate::expand::{Member, members};
 use crate::file::{
-    self, FILE_NAME, FileError, Image, Job, LINT, MAX_JOBS, PipelineFile, UnknownParameters,
-    unknown,
+    self, FILE_NAME, FileError, Image, Job, LINT, MAX_JOBS, PipelineFile, Supersede,
+    UnknownParameters, unknown,
 };
 use crate::globs::Globs;
 use crate::inputs::{Inputs, Lock, code_of, notebook_block};
@@ -39,6 +39,9 @@ pub struct Context<'a> {
     pub default_image: Option<&'a str>,
     /// Whether notebooks may be given parameters that they do not know, whatever the file says.
     pub allow_unknown: bool,
+    /// The volumes of the agents by name, with the version that their administrators declared: it has a part
+    /// in the key.
+    pub volumes: Option<&'a BTreeMap<String, Option<String>>>,
 }
 
 /// What `trigger` runs at the commit whose files are `tree`.
@@ -73,6 +76,7 @@ pub(crate) fn plan_of(
         image: context.default_image.unwrap_or(DEFAULT_IMAGE),
         given: given(trigger),
         allow_unknown: context.allow_unknown,
+        volumes: context.volumes,
     };
     maker.make(trigger, context.only)
 }
@@ -95,6 +99,7 @@ struct Maker<'a> {
     image: &'a str,
     given: Parameters,
     allow_unknown: bool,
+    volumes: Option<&'a BTreeMap<String, Option<String>>>,
 }
 
 /// What is said while jobs are made.
@@ -136,6 +141,7 @@ impl Maker<'_> {
             jobs,
             ignored: selection.ignored,
             notes: said.notes,
+            supersede_running: self.file.supersede == Supersede::Running,
         })
     }
 
@@ -214,6 +220,7 @@ impl Maker<'_> {
         let deps = self.deps(job, &spec, lock.as_ref(), &code, &mut said.notes)?;
         parts.files(&deps);
         declared(&spec, &mut parts);
+        let stale = self.mounted(&spec, &mut parts);
         for need in &spec.needs {
             let keys = earlier.iter().filter(|job| job.spec.definition == *need);
             parts.digest(
@@ -228,7 +235,7 @@ impl Maker<'_> {
             spec.secrets.clear();
         }
         Ok(PlannedJob {
-            unversioned: unversioned(&spec),
+            unversioned: [unversioned(&spec), stale].concat(),
             spec,
             key,
             key_parts,
@@ -397,11 +404,12 @@ impl Maker<'_> {
                 file::Network::Full => Network::Full,
                 file::Network::None => Network::None,
             },
-            resources: resources(job.resources.as_ref().or(defaults.resources.as_ref())),
+            resources: file::demands(job.resources.as_ref().or(defaults.resources.as_ref())),
             runs_on: labels
                 .map(|l| l.iter().map(|w| w.0.clone()).collect())
                 .unwrap_or_default(),
-            volumes: BTreeMap::new(),
+            volumes: file::mounts(job),
+            turn: file::turn_of(job),
             needs: texts(&job.needs),
             artifacts: texts(&job.artifacts),
             limits: self.limits(job),
@@ -418,6 +426,22 @@ impl Maker<'_> {
             retries: job.retries.or(defaults.retries).unwrap_or(RETRIES),
             reuse: job.reuse.or(defaults.reuse).unwrap_or(true),
         }
+    }
+
+    /// The parts of volumes: the declared version counts. Gives what is to be said of those without one.
+    fn mounted(&self, spec: &JobSpec, parts: &mut Parts) -> Vec<String> {
+        let mut said = Vec::new();
+        for (name, at) in &spec.volumes {
+            let version = self.volumes.and_then(|all| all.get(name)?.as_deref());
+            parts.text(
+                &format!("volume {name}"),
+                &format!("{at} {}", version.unwrap_or("")),
+            );
+            if version.is_none() {
+                said.push(format!("the volume '{name}' has no declared version"));
+            }
+        }
+        said
     }
 
     fn image_of(&self, job: &Job) -> String {
@@ -470,21 +494,6 @@ impl Maker<'_> {
     }
 }
 
-fn resources(declared: Option<&file::Resources>) -> Resources {
-    let Some(declared) = declared else {
-        return Resources::default();
-    };
-    let default = Resources::default();
-    let bytes = |size: Option<file::Size>| -> Option<ByteSize> { size.map(|size| size.0) };
-    Resources {
-        cpu_millis: declared.cpus.map_or(default.cpu_millis, |cpus| cpus.0),
-        memory: bytes(declared.memory).unwrap_or(default.memory),
-        shm_size: bytes(declared.shm_size),
-        gpus: declared.gpus.unwrap_or(0),
-        gpu_memory: declared.gpu_memory.as_ref().map(|memory| memory.value.0),
-    }
-}
-
 fn judged(metric: &file::Metric) -> MetricSpec {
     MetricSpec {
         goal: match metric.goal {
@@ -509,6 +518,12 @@ fn declared(spec: &JobSpec, parts: &mut Parts) {
     }
     if spec.resources.gpus > 0 {
         parts.json("gpus", &spec.resources.gpus);
+    }
+    if !spec.resources.gpu_models.is_empty() {
+        parts.json("gpu_model", &spec.resources.gpu_models);
+    }
+    if let Some(profile) = &spec.resources.mig {
+        parts.text("mig", profile);
     }
     if !spec.runs_on.is_empty() {
         parts.json("runs_on", &spec.runs_on);

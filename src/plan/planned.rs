@@ -17,6 +17,9 @@ pub struct Plan {
     /// Sentences that are no errors but that a person should see.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// Whether it ends what still runs of older commits of its pull request.
+    #[serde(default)]
+    pub supersede_running: bool,
 }
 
 /// A definition that a trigger does not start.

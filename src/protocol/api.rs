@@ -98,6 +98,21 @@ pub struct Project {
     /// Why it could not be polled the last time.
     #[serde(default)]
     pub error: Option<String>,
+    /// What its jobs may use.
+    #[serde(default)]
+    pub quota: Quota,
+}
+
+/// What the jobs of a project may use. What is not named is not limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quota {
+    /// GPUs at once.
+    #[serde(default)]
+    pub gpus: Option<u32>,
+    /// GPU-hours in seven days.
+    #[serde(default)]
+    pub gpu_hours: Option<u32>,
 }
 
 /// A project to add.

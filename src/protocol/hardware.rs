@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::spec::Trust;
 use crate::units::{ByteSize, Timestamp};
 
 /// A host's hardware and what on it is for Trainyard.
@@ -33,9 +34,36 @@ pub struct Inventory {
     /// Named volumes from the agent's configuration, with their version where one is declared.
     #[serde(default)]
     pub volumes: BTreeMap<String, Option<String>>,
+    /// Who may mount them, by name; of one that is not named here: trusted commits of every project.
+    #[serde(default)]
+    pub volume_grants: BTreeMap<String, VolumeGrant>,
     /// The container engine, where there is one.
     #[serde(default)]
     pub engine: Option<Engine>,
+}
+
+/// Who may mount a volume.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub struct VolumeGrant {
+    /// Whether untrusted commits may.
+    #[serde(default)]
+    pub public: bool,
+    /// Only jobs of these projects; none: of every one.
+    #[serde(default)]
+    pub projects: Option<Vec<String>>,
+}
+
+impl VolumeGrant {
+    /// Why a job of this project and trust may not mount the volume; none: it may.
+    #[must_use]
+    pub fn refusal(&self, project: &str, trust: Trust) -> Option<&'static str> {
+        let others = self.projects.as_ref();
+        if others.is_some_and(|projects| !projects.iter().any(|name| name == project)) {
+            return Some("is not for this project");
+        }
+        (trust == Trust::Untrusted && !self.public)
+            .then_some("is not public, and the commit is not trusted")
+    }
 }
 
 /// The NVIDIA driver.

@@ -3,9 +3,11 @@
 
 pub mod agent_api;
 pub mod api;
+pub mod cell_time;
 pub mod digest;
 pub mod driver;
 pub mod event;
+pub mod gpu;
 pub mod hardware;
 pub mod ids;
 pub mod job;

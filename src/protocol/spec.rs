@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::gpu::{AtLeast, GpuModel};
 use crate::units::{ByteSize, Span};
 
 /// A job's parameters, in the order of the pipeline file.
@@ -45,6 +46,9 @@ pub struct JobSpec {
     /// Named volumes and where they are mounted.
     #[serde(default)]
     pub volumes: BTreeMap<String, String>,
+    /// When it gets its turn.
+    #[serde(default)]
+    pub turn: Turn,
     /// Names of the definitions that must succeed first; all their jobs count.
     #[serde(default)]
     pub needs: Vec<String>,
@@ -206,12 +210,51 @@ pub struct Resources {
     /// `/dev/shm`; none: half of the memory.
     #[serde(default)]
     pub shm_size: Option<ByteSize>,
-    /// Whole GPUs.
+    /// GPUs: whole ones, or slices where `mig` names a profile.
     #[serde(default)]
     pub gpus: u32,
     /// Memory that each of them must have.
     #[serde(default)]
     pub gpu_memory: Option<ByteSize>,
+    /// Models that will do; empty: any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpu_models: Vec<GpuModel>,
+    /// Compute capability that each of them must have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compute_capability: Option<AtLeast>,
+    /// CUDA version that the host's driver must run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cuda: Option<AtLeast>,
+    /// MIG profile of the slices, such as `1g.10gb`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mig: Option<String>,
+    /// Whether all of them must reach each other by NVLink.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nvlink: bool,
+    /// Disk for the workspace and what the job writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<ByteSize>,
+}
+
+/// When a job gets its turn among those that wait.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Turn {
+    /// Higher goes first.
+    #[serde(default)]
+    pub priority: i64,
+    /// Of a group only one job of the project runs at a time.
+    #[serde(default)]
+    pub concurrency: Option<Concurrency>,
+}
+
+/// A concurrency group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Concurrency {
+    /// Its name; a project's own.
+    pub group: String,
+    /// Whether a new job of the group cancels those that still wait.
+    #[serde(default)]
+    pub cancel_queued: bool,
 }
 
 impl Default for Resources {
@@ -223,6 +266,12 @@ impl Default for Resources {
             shm_size: None,
             gpus: 0,
             gpu_memory: None,
+            gpu_models: Vec::new(),
+            compute_capability: None,
+            cuda: None,
+            mig: None,
+            nvlink: false,
+            disk: None,
         }
     }
 }

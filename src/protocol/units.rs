@@ -229,6 +229,14 @@ impl std::ops::Add<Span> for Timestamp {
     }
 }
 
+impl std::ops::Sub<Span> for Timestamp {
+    type Output = Timestamp;
+
+    fn sub(self, span: Span) -> Timestamp {
+        Timestamp(self.0.saturating_sub_unsigned(span.0))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,7 +21,7 @@ use notebook::message::{OutputMessage, StreamName};
 use notebook::{Cell, CellKind, Notebook, Output};
 use serde_json::Value;
 
-use crate::text::{cut, head, size};
+use crate::text::{cut, head, size, straight};
 use active::{Role, Surroundings};
 use output::Budget;
 
@@ -194,7 +194,7 @@ pub fn terminal_text(text: &str) -> String {
 /// Markdown, sanitised.
 #[must_use]
 pub fn markdown(text: &str) -> String {
-    markdown::html(text, None)
+    markdown::html(text, None, "text")
 }
 
 /// Text as HTML.
@@ -205,8 +205,10 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// Appends text as HTML. Runs without anything to escape are copied whole; control characters go.
+/// Appends text as HTML. Runs without anything to escape are copied whole; control characters go, and nothing
+/// turns the direction of the text.
 fn escape_into(out: &mut String, text: &str) {
+    let text = &straight(text);
     // In UTF-8 this byte begins the control characters U+0080 to U+009F, and others.
     const C1: u8 = 0xc2;
     let mut plain = 0;
@@ -235,7 +237,11 @@ fn put_cell(out: &mut String, cell: &Cell, number: usize, budget: &mut Budget<'_
         CellKind::Code => put_code_cell(out, cell, number, budget),
         CellKind::Markdown => {
             let source = bounded(&cell.source, budget.options.max_text);
-            let html = markdown::html(&source, cell.extra.get("attachments"));
+            let html = markdown::html(
+                &source,
+                cell.extra.get("attachments"),
+                &format!("c{number}"),
+            );
             put(
                 out,
                 format_args!(

@@ -8,3 +8,5 @@ pub mod html;
 pub mod markdown;
 pub mod terminal;
 mod text;
+
+pub use text::visible;

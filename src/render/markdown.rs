@@ -4,7 +4,7 @@
 
 mod export;
 
-use crate::text::head;
+use crate::text::{head, straight, turns};
 
 pub use export::notebook;
 
@@ -34,6 +34,7 @@ pub fn escape(text: &str, max: usize) -> String {
                 out.push(c);
             }
             c if c.is_control() => {}
+            c if turns(c) => out.push('\u{fffd}'),
             c => out.push(c),
         }
     }
@@ -44,7 +45,7 @@ pub fn escape(text: &str, max: usize) -> String {
 #[must_use]
 pub fn code_span(text: &str, max: usize) -> String {
     let (text, cut) = bounded(text, max);
-    let text: String = text
+    let text: String = straight(text)
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect();
@@ -145,6 +146,7 @@ mod tests {
                 nasty.split_whitespace().collect::<Vec<_>>()
             );
         }
+        assert_eq!(escape("a\u{202e}b", 9), "a\u{fffd}b");
         assert!(escape("@all", 9).contains("@\u{200b}all"));
         assert!(escape("fixes #12", 99).contains("#\u{200b}12"));
     }
@@ -158,6 +160,7 @@ mod tests {
         }
         assert_eq!(code_span("abcdef", 3), "`abc…`");
         assert_eq!(code_span("", 3), "");
+        assert_eq!(code_span("a\u{202e}b", 9), "`a\u{fffd}b`");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Outputs for a terminal: nothing that a notebook prints may move the cursor, change the title or
 //! otherwise reach the terminal itself; colours may stay. Must not know who prints.
 
+mod flow;
 mod whole;
 
 use std::borrow::Cow;
@@ -10,9 +11,10 @@ use notebook::message::OutputMessage;
 use serde_json::{Map, Value};
 
 use crate::ansi::{Piece, pieces};
-use crate::text::{cut, overwritten, size};
+use crate::text::{cut, overwritten, size, straight};
 
-pub use whole::notebook;
+pub use flow::Flow;
+pub use whole::{notebook, title};
 
 /// More bytes of one output are cut, visibly.
 pub const MAX_TEXT: usize = 256 << 10;
@@ -41,8 +43,8 @@ pub fn output(message: &OutputMessage, colour: bool, width: usize) -> Cow<'_, st
     Cow::Owned(line_end(text))
 }
 
-/// Text from elsewhere, harmless to a terminal: overwritten parts resolved, control characters gone,
-/// colours kept where `colour` is true (and ended at the end).
+/// Text from elsewhere, harmless to a terminal: overwritten parts resolved, control characters gone, what turns the
+/// direction of text shown as U+FFFD, colours kept where `colour` is true (and ended at the end).
 #[must_use]
 pub fn clean(text: &str, colour: bool) -> String {
     harmless(text, colour).into_owned()
@@ -52,13 +54,16 @@ pub fn clean(text: &str, colour: bool) -> String {
 fn harmless(text: &str, colour: bool) -> Cow<'_, str> {
     let text = overwritten(text);
     if is_harmless(&text) {
-        return text;
+        return match straight(&text) {
+            Cow::Borrowed(_) => text,
+            Cow::Owned(straight) => Cow::Owned(straight),
+        };
     }
     let mut out = String::with_capacity(text.len());
     let mut coloured = false;
     for piece in pieces(&text) {
         match piece {
-            Piece::Text(text) => out.push_str(text),
+            Piece::Text(text) => out.push_str(&straight(text)),
             Piece::Sgr(numbers) if colour => {
                 coloured = numbers.iter().any(|&number| number != 0);
                 let numbers: Vec<String> = numbers.iter().map(u16::to_string).collect();
@@ -169,6 +174,9 @@ mod tests {
         let nasty = stream("ok\u{1b}[2J\u{1b}]0;pwned\u{7}\u{1b}[31mred\n");
         assert_eq!(output(&nasty, true, 80), "ok\u{1b}[31mred\n\u{1b}[0m");
         assert_eq!(output(&nasty, false, 80), "okred\n");
+        assert_eq!(output(&stream("a\u{202e}b"), true, 80), "a\u{fffd}b");
+        let both = stream("\u{1b}[1ma\u{202e}b");
+        assert_eq!(output(&both, false, 80), "a\u{fffd}b");
     }
 
     #[test]

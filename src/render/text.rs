@@ -49,6 +49,44 @@ pub(crate) fn size(bytes: usize) -> String {
     }
 }
 
+/// Whether a character turns the direction of the text around it: what it makes a reader see is not what is there
+/// (<https://trojansource.codes>). Such characters are shown as U+FFFD wherever foreign text is.
+pub(crate) fn turns(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Text without what [`turns`] it.
+pub(crate) fn straight(text: &str) -> Cow<'_, str> {
+    // They begin with these bytes, as much else does; most text has neither.
+    let may = |any, byte| any | (byte == 0xe2) | (byte == 0xd8);
+    if !text.bytes().fold(false, may) || !text.contains(turns) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.replace(turns, "\u{fffd}"))
+}
+
+/// A character as it is seen where it must do nothing: controls are their pictures, what breaks or [`turns`] the
+/// text is U+FFFD.
+pub(crate) fn seen(c: char) -> char {
+    match c {
+        '\u{0}'..='\u{1f}' => char::from_u32(0x2400 + c as u32).unwrap_or('\u{fffd}'),
+        '\u{7f}' => '\u{2421}',
+        '\u{80}'..='\u{9f}' | '\u{2028}' | '\u{2029}' => '\u{fffd}',
+        c if turns(c) => '\u{fffd}',
+        c => c,
+    }
+}
+
+/// Lines of text in which nothing acts: line ends and tabs stay, all else is as [`seen`].
+#[must_use]
+pub fn visible(text: &str) -> String {
+    let lines = |c| match c {
+        '\n' | '\t' => c,
+        c => seen(c),
+    };
+    text.replace("\r\n", "\n").chars().map(lines).collect()
+}
+
 /// What a terminal shows in the end: carriage returns and backspaces overwrite, so that a progress bar
 /// is one line. Those at the very beginning and end are kept: what they overwrite is not in this text.
 pub(crate) fn overwritten(text: &str) -> Cow<'_, str> {
@@ -122,6 +160,19 @@ mod tests {
         // Were each return to cost the whole line, this would take minutes.
         let hostile = format!("{}{}", "x".repeat(200_000), "\ra".repeat(200_000));
         assert_eq!(overwritten(&hostile).len(), 200_000);
+    }
+
+    #[test]
+    fn nothing_turns_text_around() {
+        assert_eq!(
+            straight("a\u{202e}b\u{2066}c\u{61c}…─"),
+            "a\u{fffd}b\u{fffd}c\u{fffd}…─"
+        );
+        assert!(matches!(straight("é…─ط"), Cow::Borrowed("é…─ط")));
+        assert_eq!(
+            visible("a\u{1b}[31m\tb\r\nc\rd\u{202e}\u{9b}"),
+            "a␛[31m\tb\nc␍d\u{fffd}\u{fffd}"
+        );
     }
 
     #[test]

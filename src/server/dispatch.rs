@@ -1,27 +1,38 @@
-//! The scheduler's loop: reads queue and fleet from rows, lets `schedule::place` decide, writes attempts
-//! with their bookings, and wakes the polls that wait for them.
+//! The scheduler's loop: reads queue and fleet from rows (`look`), lets `schedule::place` decide, writes
+//! attempts with their bookings, and wakes the polls that wait for them.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod look;
+mod recent;
+
+use std::collections::BTreeMap;
 
 use protocol::agent_api::{AttemptOrder, Source};
 use protocol::event::Artifact;
-use protocol::hardware::GpuHealth;
 use protocol::job::Move;
-use protocol::{AttemptId, Outcome, Span, Timestamp};
+use protocol::{AgentId, AttemptId, JobId, Outcome, Span, Timestamp};
+
+use look::{Look, look};
+pub(crate) use look::{empty_host, named};
+pub use recent::Recent;
 
 use crate::disk;
 use crate::live::Change;
-use crate::schedule::{self, Host, HostGpu, Placement, Shares, Waiting};
+use crate::schedule::{self, Decision};
 use crate::state::Server;
-use crate::store::agents::Agent;
-use crate::store::attempts::{Attempt, Booking, Fate};
+use crate::store::attempts::{Attempt, Fate};
 use crate::store::jobs::Job;
 use crate::store::{
-    Connection, Result, StoreError, agents, attempts, checkpoints, jobs, pipelines, projects,
+    Connection, Result, StoreError, attempts, checkpoints, jobs, pipelines, projects,
 };
 
-/// Most queued jobs that one pass looks at.
-const MOST_QUEUED: u32 = 2_000;
+/// Most queued jobs that one pass looks at, those of the highest priority and the oldest.
+const MOST_QUEUED: u32 = 100_000;
+/// Most jobs that one pass gives to agents; the next pass follows at once.
+const MOST_LEASED: usize = 1_000;
+/// Most reasons that one pass writes.
+const MOST_REASONS: usize = 2_000;
+/// Expected starts are said to within so much: they would change all the time.
+const GRAIN: Span = Span::secs(300);
 
 /// Runs until the server stops: woken by the queue, and at every tick as a safety net.
 pub async fn run(server: Server) {
@@ -43,157 +54,87 @@ pub async fn run(server: Server) {
 /// The store's; what was placed before stays placed.
 pub async fn tick(server: &Server) -> Result<usize> {
     let mut db = server.store.read().await?;
-    let queue = jobs::with_word(&mut db, "queued", MOST_QUEUED).await?;
-    if queue.is_empty() {
+    let Some(seen) = look(server, &mut db, MOST_QUEUED).await? else {
         return Ok(0);
-    }
-    if let Some(why) = disk::low(&server.config).await {
-        drop(db);
-        let reasons: Vec<_> = queue
-            .iter()
-            .map(|job| (job.id.clone(), why.clone()))
-            .collect();
-        write_reasons(server, &queue, &reasons).await?;
-        return Ok(0);
-    }
-    let before = attempts::of_queued(&mut db).await?;
-    let (mut waiting, mut resting) = (Vec::with_capacity(queue.len()), Vec::new());
-    for job in &queue {
-        let before = before.get(&job.id).map_or(&[][..], Vec::as_slice);
-        match rest(server, before) {
-            Some(left) => resting.push((
-                job.id.clone(),
-                format!("it is tried again within {left}, after a fault of the platform"),
-            )),
-            None => waiting.push(waits(job, before)),
-        }
-    }
-    let fleet = agents::all(&mut db).await?;
-    let bookings = attempts::bookings(&mut db).await?;
+    };
     drop(db);
-    let shares = shares(&bookings);
-
-    let hosts: Vec<Host> = fleet
-        .iter()
-        .map(|agent| host(server, agent, &bookings))
-        .collect();
-    let decision = schedule::place(&waiting, &hosts, &shares);
-    let find = |id| queue.iter().find(|job| job.id == id);
-    let mut placed = 0;
-    for placement in &decision.placements {
-        let Some(job) = find(placement.job.clone()) else {
-            continue;
+    if let Some(why) = disk::low(&server.config).await {
+        let all = 0..seen.waiting.len();
+        write_reasons(server, &seen, all.map(|place| (place, why.clone()))).await?;
+        return Ok(0);
+    }
+    // Tens of milliseconds where very much waits: not on a thread that answers requests.
+    let deciding = tokio::task::spawn_blocking(move || {
+        let decision = schedule::place(&seen.queue, &seen.fleet, seen.now);
+        (seen, decision)
+    });
+    let (seen, decision) = match deciding.await {
+        Ok(decided) => decided,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    };
+    let placed = lease_all(server, &seen, &decision).await?;
+    let left = decision.left.iter().map(|left| {
+        let why = &decision.reasons[left.reason];
+        let words = match left.expected {
+            Some(at) => format!("{why}; it starts {}", about(at, seen.now)),
+            None => why.clone(),
         };
-        match lease(server, job, placement).await {
-            Ok(()) => placed += 1,
-            // Somebody cancelled it in between: the next pass sees that.
-            Err(StoreError::Changed(_)) => server.live.queue_changed(),
-            Err(error) => return Err(error),
-        }
-    }
-    if placed > 0 {
-        server.live.orders_changed();
-    }
-    let reasons = [decision.reasons, resting].concat();
-    write_reasons(server, &queue, &reasons).await?;
+        (seen.places[left.job], words)
+    });
+    // The words do not count down, so that a pause is one write.
+    let resting = seen.resting.iter().map(|(place, pause)| {
+        let words = format!("it is tried again within {pause}, after a fault of the platform");
+        (*place, words)
+    });
+    write_reasons(server, &seen, resting.chain(left)).await?;
     Ok(placed)
 }
 
-/// The pause of a job whose last attempt ended by a fault that its agent reported: what was broken then is
-/// perhaps broken for some seconds more. None: it is over. The words do not count down, so that a pause
-/// is one write.
-fn rest(server: &Server, before: &[Attempt]) -> Option<Span> {
-    let last = before.last()?;
-    if last.fate != Fate::Finished || last.evicted_by.is_some() {
-        return None;
-    }
-    let pause = Span(server.config.retry_delay.0 * before.len() as u64);
-    let passed = Timestamp::now().since(last.finished_at?);
-    (passed < pause).then_some(pause)
-}
-
-fn waits(job: &Job, before: &[Attempt]) -> Waiting {
-    let failed_on: BTreeSet<_> = before
-        .iter()
-        .filter(|attempt| attempt.outcome.is_some())
-        .map(|attempt| attempt.agent.clone())
-        .collect();
-    Waiting {
-        job: job.id.clone(),
-        project: job.project.clone(),
-        priority: job.priority,
-        // A retry keeps the place that its job had.
-        since: job.created_at,
-        resources: job.spec.resources.clone(),
-        runs_on: job.spec.runs_on.clone(),
-        failed_on,
-    }
-}
-
-fn host(server: &Server, agent: &Agent, bookings: &[Booking]) -> Host {
-    let mine: Vec<_> = bookings.iter().filter(|b| b.agent == agent.id).collect();
-    let cpus: u64 = mine.iter().map(|booking| booking.cpu_millis).sum();
-    let memory: u64 = mine.iter().map(|booking| booking.memory).sum();
-    let booked = |uuid: &String| mine.iter().any(|booking| booking.gpus.contains(uuid));
-    Host {
-        agent: agent.id.clone(),
-        name: agent.name.clone(),
-        closed: closed(server, agent),
-        labels: agent.inventory.labels.iter().cloned().collect(),
-        cpu_millis: agent.inventory.cpu_millis,
-        cpu_free: agent.inventory.cpu_millis.saturating_sub(cpus),
-        memory: agent.inventory.memory.0,
-        memory_free: agent.inventory.memory.0.saturating_sub(memory),
-        gpus: agent
-            .inventory
+/// Gives jobs to agents, each in a transaction of its own.
+async fn lease_all(server: &Server, seen: &Look, decision: &Decision) -> Result<usize> {
+    let mut placed = 0;
+    for placement in decision.placements.iter().take(MOST_LEASED) {
+        let host = &seen.fleet[placement.host];
+        let gpus = placement
             .gpus
             .iter()
-            .map(|gpu| HostGpu {
-                uuid: gpu.uuid.clone(),
-                memory: gpu.memory.0,
-                healthy: gpu.health == GpuHealth::Healthy,
-                booked: booked(&gpu.uuid),
-            })
-            .collect(),
+            .map(|gpu| host.gpus[*gpu].uuid.clone());
+        let given = Given {
+            agent: host.agent.clone(),
+            gpus: gpus.collect(),
+        };
+        match lease(server, seen.job(placement.job), &given).await {
+            Ok(()) => placed += 1,
+            // Somebody cancelled it in between: the next pass sees that.
+            Err(StoreError::Changed(_) | StoreError::Illegal(_)) => server.live.queue_changed(),
+            Err(error) => return Err(error),
+        }
     }
+    if decision.placements.len() > MOST_LEASED {
+        server.live.queue_changed();
+    }
+    Ok(placed)
 }
 
-fn closed(server: &Server, agent: &Agent) -> Option<String> {
-    if let Some(by) = &agent.revoked_by {
-        return Some(format!("revoked by {by}"));
-    }
-    if let Some(by) = &agent.drained_by {
-        return Some(format!("drained by {by}"));
-    }
-    let silence = server.leases.silence(&agent.id);
-    if silence > server.config.unreachable_after.into() {
-        return Some(format!("not heard of for {}", Span::from(silence)));
-    }
-    (!agent.accepting).then(|| agent.closed.clone().unwrap_or_else(|| "closed".to_owned()))
-}
-
-/// What each project has booked.
-fn shares(bookings: &[Booking]) -> Shares {
-    let mut shares = Shares::new();
-    for booking in bookings {
-        *shares.entry(booking.project.clone()).or_default() +=
-            schedule::weight(booking.cpu_millis, booking.gpus.len());
-    }
-    shares
+/// What a job gets.
+struct Given {
+    agent: AgentId,
+    gpus: Vec<String>,
 }
 
 /// Gives a job to an agent: attempt, booking and state in one transaction.
-async fn lease(server: &Server, job: &Job, placement: &Placement) -> Result<()> {
+async fn lease(server: &Server, job: &JobId, given: &Given) -> Result<()> {
     let at = Timestamp::now();
     let id = AttemptId::generate();
     let mut tx = server.store.begin().await?;
+    let job = &jobs::get(&mut tx, job).await?;
     let before = attempts::of_job(&mut tx, &job.id).await?;
     let number = before.last().map_or(1, |attempt| attempt.number + 1);
-    let order = order(&mut tx, job, &id, number, placement).await?;
+    let order = order(&mut tx, job, &id, number, given).await?;
     let attempt = Attempt {
         id: id.clone(),
         job: job.id.clone(),
-        agent: placement.agent.clone(),
+        agent: given.agent.clone(),
         number,
         // Later than every earlier attempt's; the job takes it over when this attempt starts.
         generation: number,
@@ -211,6 +152,7 @@ async fn lease(server: &Server, job: &Job, placement: &Placement) -> Result<()> 
     jobs::advance(&mut tx, job, lease, None, at).await?;
     attempts::insert(&mut tx, &attempt).await?;
     tx.commit().await?;
+    server.live.orders_for(&given.agent);
     server.live.tell(Change::Job {
         pipeline: job.pipeline.clone(),
         job: job.id.clone(),
@@ -225,7 +167,7 @@ async fn order(
     job: &Job,
     attempt: &AttemptId,
     number: u32,
-    placement: &Placement,
+    given: &Given,
 ) -> Result<AttemptOrder> {
     let pipeline = pipelines::get(db, &job.pipeline).await?;
     let project = projects::find(db, &job.project)
@@ -248,7 +190,7 @@ async fn order(
         trust: job.trust,
         spec: job.spec.clone(),
         secrets: BTreeMap::new(),
-        gpus: placement.gpus.clone(),
+        gpus: given.gpus.clone(),
         needs: needs(db, job).await?,
         checkpoint: match job.spec.checkpoints.across_hosts {
             true => checkpoints::of_job(db, &job.id).await?,
@@ -293,23 +235,33 @@ async fn result_files(db: &mut Connection, job: &Job) -> Result<Vec<Artifact>> {
     }
 }
 
-/// Notes why jobs wait; only what changed is written.
+/// Notes why jobs wait; only what changed is written, those whose turn is next first.
 async fn write_reasons(
     server: &Server,
-    queue: &[Job],
-    reasons: &[(protocol::JobId, String)],
+    seen: &Look,
+    reasons: impl Iterator<Item = (usize, String)>,
 ) -> Result<()> {
-    let before: BTreeMap<_, _> = queue.iter().map(|job| (&job.id, &job.reason)).collect();
-    let new: Vec<_> = reasons
-        .iter()
-        .filter(|(id, why)| before.get(id).is_none_or(|old| old.as_ref() != Some(why)))
-        .collect();
+    let changed =
+        |(place, why): &(usize, String)| seen.waiting[*place].reason.as_ref() != Some(why);
+    let new: Vec<_> = reasons.filter(changed).take(MOST_REASONS).collect();
     if new.is_empty() {
         return Ok(());
     }
     let mut tx = server.store.begin().await?;
-    for (id, why) in new {
-        jobs::set_reason(&mut tx, id, why).await?;
+    for (place, why) in new {
+        jobs::set_reason(&mut tx, &seen.waiting[place].id, &why).await?;
     }
     tx.commit().await.map_err(StoreError::from)
+}
+
+/// `about 14:25 UTC`, with the day where it is not within the next hours.
+fn about(at: Timestamp, now: Timestamp) -> String {
+    let grain = GRAIN.0.cast_signed();
+    let rounded = (at.0.saturating_add(grain - 1)) / grain * grain;
+    let form = match at.since(now) {
+        soon if soon < Span::hours(12) => "about %H:%M UTC",
+        _ => "about %b %-d, %H:%M UTC",
+    };
+    chrono::DateTime::<chrono::Utc>::from_timestamp_millis(rounded)
+        .map_or_else(|| "much later".to_owned(), |at| at.format(form).to_string())
 }

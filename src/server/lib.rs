@@ -10,6 +10,7 @@ pub mod forge;
 pub mod housekeeping;
 pub mod live;
 pub mod names;
+pub mod offers;
 pub mod pipelines;
 pub mod project;
 pub mod registry;

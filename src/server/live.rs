@@ -1,7 +1,10 @@
 //! What wakes whom. Nothing is remembered here: a wake that is missed is made good by the next pass,
 //! because every loop derives its work again from rows. Subscribe before you look.
 
-use protocol::{AttemptId, JobId, PipelineId};
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use protocol::{AgentId, AttemptId, JobId, PipelineId};
 use tokio::sync::{Notify, broadcast, watch};
 
 /// Changes that a slow subscriber may fall behind before it has to look at the rows again.
@@ -39,7 +42,7 @@ pub fn drain(changes: &mut broadcast::Receiver<Change>) {
 #[derive(Debug)]
 pub struct Live {
     changes: broadcast::Sender<Change>,
-    orders: watch::Sender<u64>,
+    orders: Mutex<HashMap<AgentId, watch::Sender<u64>>>,
     queue: Notify,
     refs: Notify,
     finished: Notify,
@@ -49,7 +52,7 @@ impl Default for Live {
     fn default() -> Self {
         Self {
             changes: broadcast::Sender::new(BACKLOG),
-            orders: watch::Sender::new(0),
+            orders: Mutex::default(),
             queue: Notify::new(),
             refs: Notify::new(),
             finished: Notify::new(),
@@ -80,15 +83,33 @@ impl Live {
         self.queue.notified().await;
     }
 
-    /// Wakes held polls: there are orders for agents.
+    /// Wakes all held polls: there may be orders for any agent.
     pub fn orders_changed(&self) {
-        self.orders.send_modify(|count| *count += 1);
+        for orders in self.agents().values() {
+            orders.send_modify(|count| *count += 1);
+        }
     }
 
-    /// Changes when there are orders.
+    /// Wakes an agent's held poll: there is an order for it.
+    pub fn orders_for(&self, agent: &AgentId) {
+        if let Some(orders) = self.agents().get(agent) {
+            orders.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Changes when there are orders for an agent.
     #[must_use]
-    pub fn orders(&self) -> watch::Receiver<u64> {
-        self.orders.subscribe()
+    pub fn orders(&self, agent: &AgentId) -> watch::Receiver<u64> {
+        let mut agents = self.agents();
+        match agents.get(agent) {
+            Some(orders) => orders.subscribe(),
+            None => agents.entry(agent.clone()).or_default().subscribe(),
+        }
+    }
+
+    /// One entry an agent that polled since the start.
+    fn agents(&self) -> MutexGuard<'_, HashMap<AgentId, watch::Sender<u64>>> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wakes the loop that looks at remotes: a forge said that something moved.

@@ -1,6 +1,8 @@
 //! Makes pipelines: a trigger and its plan become rows in one transaction, each job in the state that its
 //! key and its needs give it. It knows rows, not git.
 
+use std::collections::BTreeSet;
+
 use plan::{Plan, PlannedJob};
 use protocol::job::{Block, Move, State};
 use protocol::{Failure, JobId, Outcome, PipelineId, ProjectId, Timestamp, Trigger, TriggerKind};
@@ -10,8 +12,8 @@ use crate::state::Server;
 use crate::store::access::Audit;
 use crate::store::jobs::{Job, Lineage};
 use crate::store::pipelines::Pipeline;
-use crate::store::{Connection, Result, StoreError, access, jobs, pipelines, projects};
-use crate::{settle, trigger};
+use crate::store::{Connection, Result, StoreError, access, jobs, pipelines, projects, queue};
+use crate::{offers, settle, trigger};
 
 /// Who cancels the jobs of an older commit.
 pub const SUPERSEDED: &str = "superseded by a newer commit";
@@ -59,8 +61,10 @@ pub async fn create(
         None => {
             let pipeline = row(&mut tx, project, trigger, words, &planned).await?;
             pipelines::insert(&mut tx, &pipeline).await?;
-            let mut changed = supersede(&mut tx, &pipeline).await?;
+            let running = matches!(&planned, Planned::Jobs(plan) if plan.supersede_running);
+            let mut changed = supersede(&mut tx, &pipeline, running).await?;
             if let Planned::Jobs(plan) = &planned {
+                changed.extend(newest_wins(&mut tx, &pipeline, &plan.jobs).await?);
                 changed.extend(add_jobs(&mut tx, &pipeline, &plan.jobs).await?);
             }
             (pipeline, changed)
@@ -84,7 +88,13 @@ pub(crate) fn announce(server: &Server, changed: &[Job]) {
         });
     }
     server.live.queue_changed();
-    server.live.orders_changed();
+    // New work has no agent yet; only an end goes to one.
+    if changed
+        .iter()
+        .any(|job| matches!(job.state, State::Stopping { .. }))
+    {
+        server.live.orders_changed();
+    }
     server.live.attempt_finished();
 }
 
@@ -114,28 +124,54 @@ async fn row(
     })
 }
 
-/// Cancels what no host has yet of older pushes to the same ref; gives the jobs that changed.
-async fn supersede(tx: &mut Connection, pipeline: &Pipeline) -> Result<Vec<Job>> {
-    let (TriggerKind::Push, Some(reference)) =
-        (&pipeline.trigger.kind, &pipeline.trigger.reference)
-    else {
-        return Ok(Vec::new());
+/// Cancels what no host has yet of older commits of the same branch or pull request; gives the jobs that
+/// changed. Of a pull request `running` ends what runs too.
+async fn supersede(tx: &mut Connection, pipeline: &Pipeline, running: bool) -> Result<Vec<Job>> {
+    let running = match &pipeline.trigger.kind {
+        TriggerKind::Push => false,
+        TriggerKind::PullRequest { .. } => running,
+        TriggerKind::Schedule { .. } | TriggerKind::Rerun { .. } | TriggerKind::Person { .. } => {
+            return Ok(Vec::new());
+        }
     };
     let mut changed = Vec::new();
-    for older in pipelines::waiting_pushes(tx, &pipeline.project, reference).await? {
-        if older.id == pipeline.id {
-            continue;
-        }
-        for job in jobs::of_pipeline(tx, &older.id).await? {
-            match job.state {
-                State::Blocked { .. } | State::Queued => {
-                    changed.extend(cancel(tx, &job, SUPERSEDED).await?);
-                }
+    for older in pipelines::unsettled(tx, pipeline, running).await? {
+        for job in jobs::of_pipeline(tx, &older).await? {
+            let ends = match job.state {
+                State::Blocked { .. } | State::Queued => true,
                 // What has a host may end: its result is worth something.
-                State::Leased { .. }
-                | State::Running { .. }
-                | State::Stopping { .. }
-                | State::Finished { .. } => {}
+                State::Leased { .. } | State::Running { .. } => running,
+                State::Stopping { .. } | State::Finished { .. } => false,
+            };
+            if ends {
+                changed.extend(cancel(tx, &job, SUPERSEDED).await?);
+            }
+        }
+    }
+    Ok(changed)
+}
+
+/// Cancels what waits of concurrency groups whose newest job wins.
+async fn newest_wins(
+    tx: &mut Connection,
+    pipeline: &Pipeline,
+    planned: &[PlannedJob],
+) -> Result<Vec<Job>> {
+    let groups = planned
+        .iter()
+        .filter_map(|job| job.spec.turn.concurrency.as_ref());
+    let groups: BTreeSet<&str> = groups
+        .filter(|concurrency| concurrency.cancel_queued)
+        .map(|concurrency| concurrency.group.as_str())
+        .collect();
+    let mut changed = Vec::new();
+    for group in groups {
+        for id in queue::waiting_of_group(tx, &pipeline.project, group).await? {
+            let job = jobs::get(tx, &id).await?;
+            // One that was cancelled just now may have settled it.
+            if job.state.outcome().is_none() {
+                let by = format!("a newer job of the concurrency group '{group}'");
+                changed.extend(cancel(tx, &job, &by).await?);
             }
         }
     }
@@ -170,7 +206,11 @@ async fn add_jobs(
     planned: &[PlannedJob],
 ) -> Result<Vec<Job>> {
     let mut added: Vec<Job> = Vec::with_capacity(planned.len());
-    for plan in planned {
+    let project = projects::find(tx, &pipeline.project)
+        .await?
+        .ok_or_else(|| StoreError::Missing(format!("project {}", pipeline.project)))?;
+    let refusals = offers::refusals(tx, &project, planned).await?;
+    for (plan, refusal) in planned.iter().zip(refusals) {
         let mut job = new_job(pipeline, plan);
         let last = jobs::last_plan(tx, &pipeline.project, &plan.spec.name).await?;
         job.lineage.changed = match &last {
@@ -178,6 +218,13 @@ async fn add_jobs(
             None => vec!["it is new".to_owned()],
         };
         job.state = first_state(tx, pipeline, &job, &added).await?;
+        if let (Some(failure), State::Queued | State::Blocked { on: Block::Needs }) =
+            (refusal, &job.state)
+        {
+            job.state = State::Finished {
+                outcome: Outcome::Failed(failure),
+            };
+        }
         match &job.state {
             State::Queued => job.queued_at = Some(job.created_at),
             State::Finished { .. } => job.finished_at = Some(job.created_at),
@@ -210,7 +257,7 @@ fn new_job(pipeline: &Pipeline, plan: &PlannedJob) -> Job {
         state: State::Blocked { on: Block::Needs },
         version: 1,
         generation: 0,
-        priority: 0,
+        priority: plan.spec.turn.priority,
         reason: None,
         created_at: Timestamp::now(),
         queued_at: None,
@@ -297,6 +344,7 @@ pub async fn rerun(server: &Server, id: &JobId, by: Option<&str>) -> Result<Pipe
         jobs: Vec::new(),
         ignored: Vec::new(),
         notes: Vec::new(),
+        supersede_running: false,
     });
     let pipeline = row(&mut tx, &old.project, &trigger, &words, &nothing).await?;
     pipelines::insert(&mut tx, &pipeline).await?;

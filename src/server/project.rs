@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use mirror::{Deadline, MirrorError};
-use protocol::api::NewProject;
+use protocol::api::{NewProject, Quota};
 use protocol::{ProjectId, Timestamp};
 
 use crate::forge::github::{GithubConfig, InvalidRepository, Repository};
@@ -80,6 +80,7 @@ pub async fn add_for(server: &Server, wanted: NewProject, by: &str) -> Result<Pr
         created_at: Timestamp::now(),
         checked_at: None,
         problem: None,
+        quota: Quota::default(),
     };
     let mut tx = server.store.begin().await?;
     if let Some(there) = projects::by_name(&mut tx, &project.name).await? {
@@ -99,6 +100,38 @@ pub async fn add_for(server: &Server, wanted: NewProject, by: &str) -> Result<Pr
     server.live.refs_changed();
     tracing::info!(project = project.name, url = project.url, by, "added");
     Ok(project)
+}
+
+/// Sets what the jobs of a project may use, for `by`; gives the project as it is then.
+///
+/// # Errors
+/// The store's.
+pub async fn set_quota(
+    server: &Server,
+    project: &Project,
+    quota: Quota,
+    by: &str,
+) -> Result<Project, StoreError> {
+    let said = |limit: Option<u32>| limit.map_or("all".to_owned(), |limit| limit.to_string());
+    let mut tx = server.store.begin().await?;
+    projects::set_quota(&mut tx, &project.id, &quota).await?;
+    let entry = Audit {
+        at: Timestamp::now(),
+        who: by.to_owned(),
+        action: format!(
+            "quota of project {}: {} GPUs at once, {} GPU-hours in seven days",
+            project.name,
+            said(quota.gpus),
+            said(quota.gpu_hours)
+        ),
+    };
+    access::write_audit(&mut tx, &entry).await?;
+    tx.commit().await?;
+    server.live.queue_changed();
+    Ok(Project {
+        quota,
+        ..project.clone()
+    })
 }
 
 /// What speaks for the repository: GitHub by its address or by name, else nobody.

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::blobs::{BlobError, Blobs};
 use crate::config::Config;
+use crate::dispatch::Recent;
 use crate::live::Live;
 use crate::store::{self, Store, StoreError};
 use crate::{dispatch, fleet, housekeeping, report, timetable, watch, web};
@@ -79,6 +80,8 @@ pub struct Inner {
     pub live: Live,
     /// When each agent was last heard of.
     pub leases: Leases,
+    /// What the scheduler reads seldom.
+    pub recent: Recent,
     /// Ends loops and held requests.
     pub shutdown: CancellationToken,
 }
@@ -110,6 +113,7 @@ impl Server {
             blobs,
             live: Live::default(),
             leases: Leases::default(),
+            recent: Recent::default(),
             shutdown,
         })))
     }
@@ -294,6 +298,13 @@ impl Leases {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let last = heard.get(agent).map_or(self.started, |heard| heard.at);
         last.elapsed()
+    }
+
+    /// How long ago an agent was heard of; none: not since the server's start.
+    #[must_use]
+    pub fn last_heard(&self, agent: &AgentId) -> Option<Duration> {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.get(agent).map(|heard| heard.at.elapsed())
     }
 
     /// How long an agent has polled without a word of an attempt that it had begun.

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::fleet::authorization;
+use crate::offers;
 use crate::pipelines::{self, Planned, Words};
 use crate::state::Server;
 use crate::store::pipelines::Pipeline;
@@ -253,6 +254,7 @@ pub async fn plan_and_create(
         project.url.clone(),
         trigger.clone(),
     );
+    let volumes = offers::volumes(&mut *server.store.read().await?).await?;
     let (words, planned) = blocking(move || {
         let mirror = Mirror::open(&root, &url)?;
         let commit = mirror.commit(&asked.commit)?;
@@ -261,10 +263,11 @@ pub async fn plan_and_create(
             author: commit.author.clone(),
         };
         let tree = mirror.tree(&asked.commit)?;
-        Ok((
-            words,
-            outcome(plan::plan(&tree, &asked, &Context::default()))?,
-        ))
+        let context = Context {
+            volumes: Some(&volumes),
+            ..Context::default()
+        };
+        Ok((words, outcome(plan::plan(&tree, &asked, &context))?))
     })
     .await?;
     let planned = check_secrets(server, project, planned);

@@ -183,7 +183,71 @@ fn two_files_are_compared_and_the_exit_code_is_that_of_diff() {
         "{said}"
     );
     let said = place.complains(&["diff", "old.ipynb", "nowhere.ipynb"]);
-    assert!(said.contains("'nowhere.ipynb' is neither"), "{said}");
+    let words = "there is no file 'nowhere.ipynb', and no revision of that name; to see a file that was removed: \
+        trainyard diff REVISION -- nowhere.ipynb";
+    assert!(said.contains(words), "{said}");
+
+    // The output's name says the format, and what is asked for wins.
+    place.says(&["diff", "-o", "named.html", "old.ipynb", "new.ipynb"]);
+    assert!(place.read("named.html").contains("<ins>200</ins>"));
+    place.says(&[
+        "diff",
+        "-o",
+        "n.html",
+        "--format",
+        "md",
+        "old.ipynb",
+        "new.ipynb",
+    ]);
+    assert!(place.read("n.html").contains("```diff"));
+    let (code, text) = place.says(&["diff", "-o", "-", "old.ipynb", "new.ipynb"]);
+    assert!(
+        code == 1 && text.starts_with("new.ipynb: 1 cell changed"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_side_may_be_standard_input_or_a_file_of_a_commit() {
+    let place = Repository::new();
+    place.write("train.ipynb", &notebook(&[LOAD, TRAIN]));
+    place.commit();
+    place.write(
+        "train.ipynb",
+        &notebook(&[LOAD, &TRAIN.replace("100", "200")]),
+    );
+    let piped = |arguments: &[&str]| {
+        let file = fs::File::open(place.root.join("train.ipynb")).unwrap();
+        let mut command = place.command(&place.program, arguments);
+        let output = command.stdin(Stdio::from(file)).output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+        )
+    };
+    let (code, text) = piped(&["diff", "HEAD:train.ipynb", "-"]);
+    assert!(
+        code == Some(1) && text.starts_with("standard input: 1 cell changed"),
+        "{text}"
+    );
+    let (code, text) = piped(&["diff", "-", "train.ipynb"]);
+    assert_eq!((code, text.as_str()), (Some(0), ""));
+    assert_eq!(
+        place.says(&["diff", "HEAD:./train.ipynb", "train.ipynb"]).0,
+        1
+    );
+    assert!(
+        place
+            .complains(&["diff", "-", "-"])
+            .contains("one of the two sides only")
+    );
+    let said = place.complains(&["diff", "HEAD:train.ipynb"]);
+    assert!(said.contains("name the other one too"), "{said}");
+    let said = place.complains(&["diff", "HEAD:gone.ipynb", "train.ipynb"]);
+    assert!(
+        said.contains("'HEAD' has no such file: there is no file 'gone.ipynb'"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -261,7 +325,7 @@ fn versions_that_git_has_are_compared() {
     assert!(
         place
             .complains(&["diff", "nowhere"])
-            .contains("'nowhere' is neither a revision nor a file")
+            .contains("there is no file 'nowhere', and no revision of that name")
     );
     assert!(
         place
@@ -336,6 +400,10 @@ fn git_shows_cells_once_it_is_told_to() {
             "{text}"
         );
     }
+    place.write("odd.ipynb", &notebook(&["# \u{1b}[31mred \u{202e}"]));
+    place.commit();
+    let text = place.git(&["log", "-p", "-1"]);
+    assert!(text.contains("+# ␛[31mred \u{fffd}\n"), "{text:?}");
     place.git(&["mv", "train.ipynb", "renamed.ipynb"]);
     assert!(
         place
@@ -358,6 +426,31 @@ fn git_shows_cells_once_it_is_told_to() {
 }
 
 #[test]
+fn a_conflict_is_shown_in_the_words_of_the_notebook() {
+    let place = Repository::new();
+    let with = |trees: &str| notebook(&[LOAD, &TRAIN.replace("100", trees)]);
+    place.write("train.ipynb", &with("100"));
+    place.says(&["git-install"]);
+    place.commit();
+    place.git(&["switch", "--quiet", "--create", "other"]);
+    place.write("train.ipynb", &with("300"));
+    place.commit();
+    place.git(&["switch", "--quiet", "main"]);
+    place.write("train.ipynb", &with("200"));
+    place.commit();
+    let merged = place
+        .command(Path::new("git"), &["merge", "other"])
+        .output();
+    assert!(!merged.unwrap().status.success());
+    let text = place.git(&["diff"]);
+    assert!(
+        text.contains("++<<<<<<< ours\n +model = Forest(trees=200)\n"),
+        "{text}"
+    );
+    assert!(!text.contains("cell_type"), "{text}");
+}
+
+#[test]
 fn outputs_stay_out_of_commits_once_git_is_told_to() {
     let place = Repository::new();
     let (bare, run) = (notebook(&[LOAD, TRAIN]), executed(&[LOAD, TRAIN], Some(3)));
@@ -374,7 +467,12 @@ fn outputs_stay_out_of_commits_once_git_is_told_to() {
 
     place.write("train.ipynb", &run);
     place.write("broken.ipynb", "no notebook\n");
-    place.git(&["add", "--all"]);
+    let mut add = place.command(Path::new("git"), &["add", "--all"]);
+    let said = String::from_utf8(add.output().unwrap().stderr).unwrap();
+    assert_eq!(
+        said,
+        "warning: outputs stay in broken.ipynb: line 1, column 1: not JSON: a value was expected here\n"
+    );
     assert_eq!(place.git(&["show", ":train.ipynb"]), bare);
     assert_eq!(place.git(&["show", ":broken.ipynb"]), "no notebook\n");
     assert_eq!(place.read("train.ipynb"), run);
@@ -395,10 +493,12 @@ fn outputs_stay_out_of_commits_once_git_is_told_to() {
     assert_eq!(place.says(&["git-install", "--global", "--remove"]).0, 0);
     assert!(!place.root.join("../config/git/attributes").exists());
     let outside = place.root.parent().unwrap().display().to_string();
+    let said = place.complains(&["git-install", &outside]);
     assert!(
-        place
-            .complains(&["git-install", &outside])
-            .contains("not a git repository")
+        said.contains("lies in no git repository")
+            && said.contains("--global")
+            && !said.contains("rev-parse"),
+        "{said}"
     );
 }
 

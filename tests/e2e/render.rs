@@ -132,6 +132,27 @@ fn what_cannot_be_rendered_is_said_and_the_rest_is_written() {
             .read("site/train.html")
             .contains("<title>train</title>")
     );
+    fs::copy(
+        folder.path().join("train.ipynb"),
+        folder.path().join("two.ipynb"),
+    )
+    .unwrap();
+    let one_file = folder.refused(
+        &["render", "train.ipynb", "two.ipynb", "-o", "both.html"],
+        "",
+    );
+    assert!(
+        one_file.contains("'both.html' is one file, and 2 notebooks do not fit in it"),
+        "{one_file}"
+    );
+    assert!(!folder.path().join("both.html").exists());
+    let text = folder.done(&["render", "train.ipynb", "two.ipynb", "-o", "-"]);
+    assert!(
+        text.starts_with("═══ train.ipynb\n\n── ") && text.contains("\n═══ two.ipynb\n\n── "),
+        "{text}"
+    );
+    let text = folder.done(&["render", "train.ipynb", "two.ipynb", "--format", "md"]);
+    assert!(text.contains("\n\n# `two.ipynb`\n\n"), "{text}");
     let before = folder.read("train.ipynb");
     let itself = folder.refused(
         &[
@@ -176,4 +197,43 @@ fn a_notebooks_parameters_are_listed_and_held_against_what_is_given() {
         "{unknown}"
     );
     assert!(unknown.contains("--allow-unknown"), "{unknown}");
+}
+
+#[test]
+fn what_cannot_run_is_said_before_anything_is_started() {
+    let folder = Folder::new();
+    let cell = |tags: Value| json!({"cell_type": "code", "id": "a", "metadata": {"tags": tags}, "source": "1", "execution_count": null, "outputs": []});
+    let file = |major: u64, cells: Value| {
+        json!({"nbformat": major, "nbformat_minor": 0, "metadata": {}, "cells": cells}).to_string()
+    };
+    folder.write("cut.ipynb", "{\"cells\": [");
+    folder.write("newer.ipynb", &file(5, json!([])));
+    folder.write(
+        "empty.ipynb",
+        &file(4, json!([{"cell_type": "code", "metadata": {}}])),
+    );
+    folder.write(
+        "tag.ipynb",
+        &file(4, json!([cell(json!([])), cell(json!(["timeout=soon"]))])),
+    );
+    for (arguments, words) in [
+        (
+            &["cut.ipynb"][..],
+            "cut.ipynb: line 1, column 12: the file is cut off",
+        ),
+        (
+            &["newer.ipynb"],
+            "newer.ipynb: nbformat 5 is newer than what this version of Trainyard reads",
+        ),
+        (&["empty.ipynb"], "empty.ipynb: cell 1: it has no `source`"),
+        (&["tag.ipynb"], "tag.ipynb: cell 2: its tag `timeout=…`: "),
+        (&["train.ipynb", "--allow-unknown", "-p", "x y=3"], "x y"),
+    ] {
+        let said = folder.refused(&[&["run", "--executor", "shell"], arguments].concat(), "");
+        assert!(
+            said.starts_with("error: ") && said.contains(words),
+            "{said}"
+        );
+    }
+    assert!(!folder.path().join(".trainyard").exists());
 }

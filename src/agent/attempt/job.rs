@@ -224,10 +224,9 @@ impl Attempt<'_> {
             let Some(volume) = self.host.config.volumes.get(name) else {
                 return refuse(format!("this host has no volume '{name}'"));
             };
-            if self.order.trust == Trust::Untrusted && !volume.public {
-                return refuse(format!(
-                    "the volume '{name}' is not public, and the commit is not trusted"
-                ));
+            let grant = volume.grant();
+            if let Some(why) = grant.refusal(&self.order.project_name, self.order.trust) {
+                return refuse(format!("the volume '{name}' {why}"));
             }
             if !Path::new(at).is_absolute() || at.contains("..") {
                 return refuse(format!("'{at}' is no place for the volume '{name}'"));

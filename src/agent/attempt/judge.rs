@@ -11,6 +11,8 @@ use super::measured::Measured;
 use super::state::{Ended, cancelled};
 use crate::executor::Exit;
 
+const GIB: u64 = 1 << 30;
+
 /// Why we ended it, where we did.
 #[derive(Debug, Clone)]
 pub(super) enum Cause {
@@ -43,6 +45,8 @@ pub(super) struct Evidence<'a> {
     pub(super) spec: &'a JobSpec,
     /// Processes that a job may have.
     pub(super) processes: u64,
+    /// Memory that the host's jobs may use.
+    pub(super) memory: ByteSize,
     pub(super) exit: Exit,
     pub(super) cause: Option<Cause>,
     pub(super) result: Option<DriverResult>,
@@ -196,10 +200,17 @@ fn out_of_memory(evidence: &Evidence<'_>) -> Failure {
     }
     let said = used.map_or_else(String::new, |used| format!(" (the most seen: {used})"));
     Failure::new(FailureKind::OutOfMemory, format!("the job needed more than its {limit} of memory{said}"))
-        .hint(format!(
-            "Ask for more: `resources: {{memory: {}}}`; or work in smaller pieces. /dev/shm and files in memory count too.",
-            would_fit(limit)
-        ))
+        .hint(match would_fit(limit, evidence.memory) {
+            Some(more) => format!(
+                "Ask for more: `resources: {{memory: {more}}}` (--memory {more} of `trainyard run`); or work in smaller \
+                 pieces. /dev/shm and files in memory count too."
+            ),
+            None => format!(
+                "This host has no more for it: {} for all jobs. Work in smaller pieces, or have it run on a larger host. \
+                 /dev/shm and files in memory count too.",
+                evidence.memory
+            ),
+        })
         .limit(LimitReached::Bytes { limit, used })
 }
 
@@ -246,8 +257,8 @@ fn gpu_out_of_memory(failure: Failure, evidence: &Evidence<'_>) -> Failure {
     };
     match size.or(asked) {
         Some(limit) => failure.limit(LimitReached::Bytes { limit, used }).hint(format!(
-            "Ask for a GPU with more memory, such as `resources: {{gpu_memory: {}}}`; or make the batch smaller.",
-            would_fit(limit)
+            "Ask for a GPU with more memory, such as `resources: {{gpu_memory: {}GiB}}`; or make the batch smaller.",
+            half_more(limit)
         )),
         None => failure.hint("Ask for a GPU with more memory (`gpu_memory`), or make the batch smaller."),
     }
@@ -267,9 +278,15 @@ fn gpus_idle(idle: &GpusIdle) -> Failure {
         .limit(LimitReached::Time { limit: idle.limit })
 }
 
-/// Half more, in whole GiB.
-fn would_fit(limit: ByteSize) -> String {
-    format!("{}GiB", (limit.0 + limit.0 / 2).div_ceil(1 << 30).max(1))
+/// Half more, in whole GiB, and not more than the host has. None: it has no more.
+fn would_fit(limit: ByteSize, host: ByteSize) -> Option<String> {
+    let more = half_more(limit).min(host.0 / GIB);
+    (more * GIB > limit.0).then(|| format!("{more}GiB"))
+}
+
+/// In whole GiB.
+fn half_more(limit: ByteSize) -> u64 {
+    (limit.0 + limit.0 / 2).div_ceil(GIB).max(1)
 }
 
 fn disk_full(full: &Full) -> Failure {
@@ -338,6 +355,7 @@ mod tests {
         let evidence = Evidence {
             spec: &spec(),
             processes: 100,
+            memory: ByteSize::gib(16),
             exit,
             cause,
             result,
@@ -354,6 +372,16 @@ mod tests {
         Verdict::Failed {
             failure: Failure::new(kind, message),
         }
+    }
+
+    #[test]
+    fn what_would_fit_is_what_the_host_has() {
+        let gib = ByteSize::gib;
+        let fits = |limit, host| would_fit(limit, host);
+        assert_eq!(fits(gib(2), gib(16)).as_deref(), Some("3GiB"));
+        assert_eq!(fits(gib(12), gib(16)).as_deref(), Some("16GiB"));
+        assert_eq!(fits(gib(16), gib(16)), None);
+        assert_eq!(fits(ByteSize(100 << 20), gib(16)).as_deref(), Some("1GiB"));
     }
 
     #[test]
@@ -478,6 +506,7 @@ mod tests {
         let evidence = Evidence {
             spec: &spec,
             processes: 100,
+            memory: ByteSize::gib(16),
             exit: Exit::default(),
             cause,
             result: said(verdict, None),

@@ -297,6 +297,7 @@ impl Attempt<'_> {
         judge::judge(&Evidence {
             spec: &self.order.spec,
             processes: self.host.config.jobs.processes,
+            memory: self.host.inventory.memory,
             exit,
             cause,
             result,

@@ -108,6 +108,11 @@ impl Hardware {
                 .iter()
                 .map(|(name, volume)| (name.clone(), volume.version.clone()))
                 .collect(),
+            volume_grants: config
+                .volumes
+                .iter()
+                .map(|(name, volume)| (name.clone(), volume.grant()))
+                .collect(),
             engine,
         }
     }

@@ -46,6 +46,7 @@ pub(super) fn unreadable(path: &str, error: &ReadError) -> Finding {
         | ReadError::TooLarge { .. }
         | ReadError::NotNotebook { .. }
         | ReadError::Unsupported { .. }
+        | ReadError::Newer { .. }
         | ReadError::TooManyCells { .. } => (None, None, None),
     };
     // The place has fields of its own.
@@ -92,7 +93,7 @@ fn finding(path: &str, message: &str) -> Finding {
 pub(super) fn failure(findings: &[Finding]) -> Option<Failure> {
     let message = match findings {
         [] => return None,
-        [one] => format!("{} cannot be read: {}", super::place_of(one), one.message),
+        [one] => format!("{}: {}", super::place_of(one), one.message),
         many => {
             let paths: Vec<&str> = many.iter().map(|finding| finding.path.as_str()).collect();
             format!(

@@ -192,7 +192,7 @@ fn refusal(code: i32, words: &str) -> Option<&str> {
         return None;
     }
     // The last one: settings may have been warned of before.
-    lines.filter_map(said_as_error).last()
+    lines.filter_map(said_as_error).next_back()
 }
 
 /// The words after `error:`, which may stand behind the tool's name.

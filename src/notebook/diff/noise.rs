@@ -1,7 +1,7 @@
 //! What of a diff a person wants to see: what an execution or an editor leaves behind is left out unless it
 //! is asked for. It decides what is shown, never what is kept.
 
-use super::{CellChange, Diff, Entry, OutputStep, Step};
+use super::{CellChange, Change, Diff, Entry, OutputStep, Step};
 
 /// What is looked at. Sources, kinds, order, kernel, tags and metadata of unknown purpose always are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -115,6 +115,22 @@ impl OutputStep {
 }
 
 impl CellChange {
+    /// The id before and after, where it stands in both files.
+    #[must_use]
+    pub fn id_change(&self) -> Option<&Change<String>> {
+        self.id.as_ref().filter(|_| !self.id_made_up)
+    }
+
+    /// Whether nothing differs but ids that stand in no file.
+    pub(super) fn is_of_made_up_ids(&self) -> bool {
+        let rest = Self {
+            id: self.id.clone(),
+            id_made_up: self.id_made_up,
+            ..Self::default()
+        };
+        self.id_made_up && *self == rest
+    }
+
     /// Whether the outputs differ by more than counts.
     #[must_use]
     pub fn has_other_outputs(&self) -> bool {
@@ -125,7 +141,7 @@ impl CellChange {
     /// Whether anything differs that executions and editors write, outputs aside.
     #[must_use]
     pub fn has_noise(&self) -> bool {
-        self.id.is_some()
+        self.id_change().is_some()
             || self.execution_count.is_some()
             || self.metadata.iter().chain(&self.extra).any(Entry::is_noise)
             || self
@@ -141,7 +157,7 @@ impl CellChange {
         self.kind.is_some()
             || !self.source.is_empty()
             || entries.into_iter().any(|entry| entry.is_seen(view))
-            || (view.metadata && (self.id.is_some() || self.execution_count.is_some()))
+            || (view.metadata && (self.id_change().is_some() || self.execution_count.is_some()))
             || (view.outputs && self.outputs.iter().any(|step| step.is_seen(view)))
     }
 }
@@ -165,7 +181,8 @@ impl Diff {
                 Step::Removed { .. } => summary.removed += 1,
                 Step::Kept(kept) => {
                     summary.moved += usize::from(kept.moved);
-                    if let Some(change) = &kept.change {
+                    let seen = kept.change.iter();
+                    for change in seen.filter(|change| !change.is_of_made_up_ids()) {
                         let outputs = change.has_other_outputs();
                         summary.outputs += usize::from(outputs);
                         summary.noise += usize::from(!outputs && change.has_noise());

@@ -65,6 +65,57 @@ fn a_cell_that_says_something_else_is_the_same_only_by_its_id() {
 }
 
 #[test]
+fn ids_that_stand_in_no_file_are_no_difference() {
+    let file = |ids: [Option<&str>; 2], sources: [&str; 2]| {
+        let cells = ids.iter().zip(sources).map(|(id, source)| {
+            let mut cell = serde_json::json!({"cell_type": "code", "metadata": {}, "source": source,
+                "execution_count": null, "outputs": []});
+            if let Some(id) = id {
+                cell["id"] = (*id).into();
+            }
+            cell
+        });
+        let cells: Vec<_> = cells.collect();
+        let minor = if ids[0].is_some() { 5 } else { 4 };
+        let file = serde_json::json!({"nbformat": 4, "nbformat_minor": minor, "metadata": {}, "cells": cells});
+        crate::read(file.to_string().as_bytes()).unwrap()
+    };
+    let all = View {
+        outputs: true,
+        metadata: true,
+    };
+    for ids in [[None, None], [Some("a"), Some("a")]] {
+        let (before, after) = (
+            file(ids, [FIT, LOAD]),
+            file(ids, [FIT, &format!("{LOAD}\nx")]),
+        );
+        let found = diff(&before, &after);
+        assert_eq!(apply(&before, &found), after);
+        let Step::Kept(kept) = &found.cells[1] else {
+            panic!("{found:?}");
+        };
+        let change = kept.change.as_ref().unwrap();
+        assert!(change.id.is_some() && change.id_change().is_none() && !change.has_noise());
+        assert_eq!(found.summary(View::default()), found.summary(all));
+    }
+    // Of equal cells without ids one went: those behind it have other ids, and nobody sees that.
+    let ids = [Some("x"), Some("x")];
+    let (mut before, mut after) = (file(ids, ["", ""]), file([None, None], ["", ""]));
+    after.cells[0].id = "x".into();
+    before.cells[1].id += "-7";
+    let found = diff(&before, &after);
+    assert!(found.is_empty(), "{found:?}");
+    assert_eq!(found.summary(all), Summary::default());
+    assert_eq!(apply(&before, &found), after);
+    // One that stands in both files is a difference to whoever looks at ids.
+    let (before, after) = (
+        file([Some("a"), Some("b")], [FIT, LOAD]),
+        file([Some("a"), Some("c")], [FIT, LOAD]),
+    );
+    assert_eq!(diff(&before, &after).summary(all).changed, 1);
+}
+
+#[test]
 fn ids_that_count_cells_say_nothing() {
     let before = notebook(&[("c0", LOAD), ("c1", FIT), ("c2", SCORE), ("c3", PLOT)]);
     let edited = SCORE.replace("score)", "round(score, 3))");

@@ -38,23 +38,39 @@ pub(crate) fn derive(cell: &Cell, cells: &[Cell]) -> String {
 struct Ids {
     taken: HashSet<String>,
     /// How many ids were tried for a content: many equal cells must not cost the square of their number.
-    tried: HashMap<[u8; 32], u64>,
+    tried: HashMap<String, u64>,
 }
 
 impl Ids {
-    /// An id from a cell's kind and source that is not taken; it is, then.
+    /// An id from a cell's kind and source that is not taken; it is, then. Of equal cells each but the first has a
+    /// number behind it.
     fn derive(&mut self, cell: &Cell) -> String {
-        let kind = Sha256::new_with_prefix(cell.kind.word());
-        let content = kind.chain_update([0]).chain_update(&cell.source);
-        let content: [u8; 32] = content.finalize().into();
-        let tried = self.tried.entry(content).or_default();
+        let stem = stem(cell);
+        let tried = self.tried.entry(stem.clone()).or_default();
         loop {
-            let hash = Sha256::new_with_prefix(content).chain_update(tried.to_le_bytes());
-            let id = hex::encode(&hash.finalize()[..4]);
+            let id = match *tried {
+                0 => stem.clone(),
+                number => format!("{stem}-{number}"),
+            };
             *tried += 1;
             if self.taken.insert(id.clone()) {
                 return id;
             }
         }
     }
+}
+
+fn stem(cell: &Cell) -> String {
+    let kind = Sha256::new_with_prefix(cell.kind.word());
+    let content = kind.chain_update([0]).chain_update(&cell.source);
+    hex::encode(&content.finalize()[..4])
+}
+
+/// Whether a cell's id says no more than its content does: where a file has none, reading gives such a one.
+pub(crate) fn is_derived(cell: &Cell) -> bool {
+    let rest = cell.id.strip_prefix(&stem(cell));
+    rest.is_some_and(|rest| match rest.strip_prefix('-') {
+        Some(number) => number.bytes().all(|byte| byte.is_ascii_digit()),
+        None => rest.is_empty(),
+    })
 }

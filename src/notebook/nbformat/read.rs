@@ -65,6 +65,14 @@ pub enum ReadError {
         /// What is missing or wrong.
         problem: &'static str,
     },
+    /// A version that is newer than what is read.
+    #[error(
+        "nbformat {major} is newer than what this version of Trainyard reads (3 and 4): save the notebook as nbformat 4, or upgrade Trainyard"
+    )]
+    Newer {
+        /// The major version.
+        major: u64,
+    },
     /// A version that is not read.
     #[error("nbformat {major} is not read (3 and 4 are); open the notebook in Jupyter and save it")]
     Unsupported {
@@ -85,6 +93,16 @@ pub enum ReadError {
         /// What is missing or wrong.
         problem: &'static str,
     },
+}
+
+impl ReadError {
+    /// For a version that is neither 3 nor 4.
+    pub(crate) fn of_version(major: u64) -> Self {
+        match major {
+            5.. => ReadError::Newer { major },
+            0..5 => ReadError::Unsupported { major },
+        }
+    }
 }
 
 /// Reads a notebook, brings it to nbformat 4.5 and repairs ids that are missing, wrong or repeated.
@@ -237,7 +255,7 @@ fn notebook(mut fields: Map<String, Value>) -> Result<Notebook, ReadError> {
             None => return Err(wrong("`cells` is missing")),
         },
         3 => upgrade::cells(&mut fields, &mut metadata)?,
-        _ => return Err(ReadError::Unsupported { major }),
+        _ => return Err(ReadError::of_version(major)),
     };
     if cells.len() > MAX_CELLS {
         return Err(ReadError::TooManyCells { cells: cells.len() });

@@ -6,7 +6,8 @@ use serde_saphyr::{Location, Spanned};
 
 use super::error::{FileError, nearest, unknown};
 use super::scalar::{Duration, Image, Table, Word, check_glob};
-use super::types::{Job, PipelineFile, Resources};
+use super::types::{Job, PipelineFile};
+use super::wants;
 use super::{LINT, LINT_TOOLS, MAX_DEFINITIONS, MAX_LINT_TOOLS, MAX_MATRIX};
 use crate::globs::is_glob;
 use crate::placeholders::placeholders;
@@ -18,7 +19,7 @@ const MAX_GRACE: Span = Span::hours(1);
 /// Most items of a list in a job.
 const MAX_ITEMS: usize = 200;
 
-type Checked = Result<(), FileError>;
+pub(super) type Checked = Result<(), FileError>;
 
 /// Everything, in the order of the file.
 pub(super) fn file(file: &PipelineFile) -> Checked {
@@ -33,7 +34,7 @@ pub(super) fn file(file: &PipelineFile) -> Checked {
     let defaults = &file.defaults;
     image(defaults.image.as_ref())?;
     python(defaults.python.as_ref())?;
-    resources(defaults.resources.as_ref())?;
+    wants::resources(defaults.resources.as_ref())?;
     grace(defaults.grace.as_ref())?;
     env(defaults.env.as_ref())?;
     secrets(defaults.secrets.as_deref().unwrap_or_default())?;
@@ -121,11 +122,10 @@ fn job(name: &Spanned<String>, job: &Job, names: &[&str]) -> Checked {
     work(name, job)?;
     image(job.image.as_ref())?;
     python(job.python.as_ref())?;
-    resources(job.resources.as_ref())?;
+    wants::resources(job.resources.as_ref())?;
+    wants::volumes(job.volumes.as_ref())?;
+    wants::turn(job)?;
     grace(job.grace.as_ref())?;
-    if let Some(volumes) = &job.volumes {
-        return wrong(volumes.referenced, not_yet("volumes"));
-    }
     env(job.env.as_ref())?;
     secrets(job.secrets.as_deref().unwrap_or_default())?;
     for (list, key) in [
@@ -234,29 +234,6 @@ fn python(python: Option<&Spanned<Word>>) -> Checked {
             }
             Ok(())
         }
-        Some(_) | None => Ok(()),
-    }
-}
-
-fn resources(resources: Option<&Resources>) -> Checked {
-    let Some(resources) = resources else {
-        return Ok(());
-    };
-    let later = [
-        (&resources.gpu_model, "gpu_model"),
-        (&resources.compute_capability, "compute_capability"),
-        (&resources.cuda, "cuda"),
-    ];
-    for (value, key) in later {
-        if let Some(value) = value {
-            return wrong(value.referenced, not_yet(key));
-        }
-    }
-    match &resources.gpu_memory {
-        Some(memory) if resources.gpus.unwrap_or(0) == 0 => wrong(
-            memory.referenced,
-            "'gpu_memory' without 'gpus': say how many",
-        ),
         Some(_) | None => Ok(()),
     }
 }
@@ -454,10 +431,10 @@ fn not_yet(key: &str) -> String {
     format!("'{key}' is not yet supported: remove it")
 }
 
-fn wrong(at: Location, message: impl Into<String>) -> Checked {
+pub(super) fn wrong(at: Location, message: impl Into<String>) -> Checked {
     Err(FileError::at(at, message))
 }
 
-fn cut(text: &str) -> String {
+pub(super) fn cut(text: &str) -> String {
     text.chars().take(60).collect()
 }

@@ -3,18 +3,23 @@
 
 mod check;
 mod error;
+mod group;
 mod scalar;
 mod types;
+mod wants;
 
 use protocol::Timestamp;
 
 pub(crate) use check::lint_tool as lint_tool_fault;
 pub use error::{FILE_NAME, FileError};
 pub(crate) use error::{nearest, unknown};
+pub use group::Group;
 pub use scalar::{Branches, Cpus, Cron, Duration, Image, LintEntry, OneOrMore, Size, Table, Word};
 pub use types::{
-    Defaults, Goal, Job, Metric, Model, Network, On, PipelineFile, Resources, UnknownParameters,
+    Defaults, Goal, Job, Metric, Model, Network, On, PipelineFile, Resources, Supersede,
+    UnknownParameters,
 };
+pub(crate) use wants::{demands, mounts, turn_of};
 
 /// Largest file that is read, in bytes.
 pub const MAX_FILE_BYTES: usize = 256 << 10;

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
+use super::group::Group;
 use super::scalar::{
     Branches, Cpus, Cron, Duration, Image, LintEntry, OneOrMore, Size, Table, Word,
 };
@@ -23,8 +24,22 @@ pub struct PipelineFile {
     #[serde(default)]
     #[schemars(with = "Vec<LintEntry>")]
     pub lint: Vec<Spanned<LintEntry>>,
+    /// What a newer commit of the same branch or pull request ends of older ones. Default: `queued`.
+    #[serde(default)]
+    pub supersede: Supersede,
     /// The jobs by name.
     pub jobs: Table<Job>,
+}
+
+/// What a newer commit ends of older ones.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Supersede {
+    /// What no host has yet.
+    #[default]
+    Queued,
+    /// On pull requests, what runs too.
+    Running,
 }
 
 /// Values for every job that does not say otherwise.
@@ -105,9 +120,16 @@ pub struct Job {
     pub resources: Option<Resources>,
     /// Labels that its agent must have.
     pub runs_on: Option<Vec<Word>>,
-    /// Named volumes and where they are mounted (not yet supported).
+    /// Volumes by the name that an administrator gave them on the agents, and where they are mounted: `{imagenet: /data}`.
     #[schemars(with = "Option<std::collections::BTreeMap<String, String>>")]
     pub volumes: Option<Spanned<Table<Word>>>,
+    /// From -100 to 100: higher goes first among jobs that wait for a host. Default: 0.
+    #[schemars(with = "Option<i64>", range(min = -100, max = 100))]
+    pub priority: Option<Spanned<i64>>,
+    /// Name of a group of which only one job of the project runs at a time, or `{group: NAME, cancel_queued: true}`:
+    /// then a new job of the group cancels those that still wait.
+    #[schemars(with = "Option<Group>")]
+    pub concurrency: Option<Spanned<Group>>,
     /// Environment variables.
     pub env: Option<Table<Word>>,
     /// Names of secrets that become environment variables.
@@ -184,20 +206,28 @@ pub struct Resources {
     pub memory: Option<Size>,
     /// `/dev/shm`. Default: half of the memory.
     pub shm_size: Option<Size>,
-    /// Whole GPUs. Default: 0.
+    /// GPUs: whole ones, or slices where `mig` names a profile. Default: 0.
     pub gpus: Option<u32>,
-    /// Memory that each GPU must have.
+    /// Memory that each GPU must have; the size that it is sold with counts.
     #[schemars(with = "Option<Size>")]
     pub gpu_memory: Option<Spanned<Size>>,
-    /// Models of GPU that will do (not yet supported).
-    #[schemars(with = "Option<OneOrMore<String>>")]
-    pub gpu_model: Option<Spanned<Value>>,
-    /// Compute capability, such as `">=8.0"` (not yet supported).
+    /// Models of GPU that will do, as people write them: `A100`, `a100-80gb`, `rtx 4090`, `H100 SXM`.
+    #[schemars(with = "Option<OneOrMore<Word>>")]
+    pub gpu_model: Option<Spanned<OneOrMore<Word>>>,
+    /// Lowest compute capability, such as `">=8.0"`.
     #[schemars(with = "Option<String>")]
-    pub compute_capability: Option<Spanned<Value>>,
-    /// CUDA version of the driver, such as `">=12.1"` (not yet supported).
+    pub compute_capability: Option<Spanned<Word>>,
+    /// Lowest CUDA version that the driver must run, such as `">=12.1"`.
     #[schemars(with = "Option<String>")]
-    pub cuda: Option<Spanned<Value>>,
+    pub cuda: Option<Spanned<Word>>,
+    /// MIG profile such as `1g.10gb`: then `gpus` counts slices.
+    #[schemars(with = "Option<String>")]
+    pub mig: Option<Spanned<Word>>,
+    /// Whether all GPUs must reach each other by NVLink. Default: false.
+    #[schemars(with = "Option<bool>")]
+    pub nvlink: Option<Spanned<bool>>,
+    /// Disk for the workspace and what the job writes, such as `100GiB`. It counts where hosts are chosen.
+    pub disk: Option<Size>,
 }
 
 /// What becomes of the files in `$TRAINYARD_CHECKPOINT_DIR`.

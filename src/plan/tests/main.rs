@@ -5,3 +5,4 @@ mod file;
 mod init;
 mod keys;
 mod support;
+mod wants;

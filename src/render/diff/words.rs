@@ -142,7 +142,7 @@ pub(super) fn notes(shown: &Shown<'_>, options: &Options) -> Vec<String> {
             ));
         }
         if options.view.metadata {
-            if let Some(id) = &change.id {
+            if let Some(id) = change.id_change() {
                 notes.push(format!(
                     "id: {} -> {}",
                     plain(&id.before, 64),

@@ -14,8 +14,9 @@ use super::{escape, highlight, sanitize};
 const OPEN: char = '\u{fdd0}';
 const CLOSE: char = '\u{fdd1}';
 
-/// Markdown as sanitised HTML; `attachments` is the cell's field of that name.
-pub(super) fn html(text: &str, attachments: Option<&Value>) -> String {
+/// Markdown as sanitised HTML; `attachments` is the cell's field of that name. `place` is what tells its footnotes
+/// from those of other texts on the page.
+pub(super) fn html(text: &str, attachments: Option<&Value>, place: &str) -> String {
     let text = text.replace([OPEN, CLOSE], "\u{fffd}");
     // Formulas are taken out first, as Jupyter does: Markdown would read their `_`, `\\` and `- `.
     let formulas = math::formulas(&text, true);
@@ -26,6 +27,7 @@ pub(super) fn html(text: &str, attachments: Option<&Value>) -> String {
     let nodes: Vec<Node<'_>> = root.descendants().collect();
     for node in nodes {
         put_back(&arena, node, &formulas);
+        tell_apart(node, place);
     }
     let mut html = String::with_capacity(text.len() * 2);
     // Writing to a string cannot fail.
@@ -124,6 +126,15 @@ fn put_back<'a>(arena: &'a Arena<'a>, node: Node<'a>, formulas: &[Formula<'_>]) 
                 (None, None) => {}
             }
         }
+        _ => {}
+    }
+}
+
+/// Footnotes are anchors by their names, and each text may have one of that name.
+fn tell_apart(node: Node<'_>, place: &str) {
+    match &mut node.data_mut().value {
+        NodeValue::FootnoteDefinition(note) => note.name = format!("{place}-{}", note.name),
+        NodeValue::FootnoteReference(note) => note.name = format!("{place}-{}", note.name),
         _ => {}
     }
 }

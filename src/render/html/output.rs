@@ -198,7 +198,11 @@ fn put_passive(
         if !budget.take(shown.len()) {
             return left_out(out, "text/markdown", markdown.len());
         }
-        let clean = markdown::html(&shown, None);
+        let clean = markdown::html(
+            &shown,
+            None,
+            &format!("o{}-{}", budget.place.0, budget.place.1),
+        );
         return write(out, format_args!("<div class=\"nb-html\">{clean}</div>\n"));
     }
     if let Some(pdf) = text(data, "application/pdf") {

@@ -8,12 +8,18 @@ use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use super::highlight;
+use crate::text::straight;
 
 static RULES: LazyLock<ammonia::Builder<'static>> = LazyLock::new(rules);
 
 /// Sanitised HTML.
 pub(super) fn html(text: &str) -> String {
-    let mut clean = plain::html(text).unwrap_or_else(|| RULES.clean(text).to_string());
+    let clean = plain::html(text).unwrap_or_else(|| RULES.clean(text).to_string());
+    // Afterwards: markup may name characters by their numbers.
+    let mut clean = match straight(&clean) {
+        Cow::Borrowed(_) => clean,
+        Cow::Owned(straight) => straight,
+    };
     if !clean.ends_with('\n') {
         clean.push('\n');
     }
@@ -82,12 +88,16 @@ fn rules() -> ammonia::Builder<'static> {
         .add_allowed_classes("span", highlight::CLASSES)
         .add_allowed_classes("code", ["nb-tex"])
         .add_tag_attributes("code", ["title"])
+        .add_tag_attributes("a", ["id"])
+        .add_tag_attributes("li", ["id"])
         .url_schemes(HashSet::from(["http", "https", "mailto", "data"]))
         .attribute_filter(|element, attribute, value| {
             let keep = match attribute {
                 "href" => element == "a" && is_link(value),
                 "src" => is_image(value),
                 "cite" => false,
+                // Footnotes and the places that refer to them; no other anchor of the page looks like that.
+                "id" => value.starts_with("fn-") || value.starts_with("fnref-"),
                 _ => true,
             };
             keep.then_some(Cow::Borrowed(value))

@@ -52,6 +52,48 @@ fn tags(html: &str) -> Vec<String> {
     found
 }
 
+#[test]
+fn a_footnote_is_reached_and_left_again() {
+    let mut one = Cell::code("a", "a[^1] b[^1]\n\n[^1]: note <li id=\"cell-1\">\n");
+    one.kind = CellKind::Markdown;
+    let mut two = one.clone();
+    two.id = "b".to_owned();
+    let shown = Notebook {
+        cells: vec![one, two],
+        ..Notebook::default()
+    };
+    let html = notebook(&shown, &Options::default());
+    let part = |from: &str| -> Vec<String> {
+        let links = html.split(from).skip(1);
+        let ends = links.filter_map(|rest| rest.split('"').next());
+        ends.map(str::to_owned).collect()
+    };
+    let ids = part(" id=\"");
+    let unique: std::collections::HashSet<&String> = ids.iter().collect();
+    assert_eq!((ids.len(), unique.len()), (8, 8), "{html}");
+    let links = part("href=\"#");
+    assert_eq!(links.len(), 8, "{html}");
+    assert!(links.iter().all(|link| unique.contains(link)), "{html}");
+}
+
+#[test]
+fn nothing_turns_the_text_of_a_page_around() {
+    let mut words = Cell::code("a", "x \u{202e}y &#x202e;z `\u{2066}`");
+    words.kind = CellKind::Markdown;
+    let mut code = Cell::code("b", "# \u{202e}");
+    let table = "<table><tr><td>\u{202e}</td></tr></table><b title='\u{202e}'>&#8238;</b>";
+    code.outputs = [stream("\u{202e}"), display(json!({"text/html": table}))]
+        .map(Output::from)
+        .into();
+    let shown = Notebook {
+        cells: vec![words, code],
+        ..Notebook::default()
+    };
+    let html = notebook(&shown, &Options::default());
+    assert!(!html.contains(['\u{202e}', '\u{2066}']), "{html}");
+    assert!(html.matches('\u{fffd}').count() >= 7, "{html}");
+}
+
 /// Nothing outside of a sandboxed frame may run, load or style.
 fn assert_harmless(html: &str) {
     for tag in tags(html) {

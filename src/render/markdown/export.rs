@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::code_block;
 use crate::html::{Options, sanitize};
+use crate::text::straight;
 
 /// The notebook, as `options` say: `code`, `outputs` and `max_text` count.
 #[must_use]
@@ -24,7 +25,7 @@ pub fn notebook(notebook: &Notebook, options: &Options) -> String {
     }
     let parts = parts.iter().map(|part| part.trim_end_matches('\n'));
     let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
-    parts.join("\n\n") + "\n"
+    straight(&parts.join("\n\n")).into_owned() + "\n"
 }
 
 fn put_code(parts: &mut Vec<String>, cell: &Cell, language: &str, options: &Options) {
@@ -68,7 +69,10 @@ fn display(data: &Map<String, Value>, options: &Options) -> String {
     match (text("text/plain"), data.iter().next()) {
         (Some(plain), _) => code_block(plain, "text", options.max_text),
         (None, Some((mime, value))) => {
-            let bytes = value.as_str().map_or(0, str::len);
+            let bytes = match value.as_str() {
+                Some(text) => text.len(),
+                None => value.to_string().len(),
+            };
             let mime = super::code_span(mime, 100);
             format!(
                 "*an output of {mime}, {}, that Markdown has no form for*",
@@ -109,14 +113,17 @@ mod tests {
                 {"output_type": "display_data", "metadata": {}, "data": {"image/png": "QUJD", "text/plain": "<Figure>"}},
                 {"output_type": "display_data", "metadata": {}, "data": {"text/html": "<b>", "text/plain": "bold"}},
                 {"output_type": "display_data", "metadata": {}, "data": {"text/html": "<b>"}},
+                {"output_type": "display_data", "metadata": {}, "data": {"application/vnd.foo+json": {"a": 1}}},
                 {"output_type": "error", "ename": "E", "evalue": "x", "traceback": []}]},
-            {"cell_type": "raw", "id": "c", "metadata": {}, "source": "raw"}]});
+            {"cell_type": "raw", "id": "c", "metadata": {}, "source": "raw\u{202e}"}]});
         let notebook = ::notebook::read(bytes.to_string().as_bytes()).unwrap();
         assert_eq!(
             super::notebook(&notebook, &Options::export()),
             "# T\n![p](data:image/png;base64,QUJD)\n\n````python\nplot('```')\n````\n\n```text\nred\n```\n\n\
              ![output](data:image/png;base64,QUJD)\n\n```text\nbold\n```\n\n\
-             *an output of `text/html`, 3 bytes, that Markdown has no form for*\n\n```text\nE: x\n```\n\n```\nraw\n```\n"
+             *an output of `text/html`, 3 bytes, that Markdown has no form for*\n\n\
+             *an output of `application/vnd.foo+json`, 7 bytes, that Markdown has no form for*\n\n\
+             ```text\nE: x\n```\n\n```\nraw\u{fffd}\n```\n"
         );
         let bare = Options {
             code: false,
@@ -125,7 +132,7 @@ mod tests {
         };
         assert_eq!(
             super::notebook(&notebook, &bare),
-            "# T\n![p](data:image/png;base64,QUJD)\n\n```\nraw\n```\n"
+            "# T\n![p](data:image/png;base64,QUJD)\n\n```\nraw\u{fffd}\n```\n"
         );
     }
 }

@@ -20,9 +20,14 @@ pub fn notebook(notebook: &Notebook, options: &Options, colour: bool, width: usi
                     out += &source(&cell.source, language, colour);
                 }
                 let outputs = cell.outputs.iter().filter(|_| options.outputs);
-                for message in outputs.filter_map(|output| output.message()) {
-                    out += &output(message, colour, width);
+                let said: String = outputs
+                    .filter_map(|one| one.message())
+                    .map(|message| output(message, colour, width))
+                    .collect();
+                if options.code && !cell.is_blank() && !said.is_empty() {
+                    out += &dim("── output", colour);
                 }
+                out += &line_end(said);
             }
             CellKind::Markdown => out += &markdown(&cell.source, colour),
             CellKind::Raw | CellKind::Other(_) => out += &line_end(clean(&cell.source, false)),
@@ -49,10 +54,24 @@ fn heading(cell: &Cell, number: usize, colour: bool, width: usize) -> String {
     }
     let words = words.replace(['\n', '\r'], " ");
     let rest = width.min(80).saturating_sub(words.chars().count());
-    let line = words + &"─".repeat(rest);
+    dim(&(words + &"─".repeat(rest)), colour)
+}
+
+/// A line of ours, which stands back where there are colours.
+fn dim(line: &str, colour: bool) -> String {
     match colour {
         true => format!("\u{1b}[2m{line}\u{1b}[0m\n"),
         false => format!("{line}\n"),
+    }
+}
+
+/// The line before a notebook that is one of several: `═══ train.ipynb`.
+#[must_use]
+pub fn title(name: &str, colour: bool) -> String {
+    let line = format!("═══ {}", clean(name, false).replace(['\n', '\r'], " "));
+    match colour {
+        true => format!("\u{1b}[1m{line}\u{1b}[0m\n\n"),
+        false => format!("{line}\n\n"),
     }
 }
 
@@ -128,12 +147,13 @@ mod tests {
     fn a_notebook_reads_from_top_to_bottom() {
         assert_eq!(
             shown(false),
-            "── 1 markdown ──────\n# T\n*a*\n\n── Cell 2 [3] ──────\nif x: 'y'\nok\n\n"
+            "── 1 markdown ──────\n# T\n*a*\n\n── Cell 2 [3] ──────\nif x: 'y'\n── output\nok\n\n"
         );
         assert_eq!(
             shown(true),
             "\u{1b}[2m── 1 markdown ──────\u{1b}[0m\n\u{1b}[1m# T\u{1b}[0m\n*a*\n\n\u{1b}[2m── Cell 2 [3] ──────\u{1b}[0m\n\
-             \u{1b}[31mif\u{1b}[0m x: \u{1b}[32m'y'\u{1b}[0m\nok\n\n"
+             \u{1b}[31mif\u{1b}[0m x: \u{1b}[32m'y'\u{1b}[0m\n\
+             \u{1b}[2m── output\u{1b}[0m\nok\n\n"
         );
     }
 }

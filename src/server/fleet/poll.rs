@@ -17,8 +17,9 @@ use crate::store::{Connection, StoreError};
 
 /// Most attempts that an agent may report: far more than any host runs.
 const MOST_ATTEMPTS: usize = 10_000;
-/// The agent's row is written at least this often while nothing changes.
-const SEEN_EVERY: protocol::Span = protocol::Span::secs(10);
+/// The agent's row is written at least this often while nothing changes: it counts only until the agent is heard
+/// of again after a start of the server, and a write is what costs most of a poll with no news.
+const SEEN_EVERY: protocol::Span = protocol::Span::secs(120);
 
 /// Answers a poll, at the latest after the time that the agent and the configuration allow.
 ///
@@ -42,7 +43,7 @@ pub async fn poll(
     let until = Instant::now() + request.wait.min(server.config.poll_hold).into();
     note_agent(server, agent, request).await?;
     take_report(server, agent, request).await?;
-    let mut orders = server.live.orders();
+    let mut orders = server.live.orders(&agent.id);
     loop {
         // Subscribe before you look: a change after this line wakes the wait below.
         orders.borrow_and_update();

@@ -1,199 +1,467 @@
-//! Stories and properties of `place`.
+//! Stories of `place`. What they are told with is for `properties` too.
 
-use proptest::prelude::*;
-use protocol::ByteSize;
+use protocol::hardware::VolumeGrant;
+use protocol::spec::Resources;
+use protocol::{ByteSize, Trust};
 
 use super::*;
 
-fn waiting(project: &ProjectId, cpus: u64, gpus: u32) -> Waiting {
-    Waiting {
-        job: JobId::generate(),
-        project: project.clone(),
-        priority: 0,
-        since: Timestamp(0),
+pub(super) const NOW: Timestamp = Timestamp(1_000_000_000);
+const HOUR: Span = Span::hours(1);
+
+/// A demand for CPUs, a GiB, and GPUs.
+pub(super) fn demand(cpus: u64, gpus: u32) -> Demand {
+    Demand {
         resources: Resources {
             cpu_millis: cpus * 1_000,
             memory: ByteSize::gib(1),
-            shm_size: None,
             gpus,
-            gpu_memory: None,
+            ..Resources::default()
         },
         runs_on: Vec::new(),
-        failed_on: BTreeSet::new(),
+        volumes: Vec::new(),
+        project: String::new(),
+        trust: Trust::Trusted,
     }
 }
 
-fn host(name: &str, cpus: u64, gpu_gib: &[u64]) -> Host {
-    let memory = ByteSize::gib(64).0;
+/// An open host of 64 GiB.
+pub(super) fn host(name: &str, cpus: u64, gpu_gib: &[u64]) -> Host {
     Host {
         agent: AgentId::generate(),
         name: name.to_owned(),
         closed: None,
         labels: BTreeSet::new(),
+        volumes: BTreeMap::new(),
+        cuda: Some("12.8".to_owned()),
         cpu_millis: cpus * 1_000,
-        cpu_free: cpus * 1_000,
-        memory,
-        memory_free: memory,
+        memory: ByteSize::gib(64).0,
+        disk: ByteSize::gib(500).0,
         gpus: gpu_gib
             .iter()
             .enumerate()
             .map(|(index, gib)| HostGpu {
                 uuid: format!("GPU-{name}-{index}"),
+                model: format!("NVIDIA A{gib}"),
                 memory: ByteSize::gib(*gib).0,
+                compute_capability: "8.0".to_owned(),
+                profile: None,
+                nvlink: None,
                 healthy: true,
-                booked: false,
             })
             .collect(),
+        bookings: Vec::new(),
     }
 }
 
-fn decide(queue: &[Waiting], fleet: &[Host]) -> Decision {
-    place(queue, fleet, &Shares::new())
+/// What an attempt has on a host for so long.
+pub(super) fn booked(after: Span, gpus: &[usize]) -> Booked {
+    Booked {
+        until: NOW + after,
+        cpu_millis: 1_000,
+        memory: ByteSize::gib(1).0,
+        disk: 0,
+        gpus: gpus.to_vec(),
+    }
+}
+
+/// A queue that is told job by job.
+#[derive(Default)]
+struct Told(Queue);
+
+impl Told {
+    fn with(demands: Vec<Demand>) -> Self {
+        let mut queue = Queue::default();
+        for demand in demands {
+            queue.demands.push(demand);
+            queue.projects.push(Project::default());
+            let number = queue.jobs.len();
+            queue.jobs.push(Waiting {
+                job: JobId::generate(),
+                project: 0,
+                demand: number,
+                environment: None,
+                group: None,
+                priority: 0,
+                since: Timestamp(number as i64),
+                expected: HOUR,
+                failed_on: Vec::new(),
+            });
+        }
+        Self(queue)
+    }
+
+    fn job(mut self, number: usize, change: impl FnOnce(&mut Waiting)) -> Self {
+        change(&mut self.0.jobs[number]);
+        self
+    }
+
+    fn place(&self, fleet: &[Host]) -> Decision {
+        place(&self.0, fleet, NOW)
+    }
+}
+
+fn decide(demand: Demand, fleet: &[Host]) -> Decision {
+    Told::with(vec![demand]).place(fleet)
+}
+
+fn reason(demand: Demand, fleet: &[Host]) -> String {
+    let decision = decide(demand, fleet);
+    decision.reasons[decision.left[0].reason].clone()
+}
+
+/// The jobs that go, and where.
+fn went(decision: &Decision) -> Vec<(usize, usize)> {
+    decision
+        .placements
+        .iter()
+        .map(|p| (p.job, p.host))
+        .collect()
 }
 
 #[test]
 fn the_smallest_gpu_that_satisfies_is_taken() {
-    let project = ProjectId::generate();
-    let mut job = waiting(&project, 1, 1);
-    job.resources.gpu_memory = Some(ByteSize::gib(20));
+    let mut demand = demand(1, 1);
+    demand.resources.gpu_memory = Some(ByteSize::gib(20));
     let fleet = [host("big", 8, &[80]), host("small", 8, &[16, 24, 80])];
-    let decision = decide(&[job], &fleet);
-    assert_eq!(decision.placements[0].gpus, ["GPU-small-1"]);
+    let decision = decide(demand, &fleet);
+    assert_eq!(
+        (decision.placements[0].host, &decision.placements[0].gpus),
+        (1, &vec![1])
+    );
 }
 
 #[test]
 fn a_job_without_gpus_leaves_gpu_hosts_alone() {
-    let project = ProjectId::generate();
     let fleet = [host("gpu", 4, &[80]), host("cpu", 64, &[])];
-    let decision = decide(&[waiting(&project, 1, 0)], &fleet);
-    assert_eq!(decision.placements[0].agent, fleet[1].agent);
+    assert_eq!(went(&decide(demand(1, 0), &fleet)), [(0, 1)]);
+}
+
+#[test]
+fn the_fullest_host_is_filled_first() {
+    let mut fleet = [
+        host("a", 8, &[80; 4]),
+        host("b", 8, &[80; 4]),
+        host("c", 8, &[80; 4]),
+    ];
+    fleet[1].bookings = vec![booked(HOUR, &[0])];
+    fleet[2].bookings = vec![booked(HOUR, &[0, 1])];
+    assert_eq!(went(&decide(demand(1, 2), &fleet)), [(0, 2)]);
+    assert_eq!(went(&decide(demand(1, 3), &fleet)), [(0, 1)]);
 }
 
 #[test]
 fn a_sick_or_booked_gpu_is_not_given() {
-    let project = ProjectId::generate();
     let mut sick = host("sick", 8, &[80, 80]);
     sick.gpus[0].healthy = false;
-    sick.gpus[1].booked = true;
-    let decision = decide(&[waiting(&project, 1, 1)], &[sick]);
+    sick.bookings = vec![booked(HOUR, &[1])];
+    let decision = decide(demand(1, 1), &[sick]);
     assert!(decision.placements.is_empty());
-    let reason = &decision.reasons[0].1;
+    let words = "needs 1 GPU, 1 CPU and 1 GiB; sick has 0 of 2 such GPUs";
     assert!(
-        reason.starts_with("needs 1 GPU, 1 CPU and 1 GiB; sick has 0 of 2 such GPUs"),
-        "{reason}"
+        decision.reasons[0].starts_with(words),
+        "{}",
+        decision.reasons[0]
     );
+    assert_eq!(decision.left[0].expected, Some(NOW + HOUR));
 }
 
 #[test]
 fn another_host_goes_first_after_a_platform_fault() {
-    let project = ProjectId::generate();
     let fleet = [host("a", 4, &[]), host("b", 64, &[])];
-    let mut job = waiting(&project, 1, 0);
+    let told = Told::with(vec![demand(1, 0)]);
+    assert_eq!(went(&told.place(&fleet)), [(0, 0)]);
+    let told = told.job(0, |job| job.failed_on = vec![0]);
+    assert_eq!(went(&told.place(&fleet)), [(0, 1)]);
+    assert_eq!(went(&told.place(&fleet[..1])), [(0, 0)]);
+}
+
+#[test]
+fn a_host_that_has_the_environment_wins_a_tie() {
+    let fleet = [host("a", 8, &[80]), host("b", 64, &[80])];
+    let mut told = Told::with(vec![demand(1, 1)]);
+    assert_eq!(went(&told.place(&fleet)), [(0, 0)], "the fullest");
+    told.0.warm = vec![BTreeSet::from([1])];
+    let mut told = told.job(0, |job| job.environment = Some(0));
+    assert_eq!(went(&told.place(&fleet)), [(0, 1)]);
+    let mut larger = fleet.clone();
+    larger[1] = host("b", 64, &[80, 80]);
     assert_eq!(
-        decide(&[job.clone()], &fleet).placements[0].agent,
-        fleet[0].agent
+        went(&told.place(&larger)),
+        [(0, 0)],
+        "no tie: it would break a pair"
     );
-    job.failed_on.insert(fleet[0].agent.clone());
-    assert_eq!(
-        decide(&[job.clone()], &fleet).placements[0].agent,
-        fleet[1].agent
-    );
-    let only = &fleet[..1];
-    assert_eq!(decide(&[job], only).placements[0].agent, fleet[0].agent);
+    told.0.jobs[0].failed_on = vec![1];
+    assert_eq!(went(&told.place(&fleet)), [(0, 0)]);
 }
 
 #[test]
 fn priority_then_the_smaller_share_then_age() {
-    let (busy, idle) = (ProjectId::generate(), ProjectId::generate());
-    let mut first = waiting(&busy, 1, 0);
-    first.since = Timestamp(1);
-    let mut second = waiting(&idle, 1, 0);
-    second.since = Timestamp(2);
-    let mut urgent = waiting(&busy, 1, 0);
-    urgent.since = Timestamp(3);
-    urgent.priority = 1;
-    let shares = Shares::from([(busy, 4_000)]);
-    let queue = [first.clone(), second.clone(), urgent.clone()];
-    let decision = place(&queue, &[host("a", 8, &[])], &shares);
-    let order: Vec<_> = decision.placements.iter().map(|p| &p.job).collect();
-    assert_eq!(order, [&urgent.job, &second.job, &first.job]);
+    let mut told = Told::with(vec![demand(1, 0), demand(1, 0), demand(1, 0)]);
+    told.0.projects[0].used = 4_000;
+    let told = told
+        .job(1, |job| job.project = 1)
+        .job(2, |job| job.priority = 1);
+    let order: Vec<usize> = went(&told.place(&[host("a", 8, &[])]))
+        .iter()
+        .map(|p| p.0)
+        .collect();
+    assert_eq!(order, [2, 1, 0]);
+}
+
+#[test]
+fn projects_take_turns_however_many_jobs_one_has() {
+    let mut told = Told::with((0..8).map(|_| demand(1, 1)).collect());
+    for job in [6, 7] {
+        told.0.jobs[job].project = 1;
+    }
+    let order: Vec<usize> = went(&told.place(&[host("a", 8, &[80; 4])]))
+        .iter()
+        .map(|p| p.0)
+        .collect();
+    assert_eq!(order, [0, 6, 1, 7]);
+}
+
+#[test]
+fn what_a_large_job_waits_for_is_kept_and_only_short_jobs_pass() {
+    let mut node = host("node", 64, &[80, 80]);
+    node.bookings = vec![booked(HOUR, &[0])];
+    let two = demand(1, 2);
+    let one = demand(1, 1);
+    let told = Told::with(vec![two, one.clone(), one])
+        .job(1, |job| job.expected = Span::hours(2))
+        .job(2, |job| job.expected = Span::secs(60));
+    let decision = told.place(&[node]);
+    assert_eq!(went(&decision), [(2, 0)]);
+    let kept = &decision.reserved[0];
+    assert_eq!(
+        (kept.at, kept.place.job, kept.place.gpus.len()),
+        (NOW + HOUR, 0, 2)
+    );
+    assert_eq!(decision.left[0].expected, Some(NOW + HOUR));
+}
+
+#[test]
+fn a_long_job_passes_where_it_touches_nothing_that_is_kept() {
+    let mut node = host("node", 64, &[80, 80, 24]);
+    node.bookings = vec![booked(HOUR, &[0])];
+    let mut two = demand(4, 2);
+    two.resources.gpu_memory = Some(ByteSize::gib(80));
+    let told = Told::with(vec![two, demand(1, 1), demand(60, 0)])
+        .job(1, |job| job.expected = Span::hours(9))
+        .job(2, |job| job.expected = Span::hours(9));
+    let decision = told.place(&[node]);
+    assert_eq!(
+        went(&decision),
+        [(1, 0)],
+        "60 CPUs would leave too few for the first"
+    );
+    assert!(
+        decision.reasons[1].contains("is kept for a job that waits longer"),
+        "{decision:?}"
+    );
+}
+
+#[test]
+fn nvlink_neighbours_are_taken_together() {
+    let mut node = host("node", 64, &[80; 4]);
+    for (gpu, link) in [(0, 0), (1, 1), (2, 0), (3, 1)] {
+        node.gpus[gpu].nvlink = Some(link);
+    }
+    let two = decide(demand(1, 2), std::slice::from_ref(&node));
+    assert_eq!(two.placements[0].gpus, [0, 2]);
+    node.bookings = vec![booked(HOUR, &[0])];
+    let one = decide(demand(1, 1), std::slice::from_ref(&node));
+    assert_eq!(one.placements[0].gpus, [2], "the pair stays whole");
+    let mut three = demand(1, 3);
+    assert_eq!(
+        decide(three.clone(), std::slice::from_ref(&node))
+            .placements
+            .len(),
+        1
+    );
+    three.resources.nvlink = true;
+    let words = "needs 3 GPUs joined by NVLink; the nearest, node, has 2 that are";
+    assert_eq!(reason(three, &[node]), words);
+}
+
+#[test]
+fn slices_are_given_to_those_who_ask_for_their_profile() {
+    let mut node = host("node", 8, &[10, 10, 80]);
+    for slice in &mut node.gpus[..2] {
+        slice.profile = Some("1g.10gb".to_owned());
+        slice.model = "NVIDIA A100-SXM4-80GB MIG 1g.10gb".to_owned();
+    }
+    let fleet = [node];
+    assert_eq!(decide(demand(1, 1), &fleet).placements[0].gpus, [2]);
+    let mut slice = demand(1, 2);
+    slice.resources.mig = Some("1g.10gb".to_owned());
+    slice.resources.gpu_models = vec!["a100-80gb".parse().unwrap()];
+    assert_eq!(decide(slice.clone(), &fleet).placements[0].gpus, [0, 1]);
+    slice.resources.mig = Some("2g.20gb".to_owned());
+    let words = "no host has a MIG slice of the profile 2g.20gb; there are 1g.10gb";
+    assert_eq!(reason(slice, &fleet), words);
+}
+
+#[test]
+fn a_volume_is_for_those_who_may_mount_it() {
+    let mut node = host("node", 8, &[]);
+    let grant = |projects: Option<&str>| VolumeGrant {
+        public: false,
+        projects: projects.map(|name| vec![name.to_owned()]),
+    };
+    node.volumes.insert("imagenet".to_owned(), grant(None));
+    node.volumes
+        .insert("secret".to_owned(), grant(Some("digits")));
+    let wants = |volume: &str, trust| Demand {
+        volumes: vec![volume.to_owned()],
+        project: "churn".to_owned(),
+        trust,
+        ..demand(1, 0)
+    };
+    let fleet = [node];
+    assert_eq!(
+        decide(wants("imagenet", Trust::Trusted), &fleet)
+            .placements
+            .len(),
+        1
+    );
+    for (volume, trust, words) in [
+        (
+            "imagenet",
+            Trust::Untrusted,
+            "the volume 'imagenet' of node is not public",
+        ),
+        (
+            "secret",
+            Trust::Trusted,
+            "the volume 'secret' of node is not for this project",
+        ),
+        (
+            "imagenett",
+            Trust::Trusted,
+            "no agent has the volume 'imagenett'; there are imagenet, secret",
+        ),
+    ] {
+        let reason = reason(wants(volume, trust), &fleet);
+        assert!(reason.contains(words), "{reason}");
+    }
+}
+
+#[test]
+fn quotas_and_groups_keep_jobs_back() {
+    let fleet = [host("a", 8, &[80; 4])];
+    let mut told = Told::with(vec![demand(1, 2), demand(1, 1), demand(1, 0)]);
+    told.0.projects[0] = Project {
+        name: "digits".to_owned(),
+        gpus: 1,
+        quota: Quota {
+            gpus: Some(2),
+            gpu_hours: Some(10),
+        },
+        ..Project::default()
+    };
+    let decision = told.place(&fleet);
+    assert_eq!(went(&decision), [(1, 0), (2, 0)]);
+    let words = "needs 2 GPUs; digits has 2 of the 2 that its quota gives it at once";
+    assert_eq!(decision.reasons, [words]);
+    told.0.projects[0].gpu_week = Span::hours(10);
+    let decision = told.place(&fleet);
+    assert_eq!(went(&decision), [(2, 0)]);
+    assert!(
+        decision.reasons[1].contains("10 of the 10 GPU-hours"),
+        "{decision:?}"
+    );
+
+    let mut told = Told::with(vec![demand(1, 0), demand(1, 0)]);
+    told.0.groups = vec![Group {
+        name: "deploy".to_owned(),
+        holder: None,
+    }];
+    let told = told
+        .job(0, |job| job.group = Some(0))
+        .job(1, |job| job.group = Some(0));
+    let decision = told.place(&fleet);
+    assert_eq!(went(&decision), [(0, 0)]);
+    let words = "of the concurrency group 'deploy' one job runs at a time: it waits for a job that starts now";
+    assert_eq!(decision.reasons, [words]);
 }
 
 #[test]
 fn every_reason_says_what_to_do() {
-    let project = ProjectId::generate();
-    let reason = |job: Waiting, fleet: &[Host]| decide(&[job], fleet).reasons[0].1.clone();
-    let job = waiting(&project, 16, 0);
-    assert!(reason(job.clone(), &[]).contains("trainyard agent register"));
-    let small = reason(job.clone(), &[host("a", 8, &[])]);
+    let plain = demand(16, 0);
+    assert!(reason(plain.clone(), &[]).contains("trainyard agent register"));
+    let small = reason(plain.clone(), &[host("a", 8, &[])]);
     assert!(
-        small.contains("needs 16 CPUs") && small.contains("the largest, a, has 0 GPUs, 8 CPUs"),
+        small.contains("no host has that: the nearest, a, has 8 CPUs"),
         "{small}"
     );
-    let mut closed = host("a", 32, &[]);
-    closed.closed = Some("drained".to_owned());
-    assert!(reason(job.clone(), &[closed]).contains("a (drained)"));
-    let mut picky = job;
-    picky.runs_on = vec!["berlin".to_owned()];
-    assert!(reason(picky, &[host("a", 32, &[])]).contains("berlin"));
+    let mut labelled = plain.clone();
+    labelled.runs_on = vec!["dc-a".to_owned()];
+    let wrong = reason(labelled, &[host("a", 64, &[])]);
+    assert_eq!(wrong, "no agent has the labels dc-a of `runs_on`");
+    let mut drained = host("a", 64, &[]);
+    drained.closed = Some("drained".to_owned());
+    assert_eq!(
+        reason(plain, &[drained]),
+        "hosts that fit take nothing now: a (drained)"
+    );
 }
 
-prop_compose! {
-    fn any_job(projects: Vec<ProjectId>)(
-        project in 0..projects.len(), cpus in 0_u64..6, gpus in 0_u32..4,
-        memory in 0_u64..40, gpu_memory in proptest::option::of(8_u64..90),
-        priority in -1_i64..2, since in 0_i64..5,
-    ) -> Waiting {
-        let mut job = waiting(&projects[project], cpus, gpus);
-        job.resources.memory = ByteSize::gib(memory);
-        job.resources.gpu_memory = gpu_memory.map(ByteSize::gib);
-        job.priority = priority;
-        job.since = Timestamp(since);
-        job
+#[test]
+fn what_no_host_could_ever_fulfil_names_the_nearest_that_could() {
+    let fleet = [host("small", 8, &[24]), host("large", 64, &[80, 80])];
+    let cannot = |change: &dyn Fn(&mut Resources)| {
+        let mut demand = demand(1, 1);
+        change(&mut demand.resources);
+        impossible(&demand, &fleet)
+    };
+    assert_eq!(cannot(&|_| ()), None);
+    assert_eq!(impossible(&demand(1, 9), &[]), None, "nobody knows yet");
+    let model = |text: &str| vec![text.parse().unwrap()];
+    for (words, said) in [
+        (
+            "needs 4 GPUs on one host; the nearest, large, has 2",
+            cannot(&|r| r.gpus = 4),
+        ),
+        (
+            "the largest, of large, has 80 GiB",
+            cannot(&|r| r.gpu_memory = Some(ByteSize::gib(94))),
+        ),
+        (
+            "no host has a GPU of the model 'H100'; there are NVIDIA A24, NVIDIA A80",
+            cannot(&|r| r.gpu_models = model("H100")),
+        ),
+        (
+            "needs a GPU of compute capability 9.0 or higher; the nearest, of large, has 8.0",
+            cannot(&|r| r.compute_capability = ">=9.0".parse().ok()),
+        ),
+        (
+            "needs CUDA 13.0 or newer; the driver of large runs 12.8",
+            cannot(&|r| r.cuda = ">=13.0".parse().ok()),
+        ),
+        (
+            "the nearest, large, has 64 CPUs",
+            cannot(&|r| r.cpu_millis = 128_000),
+        ),
+    ] {
+        let said = said.unwrap_or_default();
+        assert!(said.contains(words), "{said}");
     }
 }
 
-prop_compose! {
-    fn any_host()(
-        cpus in 0_u64..12, gpus in prop::collection::vec((8_u64..90, any::<bool>(), any::<bool>()), 0..5),
-        closed in any::<bool>(), name in "[a-z]{4}",
-    ) -> Host {
-        let sizes: Vec<u64> = gpus.iter().map(|(gib, _, _)| *gib).collect();
-        let mut host = host(&name, cpus, &sizes);
-        for (gpu, (_, healthy, booked)) in host.gpus.iter_mut().zip(&gpus) {
-            (gpu.healthy, gpu.booked) = (*healthy, *booked);
-        }
-        host.closed = closed.then(|| "drained".to_owned());
-        host
-    }
-}
-
-proptest! {
-    #[test]
-    fn nothing_is_given_twice_and_nothing_is_forgotten(
-        queue in prop::collection::vec(any_job(vec![ProjectId::generate(), ProjectId::generate()]), 0..12),
-        fleet in prop::collection::vec(any_host(), 0..5),
-    ) {
-        let decision = decide(&queue, &fleet);
-        prop_assert_eq!(&decision, &decide(&queue, &fleet), "the same again");
-        prop_assert_eq!(decision.placements.len() + decision.reasons.len(), queue.len());
-        for host in &fleet {
-            let mine: Vec<_> = decision.placements.iter().filter(|p| p.agent == host.agent).collect();
-            prop_assert!(host.closed.is_none() || mine.is_empty());
-            let asked = |p: &Placement| queue.iter().find(|job| job.job == p.job).unwrap();
-            let cpus: u64 = mine.iter().map(|p| asked(p).resources.cpu_millis).sum();
-            let memory: u64 = mine.iter().map(|p| asked(p).resources.memory.0).sum();
-            prop_assert!(cpus <= host.cpu_free && memory <= host.memory_free);
-            let mut given = BTreeSet::new();
-            for placement in mine {
-                let job = asked(placement);
-                prop_assert_eq!(placement.gpus.len(), job.resources.gpus as usize);
-                for uuid in &placement.gpus {
-                    let gpu = host.gpus.iter().find(|gpu| gpu.uuid == *uuid).unwrap();
-                    prop_assert!(usable(gpu) && large_enough(job, gpu));
-                    prop_assert!(given.insert(uuid.clone()), "given twice");
-                }
-            }
-        }
-    }
+#[test]
+fn those_behind_are_told_when_their_turn_will_be() {
+    let mut node = host("node", 64, &[80, 80]);
+    node.bookings = vec![booked(HOUR, &[0]), booked(HOUR, &[1])];
+    let told = Told::with((0..5).map(|_| demand(1, 1)).collect());
+    // Of one demand, as rows give them.
+    let told = (0..5).fold(told, |told, n| told.job(n, |job| job.demand = 0));
+    let decision = told.place(&[node]);
+    let starts: Vec<u64> = decision
+        .left
+        .iter()
+        .map(|left| left.expected.unwrap().since(NOW).0 / HOUR.0)
+        .collect();
+    assert_eq!(starts, [1, 1, 2, 2, 3]);
 }

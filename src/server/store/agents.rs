@@ -32,7 +32,7 @@ pub struct Agent {
     pub revoked_by: Option<String>,
     /// When it registered.
     pub registered_at: Timestamp,
-    /// When it was last heard of, to within a few seconds.
+    /// When it was last heard of, to within some minutes: since its start the server knows better.
     pub seen_at: Timestamp,
 }
 

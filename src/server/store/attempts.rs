@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use protocol::agent_api::AttemptOrder;
 use protocol::event::{Artifact, Phase};
 use protocol::report::AttemptReport;
-use protocol::{AgentId, AttemptId, JobId, Outcome, PipelineId, ProjectId, Timestamp};
+use protocol::{AgentId, AttemptId, JobId, Outcome, PipelineId, Timestamp};
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
@@ -86,8 +86,8 @@ fn attempt(row: &AnyRow) -> Result<Attempt> {
 pub async fn insert(db: &mut Connection, attempt: &Attempt) -> Result<()> {
     let resources = &attempt.order.spec.resources;
     sqlx::query(
-        "INSERT INTO attempts (id, job, agent, number, generation, order_json, fate, created_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "INSERT INTO attempts (id, job, agent, number, generation, order_json, fate, created_at, gpus, \
+         cpu_millis) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(attempt.id.as_str())
     .bind(attempt.job.as_str())
@@ -97,15 +97,18 @@ pub async fn insert(db: &mut Connection, attempt: &Attempt) -> Result<()> {
     .bind(to_json(&attempt.order)?)
     .bind(to_word(&attempt.fate)?)
     .bind(attempt.created_at.0)
+    .bind(i64::try_from(attempt.order.gpus.len()).unwrap_or(i64::MAX))
+    .bind(to_int(resources.cpu_millis))
     .execute(&mut *db)
     .await?;
     sqlx::query(
-        "INSERT INTO bookings (attempt, agent, cpu_millis, memory) VALUES ($1, $2, $3, $4)",
+        "INSERT INTO bookings (attempt, agent, cpu_millis, memory, disk) VALUES ($1, $2, $3, $4, $5)",
     )
     .bind(attempt.id.as_str())
     .bind(attempt.agent.as_str())
     .bind(to_int(resources.cpu_millis))
     .bind(to_int(resources.memory.0))
+    .bind(to_int(resources.disk.unwrap_or_default().0))
     .execute(&mut *db)
     .await?;
     for gpu in &attempt.order.gpus {
@@ -165,22 +168,6 @@ pub async fn started(
         };
     }
     Ok(started)
-}
-
-/// The attempts of all queued jobs, by job, first one first.
-pub async fn of_queued(db: &mut Connection) -> Result<BTreeMap<JobId, Vec<Attempt>>> {
-    let rows = sqlx::query(
-        "SELECT attempts.* FROM attempts JOIN jobs ON jobs.id = attempts.job \
-         WHERE jobs.word = 'queued' ORDER BY attempts.number",
-    )
-    .fetch_all(db)
-    .await?;
-    let mut all: BTreeMap<JobId, Vec<Attempt>> = BTreeMap::new();
-    for row in &rows {
-        let attempt = attempt(row)?;
-        all.entry(attempt.job.clone()).or_default().push(attempt);
-    }
-    Ok(all)
 }
 
 /// The attempts of an agent that are open or lost: what it may still say something about.
@@ -327,56 +314,6 @@ pub async fn artifacts(db: &mut Connection, id: &AttemptId) -> Result<Vec<Artifa
         .collect::<Result<Vec<_>>>()?;
     files.sort_by(|a, b| (a.role, &a.path).cmp(&(b.role, &b.path)));
     Ok(files)
-}
-
-/// What an attempt has taken on a host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Booking {
-    /// The attempt.
-    pub attempt: AttemptId,
-    /// The agent.
-    pub agent: AgentId,
-    /// The project whose job it is.
-    pub project: ProjectId,
-    /// CPUs, in thousandths.
-    pub cpu_millis: u64,
-    /// Memory in bytes.
-    pub memory: u64,
-    /// UUIDs.
-    pub gpus: Vec<String>,
-}
-
-/// Everything that is booked.
-pub async fn bookings(db: &mut Connection) -> Result<Vec<Booking>> {
-    let gpus = sqlx::query("SELECT attempt, gpu FROM booked_gpus ORDER BY gpu")
-        .fetch_all(&mut *db)
-        .await?;
-    let rows = sqlx::query(
-        "SELECT bookings.*, jobs.project FROM bookings \
-         JOIN attempts ON attempts.id = bookings.attempt JOIN jobs ON jobs.id = attempts.job \
-         ORDER BY bookings.attempt",
-    )
-    .fetch_all(db)
-    .await?;
-    rows.iter()
-        .map(|row| {
-            let attempt: AttemptId = row.parsed("attempt")?;
-            let mut mine = Vec::new();
-            for gpu in &gpus {
-                if gpu.text("attempt")? == attempt.as_str() {
-                    mine.push(gpu.text("gpu")?);
-                }
-            }
-            Ok(Booking {
-                attempt,
-                agent: row.parsed("agent")?,
-                project: row.parsed("project")?,
-                cpu_millis: row.size("cpu_millis")?,
-                memory: row.size("memory")?,
-                gpus: mine,
-            })
-        })
-        .collect()
 }
 
 /// Whether an attempt has something booked.

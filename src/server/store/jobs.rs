@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
 use super::rows::{Columns as _, placeholders, to_int, to_json, to_word};
-use super::{Connection, Result, StoreError};
+use super::{Connection, Result, StoreError, queue};
 
 /// What a plan says of a job beside what is to be done.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -83,10 +83,12 @@ fn job(row: &AnyRow) -> Result<Job> {
 
 /// Adds a job in the state it has.
 pub async fn insert(db: &mut Connection, job: &Job) -> Result<()> {
+    let (demand, timeout, environment, group) = queue::columns(job)?;
     sqlx::query(
         "INSERT INTO jobs (id, pipeline, project, name, definition, job_key, trust, spec, lineage, \
-         state, word, version, generation, priority, created_at, queued_at, finished_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+         state, word, version, generation, priority, created_at, queued_at, finished_at, demand, \
+         timeout, environment, concurrency) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, \
+         $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)",
     )
     .bind(job.id.as_str())
     .bind(job.pipeline.as_str())
@@ -105,6 +107,10 @@ pub async fn insert(db: &mut Connection, job: &Job) -> Result<()> {
     .bind(job.created_at.0)
     .bind(job.queued_at.map(|at| at.0))
     .bind(job.finished_at.map(|at| at.0))
+    .bind(demand)
+    .bind(timeout)
+    .bind(environment)
+    .bind(group)
     .execute(db)
     .await?;
     Ok(())
@@ -275,16 +281,6 @@ pub async fn tallies(db: &mut Connection, of: &[PipelineId]) -> Result<Vec<Tally
             })
         })
         .collect()
-}
-
-/// All jobs whose state has this word, oldest first, at most `limit`.
-pub async fn with_word(db: &mut Connection, word: &str, limit: u32) -> Result<Vec<Job>> {
-    let rows = sqlx::query("SELECT * FROM jobs WHERE word = $1 ORDER BY id LIMIT $2")
-        .bind(word)
-        .bind(i64::from(limit))
-        .fetch_all(db)
-        .await?;
-    rows.iter().map(job).collect()
 }
 
 /// The blocked jobs of a project, oldest first, at most `limit`.

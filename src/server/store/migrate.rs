@@ -29,6 +29,11 @@ pub const MIGRATIONS: &[Migration] = &[
         sql: include_str!("migrations/0002_indexes.sql"),
     },
     Migration {
+        version: 3,
+        name: "schedule",
+        sql: include_str!("migrations/0003_schedule.sql"),
+    },
+    Migration {
         version: 101,
         name: "fleet",
         sql: include_str!("migrations/0101_fleet.sql"),

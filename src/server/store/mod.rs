@@ -17,6 +17,7 @@ pub mod migrate;
 pub mod models;
 pub mod pipelines;
 pub mod projects;
+pub mod queue;
 pub mod registry;
 pub mod report;
 pub mod rows;

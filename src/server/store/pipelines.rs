@@ -158,20 +158,25 @@ pub async fn of_commit(
     rows.iter().map(pipeline).collect()
 }
 
-/// Earlier pushes to the same ref with jobs that no host has yet. It begins at these jobs, which are few.
-pub async fn waiting_pushes(
+/// Earlier pipelines of the same kind of trigger and ref with jobs that no host has yet, or, with `running`,
+/// that are not over. It begins at these jobs, which are few.
+pub async fn unsettled(
     db: &mut Connection,
-    project: &ProjectId,
-    reference: &str,
-) -> Result<Vec<Pipeline>> {
+    newer: &Pipeline,
+    running: bool,
+) -> Result<Vec<PipelineId>> {
     let rows = sqlx::query(
-        "SELECT * FROM pipelines WHERE id IN (SELECT pipeline FROM jobs \
-         WHERE word IN ('blocked', 'queued') AND project = $1) \
-         AND reference = $2 AND trigger_kind = 'push' ORDER BY id",
+        "SELECT id FROM pipelines WHERE id IN (SELECT pipeline FROM jobs \
+         WHERE word IN ('blocked', 'queued', $1, $2) AND project = $3) \
+         AND reference = $4 AND id <> $5 \
+         AND trigger_kind = (SELECT trigger_kind FROM pipelines WHERE id = $5) ORDER BY id",
     )
-    .bind(project.as_str())
-    .bind(reference)
+    .bind(if running { "leased" } else { "queued" })
+    .bind(if running { "running" } else { "queued" })
+    .bind(newer.project.as_str())
+    .bind(&newer.trigger.reference)
+    .bind(newer.id.as_str())
     .fetch_all(db)
     .await?;
-    rows.iter().map(pipeline).collect()
+    rows.iter().map(|row| row.parsed("id")).collect()
 }

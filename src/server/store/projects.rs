@@ -1,5 +1,6 @@
 //! Rows of projects, of the refs that were seen, and of forges' deliveries.
 
+use protocol::api::Quota;
 use protocol::{CommitId, ProjectId, Timestamp};
 use sqlx::any::AnyRow;
 
@@ -28,6 +29,8 @@ pub struct Project {
     pub checked_at: Option<Timestamp>,
     /// Why that failed.
     pub problem: Option<String>,
+    /// What its jobs may use.
+    pub quota: Quota,
 }
 
 fn project(row: &AnyRow) -> Result<Project> {
@@ -41,7 +44,29 @@ fn project(row: &AnyRow) -> Result<Project> {
         created_at: row.time("created_at")?,
         checked_at: row.maybe_time("checked_at")?,
         problem: row.maybe_text("problem")?,
+        quota: quota(row)?,
     })
+}
+
+fn quota(row: &AnyRow) -> Result<Quota> {
+    let of = |column: &str| {
+        Ok::<_, super::StoreError>(row.maybe_int(column)?.and_then(|n| u32::try_from(n).ok()))
+    };
+    Ok(Quota {
+        gpus: of("most_gpus")?,
+        gpu_hours: of("most_gpu_hours")?,
+    })
+}
+
+/// Sets what a project may use.
+pub async fn set_quota(db: &mut Connection, id: &ProjectId, quota: &Quota) -> Result<()> {
+    sqlx::query("UPDATE projects SET most_gpus = $1, most_gpu_hours = $2 WHERE id = $3")
+        .bind(quota.gpus.map(i64::from))
+        .bind(quota.gpu_hours.map(i64::from))
+        .bind(id.as_str())
+        .execute(db)
+        .await?;
+    Ok(())
 }
 
 /// Adds a project. A name that is taken is a database error.

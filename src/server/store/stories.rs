@@ -7,7 +7,7 @@ use super::jobs::Job;
 use super::pipelines::Pipeline;
 use super::projects::{Delivery, Project};
 use super::testing::{self, on_both};
-use super::{Connection, StoreError, agents, attempts, events, jobs, pipelines, projects};
+use super::{Connection, StoreError, agents, attempts, events, jobs, pipelines, projects, queue};
 
 async fn seed(db: &mut Connection) -> (Project, Pipeline, Job) {
     let project = testing::project("digits");
@@ -114,10 +114,7 @@ async fn a_gpu_is_booked_once_until_it_is_released() {
         assert!(attempts::insert(&mut tx, &second).await.is_err());
         drop(tx);
         let mut tx = store.begin().await.unwrap();
-        assert_eq!(
-            attempts::bookings(&mut tx).await.unwrap()[0].gpus,
-            ["GPU-a"]
-        );
+        assert_eq!(queue::bookings(&mut tx).await.unwrap()[0].gpus, ["GPU-a"]);
         assert!(attempts::release(&mut tx, &first.id).await.unwrap());
         assert!(!attempts::release(&mut tx, &first.id).await.unwrap());
         attempts::insert(&mut tx, &second).await.unwrap();

@@ -7,7 +7,7 @@ use std::future::Future;
 use protocol::agent_api::{AttemptOrder, Source};
 use protocol::hardware::Inventory;
 use protocol::job::State;
-use protocol::spec::{Limits, Network, Parameters, Resources};
+use protocol::spec::{Limits, Network, Parameters, Resources, Turn};
 use protocol::{
     AgentId, AttemptId, ByteSize, CommitId, Digest, JobId, JobSpec, PipelineId, ProjectId,
     Timestamp, Trigger, TriggerKind, Trust, Work,
@@ -140,6 +140,7 @@ pub fn project(name: &str) -> Project {
         created_at: Timestamp(1),
         checked_at: None,
         problem: None,
+        quota: Default::default(),
     }
 }
 
@@ -191,6 +192,7 @@ pub fn job(pipeline: &Pipeline, name: &str) -> Job {
             resources: Resources::default(),
             runs_on: Vec::new(),
             volumes: BTreeMap::new(),
+            turn: Turn::default(),
             needs: Vec::new(),
             artifacts: Vec::new(),
             limits: Limits::default(),
@@ -247,6 +249,7 @@ pub fn inventory(host: &str) -> Inventory {
         gpus: Vec::new(),
         labels: Vec::new(),
         volumes: BTreeMap::new(),
+        volume_grants: BTreeMap::new(),
         engine: None,
     }
 }

@@ -158,10 +158,7 @@ pub(super) async fn job_events(
 /// `GET /api/v1/agents`
 pub(super) async fn agents(State(site): State<Site>) -> Answer<Json<Page<api::Agent>>> {
     let mut db = site.store.read().await?;
-    let unreachable_after = site.config.unreachable_after;
-    Ok(Json(
-        views::agents(&mut db, unreachable_after, Timestamp::now()).await?,
-    ))
+    Ok(Json(views::agents(&mut db, &site, Timestamp::now()).await?))
 }
 
 /// `GET /api/v1/tokens`

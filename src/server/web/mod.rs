@@ -150,6 +150,7 @@ fn administrators() -> Router<Site> {
         .route("/api/v1/agents/{name}/undrain", post(hosts::undrain))
         .route("/api/v1/agents/{name}/revoke", post(hosts::revoke))
         .route("/api/v1/projects", post(writes::add_project))
+        .route("/api/v1/projects/{name}/quota", put(writes::set_quota))
         .layer(from_fn(api::json_writes))
 }
 

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use protocol::api::{self, Page};
 use protocol::{AgentId, AttemptId, JobId, PipelineId, ProjectId, Timestamp};
 
+use crate::state::Server;
 use crate::store::jobs::{Job, Tally};
 use crate::store::pipelines::Pipeline;
-use crate::store::{Connection, Result, agents, attempts, jobs, pipelines, projects};
+use crate::store::{Connection, Result, agents, attempts, jobs, pipelines, projects, queue};
 
 /// Projects by name, oldest first.
 pub(crate) async fn projects(db: &mut Connection) -> Result<Page<api::Project>> {
@@ -24,6 +25,7 @@ pub(crate) fn project(project: &projects::Project) -> api::Project {
         forge: project.forge.word().to_owned(),
         default_branch: project.default_branch.clone(),
         error: project.problem.clone(),
+        quota: project.quota,
     }
 }
 
@@ -205,7 +207,7 @@ pub(crate) async fn job_detail(db: &mut Connection, row: &Job) -> Result<api::Jo
 /// The agents, oldest first, and what they work on.
 pub(crate) async fn agents(
     db: &mut Connection,
-    unreachable_after: protocol::Span,
+    server: &Server,
     now: Timestamp,
 ) -> Result<Page<api::Agent>> {
     let mut work: BTreeMap<AgentId, Vec<JobId>> = BTreeMap::new();
@@ -213,7 +215,7 @@ pub(crate) async fn agents(
         work.entry(attempt.agent).or_default().push(attempt.job);
     }
     let mut gpus: BTreeMap<AgentId, BTreeMap<String, AttemptId>> = BTreeMap::new();
-    for booking in attempts::bookings(db).await? {
+    for booking in queue::bookings(db).await? {
         let booked = booking
             .gpus
             .into_iter()
@@ -225,9 +227,11 @@ pub(crate) async fn agents(
         .into_iter()
         .map(|agent| {
             let jobs = work.remove(&agent.id).unwrap_or_default();
+            let silence = server.leases.last_heard(&agent.id);
+            let seen = silence.map_or(agent.seen_at, |silence| now - silence.into());
             let state = match (agent.accepting, jobs.is_empty()) {
                 _ if agent.revoked_by.is_some() => "revoked",
-                _ if now.since(agent.seen_at) > unreachable_after => "unreachable",
+                _ if now.since(seen) > server.config.unreachable_after => "unreachable",
                 _ if agent.drained_by.is_some() => "drained",
                 (false, _) => "closed",
                 (true, false) => "busy",
@@ -239,7 +243,7 @@ pub(crate) async fn agents(
                 id: agent.id,
                 name: agent.name,
                 state: state.to_owned(),
-                last_seen: agent.seen_at,
+                last_seen: seen,
                 inventory: Some(agent.inventory),
                 jobs,
             }

@@ -4,7 +4,7 @@
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use protocol::JobId;
-use protocol::api::{self, Done, NewPipeline, NewProject};
+use protocol::api::{self, Done, NewPipeline, NewProject, Quota};
 
 use super::access::Who;
 use super::answer::{Answer, Problem};
@@ -24,6 +24,20 @@ pub(super) async fn add_project(
     Sent(wanted): Sent<NewProject>,
 ) -> Answer<Json<api::Project>> {
     let project = project::add_for(&site, wanted, who.name()).await?;
+    Ok(Json(views::project(&project)))
+}
+
+/// `PUT /api/v1/projects/{name}/quota`
+pub(super) async fn set_quota(
+    State(site): State<Site>,
+    Extension(who): Extension<Who>,
+    Path(name): Path<String>,
+    Sent(quota): Sent<Quota>,
+) -> Answer<Json<api::Project>> {
+    let mut db = site.store.read().await?;
+    let found = project_named(&mut db, &name).await?;
+    drop(db);
+    let project = project::set_quota(&site, &found, quota, who.name()).await?;
     Ok(Json(views::project(&project)))
 }
 

@@ -234,6 +234,7 @@ fn spec(text: &str) -> JobSpec {
         resources: Resources::default(),
         runs_on: vec![],
         volumes: BTreeMap::new(),
+        turn: protocol::spec::Turn::default(),
         needs: vec![],
         artifacts: vec!["out.bin".into()],
         limits: Limits::default(),

@@ -243,7 +243,7 @@ fn where_no_notebook_can_be_read_no_tool_starts() {
     assert!(!world.path("tmp/seen").exists() && verdict.runs.is_empty());
     assert_eq!(
         verdict.failure.unwrap().message,
-        "none.ipynb cannot be read: this is JSON but not a notebook: `nbformat` is missing"
+        "none.ipynb: this is JSON but not a notebook: `nbformat` is missing"
     );
 }
 

@@ -112,6 +112,7 @@ impl World {
                 },
                 runs_on: Vec::new(),
                 volumes: BTreeMap::new(),
+                turn: protocol::spec::Turn::default(),
                 needs: Vec::new(),
                 artifacts: Vec::new(),
                 limits: Limits {

@@ -4,7 +4,7 @@ use protocol::event::{Artifact, ArtifactRole};
 use protocol::{ByteSize, Digest, Failure, FailureKind, Outcome, Span};
 use reqwest::StatusCode;
 use server::pipelines;
-use server::store::{attempts, events};
+use server::store::{events, queue};
 
 use crate::support::{Times, on_both, released, report, running};
 
@@ -89,7 +89,7 @@ async fn hardware_is_free_when_the_agent_says_so_not_when_the_job_ends() {
         agent.poll(vec![unclean], Span(0)).await;
         let booked = || async {
             let mut db = world.server().store.read().await.unwrap();
-            attempts::bookings(&mut db).await.unwrap().len()
+            queue::bookings(&mut db).await.unwrap().len()
         };
         assert_eq!(booked().await, 1);
         let clean = released(&order.attempt, order.generation);
@@ -269,7 +269,7 @@ async fn an_order_that_is_cancelled_before_the_agent_has_it_is_over_at_once() {
         assert!(answer.start.is_empty());
         assert_eq!(world.word(&job.id).await, "cancelled");
         let mut db = world.server().store.read().await.unwrap();
-        assert!(attempts::bookings(&mut db).await.unwrap().is_empty());
+        assert!(queue::bookings(&mut db).await.unwrap().is_empty());
     })
     .await;
 }

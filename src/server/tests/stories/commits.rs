@@ -313,6 +313,7 @@ async fn an_untrusted_result_never_stands_for_a_trusted_job() {
                 jobs: vec![planned],
                 ignored: Vec::new(),
                 notes: Vec::new(),
+                supersede_running: false,
             });
             let made = pipelines::create(world.server(), &fork.id, &trigger, &words, planned)
                 .await

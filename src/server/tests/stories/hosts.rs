@@ -5,6 +5,7 @@ use protocol::{Outcome, Span, Timestamp};
 use reqwest::StatusCode;
 use server::pipelines;
 use server::store::attempts::{self, Fate};
+use server::store::queue;
 
 use crate::support::{Agent, Times, World, on_both, report, running};
 
@@ -178,7 +179,7 @@ async fn a_revoked_agent_is_told_what_to_do_and_its_jobs_go_elsewhere_at_once() 
         assert_eq!(other.begin().await.job, job.id);
         assert_eq!(world.shown("a").await.state, "revoked");
         let mut db = world.server().store.read().await.unwrap();
-        let booked = attempts::bookings(&mut db).await.unwrap();
+        let booked = queue::bookings(&mut db).await.unwrap();
         assert!(
             booked
                 .iter()

@@ -7,5 +7,6 @@ mod checkpoints;
 mod commits;
 mod hosts;
 mod metrics;
+mod queue;
 mod support;
 mod web;

@@ -245,6 +245,13 @@ impl Agent {
         self.send(&self.request(attempts, wait)).await.unwrap()
     }
 
+    /// A poll that says what the host has now.
+    pub(crate) async fn tell(&self) -> PollAnswer {
+        let mut request = self.request(Vec::new(), Span(0));
+        request.inventory = Some(self.inventory.clone());
+        self.send(&request).await.unwrap()
+    }
+
     /// What a poll says.
     pub(crate) fn request(&self, attempts: Vec<AttemptStatus>, wait: Span) -> PollRequest {
         PollRequest {

@@ -38,7 +38,7 @@ pub(in super::super) async fn page(
 ) -> Shown {
     let mut db = site.store.read().await?;
     let now = Timestamp::now();
-    let page = views::agents(&mut db, site.config.unreachable_after, now).await?;
+    let page = views::agents(&mut db, &site, now).await?;
     show(&AgentsPage {
         frame: Frame::new("agents", &site.access, &who),
         rows: page.items.iter().map(|agent| row(agent, now)).collect(),

@@ -60,10 +60,14 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("POST", "/api/v1/jobs/{id}/cancel", "run"),
     ("POST", "/api/v1/jobs/{id}/retry", "run"),
     ("POST", "/api/v1/projects", "admin"),
+    ("PUT", "/api/v1/projects/{name}/quota", "admin"),
     ("GET", "/api/v1/tokens", "admin"),
     ("POST", "/api/v1/tokens", "admin"),
     ("DELETE", "/api/v1/tokens/{name}", "admin"),
     ("POST", "/api/v1/agents/tokens", "admin"),
+    ("POST", "/api/v1/agents/{name}/drain", "admin"),
+    ("POST", "/api/v1/agents/{name}/undrain", "admin"),
+    ("POST", "/api/v1/agents/{name}/revoke", "admin"),
 ];
 
 #[test]

@@ -1,0 +1,350 @@
+//! Rows as `schedule` wants them: the queue, the fleet, and what projects used.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use protocol::hardware::{GpuHealth, GpuKind, Inventory};
+use protocol::{AgentId, JobId, ProjectId, Span, Timestamp};
+
+use super::recent::Warm;
+use crate::schedule::{self, Booked, Demand, Group, Host, HostGpu, Project, Queue, Waiting};
+use crate::state::Server;
+use crate::store::agents::Agent;
+use crate::store::attempts::Fate;
+use crate::store::queue::{self, Before, Booking, Queued, Used};
+use crate::store::{Connection, Result, agents, projects};
+
+/// What a project used counts half after this time.
+const HALF_LIFE: Span = Span::hours(24);
+
+/// What a pass looks at.
+pub(super) struct Look {
+    pub(super) now: Timestamp,
+    /// All that waits; a part of it rests.
+    pub(super) waiting: Vec<Queued>,
+    /// Jobs that rest after a fault of the platform, of `waiting`, and the pause of each.
+    pub(super) resting: Vec<(usize, Span)>,
+    /// Its jobs name entries of `places`.
+    pub(super) queue: Queue,
+    /// For each job of `queue` its place in `waiting`.
+    pub(super) places: Vec<usize>,
+    pub(super) fleet: Vec<Host>,
+}
+
+/// Reads the rows. None: nothing waits.
+pub(super) async fn look(server: &Server, db: &mut Connection, most: u32) -> Result<Option<Look>> {
+    let waiting = queue::waiting(db, most).await?;
+    if waiting.jobs.is_empty() {
+        return Ok(None);
+    }
+    let now = Timestamp::now();
+    let recent = &server.recent;
+    let before = queue::before(db).await?;
+    let bookings = queue::bookings(db).await?;
+    let used = recent.used(db, now).await?;
+    let warm = recent.warm(db, now).await?;
+    let names = waiting
+        .jobs
+        .iter()
+        .map(|job| (&job.project, job.name.as_str()));
+    let running = bookings.iter().map(|b| (&b.project, b.job_name.as_str()));
+    let usual = recent.usual(db, names.chain(running)).await?;
+    let agents = agents::all(db).await?;
+    let rows = projects::all(db).await?;
+    let groups = queue::in_groups(db).await?;
+
+    let ends: Vec<Timestamp> = bookings
+        .iter()
+        .map(|booking| {
+            until(
+                booking,
+                usual.get(&(&booking.project, &booking.job_name)),
+                now,
+            )
+        })
+        .collect();
+    let fleet = hosts(server, &agents, &bookings, &ends);
+    let numbers: HashMap<&AgentId, usize> = agents.iter().map(|a| &a.id).zip(0..).collect();
+    let mut maker = Maker {
+        projects: projects_of(&rows, &used, &bookings, &ends, now),
+        project_numbers: rows.iter().map(|row| &row.id).zip(0..).collect(),
+        holders: groups,
+        groups: Vec::new(),
+        group_numbers: BTreeMap::new(),
+        warm: &warm,
+        warm_numbers: HashMap::new(),
+        hot: Vec::new(),
+        numbers,
+    };
+    let (mut jobs, mut places, mut resting) = (Vec::new(), Vec::new(), Vec::new());
+    for (place, job) in waiting.jobs.iter().enumerate() {
+        let before = before.get(&job.id).map_or(&[][..], Vec::as_slice);
+        if let Some(pause) = rest(server, before, now) {
+            resting.push((place, pause));
+            continue;
+        }
+        let usual = usual.get(&(&job.project, job.name.as_str()));
+        if let Some(job) = maker.waits(job, before, usual) {
+            jobs.push(job);
+            places.push(place);
+        }
+    }
+    let queue = Queue {
+        jobs,
+        demands: waiting
+            .demands
+            .into_iter()
+            .map(|d| named(d, &rows))
+            .collect(),
+        projects: maker.projects,
+        groups: maker.groups,
+        warm: maker.hot,
+    };
+    Ok(Some(Look {
+        now,
+        waiting: waiting.jobs,
+        resting,
+        queue,
+        places,
+        fleet,
+    }))
+}
+
+/// A demand with its project's name in the place of its id.
+pub(crate) fn named(mut demand: Demand, rows: &[projects::Project]) -> Demand {
+    let named = rows.iter().find(|row| row.id.as_str() == demand.project);
+    if let Some(row) = named {
+        demand.project.clone_from(&row.name);
+    }
+    demand
+}
+
+/// The pause of a job whose last attempt ended by a fault that its agent reported: what was broken then is
+/// perhaps broken for some seconds more. None: it is over.
+fn rest(server: &Server, before: &[Before], now: Timestamp) -> Option<Span> {
+    let last = before.last()?;
+    if last.fate != Fate::Finished || last.evicted {
+        return None;
+    }
+    let pause = Span(server.config.retry_delay.0 * before.len() as u64);
+    (now.since(last.finished_at?) < pause).then_some(pause)
+}
+
+/// When an attempt will probably end. One that has overrun what is usual is expected to take a quarter more of
+/// what it took, up to its time-out.
+fn until(booking: &Booking, usual: Option<&Span>, now: Timestamp) -> Timestamp {
+    let timeout = booking
+        .timeout
+        .unwrap_or(protocol::spec::Limits::default().timeout);
+    let expected = booking.since + usual.copied().unwrap_or(timeout).min(timeout);
+    if expected > now {
+        return expected;
+    }
+    let took = now.since(booking.since);
+    let longer = now + Span(took.0 / 4);
+    longer.min((booking.since + timeout).max(now))
+}
+
+struct Maker<'a> {
+    projects: Vec<Project>,
+    project_numbers: HashMap<&'a ProjectId, usize>,
+    holders: BTreeMap<(ProjectId, String), String>,
+    groups: Vec<Group>,
+    group_numbers: BTreeMap<(ProjectId, String), usize>,
+    warm: &'a Warm,
+    warm_numbers: HashMap<&'a str, usize>,
+    hot: Vec<BTreeSet<usize>>,
+    numbers: HashMap<&'a AgentId, usize>,
+}
+
+impl<'a> Maker<'a> {
+    /// None: its project is gone.
+    fn waits(
+        &mut self,
+        job: &'a Queued,
+        before: &[Before],
+        usual: Option<&Span>,
+    ) -> Option<Waiting> {
+        let failed = before.iter().filter(|before| before.ended);
+        Some(Waiting {
+            job: job.id.clone(),
+            project: *self.project_numbers.get(&job.project)?,
+            demand: job.demand,
+            environment: job
+                .environment
+                .as_deref()
+                .and_then(|of| self.environment(of)),
+            group: job.concurrency.as_ref().map(|name| self.group(job, name)),
+            priority: job.priority,
+            since: job.created_at,
+            expected: usual.copied().unwrap_or(job.timeout).min(job.timeout),
+            failed_on: failed
+                .filter_map(|before| self.numbers.get(&before.agent).copied())
+                .collect(),
+        })
+    }
+
+    fn environment(&mut self, of: &'a str) -> Option<usize> {
+        if let Some(number) = self.warm_numbers.get(of) {
+            return Some(*number);
+        }
+        let agents = self.warm.get(of)?;
+        let hosts = agents
+            .iter()
+            .filter_map(|agent| self.numbers.get(agent).copied());
+        self.hot.push(hosts.collect());
+        self.warm_numbers.insert(of, self.hot.len() - 1);
+        Some(self.hot.len() - 1)
+    }
+
+    fn group(&mut self, job: &Queued, name: &str) -> usize {
+        let key = (job.project.clone(), name.to_owned());
+        let next = self.groups.len();
+        let number = *self.group_numbers.entry(key.clone()).or_insert(next);
+        if number == next {
+            self.groups.push(Group {
+                name: name.to_owned(),
+                holder: self.holders.get(&key).cloned(),
+            });
+        }
+        number
+    }
+}
+
+/// What each project used of late, and has.
+fn projects_of(
+    rows: &[projects::Project],
+    used: &[Used],
+    bookings: &[Booking],
+    ends: &[Timestamp],
+    now: Timestamp,
+) -> Vec<Project> {
+    let number: HashMap<&ProjectId, usize> = rows.iter().map(|row| &row.id).zip(0..).collect();
+    let mut all: Vec<Project> = rows
+        .iter()
+        .map(|row| Project {
+            name: row.name.clone(),
+            quota: row.quota,
+            ..Project::default()
+        })
+        .collect();
+    for hour in used {
+        let Some(project) = number.get(&hour.project).map(|n| &mut all[*n]) else {
+            continue;
+        };
+        let age = now.since(hour.hour).0 as f64 / HALF_LIFE.0 as f64;
+        let weight = hour.cpu_milli_ms as f64 + hour.gpu_ms as f64 * schedule::weight(0, 1) as f64;
+        let decayed = weight / 1_000.0 * 0.5_f64.powf(age);
+        project.used = project.used.saturating_add(decayed as u64);
+        project.gpu_week = Span(project.gpu_week.0.saturating_add(hour.gpu_ms));
+    }
+    for (booking, end) in bookings.iter().zip(ends) {
+        let Some(project) = number.get(&booking.project).map(|n| &mut all[*n]) else {
+            continue;
+        };
+        let gpus = u32::try_from(booking.gpus.len()).unwrap_or(u32::MAX);
+        let seconds = end.since(booking.since).0 / 1_000;
+        let weight = schedule::weight(booking.cpu_millis, gpus).saturating_mul(seconds);
+        project.used = project.used.saturating_add(weight);
+        project.gpus = project.gpus.saturating_add(gpus);
+        let so_far = now.since(booking.since).0.saturating_mul(gpus.into());
+        project.gpu_week = Span(project.gpu_week.0.saturating_add(so_far));
+    }
+    all
+}
+
+fn hosts(server: &Server, agents: &[Agent], bookings: &[Booking], ends: &[Timestamp]) -> Vec<Host> {
+    let mut by_agent: HashMap<&AgentId, Vec<(&Booking, Timestamp)>> = HashMap::new();
+    for (booking, end) in bookings.iter().zip(ends) {
+        by_agent
+            .entry(&booking.agent)
+            .or_default()
+            .push((booking, *end));
+    }
+    let host = |agent: &Agent| {
+        let mut host = empty_host(agent);
+        host.closed = closed(server, agent);
+        let mine = by_agent.get(&agent.id).map_or(&[][..], Vec::as_slice);
+        host.bookings = mine
+            .iter()
+            .map(|(b, end)| booked(b, *end, &host.gpus))
+            .collect();
+        host
+    };
+    agents.iter().map(host).collect()
+}
+
+fn booked(booking: &Booking, until: Timestamp, gpus: &[HostGpu]) -> Booked {
+    let place = |uuid: &String| gpus.iter().position(|gpu| gpu.uuid == *uuid);
+    Booked {
+        until,
+        cpu_millis: booking.cpu_millis,
+        memory: booking.memory,
+        disk: booking.disk,
+        gpus: booking.gpus.iter().filter_map(place).collect(),
+    }
+}
+
+/// A host with nothing on it, open.
+pub(crate) fn empty_host(agent: &Agent) -> Host {
+    let inventory: &Inventory = &agent.inventory;
+    let grant = |name: &String| {
+        inventory
+            .volume_grants
+            .get(name)
+            .cloned()
+            .unwrap_or_default()
+    };
+    let names = inventory.volumes.keys();
+    Host {
+        agent: agent.id.clone(),
+        name: agent.name.clone(),
+        closed: None,
+        labels: inventory.labels.iter().cloned().collect(),
+        volumes: names.map(|name| (name.clone(), grant(name))).collect(),
+        cuda: inventory.driver.as_ref().map(|driver| driver.cuda.clone()),
+        cpu_millis: inventory.cpu_millis,
+        memory: inventory.memory.0,
+        disk: inventory.disk.0,
+        gpus: inventory.gpus.iter().filter_map(device).collect(),
+        bookings: Vec::new(),
+    }
+}
+
+/// A GPU as a job can have it; one in MIG mode is none, its slices are.
+fn device(gpu: &protocol::hardware::Gpu) -> Option<HostGpu> {
+    let profile = match &gpu.kind {
+        GpuKind::Whole => None,
+        GpuKind::Sliced => return None,
+        GpuKind::Slice { profile, .. } => Some(profile.clone()),
+    };
+    Some(HostGpu {
+        uuid: gpu.uuid.clone(),
+        model: gpu.model.clone(),
+        memory: gpu.memory.0,
+        compute_capability: gpu.compute_capability.clone(),
+        profile,
+        nvlink: gpu.nvlink_group,
+        healthy: gpu.health == GpuHealth::Healthy,
+    })
+}
+
+fn closed(server: &Server, agent: &Agent) -> Option<String> {
+    if let Some(by) = &agent.revoked_by {
+        return Some(format!("revoked by {by}"));
+    }
+    if let Some(by) = &agent.drained_by {
+        return Some(format!("drained by {by}"));
+    }
+    let silence = server.leases.silence(&agent.id);
+    if silence > server.config.unreachable_after.into() {
+        return Some(format!("not heard of for {}", Span::from(silence)));
+    }
+    (!agent.accepting).then(|| agent.closed.clone().unwrap_or_else(|| "closed".to_owned()))
+}
+
+impl Look {
+    /// The id of a job of the queue.
+    pub(super) fn job(&self, number: usize) -> &JobId {
+        &self.waiting[self.places[number]].id
+    }
+}

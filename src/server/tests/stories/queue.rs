@@ -1,0 +1,325 @@
+//! Stories of what waits: why, for how long, and what is refused at once.
+
+use std::collections::BTreeMap;
+
+use plan::{Plan, PlannedJob};
+use protocol::api::Quota;
+use protocol::hardware::{Gpu, GpuDriver, GpuHealth, GpuKind, VolumeGrant};
+use protocol::job::State;
+use protocol::spec::Concurrency;
+use protocol::{ByteSize, CommitId, Outcome, Span, TriggerKind, Trust};
+use server::pipelines::{self, Planned, Words};
+use server::store::jobs::Job;
+use server::store::projects::{self, Project};
+use server::store::{jobs, queue, testing};
+
+use crate::support::{Agent, Times, World, on_both, report, running};
+
+/// A host with so many A100 of 80 GB.
+async fn gpu_host(world: &World, name: &str, gpus: u32) -> Agent {
+    let mut agent = world.agent(name).await;
+    agent.inventory.driver = Some(GpuDriver {
+        version: "570.86.15".into(),
+        cuda: "12.8".into(),
+    });
+    agent.inventory.gpus = (0..gpus)
+        .map(|index| Gpu {
+            uuid: format!("GPU-{name}-{index}"),
+            index,
+            model: "NVIDIA A100-SXM4-80GB".into(),
+            memory: ByteSize::mib(81_920),
+            compute_capability: "8.0".into(),
+            kind: GpuKind::Whole,
+            pci: None,
+            numa_node: None,
+            nvlink_group: None,
+            health: GpuHealth::Healthy,
+        })
+        .collect();
+    agent.tell().await;
+    agent
+}
+
+async fn project(world: &World, name: &str) -> Project {
+    let project = testing::project(name);
+    let mut tx = world.server().store.begin().await.unwrap();
+    projects::insert(&mut tx, &project).await.unwrap();
+    tx.commit().await.unwrap();
+    project
+}
+
+fn planned(name: &str, change: impl FnOnce(&mut protocol::JobSpec)) -> PlannedJob {
+    let pipeline = testing::pipeline(&testing::project("any"), 1);
+    let mut spec = testing::job(&pipeline, name).spec;
+    spec.reuse = false;
+    change(&mut spec);
+    PlannedJob {
+        key: protocol::Digest::of(name),
+        spec,
+        key_parts: Vec::new(),
+        fingerprint: None,
+        deps: Vec::new(),
+        lock: None,
+        pipeline_file: None,
+        trust: Trust::Trusted,
+        unversioned: Vec::new(),
+    }
+}
+
+/// The jobs of a new pipeline at a commit made of `number`, `train` before `test`.
+async fn create(
+    world: &World,
+    project: &Project,
+    number: u64,
+    kind: TriggerKind,
+    plan: Vec<PlannedJob>,
+    supersede_running: bool,
+) -> Vec<Job> {
+    let mut trigger = testing::pipeline(project, number).trigger;
+    trigger.kind = kind;
+    let commit: CommitId = format!("{number:040x}").parse().unwrap();
+    trigger.commit = commit;
+    let plan = Planned::Jobs(Plan {
+        jobs: plan,
+        ignored: Vec::new(),
+        notes: Vec::new(),
+        supersede_running,
+    });
+    let words = Words {
+        subject: "Change".into(),
+        author: "Ana".into(),
+    };
+    let made = pipelines::create(world.server(), &project.id, &trigger, &words, plan)
+        .await
+        .unwrap();
+    let mut db = world.server().store.read().await.unwrap();
+    let mut jobs = jobs::of_pipeline(&mut db, &made.id).await.unwrap();
+    jobs.sort_by(|a, b| b.spec.name.cmp(&a.spec.name));
+    jobs
+}
+
+async fn reason(world: &World, job: &Job, words: &str) {
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        let reason = world.job(&job.id).await.reason.unwrap_or_default();
+        if reason.contains(words) {
+            return;
+        }
+        assert!(
+            std::time::Instant::now() < until,
+            "'{reason}' is not '{words}'"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_no_host_could_ever_fulfil_fails_at_once_and_takes_what_needs_it_along() {
+    on_both(Times::default(), |world| async move {
+        let digits = project(&world, "digits").await;
+        let wants = |n: u64| {
+            let train = planned("train", |spec| {
+                spec.resources.gpus = 4;
+                spec.resources.gpu_models = vec!["A100".parse().unwrap()];
+            });
+            let test = planned("test", |spec| spec.needs = vec!["train".into()]);
+            (n, vec![train, test])
+        };
+        let (n, plan) = wants(1);
+        let waits = create(&world, &digits, n, TriggerKind::Push, plan, false).await;
+        assert_eq!(
+            waits[0].state,
+            State::Queued,
+            "no agent is registered: nobody knows yet"
+        );
+
+        let _agent = gpu_host(&world, "gpu-1", 2).await;
+        let (n, plan) = wants(2);
+        let made = create(&world, &digits, n, TriggerKind::Push, plan, false).await;
+        let Some(Outcome::Failed(failure)) = made[0].state.outcome() else {
+            panic!("{:?}", made[0].state)
+        };
+        assert_eq!(failure.owner(), protocol::Owner::User);
+        let words = "needs 4 GPUs (A100) on one host; the nearest, gpu-1, has 2";
+        assert_eq!(failure.message, words);
+        assert!(matches!(
+            made[1].state.outcome(),
+            Some(Outcome::Skipped { .. })
+        ));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_job_that_waits_says_for_what_and_until_when() {
+    on_both(Times::default(), |world| async move {
+        let digits = project(&world, "digits").await;
+        let agent = gpu_host(&world, "gpu-1", 1).await;
+        let train = || {
+            vec![planned("train", |spec| {
+                spec.resources.gpus = 1;
+                spec.limits.timeout = Span::hours(2);
+            })]
+        };
+        let mut tags = (1..).map(|n| (n, TriggerKind::PullRequest { number: n }));
+        let mut next = || tags.next().unwrap();
+        let (n, kind) = next();
+        create(&world, &digits, n, kind, train(), false).await;
+        let order = agent.begin().await;
+        assert_eq!(order.gpus, ["GPU-gpu-1-0"]);
+        let (n, kind) = next();
+        let second = create(&world, &digits, n + 100, kind, train(), false).await;
+        reason(
+            &world,
+            &second[0],
+            "needs 1 GPU, 1 CPU and 2 GiB; gpu-1 has 0 of 1 such GPUs",
+        )
+        .await;
+        reason(&world, &second[0], "; it starts about ").await;
+
+        let quota = Quota {
+            gpus: Some(0),
+            gpu_hours: None,
+        };
+        server::project::set_quota(world.server(), &digits, quota, "the test")
+            .await
+            .unwrap();
+        reason(
+            &world,
+            &second[0],
+            "needs 1 GPU, and the quota of digits is 0 at once",
+        )
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_a_group_one_runs_at_a_time_and_the_newest_may_win() {
+    on_both(Times::default(), |world| async move {
+        let digits = project(&world, "digits").await;
+        let deploy = |newest| {
+            vec![planned("deploy", |spec| {
+                spec.turn.concurrency = Some(Concurrency {
+                    group: "production".into(),
+                    cancel_queued: newest,
+                });
+            })]
+        };
+        let agent = world.agent("a").await;
+        // By hand: a newer commit of a branch supersedes the older ones anyway.
+        let job = |n: u64, newest| {
+            let (world, digits) = (&world, &digits);
+            async move {
+                let kind = TriggerKind::Person {
+                    definitions: vec![n.to_string()],
+                    parameters: Default::default(),
+                };
+                create(world, digits, n, kind, deploy(newest), false)
+                    .await
+                    .remove(0)
+            }
+        };
+        let first = job(1, false).await;
+        let order = agent.begin().await;
+        assert_eq!(order.job, first.id);
+        let second = job(2, false).await;
+        let words =
+            "of the concurrency group 'production' one job runs at a time: it waits for deploy";
+        reason(&world, &second, words).await;
+        let third = job(3, true).await;
+        assert_eq!(world.word(&second.id).await, "cancelled");
+        assert_eq!(world.word(&first.id).await, "running");
+        agent
+            .finish(&order, &report(Outcome::Succeeded))
+            .await
+            .unwrap();
+        assert_eq!(agent.begin().await.job, third.id);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_newer_commit_ends_what_runs_of_its_pull_request_only_where_the_file_says_so() {
+    on_both(Times::default(), |world| async move {
+        let digits = project(&world, "digits").await;
+        let agent = world.agent("a").await;
+        let pull = || TriggerKind::PullRequest { number: 7 };
+        let train = || vec![planned("train", |_| ())];
+        let first = create(&world, &digits, 1, pull(), train(), true)
+            .await
+            .remove(0);
+        let order = agent.begin().await;
+        assert_eq!(order.job, first.id);
+        create(&world, &digits, 2, pull(), train(), false).await;
+        assert_eq!(world.word(&first.id).await, "running");
+        create(&world, &digits, 3, TriggerKind::Push, train(), true).await;
+        assert_eq!(
+            world.word(&first.id).await,
+            "running",
+            "a push is no pull request"
+        );
+        create(&world, &digits, 4, pull(), train(), true).await;
+        let answer = agent.poll(vec![running(&order)], Span::secs(5)).await;
+        assert_eq!(answer.stop[0].attempt, order.attempt);
+        assert_eq!(answer.stop[0].by, pipelines::SUPERSEDED);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn history_says_how_long_a_job_takes_and_what_a_project_used() {
+    on_both(Times::default(), |world| async move {
+        let agent = gpu_host(&world, "gpu-1", 2).await;
+        let digits = project(&world, "digits").await;
+        let train = vec![planned("train", |spec| spec.resources.gpus = 2)];
+        let job = create(&world, &digits, 1, TriggerKind::Push, train, false)
+            .await
+            .remove(0);
+        let order = agent.begin().await;
+        let report = report(Outcome::Succeeded);
+        agent.finish(&order, &report).await.unwrap();
+        let took = report.finished_at.since(report.started_at);
+        let mut db = world.server().store.read().await.unwrap();
+        let usual = queue::usual(&mut db, &digits.id, "train").await.unwrap();
+        assert_eq!(usual, Some(took));
+        assert_eq!(
+            queue::usual(&mut db, &digits.id, "other").await.unwrap(),
+            None
+        );
+        let used = queue::used(&mut db, report.finished_at).await.unwrap();
+        assert_eq!((used.len(), used[0].gpu_ms), (1, 2 * took.0));
+        let warm = queue::warm(&mut db, report.finished_at).await.unwrap();
+        assert_eq!(warm.len(), 1, "{warm:?}");
+        assert_eq!(world.word(&job.id).await, "succeeded");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn volumes_have_the_version_that_all_agents_declare() {
+    on_both(Times::default(), |world| async move {
+        for (name, version) in [("a", "2012"), ("b", "2013")] {
+            let mut agent = world.agent(name).await;
+            let volumes = [
+                ("imagenet", Some(version)),
+                ("same", Some("1")),
+                ("none", None),
+            ];
+            agent.inventory.volumes = volumes
+                .map(|(name, version)| (name.to_owned(), version.map(str::to_owned)))
+                .into();
+            agent.inventory.volume_grants =
+                BTreeMap::from([("same".to_owned(), VolumeGrant::default())]);
+            agent.tell().await;
+        }
+        let mut db = world.server().store.read().await.unwrap();
+        let volumes = server::offers::volumes(&mut db).await.unwrap();
+        let version = |name: &str| volumes[name].as_deref();
+        assert_eq!(
+            (version("imagenet"), version("same"), version("none")),
+            (None, Some("1"), None)
+        );
+    })
+    .await;
+}
