@@ -154,7 +154,7 @@ async fn a_slice_is_given_by_its_own_files() {
     });
     let world = World::with_gpus(&gpus, Some(Manner::Gives)).await;
     let look = "import glob\nprint(sorted(glob.glob('/dev/nvidia*/*')))";
-    let pipeline = "jobs:\n  train:\n    notebook: train.ipynb\n    resources: {cpus: 0.5, memory: 512MiB, gpus: 1}\n";
+    let pipeline = "jobs:\n  train:\n    notebook: train.ipynb\n    resources: {cpus: 0.5, memory: 512MiB, gpus: 1, mig: 3g.40gb}\n";
     let files = [
         (".trainyard.yml", pipeline),
         ("train.ipynb", &notebook(&[LOOK, look])),
