@@ -241,6 +241,11 @@ pub struct Gpus {
     /// How long a GPU may take to become clean after a job, before it is quarantined.
     #[serde(with = "human")]
     pub clean_grace: Span,
+    /// A GPU whose use is below this, in percent, is idle.
+    pub idle_below: u32,
+    /// A job whose GPU is idle for so long is warned; `0s`: never.
+    #[serde(with = "human")]
+    pub idle_warning: Span,
 }
 
 impl Default for Gpus {
@@ -261,6 +266,8 @@ impl Default for Gpus {
             .map(str::to_owned)
             .to_vec(),
             clean_grace: Span::secs(60),
+            idle_below: 5,
+            idle_warning: Span::secs(30 * 60),
         }
     }
 }
@@ -284,7 +291,7 @@ pub struct Timing {
     /// How often the driver's events are looked for.
     #[serde(with = "human")]
     pub follow: Span,
-    /// How often use of memory, CPUs and disk is measured.
+    /// How often use of memory, CPUs and GPUs is measured; at a job's start it is more often.
     #[serde(with = "human")]
     pub sample: Span,
     /// How often GPUs are looked at while nothing else asks for it.
@@ -303,7 +310,7 @@ impl Default for Timing {
             retry_most: Span::secs(30),
             call: Span::secs(60),
             follow: Span(50),
-            sample: Span::secs(10),
+            sample: Span::secs(5),
             gpus: Span::secs(5),
             engine: Span::secs(60),
         }

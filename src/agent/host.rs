@@ -6,11 +6,13 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use protocol::Digest;
 use protocol::hardware::Inventory;
 
 use crate::config::Config;
+use crate::hardware::Hardware;
 
 /// A host that can run attempts.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub struct Host {
     pub config: Config,
     /// What the host has.
     pub inventory: Inventory,
+    /// Eyes on its GPUs.
+    pub hardware: Arc<Hardware>,
     /// The driver, at a path with its hash, so that an upgrade leaves running jobs alone.
     pub driver: PathBuf,
     /// The `uv` program, where there is one.
@@ -55,7 +59,11 @@ impl Host {
     ///
     /// # Errors
     /// Where there is no driver, or the data folder cannot be written.
-    pub fn open(config: Config, inventory: Inventory) -> Result<Self, HostError> {
+    pub fn open(
+        config: Config,
+        inventory: Inventory,
+        hardware: Arc<Hardware>,
+    ) -> Result<Self, HostError> {
         let data = &config.data;
         for folder in ["attempts", "drivers", "mirrors", "environments", "caches"] {
             let path = data.join(folder);
@@ -82,6 +90,7 @@ impl Host {
         Ok(Self {
             config,
             inventory,
+            hardware,
             driver,
             uv,
             system,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use protocol::agent_api::{AttemptOrder, Source};
 use protocol::event::{Artifact, ArtifactRole};
@@ -54,10 +55,10 @@ pub async fn host(config: Config) -> Result<Host, HostError> {
         Some(engine) => engine.facts().await.ok(),
         None => None,
     };
-    let hardware = Hardware::open(&config);
+    let hardware = Arc::new(Hardware::open(&config));
     let gpus = unjudged(hardware.gpus());
     let inventory = hardware.inventory(&config, facts.map(|facts| facts.inventory()), gpus);
-    Host::open(config, inventory)
+    Host::open(config, inventory, hardware)
 }
 
 /// A notebook without a pipeline file: what a job gets that asks for nothing, and the network.
@@ -127,7 +128,7 @@ pub fn prepare(
     }
     let readings = match spec.resources.gpus {
         0 => Vec::new(),
-        _ => Hardware::open(&host.config).gpus(),
+        _ => host.hardware.gpus(),
     };
     let order = AttemptOrder {
         attempt: AttemptId::generate(),

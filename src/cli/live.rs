@@ -36,6 +36,8 @@ pub(crate) struct Live {
     next: u64,
     /// What is going on, since when; shown on the last line.
     doing: Option<(String, Instant)>,
+    /// What the job used last.
+    using: Option<String>,
     shown: bool,
     /// The text that is being said, and whose it is.
     flow: Flow,
@@ -73,6 +75,7 @@ impl Live {
             cells: Cells::default(),
             next: 1,
             doing: None,
+            using: None,
             shown: false,
             flow: Flow::new(fancy, width),
             voice: None,
@@ -178,10 +181,10 @@ impl Live {
                 ))?;
             }
             EventKind::Kernel { status, .. } if status == "ended" => self.say_held(None)?,
+            EventKind::Sample(sample) => self.using = Some(sample.words()),
             EventKind::Kernel { .. }
             | EventKind::Metric { .. }
             | EventKind::Param { .. }
-            | EventKind::Sample(_)
             | EventKind::Artifact(_)
             | EventKind::Finished { .. } => {}
         }
@@ -293,12 +296,14 @@ impl Live {
         if !self.fancy || self.flow.is_open() || since.elapsed() < Duration::from_millis(500) {
             return Ok(());
         }
-        let text = format!(
-            "\r\u{1b}[2K\u{1b}[2m{what}, {}\u{1b}[0m",
-            protocol::Span::from(since.elapsed())
-        );
+        let mut words = format!("{what}, {}", protocol::Span::from(since.elapsed()));
+        if let Some(using) = &self.using {
+            words += &format!(" · {using}");
+        }
+        // One that wraps could not be written over.
+        let words: String = words.chars().take(self.width.saturating_sub(1)).collect();
         self.shown = true;
-        say(&text)
+        say(&format!("\r\u{1b}[2K\u{1b}[2m{words}\u{1b}[0m"))
     }
 
     fn clear(&mut self) -> anyhow::Result<()> {
@@ -375,6 +380,12 @@ impl Live {
         }
         for metric in &report.metrics {
             self.line(&format!("  {:<24} {}", metric.name, metric.value))?;
+        }
+        for (name, value) in report.usage.words() {
+            self.line(&self.dim(&format!("  {name:<24} {value}")))?;
+        }
+        for note in &report.usage.notes {
+            self.line(&format!("note: {}", terminal::clean(note, false)))?;
         }
         Ok(())
     }

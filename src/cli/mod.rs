@@ -29,6 +29,7 @@ mod signals;
 mod strip;
 mod token;
 mod up;
+mod usage;
 mod version;
 
 use std::process::ExitCode;
@@ -99,6 +100,8 @@ pub(crate) enum Command {
     Strip(strip::Args),
     /// Make, show and remove API tokens
     Token(token::Args),
+    /// Show GPU-hours and CPU-hours by project, person or branch
+    Usage(usage::Args),
     /// Print versions of the program and of the agent API
     Version(version::Args),
 }
@@ -166,6 +169,7 @@ pub(crate) async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Lint(args) => lint::run(&args).await,
         Command::Strip(args) => strip::run(&args),
         Command::Token(args) => token::run(args).await,
+        Command::Usage(args) => usage::run(args).await,
         Command::Version(args) => version::run(&args),
     }
 }

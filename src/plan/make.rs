@@ -469,6 +469,10 @@ impl Maker<'_> {
                 .silence_timeout
                 .or(defaults.silence_timeout)
                 .map(|d| d.0),
+            gpu_idle_timeout: job
+                .gpu_idle_timeout
+                .or(defaults.gpu_idle_timeout)
+                .map(|d| d.0),
             grace: job
                 .grace
                 .as_ref()

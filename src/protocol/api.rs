@@ -13,6 +13,7 @@
 //! | `GET artifacts/{attempt}/{path}` | read | raw bytes, as an attachment |
 //! | `GET agents`, `POST agents/tokens` | read, admin | [`Page`] of [`Agent`], [`RegistrationToken`] |
 //! | `POST agents/{name}/drain` ([`Drain`]), `…/undrain`, `…/revoke` | admin | [`Done`] |
+//! | `GET usage?since=7d&by=project` | read | [`Usage`] |
 //! | `GET tokens`, `POST tokens` ([`NewToken`]), `DELETE tokens/{name}` | admin | [`Token`], [`CreatedToken`] |
 //! | `GET models`, `GET models/{name}`, `GET models/{name}/{version}` | read | the registry's types |
 //!
@@ -318,6 +319,75 @@ pub struct Drain {
     /// End its jobs with their grace, so that they go on elsewhere, instead of letting them run to their end.
     #[serde(default)]
     pub stop_jobs: bool,
+}
+
+/// Whose use is summed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UsageBy {
+    /// The project's.
+    Project,
+    /// That of whoever asked, else of who wrote the commit.
+    Person,
+    /// The branch's, or that of another ref.
+    Branch,
+}
+
+impl UsageBy {
+    /// `project`, `person` or `branch`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            UsageBy::Project => "project",
+            UsageBy::Person => "person",
+            UsageBy::Branch => "branch",
+        }
+    }
+}
+
+impl std::str::FromStr for UsageBy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "project" => Ok(UsageBy::Project),
+            "person" => Ok(UsageBy::Person),
+            "branch" => Ok(UsageBy::Branch),
+            _ => Err(format!("by: '{text}' is none of project, person, branch")),
+        }
+    }
+}
+
+/// What was booked on hosts in a span of time. An attempt counts from its start to its end, the part within the span.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Whose.
+    pub by: UsageBy,
+    /// From when.
+    pub since: Timestamp,
+    /// To when.
+    pub until: Timestamp,
+    /// Who had most GPU-hours comes first.
+    pub items: Vec<UsageRow>,
+    /// How many more there are, which had less.
+    #[serde(default)]
+    pub more: u64,
+}
+
+/// What one of them had.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UsageRow {
+    /// The project of a branch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// Name of the project, person or branch.
+    pub name: String,
+    /// GPUs times hours.
+    pub gpu_hours: f64,
+    /// CPUs times hours.
+    pub cpu_hours: f64,
+    /// Jobs that had an attempt.
+    pub jobs: u64,
 }
 
 /// A one-time token for `trainyard agent register`.

@@ -326,10 +326,35 @@ pub struct Sample {
 pub struct GpuSample {
     /// Its UUID.
     pub uuid: String,
-    /// Utilisation in percent.
-    pub utilization: u32,
+    /// Utilisation in percent; none of a MIG slice, of which NVML tells none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub utilization: Option<u32>,
     /// Memory in use.
     pub memory: ByteSize,
+}
+
+impl Sample {
+    /// `1.8 CPUs, 3.2 GiB, GPU 87 % and 40 GiB`; several GPUs as one, by mean and sum.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let cpus = self.cpu_millis as f64 / 1_000.0;
+        let mut words = format!("{cpus:.1} CPUs, {}", self.memory);
+        let name = match self.gpus.len() {
+            0 => return words,
+            1 => "GPU".to_owned(),
+            n => format!("{n} GPUs"),
+        };
+        let known: Vec<u32> = self.gpus.iter().filter_map(|gpu| gpu.utilization).collect();
+        let memory = ByteSize(self.gpus.iter().map(|gpu| gpu.memory.0).sum());
+        words += &match known.len() {
+            0 => format!(", {name} {memory}"),
+            n => format!(
+                ", {name} {} % and {memory}",
+                known.iter().sum::<u32>() / n as u32
+            ),
+        };
+        words
+    }
 }
 
 /// A file that an attempt leaves.
@@ -441,6 +466,25 @@ mod tests {
         let read: Unnumbered = serde_json::from_str(&json).unwrap();
         assert!(read.body.known().is_some(), "{json}");
         assert_eq!(read, event);
+    }
+
+    #[test]
+    fn a_sample_is_one_line_for_people() {
+        let gpu = |utilization| GpuSample {
+            uuid: "GPU-1".into(),
+            utilization,
+            memory: ByteSize::gib(20),
+        };
+        let mut sample = Sample {
+            cpu_millis: 1_840,
+            memory: ByteSize::gib(3),
+            gpus: vec![],
+        };
+        assert_eq!(sample.words(), "1.8 CPUs, 3 GiB");
+        sample.gpus = vec![gpu(Some(90)), gpu(Some(30))];
+        assert_eq!(sample.words(), "1.8 CPUs, 3 GiB, 2 GPUs 60 % and 40 GiB");
+        sample.gpus = vec![gpu(None)];
+        assert_eq!(sample.words(), "1.8 CPUs, 3 GiB, GPU 20 GiB");
     }
 
     #[test]

@@ -136,6 +136,8 @@ failure_kinds! {
     JobTimeout = "job_timeout", Limit;
     /// Nothing was said for `silence_timeout`.
     SilenceTimeout = "silence_timeout", Limit;
+    /// The job's GPUs were hardly used for `gpu_idle_timeout`.
+    GpuIdle = "gpu_idle", Limit;
     /// More output than is kept.
     OutputLimit = "output_limit", Limit;
     /// More disk than the job may use.

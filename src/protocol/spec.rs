@@ -287,6 +287,9 @@ pub struct Limits {
     /// Without any output.
     #[serde(default)]
     pub silence_timeout: Option<Span>,
+    /// With all of its GPUs hardly used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_idle_timeout: Option<Span>,
     /// Between the polite end of a job that is stopped or took too long (SIGTERM, for a notebook an interrupt) and
     /// its kill: time to write a checkpoint. None: what server and agent are set to.
     #[serde(default)]
@@ -302,6 +305,7 @@ impl Default for Limits {
             timeout: Span::hours(24),
             cell_timeout: None,
             silence_timeout: None,
+            gpu_idle_timeout: None,
             grace: None,
             lost_after: None,
         }

@@ -1,6 +1,7 @@
 //! Stories of jobs that have GPUs: server, agent, driver and containers are the real ones, the GPUs are not there.
 
 use protocol::{FailureKind, JobId, Outcome, Owner};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::api::said;
@@ -229,4 +230,62 @@ async fn a_gpu_is_lent_to_a_person_while_the_agent_runs() {
     world.shown(&["gpus", "release", "0", "--config", &config]);
     let pipeline = world.finished(&head).await;
     assert_eq!(pipeline.jobs[0].state.outcome(), Some(&Outcome::Succeeded));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_leaves_its_gpu_idle_is_ended_as_it_asked_and_counts_all_the_same() {
+    let gpus = FakeGpus::of("one");
+    let world = World::with_gpus(&gpus, Some(Manner::Gives)).await;
+    gpus.change(|fleet| fleet["gpus"][0]["utilization"] = json!(64));
+    let pipeline = "jobs:\n  train:\n    notebook: train.ipynb\n    gpu_idle_timeout: 1s\n    \
+        resources: {cpus: 0.5, memory: 512MiB, gpus: 1}\n";
+    let files = [
+        (".trainyard.yml", pipeline),
+        ("train.ipynb", &notebook(&[GATE])),
+    ];
+    world.project.commit(&files);
+    world.watch(&[]);
+    let head = world.project.head();
+    let job = world.waiting(&head, 1).await;
+    let path = format!("jobs/{job}");
+    let page = async || {
+        let answer = world.api().request(Method::GET, &path).send().await;
+        answer.unwrap().text().await.unwrap()
+    };
+    until("the page says what the job uses", async || {
+        page().await.contains("GPU 64 % and 2 MiB").then_some(())
+    })
+    .await;
+    gpus.change(|fleet| fleet["gpus"][0]["utilization"] = json!(1));
+    let (_, failure) = failure(&world, &head).await;
+    assert_eq!(
+        (failure.kind, failure.kind.owner()),
+        (FailureKind::GpuIdle, Owner::Limit)
+    );
+    let words = "the job's GPU stayed under 5 % of use for 1.0s";
+    assert!(failure.message.starts_with(words), "{}", failure.message);
+    let page = page().await;
+    for part in ["Ended by a limit", "GPU used", "peak 64 %"] {
+        assert!(page.contains(part), "no '{part}' in {page}");
+    }
+    let logs = world.shown(&["logs", &job.to_string()]);
+    assert!(
+        logs.contains("GPU used") && logs.contains("peak 64 %"),
+        "{logs}"
+    );
+    let usage = world.shown(&["usage", "--since", "1d", "--by", "branch", "--json"]);
+    let usage: Value = serde_json::from_str(&usage).unwrap();
+    let row = &usage["items"][0];
+    assert_eq!(
+        (&row["project"], &row["name"], &row["jobs"]),
+        (&json!("story"), &json!("main"), &json!(1))
+    );
+    assert!(row["gpu_hours"].as_f64().unwrap() > 0.0, "{row}");
+    let table = world.shown(&["usage"]);
+    let lines: Vec<Vec<&str>> = table
+        .lines()
+        .map(|l| l.split_whitespace().collect())
+        .collect();
+    assert_eq!(lines[0], ["PROJECT", "GPU-HOURS", "CPU-HOURS", "JOBS"]);
+    assert_eq!((lines[1][0], lines[1][3]), ("story", "1"));
 }

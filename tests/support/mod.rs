@@ -51,7 +51,7 @@ pub(crate) struct World {
     agents: BTreeMap<&'static str, Service>,
     /// Where agents run, or ran.
     hosts: Vec<&'static str>,
-    /// More settings of agents that are added.
+    /// More settings of agents that are added: of the table `timing`, and further tables.
     agent_settings: String,
 }
 
@@ -92,7 +92,7 @@ impl World {
             format!("[executors]\ndocker_host = \"{}\"\n", engine.host())
         });
         world.agent_settings = format!(
-            "{}[gpus]\nlibrary = \"{}\"\nclean_grace = \"300ms\"\n",
+            "sample = \"100ms\"\n{}[gpus]\nlibrary = \"{}\"\nclean_grace = \"300ms\"\n",
             engine.unwrap_or_default(),
             gpus.library().display(),
         );
@@ -161,7 +161,7 @@ impl World {
     pub(crate) fn add_agent_with(&mut self, name: &'static str, settings: &str, tables: &str) {
         let config = format!(
             "name = \"{name}\"\nserver = \"{}\"\ndata = \"{}\"\n\
-             {settings}{AGENT}gpus = \"100ms\"\n{tables}{}",
+             {settings}{AGENT}gpus = \"100ms\"\n{}{tables}",
             self.proxy.url(),
             self.path(name).display(),
             self.agent_settings,

@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use protocol::ByteSize;
 use protocol::agent_api::AttemptOrder;
 use protocol::hardware::GpuKind;
 use protocol::report::AttemptReport;
@@ -25,6 +26,9 @@ pub struct Given {
     pub node: Option<u32>,
     /// It is a MIG slice.
     pub slice: bool,
+    /// Its memory; zero where an earlier agent gave it, which did not say.
+    #[serde(default)]
+    pub memory: ByteSize,
 }
 
 /// `<data>/attempts/<id>`; see ARCHITECTURE.md for what lies in it.
@@ -85,6 +89,7 @@ impl AttemptDir {
                 model: reading.gpu.model.clone(),
                 node: reading.node,
                 slice: matches!(reading.gpu.kind, GpuKind::Slice { .. }),
+                memory: reading.gpu.memory,
             })
             .collect();
         write_json(&self.gpus_file(), &given)
@@ -104,6 +109,11 @@ impl AttemptDir {
     /// Where it cannot be read.
     pub fn report(&self) -> io::Result<Option<AttemptReport>> {
         read_json(&self.report_file())
+    }
+
+    /// What the job used so far: means and peaks outlive the agent.
+    pub(crate) fn usage_file(&self) -> PathBuf {
+        self.path.join("usage.json")
     }
 
     fn gpus_file(&self) -> PathBuf {

@@ -248,7 +248,7 @@ impl Attempt<'_> {
     }
 
     /// Between the job's polite end and its kill.
-    fn grace(&self) -> Span {
+    pub(super) fn grace(&self) -> Span {
         let own = self.order.spec.limits.grace;
         own.unwrap_or(self.host.config.jobs.grace)
     }

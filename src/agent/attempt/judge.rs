@@ -2,14 +2,16 @@
 
 use protocol::driver::{DriverResult, Verdict};
 use protocol::outcome::LimitReached;
-use protocol::report::Usage;
 use protocol::{ByteSize, Failure, FailureKind, JobSpec, Outcome, Span};
 
 use super::StopReason;
+use super::dir::Given;
 use super::disk::{Full, Share};
-use super::run::Peaks;
+use super::measured::Measured;
 use super::state::{Ended, cancelled};
 use crate::executor::Exit;
+
+const GIB: u64 = 1 << 30;
 
 /// Why we ended it, where we did.
 #[derive(Debug, Clone)]
@@ -20,6 +22,22 @@ pub(super) enum Cause {
     DiskFull(Full),
     /// The driver did not end though its time was over.
     TooLong(Span),
+    /// It hardly used its GPUs for as long as it says itself that it may.
+    GpusIdle(GpusIdle),
+}
+
+/// All of a job's GPUs were idle for too long.
+#[derive(Debug, Clone)]
+pub(super) struct GpusIdle {
+    pub(super) limit: Span,
+    /// How many it has.
+    pub(super) count: usize,
+    /// Idle: used less than this, in percent.
+    pub(super) below: u32,
+    /// The most use in that time, in percent.
+    pub(super) utilization: u64,
+    /// The most memory of one in that time.
+    pub(super) memory: ByteSize,
 }
 
 /// All that the judge sees.
@@ -32,7 +50,9 @@ pub(super) struct Evidence<'a> {
     pub(super) exit: Exit,
     pub(super) cause: Option<Cause>,
     pub(super) result: Option<DriverResult>,
-    pub(super) peaks: Peaks,
+    pub(super) measured: Measured,
+    /// The GPUs that it had.
+    pub(super) gpus: Vec<Given>,
 }
 
 /// Judges.
@@ -40,11 +60,9 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Ended {
     let result = evidence.result.as_ref();
     Ended {
         outcome: outcome(evidence),
-        usage: Usage {
-            memory_peak: evidence.peaks.memory,
-            cpu_time: evidence.peaks.cpu_time,
-            run_time: result.map_or(Span(0), |r| r.finished_at.since(r.started_at)),
-        },
+        usage: evidence
+            .measured
+            .usage(result.map_or(Span(0), |r| r.finished_at.since(r.started_at))),
         cells: result.map(|r| r.cells).unwrap_or_default(),
         ran: true,
     }
@@ -57,6 +75,9 @@ fn outcome(evidence: &Evidence<'_>) -> Outcome {
         (_, Some(Cause::DiskFull(full))) => Outcome::Failed(disk_full(full)),
         (Some(Verdict::Failed { failure }), _) => {
             Outcome::Failed(closer(failure.clone(), evidence))
+        }
+        (Some(Verdict::Stopped) | None, Some(Cause::GpusIdle(idle))) => {
+            Outcome::Failed(gpus_idle(idle))
         }
         (Some(Verdict::Stopped) | None, Some(Cause::Stopped(reason))) => cancelled(reason.clone()),
         (Some(Verdict::Stopped) | None, Some(Cause::TooLong(limit))) => {
@@ -78,7 +99,12 @@ fn outcome(evidence: &Evidence<'_>) -> Outcome {
 
 /// A failure of the driver's, seen with what the host knows.
 fn closer(failure: Failure, evidence: &Evidence<'_>) -> Failure {
-    let oom = evidence.exit.oom_killed || evidence.peaks.oom_kills.is_some_and(|kills| kills > 0);
+    let oom = evidence.exit.oom_killed
+        || evidence
+            .measured
+            .peaks
+            .oom_kills
+            .is_some_and(|kills| kills > 0);
     let signal = evidence.result.as_ref().and_then(|result| result.signal);
     let code = evidence.result.as_ref().and_then(|result| result.exit_code);
     let text = format!(
@@ -101,18 +127,8 @@ fn closer(failure: Failure, evidence: &Evidence<'_>) -> Failure {
     if oom && looks_killed {
         return out_of_memory(evidence).with_cell(failure.cell);
     }
-    let gpu = [
-        "CUDA out of memory",
-        "torch.OutOfMemoryError",
-        "CUDA_ERROR_OUT_OF_MEMORY",
-        "RESOURCE_EXHAUSTED: Out of memory",
-    ];
-    if failure.kind == FailureKind::CommandFailed && mentions(&gpu) {
-        return Failure {
-            kind: FailureKind::GpuOutOfMemory,
-            ..failure
-        }
-        .hint("Ask for a GPU with more memory (`gpu_memory`), or make the batch smaller.");
+    if says_gpu_memory(&failure, &text) {
+        return gpu_out_of_memory(failure, evidence);
     }
     let no_process = mentions(&[
         "can't start new thread",
@@ -123,6 +139,7 @@ fn closer(failure: Failure, evidence: &Evidence<'_>) -> Failure {
     // The text alone might be the job's invention: the host must have seen many processes too. Not all of them: the
     // system counts by user, and the same user may have others outside of this container.
     let many = evidence
+        .measured
         .peaks
         .processes
         .is_none_or(|most| most * 2 >= evidence.processes);
@@ -154,7 +171,13 @@ fn silent(evidence: &Evidence<'_>) -> Failure {
         )
         .hint("Was it removed by hand, or the host restarted?");
     }
-    if exit.oom_killed || evidence.peaks.oom_kills.is_some_and(|kills| kills > 0) {
+    if exit.oom_killed
+        || evidence
+            .measured
+            .peaks
+            .oom_kills
+            .is_some_and(|kills| kills > 0)
+    {
         return out_of_memory(evidence);
     }
     let how = match exit.code {
@@ -170,7 +193,7 @@ fn silent(evidence: &Evidence<'_>) -> Failure {
 
 fn out_of_memory(evidence: &Evidence<'_>) -> Failure {
     let limit = evidence.spec.resources.memory;
-    let used = evidence.peaks.memory;
+    let used = evidence.measured.peaks.memory;
     if limit.0 == 0 {
         return Failure::new(FailureKind::OutOfMemory, "the host ran out of memory, and the job was ended for it")
             .hint("Say what the job needs (`resources: {memory: …}`), so that it gets a host that has it.");
@@ -191,14 +214,79 @@ fn out_of_memory(evidence: &Evidence<'_>) -> Failure {
         .limit(LimitReached::Bytes { limit, used })
 }
 
+/// Whether a failure says in a library's own words that a GPU's memory was used up. Of a cell only the message counts:
+/// its traceback quotes code.
+fn says_gpu_memory(failure: &Failure, text: &str) -> bool {
+    const WORDS: [&str; 6] = [
+        "CUDA out of memory",
+        "torch.OutOfMemoryError",
+        "CUDA_ERROR_OUT_OF_MEMORY",
+        "cudaErrorMemoryAllocation",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        "RESOURCE_EXHAUSTED: Out of memory",
+    ];
+    let said = |text: &str| WORDS.iter().any(|words| text.contains(words));
+    match failure.kind {
+        FailureKind::GpuOutOfMemory => true,
+        FailureKind::CommandFailed => said(text),
+        FailureKind::CellRaised => said(&failure.message),
+        _ => false,
+    }
+}
+
+/// With what the job asked for and had, what was seen of it, and what would fit.
+fn gpu_out_of_memory(failure: Failure, evidence: &Evidence<'_>) -> Failure {
+    let sizes = evidence.gpus.iter().map(|gpu| gpu.memory);
+    let size = sizes.filter(|size| size.0 > 0).min();
+    let asked = evidence.spec.resources.gpu_memory;
+    let used = evidence.measured.gpu_memory();
+    let known = [
+        size.map(|size| format!("the GPU has {size}")),
+        asked.map(|asked| format!("the job asked for {asked}")),
+        used.map(|used| format!("the most seen in use was {used}")),
+    ];
+    let known: Vec<String> = known.into_iter().flatten().collect();
+    let mut message = failure.message.clone();
+    if !known.is_empty() {
+        message = format!("{} ({})", message.trim_end_matches('.'), known.join(", "));
+    }
+    let failure = Failure {
+        kind: FailureKind::GpuOutOfMemory,
+        message,
+        ..failure
+    };
+    match size.or(asked) {
+        Some(limit) => failure.limit(LimitReached::Bytes { limit, used }).hint(format!(
+            "Ask for a GPU with more memory, such as `resources: {{gpu_memory: {}GiB}}`; or make the batch smaller.",
+            half_more(limit)
+        )),
+        None => failure.hint("Ask for a GPU with more memory (`gpu_memory`), or make the batch smaller."),
+    }
+}
+
+fn gpus_idle(idle: &GpusIdle) -> Failure {
+    let who = match idle.count {
+        1 => "the job's GPU".to_owned(),
+        count => format!("all {count} GPUs of the job"),
+    };
+    let message = format!(
+        "{who} stayed under {} % of use for {}, and the job was ended; the most seen in that time was {} %, with {} of memory in use",
+        idle.below, idle.limit, idle.utilization, idle.memory
+    );
+    Failure::new(FailureKind::GpuIdle, message)
+        .hint("Where that is as it should be, raise `gpu_idle_timeout` in .trainyard.yml. Else: does the job wait for data, or for CPUs (`cpus`), or does it need no GPU?")
+        .limit(LimitReached::Time { limit: idle.limit })
+}
+
 /// Half more, in whole GiB, and not more than the host has. None: it has no more.
 fn would_fit(limit: ByteSize, host: ByteSize) -> Option<String> {
-    const GIB: u64 = 1 << 30;
-    let more = (limit.0 + limit.0 / 2)
-        .div_ceil(GIB)
-        .max(1)
-        .min(host.0 / GIB);
+    let more = half_more(limit).min(host.0 / GIB);
     (more * GIB > limit.0).then(|| format!("{more}GiB"))
+}
+
+/// In whole GiB.
+fn half_more(limit: ByteSize) -> u64 {
+    (limit.0 + limit.0 / 2).div_ceil(GIB).max(1)
 }
 
 fn disk_full(full: &Full) -> Failure {
@@ -231,9 +319,11 @@ impl WithCell for Failure {
 
 #[cfg(test)]
 mod tests {
+    use super::super::measured::Peaks;
     use super::*;
     use protocol::Timestamp;
     use protocol::driver::CellCount;
+    use protocol::event::GpuSample;
 
     fn spec() -> JobSpec {
         serde_json::from_value(serde_json::json!({
@@ -260,6 +350,8 @@ mod tests {
         result: Option<DriverResult>,
         peaks: Peaks,
     ) -> Result<Outcome, FailureKind> {
+        let mut measured = Measured::default();
+        measured.peaks = peaks;
         let evidence = Evidence {
             spec: &spec(),
             processes: 100,
@@ -267,7 +359,8 @@ mod tests {
             exit,
             cause,
             result,
-            peaks,
+            measured,
+            gpus: Vec::new(),
         };
         match judge(&evidence).outcome {
             Outcome::Failed(failure) => Err(failure.kind),
@@ -397,5 +490,96 @@ mod tests {
             kind(Exit::default(), None, words(), peak(3)),
             Err(FailureKind::CommandFailed)
         );
+    }
+
+    /// A failure of a job that asked for 40 GiB, on a GPU of 80 GiB of which 70 were seen in use.
+    fn on_a_gpu(cause: Option<Cause>, verdict: Verdict) -> Failure {
+        let mut spec = spec();
+        spec.resources.gpu_memory = Some(ByteSize::gib(40));
+        let mut measured = Measured::default();
+        let sample = GpuSample {
+            uuid: "GPU-1".into(),
+            utilization: Some(90),
+            memory: ByteSize::gib(70),
+        };
+        measured.add_gpus(&[sample], Span::secs(5), 5);
+        let evidence = Evidence {
+            spec: &spec,
+            processes: 100,
+            memory: ByteSize::gib(16),
+            exit: Exit::default(),
+            cause,
+            result: said(verdict, None),
+            measured,
+            gpus: vec![Given {
+                uuid: "GPU-1".into(),
+                model: "H100".into(),
+                node: Some(0),
+                slice: false,
+                memory: ByteSize::gib(80),
+            }],
+        };
+        match judge(&evidence).outcome {
+            Outcome::Failed(failure) => failure,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn gpu_memory_that_is_used_up_says_what_was_asked_had_and_seen() {
+        let torch = "OutOfMemoryError: CUDA out of memory.";
+        for kind in [
+            FailureKind::GpuOutOfMemory,
+            FailureKind::CommandFailed,
+            FailureKind::CellRaised,
+        ] {
+            let failure = on_a_gpu(None, failed(kind, torch));
+            assert_eq!(failure.kind, FailureKind::GpuOutOfMemory);
+            assert_eq!(
+                failure.message,
+                "OutOfMemoryError: CUDA out of memory (the GPU has 80 GiB, the job asked for 40 GiB, \
+                 the most seen in use was 70 GiB)"
+            );
+            assert_eq!(
+                failure.limit,
+                Some(LimitReached::Bytes {
+                    limit: ByteSize::gib(80),
+                    used: Some(ByteSize::gib(70))
+                })
+            );
+            assert!(failure.hint.unwrap().contains("gpu_memory: 120GiB"));
+        }
+        // A traceback quotes code that looks for these words.
+        let quoting = Failure::new(FailureKind::CellRaised, "ValueError: no").detail(torch);
+        let failure = on_a_gpu(None, Verdict::Failed { failure: quoting });
+        assert_eq!(failure.kind, FailureKind::CellRaised);
+    }
+
+    #[test]
+    fn gpus_that_idle_too_long_are_the_limits() {
+        let idle = |count| {
+            Some(Cause::GpusIdle(GpusIdle {
+                limit: Span::secs(1_800),
+                count,
+                below: 5,
+                utilization: 3,
+                memory: ByteSize::gib(2),
+            }))
+        };
+        let failure = on_a_gpu(idle(1), Verdict::Stopped);
+        assert_eq!(failure.kind, FailureKind::GpuIdle);
+        assert_eq!(
+            failure.message,
+            "the job's GPU stayed under 5 % of use for 30m00s, and the job was ended; the most seen in that \
+             time was 3 %, with 2 GiB of memory in use"
+        );
+        assert_eq!(
+            failure.limit,
+            Some(LimitReached::Time {
+                limit: Span::secs(1_800)
+            })
+        );
+        let several = on_a_gpu(idle(8), Verdict::Stopped);
+        assert!(several.message.starts_with("all 8 GPUs of the job stayed"));
     }
 }

@@ -10,10 +10,13 @@ mod follow;
 mod held;
 pub(crate) mod job;
 mod judge;
+mod measured;
 mod places;
 mod rebuild;
 mod run;
+mod samples;
 mod state;
+mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

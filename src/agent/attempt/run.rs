@@ -7,15 +7,15 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use protocol::driver::{DriverResult, JOB_FILE, OUT_DIR, RESULT_FILE};
-use protocol::event::{EventKind, Sample};
-use protocol::{ByteSize, Failure, FailureKind, Work};
+use protocol::{Failure, FailureKind, Work};
 
-use super::disk::{DiskWatch, Full, Share};
+use super::disk::{Full, Share};
 use super::follow::{Follower, open_plain};
 use super::judge::{Cause, Evidence};
+use super::measured::Measured;
 use super::state::{Ended, Launched, Prepared, Stage, State};
-use super::{Attempt, StopReason, clean, dir, judge};
-use crate::executor::{Container, Exit, Meter, Process, Reading, Running};
+use super::{Attempt, StopReason, clean, dir, judge, samples};
+use crate::executor::{Container, Exit, Process, Running};
 use crate::{lint, workspace};
 
 /// Between the driver's own end of a stopped job and ours of the driver.
@@ -34,7 +34,7 @@ impl Attempt<'_> {
                     lost: true,
                     ..Exit::default()
                 };
-                return self.end(exit, None, Peaks::default()).await;
+                return self.end(exit, None, self.measured()).await;
             }
             Ok(None) => match self.launch(prepared, state).await {
                 Ok(running) => running,
@@ -42,8 +42,8 @@ impl Attempt<'_> {
             },
             Err(failure) => return *Ended::failed(failure),
         };
-        let (exit, cause, peaks) = self.follow(&running).await;
-        let ended = self.end(exit, cause, peaks).await;
+        let (exit, cause, measured) = self.follow(&running).await;
+        let ended = self.end(exit, cause, measured).await;
         if ended.outcome.is_success() {
             return ended;
         }
@@ -212,22 +212,11 @@ impl Attempt<'_> {
         fs::set_permissions(&job, fs::Permissions::from_mode(0o644))
     }
 
-    async fn follow(&self, running: &Running) -> (Exit, Option<Cause>, Peaks) {
+    async fn follow(&self, running: &Running) -> (Exit, Option<Cause>, Measured) {
         let contract = self.dir.contract();
         let mut follower = Follower::new(&contract, self.journal);
-        let folders = vec![self.dir.workspace(), self.dir.tmp(), self.dir.home()];
-        let checkpoints = (
-            self.checkpoints().files(),
-            self.order.spec.checkpoints.max_size,
-        );
-        let mut watch = Watch {
-            disk: DiskWatch::new(folders, checkpoints, &self.host.config.disk),
-            meter: running.meter().await,
-            peaks: Peaks::default(),
-            next_sample: Instant::now(),
-            samples: 0,
-            used: None,
-        };
+        let mut watch = self.watch(running).await;
+        let mut samples = samples::begin(self.host, &self.order.gpus);
         let mut end = std::pin::pin!(running.wait());
         let mut ticks = tokio::time::interval(self.host.config.timing.follow.into());
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -240,6 +229,14 @@ impl Attempt<'_> {
                     kill_at = Some(stop(running, &reason).await);
                     cause = Some(Cause::Stopped(reason.clone()));
                     asked = Some(reason);
+                }
+                Some(gpus) = samples.recv() => {
+                    let found = self.sample(&mut watch, gpus);
+                    if cause.is_none() && found.is_some() {
+                        cause = found;
+                        running.terminate().await;
+                        kill_at = Some(Instant::now() + Duration::from(self.grace()) + DRIVER_GRACE);
+                    }
                 }
                 _ = ticks.tick() => {
                     self.take(&mut follower);
@@ -260,7 +257,7 @@ impl Attempt<'_> {
             }
         };
         self.drain(&mut follower).await;
-        (exit, cause, watch.peaks)
+        (exit, cause, watch.measured)
     }
 
     /// Takes new lines; a journal that refuses is tried again at the next tick.
@@ -289,43 +286,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// Looks at memory, processes and disk; says why the job must end, where it must.
-    fn look(&self, watch: &mut Watch<'_>) -> Option<Cause> {
-        if let Some(meter) = &watch.meter {
-            let reading = meter.read();
-            watch.peaks.add(&reading);
-            if Instant::now() >= watch.next_sample {
-                self.sample(watch, &reading);
-            }
-        }
-        // It may walk a large tree; other attempts share this runtime.
-        tokio::task::block_in_place(|| watch.disk.look()).map(Cause::DiskFull)
-    }
-
-    /// Samples come quickly at first: short jobs want a curve too.
-    fn sample(&self, watch: &mut Watch<'_>, reading: &Reading) {
-        let now = Instant::now();
-        let wait = Duration::from_millis(500 << watch.samples.min(10))
-            .min(self.host.config.timing.sample.into());
-        watch.next_sample = now + wait;
-        watch.samples += 1;
-        let (Some(memory), Some(cpu)) = (reading.memory, reading.cpu_time) else {
-            return;
-        };
-        if let Some((before, at)) = watch.used.replace((cpu, now)) {
-            let passed = u64::try_from(now.duration_since(at).as_millis())
-                .unwrap_or(1)
-                .max(1);
-            self.tell(EventKind::Sample(Sample {
-                cpu_millis: cpu.0.saturating_sub(before.0) * 1_000 / passed,
-                memory,
-                gpus: Vec::new(),
-            }));
-        }
-    }
-
     /// Judges by what is there.
-    async fn end(&self, exit: Exit, cause: Option<Cause>, peaks: Peaks) -> Ended {
+    async fn end(&self, exit: Exit, cause: Option<Cause>, measured: Measured) -> Ended {
         let mut result = self.result();
         if result.is_none() && self.in_container() {
             // A driver that died handed nothing over.
@@ -339,7 +301,8 @@ impl Attempt<'_> {
             exit,
             cause,
             result,
-            peaks,
+            measured,
+            gpus: self.dir.gpus().unwrap_or_default(),
         })
     }
 
@@ -348,34 +311,6 @@ impl Attempt<'_> {
         let path = self.dir.contract().join(OUT_DIR).join(RESULT_FILE);
         let file = open_plain(&path).ok()?;
         serde_json::from_reader(io::BufReader::new(io::Read::take(file, 16 << 20))).ok()
-    }
-}
-
-struct Watch<'a> {
-    disk: DiskWatch<'a>,
-    meter: Option<Meter>,
-    peaks: Peaks,
-    next_sample: Instant,
-    samples: u32,
-    /// CPU time at the last sample.
-    used: Option<(protocol::Span, Instant)>,
-}
-
-/// The most that was seen.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Peaks {
-    pub(super) memory: Option<ByteSize>,
-    pub(super) cpu_time: Option<protocol::Span>,
-    pub(super) processes: Option<u64>,
-    pub(super) oom_kills: Option<u64>,
-}
-
-impl Peaks {
-    fn add(&mut self, reading: &Reading) {
-        self.memory = self.memory.max(reading.memory_peak).max(reading.memory);
-        self.cpu_time = self.cpu_time.max(reading.cpu_time);
-        self.processes = self.processes.max(reading.processes);
-        self.oom_kills = self.oom_kills.max(reading.oom_kills);
     }
 }
 

@@ -1,11 +1,14 @@
-//! What a container uses of the host, read from its cgroups (version 1 or 2). It knows nothing of engines.
+//! What an attempt uses of the host: a container by its cgroups (version 1 or 2), a process by its tree. It knows
+//! nothing of engines.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use protocol::{ByteSize, Span};
 
-/// Where the numbers of one container stand.
+use super::tree;
+
+/// Where the numbers of one attempt stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Meter {
     /// Version 1: a folder for each controller.
@@ -16,6 +19,8 @@ pub(crate) enum Meter {
     },
     /// Version 2: one folder.
     V2 { group: PathBuf },
+    /// No control group of its own: a process and what came from it.
+    Tree { root: u32 },
 }
 
 /// One reading. What a host does not tell is none.
@@ -64,9 +69,18 @@ impl Meter {
         is_there(&group).then_some(Meter::V2 { group })
     }
 
+    /// Whether a reading costs next to nothing.
+    pub(crate) fn is_quick(&self) -> bool {
+        match self {
+            Meter::V1 { .. } | Meter::V2 { .. } => true,
+            Meter::Tree { .. } => false,
+        }
+    }
+
     /// Reads it now.
     pub(crate) fn read(&self) -> Reading {
         match self {
+            Meter::Tree { root } => tree::read(*root),
             Meter::V1 { memory, cpu, pids } => Reading {
                 memory: number(&memory.join("memory.usage_in_bytes")).map(ByteSize),
                 memory_peak: number(&memory.join("memory.max_usage_in_bytes")).map(ByteSize),

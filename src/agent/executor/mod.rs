@@ -6,6 +6,7 @@ mod engine;
 mod in_words;
 mod meter;
 mod shell;
+mod tree;
 
 pub use engine::{Engine, EngineError, EngineFacts};
 
@@ -65,7 +66,7 @@ impl Running {
     pub(crate) async fn meter(&self) -> Option<Meter> {
         match self {
             Running::Container(container) => Meter::of_process(container.pid().await?),
-            Running::Process(_) => None,
+            Running::Process(process) => Some(Meter::Tree { root: process.pid }),
         }
     }
 

@@ -11,6 +11,7 @@ mod process;
 use std::path::Path;
 use std::sync::Arc;
 
+use protocol::event::GpuSample;
 use protocol::hardware::{Engine, Gpu, GpuHealth, Inventory};
 use protocol::{ByteSize, Digest};
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
@@ -73,6 +74,13 @@ impl Hardware {
     #[must_use]
     pub fn gpus(&self) -> Vec<GpuReading> {
         self.nvml.as_ref().map(Nvml::read).unwrap_or_default()
+    }
+
+    /// How much these GPUs and slices are used now; one that does not answer is left out.
+    #[must_use]
+    pub fn uses(&self, uuids: &[String]) -> Vec<GpuSample> {
+        let nvml = self.nvml.as_ref().ok();
+        nvml.map(|nvml| nvml.uses(uuids)).unwrap_or_default()
     }
 
     /// The turn to look at the GPUs from a thread that may block, to be kept until the look is over.

@@ -185,7 +185,7 @@ impl Service {
         let inventory = hardware.inventory(&config, engine, gpus);
         let mut service = Self {
             shared: Arc::new(Shared {
-                host: Host::open(config, inventory)?,
+                host: Host::open(config, inventory, Arc::clone(&hardware))?,
                 client,
                 hardware,
                 ledger,

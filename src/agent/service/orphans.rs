@@ -52,6 +52,7 @@ async fn try_remove(host: &Host) -> Result<Vec<(AttemptId, Vec<String>)>, Engine
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::Arc;
 
     use protocol::spec::Network;
 
@@ -65,8 +66,10 @@ mod tests {
             data: data.to_owned(),
             ..Config::default()
         };
+        let hardware = Arc::new(Hardware::open(&config));
         Host {
-            inventory: Hardware::open(&config).inventory(&config, None, Vec::new()),
+            inventory: hardware.inventory(&config, None, Vec::new()),
+            hardware,
             config,
             driver: "/nowhere".into(),
             uv: None,

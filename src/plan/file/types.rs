@@ -71,6 +71,8 @@ pub struct Defaults {
     pub cell_timeout: Option<Duration>,
     /// How long a job may go without output.
     pub silence_timeout: Option<Duration>,
+    /// How long a job may hardly use its GPUs.
+    pub gpu_idle_timeout: Option<Duration>,
     /// Time that a job gets to write a checkpoint when it is stopped or took too long.
     #[schemars(with = "Option<Duration>")]
     pub grace: Option<Spanned<Duration>>,
@@ -147,6 +149,9 @@ pub struct Job {
     pub cell_timeout: Option<Duration>,
     /// How long it may go without output. Default: as long as the job.
     pub silence_timeout: Option<Duration>,
+    /// How long it may hardly use its GPUs (all of them under 5 %, where the agent says nothing else) before it is
+    /// ended. Default: as long as the job; a warning says so.
+    pub gpu_idle_timeout: Option<Duration>,
     /// Time that it gets to write a checkpoint when it is stopped or took too long: between SIGTERM (for a notebook
     /// an interrupt) and its kill; at most `1h`. Default: what server and agent are set to, usually `30s`.
     #[schemars(with = "Option<Duration>")]

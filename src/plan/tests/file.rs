@@ -38,6 +38,7 @@ jobs:
     timeout: 24h
     cell_timeout: 1h30m
     silence_timeout: 15m
+    gpu_idle_timeout: 30m
     grace: 2m
     lost_after: 1h
     checkpoints: {across_hosts: true, max_size: 10GiB}

@@ -24,6 +24,7 @@ pub mod rows;
 #[cfg(test)]
 mod stories;
 pub mod testing;
+pub mod usage;
 
 use std::path::{Path, PathBuf};
 use std::sync::Once;

@@ -15,6 +15,7 @@ mod pages;
 mod site;
 mod story;
 mod stream;
+mod usage;
 mod views;
 pub mod webhook;
 mod writes;
@@ -112,6 +113,7 @@ fn readers() -> Router<Site> {
             get(download::artifact),
         )
         .route("/api/v1/agents", get(api::agents))
+        .route("/api/v1/usage", get(usage::usage))
 }
 
 /// What wants the role `run`.

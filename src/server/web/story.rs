@@ -29,6 +29,8 @@ pub(super) struct Story {
     log_bytes: usize,
     log_fresh: String,
     findings: Vec<Finding>,
+    using: Option<String>,
+    using_changed: bool,
     /// The next number wanted.
     pub(super) next: u64,
 }
@@ -39,6 +41,8 @@ pub(super) enum Fragment {
     Cell { id: String, html: String },
     /// Is added to the log.
     Log { html: String },
+    /// What the job uses now, as plain text.
+    Using { text: String },
 }
 
 impl Story {
@@ -59,6 +63,8 @@ impl Story {
             log_bytes: 0,
             log_fresh: String::new(),
             findings: Vec::new(),
+            using: None,
+            using_changed: false,
             next: 1,
         }
     }
@@ -90,6 +96,10 @@ impl Story {
                 self.cell_finished(*cell as usize, &end);
             }
             EventKind::Log { text, .. } => self.log(text),
+            EventKind::Sample(sample) => {
+                self.using = Some(sample.words());
+                self.using_changed = true;
+            }
             EventKind::Finding(finding) if self.findings.len() < MOST_FINDINGS => {
                 self.findings.push(finding.clone());
             }
@@ -99,7 +109,6 @@ impl Story {
             | EventKind::Kernel { .. }
             | EventKind::Metric { .. }
             | EventKind::Param { .. }
-            | EventKind::Sample(_)
             | EventKind::Artifact(_)
             | EventKind::Finished { .. } => {}
         }
@@ -201,6 +210,11 @@ impl Story {
         &self.findings
     }
 
+    /// What the job used last.
+    pub(super) fn using(&self) -> Option<&str> {
+        self.using.as_deref()
+    }
+
     /// What changed since the last call.
     pub(super) fn fragments(&mut self) -> Vec<Fragment> {
         let changed = std::mem::take(&mut self.changed);
@@ -217,6 +231,10 @@ impl Story {
         let log = std::mem::take(&mut self.log_fresh);
         if !log.is_empty() {
             fragments.push(Fragment::Log { html: log });
+        }
+        if std::mem::take(&mut self.using_changed) {
+            let text = self.using.clone().unwrap_or_default();
+            fragments.push(Fragment::Using { text });
         }
         fragments
     }

@@ -251,6 +251,7 @@ async fn show_job(site: Site, wire: Wire, who: Who, id: JobId, seen: u64) -> Res
         for piece in fragments {
             let event = match piece {
                 Fragment::Cell { id, html } => fragment(&id, "cells", &html),
+                Fragment::Using { text } => fragment("using", "", &job::using_fragment(&text)),
                 Fragment::Log { html } => Event::default()
                     .event("append")
                     .data(json!({ "parent": "log", "html": html }).to_string()),

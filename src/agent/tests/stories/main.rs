@@ -11,6 +11,7 @@ mod hostile;
 mod lint;
 mod lives;
 mod ordinary;
+mod samples;
 mod support;
 
 #[path = "../../../../tests/support/gpus.rs"]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent::attempt::{self, AttemptDir, Control};
@@ -50,9 +51,10 @@ impl World {
         std::fs::create_dir_all(folder.path().join("project")).unwrap();
         let mut config = config(&data);
         change(&mut config);
-        let inventory = Hardware::open(&config).inventory(&config, None, Vec::new());
+        let hardware = Arc::new(Hardware::open(&config));
+        let inventory = hardware.inventory(&config, None, Vec::new());
         Self {
-            host: Host::open(config, inventory).unwrap(),
+            host: Host::open(config, inventory, hardware).unwrap(),
             folder,
             project: ProjectId::generate(),
         }
@@ -60,7 +62,9 @@ impl World {
 
     /// The same disk, another process: what an agent is after its restart.
     pub(crate) fn again(&self) -> Host {
-        Host::open(self.host.config.clone(), self.host.inventory.clone()).unwrap()
+        let host = &self.host;
+        let hardware = Arc::clone(&host.hardware);
+        Host::open(host.config.clone(), host.inventory.clone(), hardware).unwrap()
     }
 
     pub(crate) fn write(&self, path: &str, text: &str) -> &Self {

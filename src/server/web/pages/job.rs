@@ -84,6 +84,8 @@ struct JobPage {
     verdict: Verdict,
     form: Option<String>,
     live: Option<String>,
+    /// What a running job uses; empty before that was measured.
+    using: String,
     metrics: Vec<Tile>,
     against: Option<String>,
     findings: Vec<FindingRow>,
@@ -101,6 +103,17 @@ struct VerdictFragment {
     job: Heading,
     verdict: Verdict,
     form: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "using.html")]
+struct UsingFragment<'a> {
+    using: &'a str,
+}
+
+/// What a running job uses, as a live fragment.
+pub(in super::super) fn using_fragment(using: &str) -> String {
+    UsingFragment { using }.render().unwrap_or_default()
 }
 
 /// The first card as a live fragment.
@@ -157,6 +170,7 @@ pub(in super::super) async fn page(
         verdict,
         form: form_of(&site, &who),
         live: open.then(|| format!("/jobs/{id}/live?from={}", story.next)),
+        using: story.using().unwrap_or_default().to_owned(),
         metrics: report
             .map(|report| tiles(report, &detail, before.as_ref()))
             .unwrap_or_default(),
@@ -235,6 +249,7 @@ fn card(detail: &JobDetail) -> Verdict {
         let facts = [ran, attempt.agent.clone(), report.setting.image.clone()];
         let facts: Vec<_> = facts.into_iter().filter(|fact| !fact.is_empty()).collect();
         card.lines.push(facts.join(" · "));
+        card.lines.extend(report.usage.notes.iter().cloned());
     }
     card
 }
@@ -401,10 +416,6 @@ fn facts(report: &AttemptReport, detail: &JobDetail) -> Vec<Fact> {
         ("GPUs", Some(gpus.join(", "))),
         ("Driver", driver),
         ("System", Some(setting.system.clone())),
-        (
-            "Peak of memory",
-            report.usage.memory_peak.map(|peak| peak.to_string()),
-        ),
         ("Key", digest(&detail.key)),
         (
             "Trigger",
@@ -412,12 +423,10 @@ fn facts(report: &AttemptReport, detail: &JobDetail) -> Vec<Fact> {
         ),
     ]
     .into_iter()
-    .filter_map(|(name, value)| {
-        value.filter(|text| !text.is_empty()).map(|value| Fact {
-            name: name.to_owned(),
-            value,
-        })
-    })
+    .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+    .chain(report.usage.words())
+    .filter(|(_, value)| !value.is_empty())
+    .map(|(name, value)| Fact { name, value })
     .collect()
 }
 

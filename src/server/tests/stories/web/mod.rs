@@ -5,4 +5,5 @@ mod live;
 mod models;
 mod pages;
 mod site;
+mod usage;
 mod writes;
