@@ -62,7 +62,7 @@ impl Run<'_, '_> {
         }
         if polite && end.is_none() && self.running.as_ref().is_none_or(Running::is_left) {
             self.kernel.shut_down();
-            end = self.listen(self.end_of(halt), |_| false);
+            end = self.ended_by(self.end_of(halt));
             if end.is_none() && !self.kernel.has_ended() {
                 let _ = self.story.note(
                     "The kernel was asked to end and did not, perhaps because a thread of it still runs: it is killed.",
@@ -71,7 +71,7 @@ impl Run<'_, '_> {
         }
         if !self.kernel.has_ended() {
             self.kernel.kill();
-            end = self.listen(self.grace(), |_| false).or(end);
+            end = self.ended_by(self.grace()).or(end);
         }
         let lost = self.story.widget_changes_lost();
         if lost > 0 {
@@ -103,6 +103,18 @@ impl Run<'_, '_> {
             self.kernel.interrupt();
         }
         self.listen(deadline, left)
+    }
+
+    /// Waits for the kernel's end, and says how it ended. Its channels are closed before that, perhaps long before on a busy
+    /// host.
+    fn ended_by(&mut self, deadline: Instant) -> Option<End> {
+        while Instant::now() < deadline {
+            let end = self.listen(deadline, |_| false);
+            if end.is_some() {
+                return end;
+            }
+        }
+        None
     }
 
     /// Until when the kernel may take to end by itself.
