@@ -63,11 +63,6 @@ impl Run<'_, '_> {
         if polite && end.is_none() && self.running.as_ref().is_none_or(Running::is_left) {
             self.kernel.shut_down();
             end = self.ended_by(self.end_of(halt));
-            if end.is_none() && !self.kernel.has_ended() {
-                let _ = self.story.note(
-                    "The kernel was asked to end and did not, perhaps because a thread of it still runs: it is killed.",
-                );
-            }
         }
         if !self.kernel.has_ended() {
             self.kernel.kill();
