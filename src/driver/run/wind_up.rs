@@ -77,6 +77,7 @@ impl Run<'_, '_> {
         let (status, detail) = match (halt, end) {
             (Halt::Ended(end), _) => ("died", end.to_string()),
             (_, Some(end)) => ("ended", end.to_string()),
+            (_, None) if self.kernel.has_ended() => ("ended", "nobody heard how".to_owned()),
             (_, None) => ("ended", "it does not react to SIGKILL".to_owned()),
         };
         let _ = kernel_event(self.story, status, &detail);
@@ -101,9 +102,9 @@ impl Run<'_, '_> {
     }
 
     /// Waits for the kernel's end, and says how it ended. Its channels are closed before that, perhaps long before on a busy
-    /// host.
+    /// host. None also where it has ended and a full disk took the word of it.
     fn ended_by(&mut self, deadline: Instant) -> Option<End> {
-        while Instant::now() < deadline {
+        while Instant::now() < deadline && !self.kernel.has_ended() {
             let end = self.listen(deadline, |_| false);
             if end.is_some() {
                 return end;
