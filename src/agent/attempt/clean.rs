@@ -4,11 +4,11 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 
-use protocol::driver::{DriverJob, DriverWork, HandOver, JOB_FILE, OUT_DIR, OutputLimits};
-use protocol::spec::{Limits, Network};
+use protocol::driver::{JOB_FILE, OUT_DIR};
+use protocol::spec::Network;
 use protocol::{Failure, FailureKind, Span, Timestamp};
 
-use super::job::DRIVER;
+use super::job::{DRIVER, nothing_but};
 use super::state::Prepared;
 use super::{Attempt, AttemptDir, dir};
 use crate::checkpoints::Checkpoints;
@@ -97,27 +97,7 @@ pub(super) async fn sweep(attempt: &Attempt<'_>) {
 async fn try_sweep(attempt: &Attempt<'_>) -> Result<(), String> {
     let words = |error: &dyn std::fmt::Display| error.to_string();
     let contract = attempt.dir.path().join("sweep");
-    let job = DriverJob {
-        work: DriverWork::Command {
-            argv: vec!["true".into()],
-        },
-        workdir: "/".into(),
-        env: [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into(),
-        limits: Limits {
-            timeout: Span::secs(60),
-            ..Limits::default()
-        },
-        kernel_start_timeout: Span::secs(60),
-        grace: Span::secs(1),
-        output: OutputLimits::default(),
-        user: None,
-        hand_over: Some(HandOver {
-            uid: rustix::process::geteuid().as_raw(),
-            gid: rustix::process::getegid().as_raw(),
-            paths: vec!["/left".into(), "/left-checkpoints".into()],
-        }),
-        gpus: None,
-    };
+    let job = nothing_but(&["/left", "/left-checkpoints"], None);
     fs::create_dir_all(contract.join(OUT_DIR)).map_err(|e| words(&e))?;
     dir::write_json(&contract.join(JOB_FILE), &job).map_err(|e| words(&e))?;
     let state: Option<super::State> =

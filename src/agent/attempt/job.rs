@@ -5,6 +5,7 @@ use std::path::Path;
 
 use protocol::agent_api::Source;
 use protocol::driver::{DriverJob, DriverWork, GpuFiles, HandOver, OutputLimits, RunAs};
+use protocol::spec::Limits;
 use protocol::{ByteSize, Failure, FailureKind, Span, Trust, Work};
 
 use super::Attempt;
@@ -251,6 +252,32 @@ impl Attempt<'_> {
     pub(super) fn grace(&self) -> Span {
         let own = self.order.spec.limits.grace;
         own.unwrap_or(self.host.config.jobs.grace)
+    }
+}
+
+/// A job that does nothing but what the driver does around it: it looks at the GPUs' files, and hands `paths` over to the
+/// agent's user.
+pub(crate) fn nothing_but(paths: &[&str], gpus: Option<GpuFiles>) -> DriverJob {
+    DriverJob {
+        work: DriverWork::Command {
+            argv: vec!["true".into()],
+        },
+        workdir: "/".into(),
+        env: [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into(),
+        limits: Limits {
+            timeout: Span::secs(60),
+            ..Limits::default()
+        },
+        kernel_start_timeout: Span::secs(60),
+        grace: Span::secs(1),
+        output: OutputLimits::default(),
+        user: None,
+        hand_over: Some(HandOver {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            paths: paths.iter().map(|path| (*path).into()).collect(),
+        }),
+        gpus,
     }
 }
 

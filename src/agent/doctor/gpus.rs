@@ -5,15 +5,14 @@ use std::time::{Duration, Instant};
 
 use protocol::ByteSize;
 use protocol::driver::{
-    DriverJob, DriverResult, DriverWork, GpuFiles, HandOver, JOB_FILE, OUT_DIR, OutputLimits,
-    RESULT_FILE, Verdict,
+    DriverJob, DriverResult, GpuFiles, JOB_FILE, OUT_DIR, RESULT_FILE, Verdict,
 };
 use protocol::hardware::{GpuHealth, GpuKind};
-use protocol::spec::{Limits, Network};
+use protocol::spec::Network;
 use protocol::{Span, Timestamp};
 
 use super::Check;
-use crate::attempt::{DRIVER, driver_argv, read_json, write_json};
+use crate::attempt::{DRIVER, driver_argv, nothing_but, read_json, write_json};
 use crate::config::Config;
 use crate::executor::{ContainerSpec, Engine, EngineFacts, MountSpec};
 use crate::hardware::{GpuReading, Hardware, NvmlAbsent, unjudged};
@@ -174,30 +173,11 @@ async fn give(
 }
 
 fn job(gpu: &GpuReading) -> DriverJob {
-    DriverJob {
-        work: DriverWork::Command {
-            argv: vec!["true".into()],
-        },
-        workdir: "/".into(),
-        env: [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into(),
-        limits: Limits {
-            timeout: Span::secs(60),
-            ..Limits::default()
-        },
-        kernel_start_timeout: Span::secs(60),
-        grace: Span::secs(1),
-        output: OutputLimits::default(),
-        user: None,
-        hand_over: Some(HandOver {
-            uid: rustix::process::geteuid().as_raw(),
-            gid: rustix::process::getegid().as_raw(),
-            paths: Vec::new(),
-        }),
-        gpus: Some(GpuFiles {
-            nodes: gpu.node.into_iter().collect(),
-            slices: u32::from(matches!(gpu.gpu.kind, GpuKind::Slice { .. })),
-        }),
-    }
+    let files = GpuFiles {
+        nodes: gpu.node.into_iter().collect(),
+        slices: u32::from(matches!(gpu.gpu.kind, GpuKind::Slice { .. })),
+    };
+    nothing_but(&[], Some(files))
 }
 
 #[cfg(test)]
