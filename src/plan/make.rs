@@ -471,6 +471,8 @@ impl Maker<'_> {
                 .map(|d| d.0),
             gpu_idle_timeout: job
                 .gpu_idle_timeout
+                .as_ref()
+                .map(|d| d.value)
                 .or(defaults.gpu_idle_timeout)
                 .map(|d| d.0),
             grace: job

@@ -223,7 +223,18 @@ impl Attempt<'_> {
         for (name, at) in &self.order.spec.volumes {
             let refuse = |message: String| Err(Failure::new(FailureKind::ExecutorFailed, message));
             let Some(volume) = self.host.config.volumes.get(name) else {
-                return refuse(format!("this host has no volume '{name}'"));
+                let names: Vec<_> = self
+                    .host
+                    .config
+                    .volumes
+                    .keys()
+                    .map(String::as_str)
+                    .collect();
+                let has = match names.as_slice() {
+                    [] => "none is configured".to_owned(),
+                    names => format!("it has {}", names.join(", ")),
+                };
+                return refuse(format!("this host has no volume '{name}': {has}"));
             };
             let grant = volume.grant();
             if let Some(why) = grant.refusal(&self.order.project_name, self.order.trust) {

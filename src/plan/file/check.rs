@@ -43,6 +43,7 @@ pub(super) fn file(file: &PipelineFile) -> Checked {
         job_name(name)?;
         job(name, &definition.value, &names)?;
         retries(name, definition.value.retries.or(defaults.retries))?;
+        wants::gpu_idle(&definition.value, defaults)?;
     }
     cycles(file)
 }

@@ -151,7 +151,8 @@ pub struct Job {
     pub silence_timeout: Option<Duration>,
     /// How long it may hardly use its GPUs (all of them under 5 %, where the agent says nothing else) before it is
     /// ended. Default: as long as the job; a warning says so.
-    pub gpu_idle_timeout: Option<Duration>,
+    #[schemars(with = "Option<Duration>")]
+    pub gpu_idle_timeout: Option<Spanned<Duration>>,
     /// Time that it gets to write a checkpoint when it is stopped or took too long: between SIGTERM (for a notebook
     /// an interrupt) and its kill; at most `1h`. Default: what server and agent are set to, usually `30s`.
     #[schemars(with = "Option<Duration>")]

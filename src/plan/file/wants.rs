@@ -59,6 +59,18 @@ pub(super) fn resources(resources: Option<&types::Resources>) -> Checked {
     }
 }
 
+/// A job's own limit for idle GPUs needs GPUs. One of the defaults is for those jobs that have some.
+pub(super) fn gpu_idle(job: &Job, defaults: &types::Defaults) -> Checked {
+    let resources = job.resources.as_ref().or(defaults.resources.as_ref());
+    match &job.gpu_idle_timeout {
+        Some(limit) if resources.and_then(|r| r.gpus).unwrap_or(0) == 0 => wrong(
+            limit.referenced,
+            "'gpu_idle_timeout' of a job without GPUs: say how many with 'gpus' under 'resources'",
+        ),
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// The keys that say something of GPUs, with their places, where they are used.
 fn about_gpus(
     resources: &types::Resources,

@@ -123,6 +123,11 @@ fn a_wrong_value_names_its_place_and_what_is_accepted() {
             "'grace' is more than 1h",
         ),
         (
+            "jobs:\n  t: {command: x, gpu_idle_timeout: 5m}",
+            ":2:37:",
+            "'gpu_idle_timeout' of a job without GPUs: say how many",
+        ),
+        (
             "jobs:\n  t: {command: x, timeout: soon}",
             ":2:",
             "'soon' is not a duration such as",

@@ -257,9 +257,10 @@ fn included_requirements_count() {
 fn what_does_not_change_a_result_changes_no_key() {
     let text = FILE.replacen(
         "    parameters",
-        "    timeout: 2h\n    gpu_idle_timeout: 30m\n    grace: 2m\n    lost_after: 1h\n    checkpoints: {across_hosts: true}\n    retries: 0\n    reuse: false\n    on: {push: true}\n    resources: {memory: 8GiB, cpus: 4}\n    parameters",
+        "    timeout: 2h\n    grace: 2m\n    lost_after: 1h\n    checkpoints: {across_hosts: true}\n    retries: 0\n    reuse: false\n    on: {push: true}\n    resources: {memory: 8GiB, cpus: 4}\n    parameters",
         1,
     );
+    let text = text.replacen("{python", "{gpu_idle_timeout: 30m, python", 1);
     let after = repository().with(".trainyard.yml", text);
     assert_changes(&after, &[]);
     let plan = planned(&after);

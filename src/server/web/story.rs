@@ -69,14 +69,15 @@ impl Story {
         }
     }
 
-    /// Takes one line of the story; what cannot be read or is not known is passed over.
-    pub(super) fn take(&mut self, line: &str) {
+    /// Takes one line of the story; what cannot be read or is not known is passed over. Answers whether it was
+    /// more than a sample, of which only the last is told.
+    pub(super) fn take(&mut self, line: &str) -> bool {
         let Ok(event) = serde_json::from_str::<Event>(line) else {
-            return;
+            return true;
         };
         self.next = self.next.max(event.seq + 1);
         let Some(kind) = event.body.known() else {
-            return;
+            return true;
         };
         match kind {
             EventKind::CellStarted { cell, .. } => self.cell_started(*cell as usize, event.at),
@@ -112,6 +113,7 @@ impl Story {
             | EventKind::Artifact(_)
             | EventKind::Finished { .. } => {}
         }
+        !matches!(kind, EventKind::Sample(_))
     }
 
     fn cell_started(&mut self, cell: usize, at: Timestamp) {

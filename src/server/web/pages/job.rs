@@ -26,12 +26,16 @@ use super::notebook;
 use super::pipelines::PipelineRow;
 use super::verdict::{Link, Verdict, verdict};
 use super::words::{change, count, took, value};
-use crate::store::{self, events, jobs, registry};
+use crate::store::{self, Connection, events, jobs, registry};
 
 /// Most bytes of suggestions on one page.
 const MOST_PATCHES: usize = 512 << 10;
-/// Most events that a page is made from; the rest is in `trainyard logs`.
-const MOST_EVENTS: u32 = 20_000;
+/// Most events that a page is made from, samples aside; the rest is in `trainyard logs`.
+const MOST_EVENTS: usize = 20_000;
+/// Most events that are read for a page; a day has 17,280 samples.
+const MOST_READ: usize = 200_000;
+/// Events that are read at once.
+const BATCH: u32 = 2_000;
 
 pub(in super::super) struct Heading {
     id: String,
@@ -154,9 +158,7 @@ pub(in super::super) async fn page(
         if cells.is_none() {
             story = Story::new(source(&site, &row).await);
         }
-        for (_, line) in events::from(&mut db, &attempt.id, 1, MOST_EVENTS).await? {
-            story.take(&line);
-        }
+        tell(&mut story, &mut db, &attempt.id).await?;
     }
     drop(db);
     let open = detail.job.state.outcome().is_none();
@@ -185,6 +187,22 @@ pub(in super::super) async fn page(
             .unwrap_or_default(),
         packages: report.and_then(|report| report.setting.packages.clone()),
     })
+}
+
+/// Tells the story what an attempt has said so far, within bounds.
+async fn tell(story: &mut Story, db: &mut Connection, attempt: &AttemptId) -> store::Result<()> {
+    let (mut told, mut read) = (0, 0);
+    let mut next = 1;
+    while told < MOST_EVENTS && read < MOST_READ {
+        let lines = events::from(db, attempt, next, BATCH).await?;
+        read += lines.len();
+        let Some((last, _)) = lines.last() else {
+            return Ok(());
+        };
+        next = last + 1;
+        told += lines.iter().filter(|(_, line)| story.take(line)).count();
+    }
+    Ok(())
 }
 
 /// `POST /jobs/{id}/cancel`

@@ -6,8 +6,9 @@ use futures_util::StreamExt as _;
 use protocol::Timestamp;
 use protocol::job::Move;
 use reqwest::RequestBuilder;
+use serde_json::json;
 use server::live::Change;
-use server::store::jobs;
+use server::store::{events, jobs};
 
 use super::site::Site;
 
@@ -86,4 +87,29 @@ async fn a_page_hears_of_the_end() {
     };
     let (heard, ()) = tokio::join!(listening, ending);
     assert!(heard.contains("event: end"), "{heard}");
+}
+
+#[tokio::test]
+async fn samples_of_days_push_no_line_off_the_page() {
+    let site = Site::start().await;
+    let mut tx = site.server().store.begin().await.unwrap();
+    let first = events::next_wanted(&mut tx, &site.attempt).await.unwrap();
+    let samples = 25_000;
+    let sample = |seq| {
+        json!({"seq": seq, "at": 1, "kind": "sample", "cpu_millis": 900, "memory": 1}).to_string()
+    };
+    let mut lines: Vec<_> = (first..)
+        .take(samples)
+        .map(|seq| (seq, sample(seq)))
+        .collect();
+    let last = first + lines.len() as u64;
+    let log =
+        json!({"seq": last, "at": 2, "kind": "log", "stream": "stdout", "text": "after days"});
+    lines.push((last, log.to_string()));
+    events::append(&mut tx, &site.attempt, &lines)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let page = site.page(&format!("/jobs/{}", site.failed)).await;
+    assert!(page.contains("after days"));
 }
