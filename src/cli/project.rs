@@ -36,6 +36,7 @@ enum Action {
   trainyard project add digits /srv/git/digits.git
   trainyard project add digits https://github.com/acme/digits --credential file:/etc/trainyard/github-token \\
       --webhook-secret file:/etc/trainyard/webhook-secret
+  trainyard project add digits https://git.example.com/ml/digits.git --forge gitea --credential file:/etc/trainyard/gitea-token
 
 Secrets are named, never given: env:NAME, file:/path or credential:NAME, as the server finds them.")]
 struct Add {
@@ -49,12 +50,15 @@ struct Add {
     /// Where the server finds the secret of the forge's webhook
     #[arg(long, value_name = "REFERENCE")]
     webhook_secret: Option<String>,
-    /// The repository at GitHub, where the URL does not say it
+    /// What speaks for it: github, gitlab, gitea, forgejo or git [default: what the URL's host says]
+    #[arg(long, value_name = "KIND")]
+    forge: Option<String>,
+    /// The repository's path at its forge [default: what the URL says]
     #[arg(long, value_name = "OWNER/NAME")]
-    github: Option<String>,
-    /// Base of GitHub's REST API, for GitHub Enterprise
+    repository: Option<String>,
+    /// Base of the forge's REST API [default: what its kind and the URL say]
     #[arg(long, value_name = "URL")]
-    github_api: Option<String>,
+    api: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -133,8 +137,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
                 name: add.name,
                 credential: add.credential,
                 webhook_secret: add.webhook_secret,
-                github: add.github,
-                github_api: add.github_api,
+                forge: add.forge,
+                repository: add.repository,
+                api: add.api,
             };
             let project: Project = client.post("projects", Some(&wanted)).await?;
             if json {

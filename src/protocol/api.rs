@@ -91,7 +91,7 @@ pub struct Project {
     pub name: String,
     /// Where it is fetched from, without credentials.
     pub url: String,
-    /// `github` or `git`.
+    /// `github`, `gitlab`, `gitea` or `git`.
     pub forge: String,
     /// Its default branch, once it was seen.
     #[serde(default)]
@@ -130,12 +130,15 @@ pub struct NewProject {
     /// The same for the secret of the forge's webhook.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook_secret: Option<String>,
-    /// `owner/name` at GitHub, where the URL does not say it.
+    /// `github`, `gitlab`, `gitea`, `forgejo` or `git`, where the URL does not say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub github: Option<String>,
-    /// Base of GitHub's REST API, where it is GitHub Enterprise's: `https://<host>/api/v3`.
+    pub forge: Option<String>,
+    /// The repository's path at its forge, such as `owner/name`, where the URL does not say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub github_api: Option<String>,
+    pub repository: Option<String>,
+    /// Base of the forge's REST API, where the URL does not say it: `https://<host>/api/v4`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api: Option<String>,
 }
 
 impl NewProject {
@@ -147,8 +150,9 @@ impl NewProject {
             url: url.into(),
             credential: None,
             webhook_secret: None,
-            github: None,
-            github_api: None,
+            forge: None,
+            repository: None,
+            api: None,
         }
     }
 }

@@ -7,8 +7,7 @@ use mirror::{Deadline, MirrorError};
 use protocol::api::{NewProject, Quota};
 use protocol::{ProjectId, Timestamp};
 
-use crate::forge::github::{GithubConfig, InvalidRepository, Repository};
-use crate::forge::{Credential, CredentialError, ForgeConfig};
+use crate::forge::{Address, AddressError, Credential, CredentialError, ForgeConfig};
 use crate::names::{self, BadName};
 use crate::state::Server;
 use crate::store::access::Audit;
@@ -38,14 +37,9 @@ pub enum AddError {
     /// Its credential is no reference.
     #[error(transparent)]
     Credential(#[from] CredentialError),
-    /// Not `owner/name`.
+    /// What is said of its forge.
     #[error(transparent)]
-    Github(#[from] InvalidRepository),
-    /// A setting that says nothing for this repository.
-    #[error(
-        "{0} is for repositories at GitHub: name one as owner/name with 'github', or leave it out"
-    )]
-    NotGithub(&'static str),
+    Forge(#[from] AddressError),
     /// The store's.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -134,7 +128,7 @@ pub async fn set_quota(
     })
 }
 
-/// What speaks for the repository: GitHub by its address or by name, else nobody.
+/// What speaks for the repository.
 fn forge(
     wanted: &NewProject,
     url: &str,
@@ -145,27 +139,17 @@ fn forge(
         .as_deref()
         .map(str::parse)
         .transpose()?;
-    let repository = match &wanted.github {
-        Some(name) => Some(Repository::try_from(name.clone())?),
-        None => Repository::from_clone_url(url),
+    let address = Address {
+        url,
+        forge: wanted.forge.as_deref(),
+        repository: wanted.repository.as_deref(),
+        api: wanted.api.as_deref(),
     };
-    let Some(repository) = repository else {
-        let settings = [
-            ("webhook_secret", wanted.webhook_secret.is_some()),
-            ("github_api", wanted.github_api.is_some()),
-        ];
-        return match settings.into_iter().find(|(_, set)| *set) {
-            Some((name, _)) => Err(AddError::NotGithub(name)),
-            None => Ok(ForgeConfig::Git),
-        };
-    };
-    let usual = GithubConfig::new(repository);
-    Ok(ForgeConfig::Github(GithubConfig {
-        api: wanted.github_api.clone().unwrap_or(usual.api),
-        token,
-        webhook_secret,
-        repository: usual.repository,
-    }))
+    let config = address.find()?;
+    if config == ForgeConfig::Git && webhook_secret.is_some() {
+        return Err(AddressError::NoForge("webhook_secret").into());
+    }
+    Ok(config.with(token, webhook_secret))
 }
 
 /// Refuses an address that git may not fetch from, and a path of this host without a repository.
@@ -187,41 +171,23 @@ async fn look(url: String) -> Result<(), MirrorError> {
 mod tests {
     use super::*;
 
-    fn chosen(wanted: &NewProject) -> Result<ForgeConfig, AddError> {
-        forge(wanted, &wanted.url, None)
-    }
-
-    #[test]
-    fn the_forge_is_read_from_the_address() {
-        let github = NewProject::new("p", "https://github.com/a/b.git");
-        let ForgeConfig::Github(config) = chosen(&github).unwrap() else {
-            panic!("GitHub")
-        };
-        assert_eq!(config.repository.as_str(), "a/b");
-        let plain = NewProject::new("p", "https://git.example/a/b.git");
-        assert_eq!(chosen(&plain).unwrap(), ForgeConfig::Git);
-    }
-
-    #[test]
-    fn a_forge_that_is_named_wins() {
-        let wanted = NewProject {
-            github: Some("a/b".into()),
-            github_api: Some("https://ghe.example/api/v3".into()),
-            ..NewProject::new("p", "/srv/git/b.git")
-        };
-        let ForgeConfig::Github(config) = chosen(&wanted).unwrap() else {
-            panic!("GitHub")
-        };
-        assert_eq!(config.api, "https://ghe.example/api/v3");
-    }
-
     #[test]
     fn a_setting_that_would_do_nothing_is_refused() {
         let wanted = NewProject {
             webhook_secret: Some("env:SECRET".into()),
             ..NewProject::new("p", "/srv/git/b.git")
         };
-        let message = chosen(&wanted).unwrap_err().to_string();
-        assert!(message.contains("webhook_secret"), "{message}");
+        let error = forge(&wanted, &wanted.url, None).unwrap_err();
+        assert!(error.to_string().contains("webhook_secret"), "{error}");
+    }
+
+    #[test]
+    fn secrets_go_with_the_forge() {
+        let wanted = NewProject {
+            webhook_secret: Some("env:SECRET".into()),
+            ..NewProject::new("p", "https://github.com/a/b")
+        };
+        let config = forge(&wanted, &wanted.url, Some(Credential::Env("TOKEN".into()))).unwrap();
+        assert!(config.token().is_some() && config.webhook_secret().is_some());
     }
 }

@@ -11,8 +11,7 @@ use sha2::Sha256;
 use crate::support::World;
 
 /// What GitHub sends for a push.
-const PUSH: &[u8] =
-    include_bytes!("../../src/server/tests/data/github/push.branch-new-1commit.json");
+const PUSH: &[u8] = include_bytes!("../data/forges/github/push.branch-new-1commit.json");
 const PUSH_BYTES_MOST: usize = 25 << 20;
 const SECRET: &str = "of the webhook";
 
@@ -28,7 +27,14 @@ async fn told_only() -> World {
     world.project.commit(&[]);
     std::fs::write(world.path("secret"), SECRET).unwrap();
     let reference = format!("file:{}", world.path("secret").display());
-    world.watch(&["--github", "octo/hello", "--webhook-secret", &reference]);
+    world.watch(&[
+        "--forge",
+        "github",
+        "--repository",
+        "Codertocat/Hello-World",
+        "--webhook-secret",
+        &reference,
+    ]);
     // Its first look.
     world.pipeline(&world.project.head()).await;
     world

@@ -1,8 +1,16 @@
 //! What a forge is to Trainyard: it tells that something moved, and it shows our statuses. The only
 //! HTTP to forges. It knows neither the store nor the pages.
 
+mod address;
+mod answer;
+mod api;
 pub mod credential;
-pub mod github;
+pub mod event;
+mod gitea;
+mod github;
+mod gitlab;
+pub mod hook;
+mod place;
 mod plain;
 mod text;
 
@@ -13,7 +21,14 @@ use futures_util::future::BoxFuture;
 use protocol::{CommitId, Timestamp};
 use serde::{Deserialize, Serialize};
 
+pub use address::{Address, AddressError};
+use api::Api;
 pub use credential::{Credential, CredentialError};
+pub use event::ForgeEvent;
+use gitea::Gitea;
+use github::Github;
+use gitlab::Gitlab;
+pub use place::{ForgeKind, InvalidRepository, Place, Repository};
 pub use plain::PlainGit;
 pub use text::bounded;
 
@@ -47,6 +62,9 @@ pub struct StatusUpdate {
     /// The page that says more, where the server knows its own address.
     #[serde(default)]
     pub url: Option<String>,
+    /// The branch that led to it, without `refs/heads/`: GitLab files statuses under it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
 }
 
 /// Every verdict that some forge can tell apart; a forge with fewer words maps it to its nearest.
@@ -180,18 +198,30 @@ pub enum ForgeConfig {
     /// A plain git remote: polled, shows nothing.
     #[default]
     Git,
-    /// GitHub, or GitHub Enterprise by `api`.
-    Github(github::GithubConfig),
+    /// GitHub, or GitHub Enterprise.
+    Github(Place),
+    /// GitLab.
+    Gitlab(Place),
+    /// Gitea or Forgejo.
+    Gitea(Place),
 }
 
 impl ForgeConfig {
-    /// `git` or `github`.
+    /// Which API it speaks, and where; none of a plain remote.
+    #[must_use]
+    pub fn place(&self) -> Option<(ForgeKind, &Place)> {
+        match self {
+            ForgeConfig::Git => None,
+            ForgeConfig::Github(place) => Some((ForgeKind::Github, place)),
+            ForgeConfig::Gitlab(place) => Some((ForgeKind::Gitlab, place)),
+            ForgeConfig::Gitea(place) => Some((ForgeKind::Gitea, place)),
+        }
+    }
+
+    /// `git`, `github`, `gitlab` or `gitea`.
     #[must_use]
     pub fn word(&self) -> &'static str {
-        match self {
-            ForgeConfig::Git => "git",
-            ForgeConfig::Github(_) => "github",
-        }
+        self.place().map_or("git", |(kind, _)| kind.word())
     }
 
     /// The forge that this describes.
@@ -199,80 +229,39 @@ impl ForgeConfig {
     /// # Errors
     /// Where the HTTP client cannot be made: no root certificates on this host, or a wrong address.
     pub fn connect(&self, timeout: Duration) -> Result<Box<dyn Forge>, ForgeError> {
-        match self {
-            ForgeConfig::Git => Ok(Box::new(PlainGit)),
-            ForgeConfig::Github(config) => {
-                Ok(Box::new(github::Github::connect(config.clone(), timeout)?))
+        let Some((kind, place)) = self.place() else {
+            return Ok(Box::new(PlainGit));
+        };
+        let api = Api::connect(kind, place.clone(), timeout)?;
+        Ok(match kind {
+            ForgeKind::Github => Box::new(Github(api)),
+            ForgeKind::Gitlab => Box::new(Gitlab(api)),
+            ForgeKind::Gitea => Box::new(Gitea(api)),
+        })
+    }
+
+    /// The same with a token and a webhook's secret; a plain remote has no use for them.
+    #[must_use]
+    pub fn with(mut self, token: Option<Credential>, webhook_secret: Option<Credential>) -> Self {
+        match &mut self {
+            ForgeConfig::Git => {}
+            ForgeConfig::Github(place) | ForgeConfig::Gitlab(place) | ForgeConfig::Gitea(place) => {
+                place.token = token;
+                place.webhook_secret = webhook_secret;
             }
         }
+        self
     }
 
     /// The token, where one is set up.
     #[must_use]
     pub fn token(&self) -> Option<&Credential> {
-        match self {
-            ForgeConfig::Git => None,
-            ForgeConfig::Github(config) => config.token.as_ref(),
-        }
+        self.place()?.1.token.as_ref()
     }
 
     /// The secret that proves a webhook, where one is set up.
     #[must_use]
     pub fn webhook_secret(&self) -> Option<&Credential> {
-        match self {
-            ForgeConfig::Git => None,
-            ForgeConfig::Github(config) => config.webhook_secret.as_ref(),
-        }
-    }
-}
-
-/// What a forge told, after its proof was checked. Nothing past this door sees a forge's JSON, and
-/// nothing in it names a repository: that is the configured project's. A hint to look, no more.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub enum ForgeEvent {
-    /// The forge tries the door.
-    Ping,
-    /// A ref moved.
-    Push {
-        /// The full ref.
-        reference: String,
-        /// Where it was; none: it is new.
-        before: Option<CommitId>,
-        /// Where it is; none: it is gone.
-        after: Option<CommitId>,
-        /// Who, at the forge.
-        by: Option<String>,
-    },
-    /// A pull request was opened, reopened or got new commits.
-    PullRequest {
-        /// Its number.
-        number: u64,
-        /// Its head.
-        head: CommitId,
-        /// The head of the branch that it goes to, as the forge saw it.
-        base: CommitId,
-        /// The branch that it goes to.
-        base_branch: String,
-        /// Whether it comes from another repository: untrusted.
-        fork: bool,
-        /// Who, at the forge.
-        by: Option<String>,
-    },
-    /// Something that asks for no work.
-    Other {
-        /// The forge's word.
-        name: String,
-    },
-}
-
-impl ForgeEvent {
-    /// Whether the watch loop should look at the repository now.
-    #[must_use]
-    pub fn moves_something(&self) -> bool {
-        match self {
-            ForgeEvent::Push { .. } | ForgeEvent::PullRequest { .. } => true,
-            ForgeEvent::Ping | ForgeEvent::Other { .. } => false,
-        }
+        self.place()?.1.webhook_secret.as_ref()
     }
 }

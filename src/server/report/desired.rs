@@ -34,6 +34,8 @@ pub struct CommitView {
 pub struct PipelineView {
     /// Its id.
     pub id: PipelineId,
+    /// The branch that led to it, without `refs/heads/`.
+    pub branch: Option<String>,
     /// Why nothing could be planned.
     pub problem: Option<Failure>,
     /// Why it has no jobs although nothing is wrong: there is no pipeline file, for example.
@@ -110,6 +112,7 @@ pub fn desired(view: &CommitView, limit: usize) -> Vec<StatusUpdate> {
             .pages
             .as_ref()
             .map(|pages| format!("{}{page}", pages.trim_end_matches('/'))),
+        branch: newest.branch.clone(),
     };
     let page = format!("/pipelines/{}", newest.id);
     let mut statuses = vec![status(

@@ -14,8 +14,7 @@ use protocol::{AttemptId, Failure, FailureKind, Outcome, Span, Timestamp};
 use serde_json::{Value, json};
 
 use super::{ReportConfig, Reporter};
-use crate::forge::github::{GithubConfig, Repository};
-use crate::forge::{Credential, ForgeConfig};
+use crate::forge::{Credential, ForgeConfig, Place, Repository};
 use crate::store::jobs::Job;
 use crate::store::pipelines::Pipeline;
 use crate::store::projects::Project;
@@ -123,8 +122,8 @@ impl World {
         let github = Github::default();
         let token = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(token.path(), TOKEN).unwrap();
-        let mut config = GithubConfig::new(Repository::try_from("octo/hello".to_owned()).unwrap());
-        config.api = github.start().await;
+        let repository = Repository::try_from("octo/hello".to_owned()).unwrap();
+        let mut config = Place::new(repository, github.start().await);
         config.token = Some(Credential::File(token.path().to_owned()));
         let mut project = testing::project("hello");
         project.forge = ForgeConfig::Github(config);

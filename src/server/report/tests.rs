@@ -66,6 +66,7 @@ fn failed(name: &str, failure: Failure) -> JobView {
 
 fn pipeline(jobs: Vec<JobView>) -> PipelineView {
     PipelineView {
+        branch: None,
         id: PipelineId::generate(),
         problem: None,
         nothing: None,

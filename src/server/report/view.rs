@@ -38,7 +38,10 @@ async fn of_pipeline(db: &mut Connection, row: Pipeline) -> Result<PipelineView>
     for job in jobs::of_pipeline(db, &row.id).await? {
         views.push(of_job(db, job).await?);
     }
+    let reference = row.trigger.reference.as_deref();
+    let branch = reference.and_then(|name| name.strip_prefix("refs/heads/"));
     Ok(PipelineView {
+        branch: branch.map(str::to_owned),
         id: row.id,
         problem: row.problem,
         nothing: row

@@ -12,12 +12,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, body};
 use protocol::agent_api::ApiError;
-use protocol::{Digest, Timestamp};
+use protocol::{ProjectId, Timestamp};
 use secrecy::SecretString;
 use tokio::sync::Semaphore;
 
-use crate::forge::github::webhook::{self, BadSignature};
-use crate::forge::{ForgeEvent, bounded};
+use crate::forge::hook::{BadProof, Message};
+use crate::forge::{ForgeEvent, ForgeKind, Place};
 use crate::state::Server;
 use crate::store::StoreError;
 use crate::store::projects::{self, Delivery, Project};
@@ -38,8 +38,14 @@ pub fn routes() -> Router<Server> {
 #[derive(Debug, thiserror::Error)]
 enum Refused {
     /// Which of the reasons it is, an outsider is not told.
-    #[error("there is no such webhook, or {}", BadSignature)]
+    #[error("there is no such webhook, or {}", BadProof)]
     Unproved,
+    #[error("it comes from {0}, and the project's repository is at {1}")]
+    OtherForge(ForgeKind, ForgeKind),
+    #[error(
+        "it is about {0}, and the project's repository is {1}: after a move, give the project its new name"
+    )]
+    OtherRepository(String, String),
     #[error("the body has more than 25 MB")]
     TooLarge,
     #[error("the body did not come within {} s", READ_TIMEOUT.as_secs())]
@@ -62,7 +68,9 @@ impl IntoResponse for Refused {
             Refused::TooSlow => (StatusCode::REQUEST_TIMEOUT, "invalid"),
             Refused::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
             Refused::NotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid"),
-            Refused::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid"),
+            Refused::Invalid(_) | Refused::OtherForge(..) | Refused::OtherRepository(..) => {
+                (StatusCode::BAD_REQUEST, "invalid")
+            }
             Refused::Store(error) => {
                 tracing::error!(%error, "a delivery could not be kept");
                 (StatusCode::INTERNAL_SERVER_ERROR, "internal")
@@ -93,68 +101,108 @@ async fn receive(
         .await
         .map_err(|_| Refused::TooSlow)?
         .map_err(|_| Refused::TooLarge)?;
-    let (project, secret) = hook(&server, &name).await?;
-    let signature = header(&headers, webhook::SIGNATURE);
-    let verified =
-        webhook::verify(&secret, signature, &body).map_err(|BadSignature| Refused::Unproved)?;
-
-    let json = header(&headers, header::CONTENT_TYPE.as_str()).is_some_and(|kind| {
-        kind.split(';').next().unwrap_or_default().trim() == "application/json"
-    });
-    if !json {
-        return Err(Refused::NotJson);
-    }
-    let name = header(&headers, webhook::EVENT)
-        .ok_or_else(|| Refused::Invalid(format!("the header {} is missing", webhook::EVENT)))?;
-    let event = webhook::parse(name, verified).map_err(|e| Refused::Invalid(e.to_string()))?;
-    let delivery = match header(&headers, webhook::DELIVERY) {
-        Some(id) => bounded(id, 100),
-        None => Digest::of(&body).to_string(),
-    };
-    accept(&server, &project, delivery, name, &event).await
+    let hook = Hook::of(&server, &name).await?;
+    let now = Timestamp::now();
+    let taken = hook.take(&headers, &body, now).inspect_err(|refused| {
+        tracing::warn!(
+            project = hook.project.name,
+            "a delivery was refused: {refused}"
+        );
+    })?;
+    accept(&server, taken, now).await
 }
 
-/// The project and its webhook's secret.
-async fn hook(server: &Server, name: &str) -> Result<(Project, SecretString), Refused> {
-    let mut db = server.store.read().await?;
-    let project = projects::by_name(&mut db, name).await?;
-    let project = project.ok_or(Refused::Unproved)?;
-    let Some(reference) = project.forge.webhook_secret() else {
-        let name = &project.name;
-        tracing::warn!(
-            project = name,
-            "a delivery for project {name} was refused: it names no secret for its webhook"
-        );
-        return Err(Refused::Unproved);
-    };
-    match reference.read() {
-        Ok(secret) => Ok((project, secret)),
-        Err(error) => {
-            tracing::error!(project = project.name, %error, "the webhook's secret cannot be read");
-            Err(Refused::Unproved)
+/// A project's webhook.
+struct Hook {
+    project: Project,
+    kind: ForgeKind,
+    place: Place,
+    secret: SecretString,
+}
+
+/// What is kept of a delivery.
+struct Taken {
+    project: ProjectId,
+    delivery: String,
+    name: String,
+    event: ForgeEvent,
+}
+
+impl Hook {
+    /// That of a project, with its secret.
+    async fn of(server: &Server, name: &str) -> Result<Self, Refused> {
+        let mut db = server.store.read().await?;
+        let project = projects::by_name(&mut db, name).await?;
+        let project = project.ok_or(Refused::Unproved)?;
+        let place = project.forge.place();
+        let secret = place.and_then(|(_, place)| place.webhook_secret.clone());
+        let (Some((kind, place)), Some(reference)) = (place, secret) else {
+            let name = &project.name;
+            tracing::warn!(
+                project = name,
+                "a delivery for project {name} was refused: it names no secret for its webhook"
+            );
+            return Err(Refused::Unproved);
+        };
+        match reference.read() {
+            Ok(secret) => Ok(Self {
+                kind,
+                place: place.clone(),
+                secret,
+                project,
+            }),
+            Err(error) => {
+                tracing::error!(project = project.name, %error, "the webhook's secret cannot be read");
+                Err(Refused::Unproved)
+            }
         }
+    }
+
+    /// Proves and reads a delivery.
+    fn take(&self, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Result<Taken, Refused> {
+        let message = Message::of(|name| header(headers, name)).ok_or(Refused::Unproved)?;
+        let proved = message
+            .prove(&self.secret, body, now)
+            .map_err(|BadProof| Refused::Unproved)?;
+        if message.kind != self.kind {
+            return Err(Refused::OtherForge(message.kind, self.kind));
+        }
+        let json = header(headers, header::CONTENT_TYPE.as_str()).is_some_and(|kind| {
+            kind.split(';').next().unwrap_or_default().trim() == "application/json"
+        });
+        if !json {
+            return Err(Refused::NotJson);
+        }
+        let told = message
+            .read(proved)
+            .map_err(|error| Refused::Invalid(error.to_string()))?;
+        let ours = &self.place.repository;
+        if let Some(other) = told.repository.filter(|named| !ours.is(named)) {
+            let other = crate::forge::bounded(&other, 200);
+            return Err(Refused::OtherRepository(other, ours.as_str().to_owned()));
+        }
+        Ok(Taken {
+            project: self.project.id.clone(),
+            delivery: message.delivery(proved),
+            name: message.name,
+            event: told.event,
+        })
     }
 }
 
 /// Stores a delivery, once; the same one again is answered the same and does nothing.
-async fn accept(
-    server: &Server,
-    project: &Project,
-    delivery: String,
-    name: &str,
-    event: &ForgeEvent,
-) -> Result<Response, Refused> {
+async fn accept(server: &Server, taken: Taken, now: Timestamp) -> Result<Response, Refused> {
     let row = Delivery {
-        project: project.id.clone(),
-        delivery,
-        event: bounded(name, 60),
-        body: serde_json::to_string(event).unwrap_or_default(),
-        received_at: Timestamp::now(),
+        project: taken.project,
+        delivery: taken.delivery,
+        event: taken.name,
+        body: serde_json::to_string(&taken.event).unwrap_or_default(),
+        received_at: now,
     };
     let mut tx = server.store.begin().await?;
     let new = projects::insert_delivery(&mut tx, &row).await?;
     tx.commit().await.map_err(StoreError::from)?;
-    if new && event.moves_something() {
+    if new && taken.event.moves_something() {
         server.live.refs_changed();
     }
     Ok(StatusCode::ACCEPTED.into_response())
@@ -174,12 +222,13 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::forge::github::{GithubConfig, Repository};
-    use crate::forge::{Credential, ForgeConfig};
+    use crate::forge::{Credential, ForgeConfig, Repository};
     use crate::store::testing;
 
-    const PUSH: &[u8] = include_bytes!("../tests/data/github/push.branch-new-1commit.json");
-    const PING: &[u8] = include_bytes!("../tests/data/github/ping.repo.json");
+    const PUSH: &[u8] =
+        include_bytes!("../../../tests/data/forges/github/push.branch-new-1commit.json");
+    const PING: &[u8] = include_bytes!("../../../tests/data/forges/github/ping.repo.json");
+    const PING_OF_APP: &[u8] = include_bytes!("../../../tests/data/forges/github/ping.app.json");
     const SECRET: &str = "hook-s3cret";
 
     struct World {
@@ -196,8 +245,8 @@ mod tests {
             let server = Server::open(config, CancellationToken::new())
                 .await
                 .unwrap();
-            let repository = Repository::try_from("Codertocat/Hello-World".to_owned()).unwrap();
-            let mut github = GithubConfig::new(repository);
+            let repository = Repository::try_from("codertocat/hello-world".to_owned()).unwrap();
+            let mut github = Place::new(repository, "https://api.github.com".to_owned());
             github.webhook_secret = Some(Credential::File(secret));
             let mut hello = testing::project("hello");
             hello.forge = ForgeConfig::Github(github);
@@ -253,9 +302,9 @@ mod tests {
         let mut headers = vec![
             ("host", "localhost"),
             ("content-type", "application/json"),
-            (webhook::EVENT, event),
-            (webhook::DELIVERY, "72d3162e-cc78-11e3-81ab-4c9367dc0958"),
-            (webhook::SIGNATURE, signed.as_str()),
+            ("x-github-event", event),
+            ("x-github-delivery", "72d3162e-cc78-11e3-81ab-4c9367dc0958"),
+            ("x-hub-signature-256", signed.as_str()),
         ];
         for (name, value) in changes {
             headers.retain(|(known, _)| known != name);
@@ -303,7 +352,9 @@ mod tests {
     #[tokio::test]
     async fn a_ping_is_answered_and_wakes_nobody() {
         let world = World::new().await;
-        let (status, _) = world.send(delivery("hello", "ping", PING, &[])).await;
+        let (status, _) = world
+            .send(delivery("hello", "ping", PING_OF_APP, &[]))
+            .await;
         assert_eq!(status, 202);
         assert!(!world.woken().await);
     }
@@ -315,14 +366,20 @@ mod tests {
         let of_another_body = signature(SECRET, PING);
         let mut answers = std::collections::BTreeSet::new();
         for request in [
-            delivery("hello", "push", PUSH, &[(webhook::SIGNATURE, "")]),
-            delivery("hello", "push", PUSH, &[(webhook::SIGNATURE, "sha256=00")]),
-            delivery("hello", "push", PUSH, &[(webhook::SIGNATURE, &other)]),
+            delivery("hello", "push", PUSH, &[("x-hub-signature-256", "")]),
+            delivery("hello", "push", PUSH, &[("x-github-event", "")]),
             delivery(
                 "hello",
                 "push",
                 PUSH,
-                &[(webhook::SIGNATURE, &of_another_body)],
+                &[("x-hub-signature-256", "sha256=00")],
+            ),
+            delivery("hello", "push", PUSH, &[("x-hub-signature-256", &other)]),
+            delivery(
+                "hello",
+                "push",
+                PUSH,
+                &[("x-hub-signature-256", &of_another_body)],
             ),
             delivery("plain", "push", PUSH, &[]),
             delivery("nobody", "push", PUSH, &[]),
@@ -351,12 +408,17 @@ mod tests {
                 "application/json",
             ),
             (
-                delivery("hello", "push", PUSH, &[(webhook::EVENT, "")]),
+                delivery("hello", "ping", PING, &[]),
                 400,
-                "x-github-event",
+                "it is about Octocoders/Hello-World, and the project's repository is codertocat/hello-world",
             ),
             (
-                delivery("hello", "push", PING, &[]),
+                delivery("hello", "push", PUSH, &[("x-gitea-event", "push")]),
+                400,
+                "it comes from Gitea, and the project's repository is at GitHub",
+            ),
+            (
+                delivery("hello", "push", PING_OF_APP, &[]),
                 400,
                 "not a 'push' event",
             ),

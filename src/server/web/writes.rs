@@ -49,8 +49,7 @@ impl From<AddError> for Problem {
             wrong @ (AddError::Name(_)
             | AddError::Repository(_)
             | AddError::Credential(_)
-            | AddError::Github(_)
-            | AddError::NotGithub(_)) => Self::invalid(wrong),
+            | AddError::Forge(_)) => Self::invalid(wrong),
         }
     }
 }

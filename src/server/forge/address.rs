@@ -1,0 +1,269 @@
+//! What a clone URL, and what is said beside it, tell of a project's forge.
+
+use super::{ForgeConfig, ForgeKind, InvalidRepository, Place, Repository};
+
+/// Words for forges.
+const WORDS: [(&str, Option<ForgeKind>); 5] = [
+    ("github", Some(ForgeKind::Github)),
+    ("gitlab", Some(ForgeKind::Gitlab)),
+    ("gitea", Some(ForgeKind::Gitea)),
+    ("forgejo", Some(ForgeKind::Gitea)),
+    ("git", None),
+];
+/// Hosts that need no word.
+const HOSTS: [(&str, ForgeKind); 4] = [
+    ("github.com", ForgeKind::Github),
+    ("gitlab.com", ForgeKind::Gitlab),
+    ("gitea.com", ForgeKind::Gitea),
+    ("codeberg.org", ForgeKind::Gitea),
+];
+
+/// A clone URL, and what replaces what it says.
+#[derive(Debug, Clone, Copy)]
+pub struct Address<'a> {
+    /// What `git fetch` takes.
+    pub url: &'a str,
+    /// The forge's word.
+    pub forge: Option<&'a str>,
+    /// The repository's path.
+    pub repository: Option<&'a str>,
+    /// Base of the REST API.
+    pub api: Option<&'a str>,
+}
+
+/// Why no forge was found.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// The word is none.
+    #[error("'{0}' is no forge: use github, gitlab, gitea, forgejo or git")]
+    Unknown(String),
+    /// A setting that says nothing for a plain remote.
+    #[error(
+        "'{0}' is for repositories at a forge, and the URL's host does not say which: name it with 'forge' (github, gitlab, gitea, forgejo)"
+    )]
+    NoForge(&'static str),
+    /// No path.
+    #[error(transparent)]
+    Repository(#[from] InvalidRepository),
+    /// The URL names no host.
+    #[error("where the API of {0} is, this URL does not say: name it with 'api'")]
+    NoHost(ForgeKind),
+}
+
+impl Address<'_> {
+    /// The forge, without secrets.
+    ///
+    /// # Errors
+    /// [`AddressError`].
+    pub fn find(&self) -> Result<ForgeConfig, AddressError> {
+        let found = parts(self.url);
+        let kind = match self.forge {
+            Some(word) => {
+                WORDS
+                    .into_iter()
+                    .find(|(known, _)| *known == word)
+                    .ok_or_else(|| AddressError::Unknown(word.chars().take(40).collect()))?
+                    .1
+            }
+            None => found.and_then(|(host, _)| known_host(host)),
+        };
+        let Some(kind) = kind else {
+            let useless = [("repository", self.repository), ("api", self.api)];
+            return match useless.into_iter().find(|(_, value)| value.is_some()) {
+                Some((name, _)) => Err(AddressError::NoForge(name)),
+                None => Ok(ForgeConfig::Git),
+            };
+        };
+        let path = self.repository.or(found.map(|(_, path)| path));
+        let repository = Repository::try_from(path.unwrap_or_default().to_owned())?;
+        if kind != ForgeKind::Gitlab && repository.parts() != 2 {
+            return Err(InvalidRepository::of(&repository).into());
+        }
+        let api = match (self.api, found) {
+            (Some(api), _) => api.to_owned(),
+            (None, Some((host, _))) => api(kind, host),
+            (None, None) => return Err(AddressError::NoHost(kind)),
+        };
+        let place = Place::new(repository, api);
+        Ok(match kind {
+            ForgeKind::Github => ForgeConfig::Github(place),
+            ForgeKind::Gitlab => ForgeConfig::Gitlab(place),
+            ForgeKind::Gitea => ForgeConfig::Gitea(place),
+        })
+    }
+}
+
+fn known_host(host: &str) -> Option<ForgeKind> {
+    let found = HOSTS
+        .into_iter()
+        .find(|(known, _)| known.eq_ignore_ascii_case(host));
+    found.map(|(_, kind)| kind)
+}
+
+/// Where a forge of this kind has its API.
+fn api(kind: ForgeKind, host: &str) -> String {
+    match kind {
+        ForgeKind::Github if host.eq_ignore_ascii_case("github.com") => {
+            "https://api.github.com".to_owned()
+        }
+        ForgeKind::Github => format!("https://{host}/api/v3"),
+        ForgeKind::Gitlab => format!("https://{host}/api/v4"),
+        ForgeKind::Gitea => format!("https://{host}/api/v1"),
+    }
+}
+
+/// Host and path of `https://host/path.git`, `ssh://git@host:22/path` or `git@host:path`; none of a path on this
+/// host. The port of a web address stays with its host, that of ssh says nothing of the API.
+fn parts(url: &str) -> Option<(&str, &str)> {
+    let (host, path) =
+        if let Some(rest) = url.strip_prefix("https://").or(url.strip_prefix("http://")) {
+            rest.split_once('/')?
+        } else if let Some(rest) = url.strip_prefix("ssh://") {
+            let (host, path) = rest.split_once('/')?;
+            (host.rsplit_once(':').map_or(host, |(host, _)| host), path)
+        } else if url.contains("://") || url.starts_with('/') {
+            return None;
+        } else {
+            url.split_once(':')?
+        };
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    let path = path.trim_matches('/');
+    Some((host, path.strip_suffix(".git").unwrap_or(path))).filter(|(host, _)| !host.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(url: &str, forge: Option<&str>) -> Result<String, AddressError> {
+        let address = Address {
+            url,
+            forge,
+            repository: None,
+            api: None,
+        };
+        let config = address.find()?;
+        Ok(match config.place() {
+            None => "git".to_owned(),
+            Some((kind, place)) => {
+                format!(
+                    "{} {} {}",
+                    kind.word(),
+                    place.repository.as_str(),
+                    place.api
+                )
+            }
+        })
+    }
+
+    #[test]
+    fn the_forge_is_read_from_the_address() {
+        for (url, forge, said) in [
+            (
+                "https://github.com/a/b.git",
+                None,
+                "github a/b https://api.github.com",
+            ),
+            (
+                "git@github.com:a/b.git",
+                None,
+                "github a/b https://api.github.com",
+            ),
+            (
+                "ssh://git@gitlab.com:22/a/b/c.git/",
+                None,
+                "gitlab a/b/c https://gitlab.com/api/v4",
+            ),
+            (
+                "https://codeberg.org/a/b",
+                None,
+                "gitea a/b https://codeberg.org/api/v1",
+            ),
+            (
+                "https://ghe.example/a/b",
+                Some("github"),
+                "github a/b https://ghe.example/api/v3",
+            ),
+            (
+                "https://me@git.example:8443/a/b",
+                Some("forgejo"),
+                "gitea a/b https://git.example:8443/api/v1",
+            ),
+            ("https://git.example/a/b.git", None, "git"),
+            ("https://github.com/a/b.git", Some("git"), "git"),
+            ("/srv/git/b.git", None, "git"),
+            ("file:///srv/git/b.git", None, "git"),
+        ] {
+            assert_eq!(found(url, forge).unwrap(), said, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_beside_it_wins() {
+        let address = Address {
+            url: "/srv/git/b.git",
+            forge: Some("github"),
+            repository: Some("a/b"),
+            api: Some("https://ghe.example/api/v3"),
+        };
+        let config = address.find().unwrap();
+        let (kind, place) = config.place().unwrap();
+        assert_eq!(
+            (kind, place.repository.as_str()),
+            (ForgeKind::Github, "a/b")
+        );
+        assert_eq!(place.api, "https://ghe.example/api/v3");
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_in_words() {
+        let refused = |address: Address<'_>| address.find().unwrap_err().to_string();
+        let plain = Address {
+            url: "/srv/git/b.git",
+            forge: None,
+            repository: None,
+            api: None,
+        };
+        let api = Some("https://x/api");
+        for (address, words) in [
+            (
+                Address {
+                    forge: Some("svn"),
+                    ..plain
+                },
+                "is no forge",
+            ),
+            (
+                Address { api, ..plain },
+                "'api' is for repositories at a forge",
+            ),
+            (
+                Address {
+                    forge: Some("gitea"),
+                    repository: Some("a/b"),
+                    ..plain
+                },
+                "name it with 'api'",
+            ),
+            (
+                Address {
+                    forge: Some("gitea"),
+                    api,
+                    ..plain
+                },
+                "owner/name",
+            ),
+            (
+                Address {
+                    url: "https://x/a/b/c",
+                    forge: Some("gitea"),
+                    ..plain
+                },
+                "'a/b/c' is not a repository",
+            ),
+        ] {
+            let said = refused(address);
+            assert!(said.contains(words), "{said}");
+        }
+    }
+}

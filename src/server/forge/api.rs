@@ -1,0 +1,203 @@
+//! Calls of a forge's REST API: where it is, with what token, and what its answers mean.
+
+use std::time::Duration;
+
+use protocol::{CommitId, Timestamp};
+use reqwest::header::HeaderValue;
+use reqwest::{Method, RequestBuilder, Response, Url};
+use secrecy::ExposeSecret as _;
+
+use super::ForgeError;
+use super::answer;
+use super::credential::CredentialError;
+use super::place::{ForgeKind, Place};
+use super::text::bounded;
+
+const GITHUB_VERSION: &str = "2022-11-28";
+
+/// A repository at a forge, ready for calls.
+#[derive(Debug)]
+pub(super) struct Api {
+    kind: ForgeKind,
+    place: Place,
+    base: Url,
+    client: reqwest::Client,
+}
+
+impl Api {
+    /// Prepares calls that take at most `timeout` each. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`ForgeError::Transport`] where the address is none, would send the token in clear over a network, or the
+    /// client cannot be made.
+    pub(super) fn connect(
+        kind: ForgeKind,
+        place: Place,
+        timeout: Duration,
+    ) -> Result<Self, ForgeError> {
+        let wrong = |message: String| ForgeError::Transport {
+            forge: kind.name(),
+            message,
+        };
+        let base = Url::parse(&place.api)
+            .map_err(|e| wrong(format!("'{}' is no address of an API: {e}", place.api)))?;
+        if base.scheme() != "https" && !is_loopback(&base) {
+            return Err(wrong(format!(
+                "'{base}' would carry the token in clear: use https"
+            )));
+        }
+        // One TLS library for the whole program; a second installation is refused and harmless.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut client = reqwest::Client::builder();
+        if is_loopback(&base) {
+            // A proxy would not find this host's own address.
+            client = client.no_proxy();
+        }
+        let client = client
+            .user_agent(concat!("trainyard/", env!("CARGO_PKG_VERSION")))
+            .timeout(timeout)
+            .connect_timeout(timeout)
+            // A redirect would carry the token to an address that nobody configured.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|e| wrong(e.to_string()))?;
+        Ok(Self {
+            kind,
+            place,
+            base,
+            client,
+        })
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// A request below the base. The parts of `path` are escaped: they may hold anything.
+    ///
+    /// # Errors
+    /// [`ForgeError::Credential`] where the token cannot be read.
+    pub(super) fn request(
+        &self,
+        method: Method,
+        path: &[&str],
+    ) -> Result<RequestBuilder, ForgeError> {
+        let token = match &self.place.token {
+            Some(reference) => reference.read()?,
+            None => {
+                return Err(CredentialError::Unreadable {
+                    reference: format!("of {}'s token", self.kind),
+                    why: "the project has none".into(),
+                }
+                .into());
+            }
+        };
+        let mut url = self.base.clone();
+        if let Ok(mut parts) = url.path_segments_mut() {
+            parts.pop_if_empty().extend(path);
+        }
+        let request = self.client.request(method, url);
+        Ok(match self.kind {
+            ForgeKind::Github => request
+                .bearer_auth(token.expose_secret())
+                .header("accept", "application/vnd.github+json")
+                .header("x-github-api-version", GITHUB_VERSION),
+            ForgeKind::Gitlab => request.header("private-token", hidden(token.expose_secret())?),
+            ForgeKind::Gitea => {
+                let value = format!("token {}", token.expose_secret());
+                request.header("authorization", hidden(&value)?)
+            }
+        })
+    }
+
+    /// Sends a request about a commit; an answer that is no success is an error.
+    ///
+    /// # Errors
+    /// [`ForgeError`].
+    pub(super) async fn send(
+        &self,
+        request: RequestBuilder,
+        commit: &CommitId,
+    ) -> Result<Response, ForgeError> {
+        let response = request.send().await.map_err(|e| ForgeError::Transport {
+            forge: self.kind.name(),
+            message: causes(&e.without_url()),
+        })?;
+        answer::judge(
+            response,
+            self.kind,
+            &self.place.repository,
+            commit,
+            Timestamp::now(),
+        )
+        .await
+    }
+}
+
+/// A header that no log shows.
+fn hidden(text: &str) -> Result<HeaderValue, ForgeError> {
+    let mut value = HeaderValue::from_str(text).map_err(|_| CredentialError::Unreadable {
+        reference: "of the token".to_owned(),
+        why: "it has characters that no token has".to_owned(),
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host_str() {
+        Some("localhost") => true,
+        Some(host) => host
+            .trim_matches(['[', ']'])
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback()),
+        None => false,
+    }
+}
+
+/// An error with its causes: the outermost of an HTTP client says too little.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    bounded(&text, 300)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forge::Repository;
+
+    #[test]
+    fn a_token_never_crosses_a_network_in_clear() {
+        let repository = Repository::try_from("o/r".to_owned()).unwrap();
+        let open = |api: &str| {
+            let place = Place::new(repository.clone(), api.to_owned());
+            Api::connect(ForgeKind::Gitea, place, Duration::from_secs(1))
+        };
+        assert!(open("http://forge.example.com/api/v1").is_err());
+        assert!(open("no address").is_err());
+        assert!(open("http://127.0.0.1:9/").is_ok());
+    }
+
+    #[test]
+    fn what_stands_in_a_path_leads_nowhere_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let token = folder.path().join("token");
+        std::fs::write(&token, "t").unwrap();
+        let repository = Repository::try_from("a/b/c".to_owned()).unwrap();
+        let mut place = Place::new(repository, "https://forge.example.com/api/v4/".to_owned());
+        place.token = Some(crate::forge::Credential::File(token));
+        let api = Api::connect(ForgeKind::Gitlab, place, Duration::from_secs(1)).unwrap();
+        let path = ["projects", "a/b/c", "x?y#z"];
+        let request = api.request(Method::GET, &path).unwrap().build().unwrap();
+        assert_eq!(
+            request.url().as_str(),
+            "https://forge.example.com/api/v4/projects/a%2Fb%2Fc/x%3Fy%23z"
+        );
+    }
+}

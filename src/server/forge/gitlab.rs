@@ -1,0 +1,88 @@
+//! GitLab: commit statuses.
+
+use futures_util::future::BoxFuture;
+use reqwest::Method;
+use serde::Serialize;
+
+use super::api::Api;
+use super::text::bounded;
+use super::{Forge, ForgeError, ForgeKind, StatusUpdate, Verdict};
+
+/// GitLab refuses a longer description.
+const DESCRIPTION_LIMIT: usize = 255;
+
+/// A repository at GitLab.
+#[derive(Debug)]
+pub(super) struct Gitlab(pub(super) Api);
+
+impl Gitlab {
+    async fn post_status(&self, update: &StatusUpdate) -> Result<(), ForgeError> {
+        let project = self.0.place().repository.as_str();
+        let path = ["projects", project, "statuses", update.commit.as_str()];
+        let request = self.0.request(Method::POST, &path)?;
+        let request = request.json(&StatusBody::of(update));
+        match self.0.send(request, &update.commit).await {
+            Err(ForgeError::Refused { message, .. }) if stands(&message) => Ok(()),
+            answer => answer.map(drop),
+        }
+    }
+}
+
+/// Whether GitLab refuses because the status says it already.
+fn stands(message: &str) -> bool {
+    message.to_ascii_lowercase().contains("cannot transition")
+}
+
+impl Forge for Gitlab {
+    fn name(&self) -> &'static str {
+        ForgeKind::Gitlab.name()
+    }
+
+    fn description_limit(&self) -> usize {
+        DESCRIPTION_LIMIT
+    }
+
+    fn shows_statuses(&self) -> bool {
+        self.0.place().token.is_some()
+    }
+
+    fn set_status<'a>(&'a self, update: &'a StatusUpdate) -> BoxFuture<'a, Result<(), ForgeError>> {
+        Box::pin(self.post_status(update))
+    }
+}
+
+/// The body of "set the pipeline status of a commit".
+#[derive(Debug, Serialize)]
+struct StatusBody {
+    state: &'static str,
+    name: String,
+    description: String,
+    /// Without it GitLab chooses a pipeline of the commit, or makes one more.
+    #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+    reference: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_url: Option<String>,
+}
+
+impl StatusBody {
+    fn of(update: &StatusUpdate) -> Self {
+        Self {
+            state: state_word(update.verdict),
+            name: bounded(&update.context, 255),
+            description: bounded(&update.description, DESCRIPTION_LIMIT),
+            reference: update.branch.clone(),
+            target_url: update.url.clone(),
+        }
+    }
+}
+
+/// GitLab's words.
+fn state_word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pending => "pending",
+        Verdict::Running => "running",
+        Verdict::Success | Verdict::Neutral => "success",
+        Verdict::Failure | Verdict::Error => "failed",
+        Verdict::Cancelled => "canceled",
+    }
+}
