@@ -1,4 +1,4 @@
-//! `trainyard cancel` and `trainyard retry`, and how commands are told which job.
+//! `trainyard cancel`, `trainyard retry` and `trainyard approve`, and how commands are told which job.
 
 use anyhow::bail;
 use clap::Args as ClapArgs;
@@ -14,7 +14,8 @@ const LOOK_BACK: u32 = 50;
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   trainyard cancel digits/train
-  trainyard retry 01jd3v5n2q8k4h6s7t9w0x1y2z")]
+  trainyard retry 01jd3v5n2q8k4h6s7t9w0x1y2z
+  trainyard approve digits/train")]
 pub(crate) struct Args {
     /// The job: its id, or PROJECT/NAME for the newest of that name
     job: String,
@@ -31,6 +32,10 @@ pub(crate) async fn cancel(args: Args) -> anyhow::Result<Exit> {
 
 pub(crate) async fn retry(args: Args) -> anyhow::Result<Exit> {
     ask(args, "retry").await
+}
+
+pub(crate) async fn approve(args: Args) -> anyhow::Result<Exit> {
+    ask(args, "approve").await
 }
 
 async fn ask(args: Args, verb: &str) -> anyhow::Result<Exit> {

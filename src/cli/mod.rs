@@ -68,6 +68,8 @@ pub(crate) enum Command {
     Gpus(gpus::Args),
     /// Show the hosts that carry out jobs, and make tokens for new ones
     Agents(agents::Args),
+    /// Let an untrusted commit run: the jobs that are held at it
+    Approve(job::Args),
     /// End a job
     Cancel(job::Args),
     /// Write a first .trainyard.yml from what lies in the repository
@@ -153,6 +155,7 @@ pub(crate) async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::GitInstall(args) => git_install::run(&args),
         Command::Gpus(args) => gpus::run(args).await,
         Command::Agents(args) => agents::run(args).await,
+        Command::Approve(args) => job::approve(args).await,
         Command::Cancel(args) => job::cancel(args).await,
         Command::Init(args) => init::run(&args),
         Command::Inspect(args) => inspect::run(&args),

@@ -13,18 +13,12 @@ use crate::{Deadline, MirrorError, Ref, Repository};
 
 /// Branches and tags are copied under their own names.
 const HEADS_AND_TAGS: [&str; 2] = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
-/// Heads of pull requests, as GitHub and Gitea, and as GitLab name them.
-const REQUESTS: [&str; 2] = [
-    "+refs/pull/*/head:refs/pull/*/head",
-    "+refs/merge-requests/*/head:refs/merge-requests/*/head",
-];
 
 /// A repository's local mirror. Reading is [`Repository`]'s; several processes may use one mirror.
 #[derive(Debug, Clone)]
 pub struct Mirror {
     repository: Repository,
     remote: Remote,
-    requests: bool,
 }
 
 impl Deref for Mirror {
@@ -68,15 +62,7 @@ impl Mirror {
         Ok(Self {
             repository: Repository::at(path),
             remote,
-            requests: false,
         })
-    }
-
-    /// The same mirror, which fetches the heads of all pull requests too.
-    #[must_use]
-    pub fn with_pull_requests(mut self) -> Self {
-        self.requests = true;
-        self
     }
 
     /// The address that it is fetched from.
@@ -85,18 +71,13 @@ impl Mirror {
         &self.remote.url
     }
 
-    /// Brings branches and tags (and heads of pull requests, where asked for) up to date; those that
-    /// are gone at the remote go here. `auth` is the value of an `Authorization` header.
+    /// Brings branches and tags up to date; those that are gone at the remote go here. `auth` is the value of an `Authorization` header.
     ///
     /// # Errors
     /// Git's own words, or [`MirrorError::TimedOut`].
     pub fn fetch(&self, auth: Option<&str>, deadline: &Deadline) -> Result<(), MirrorError> {
         let _lock = lock(self.path(), deadline)?;
-        let mut specs = HEADS_AND_TAGS.to_vec();
-        if self.requests {
-            specs.extend(REQUESTS);
-        }
-        self.git_fetch(&["--prune"], &specs, auth, deadline)?;
+        self.git_fetch(&["--prune"], &HEADS_AND_TAGS, auth, deadline)?;
         let head_is_there = self.open_git()?.head().is_ok();
         if !head_is_there {
             self.remote_refs(auth, deadline)?;

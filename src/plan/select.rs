@@ -18,15 +18,6 @@ pub(crate) struct Selection<'a> {
     pub(crate) notes: Vec<String>,
 }
 
-/// Said wherever a file counts on them.
-const NO_PULL_REQUESTS: &str =
-    "pull requests start nothing yet; a push to a branch that 'push' names does";
-
-fn wants_pull_requests(file: &PipelineFile) -> bool {
-    let mut on = file.jobs.iter().filter_map(|(_, job)| file.on(job));
-    on.any(|on| on.pull_request)
-}
-
 /// Chooses among the definitions. `only`, where not empty, chooses for re-runs.
 pub(crate) fn select<'a>(
     file: &'a PipelineFile,
@@ -69,9 +60,6 @@ pub(crate) fn select<'a>(
             }
             (None, Some(why)) => selection.ignored.push(ignored(name, &why)),
         }
-    }
-    if matches!(trigger.kind, TriggerKind::Push) && wants_pull_requests(file) {
-        selection.notes.push(NO_PULL_REQUESTS.to_owned());
     }
     let mut order = Vec::new();
     for name in file.jobs.names().filter(|name| chosen.contains(name)) {

@@ -103,6 +103,8 @@ impl State {
 pub enum Move {
     /// What it waited for is there.
     Unblock,
+    /// A person lets its untrusted commit run.
+    Approve,
     /// The scheduler gave it to an agent.
     Lease {
         /// The new attempt.
@@ -167,6 +169,7 @@ impl Move {
     fn verb(&self) -> &'static str {
         match self {
             Move::Unblock => "be unblocked",
+            Move::Approve => "be approved",
             Move::Lease { .. } => "be leased",
             Move::Start { .. } => "start",
             Move::Cancel { .. } => "be cancelled",
@@ -190,7 +193,19 @@ pub fn next(state: &State, step: Move) -> Result<State, IllegalMove> {
     };
     let believed = |attempt: &AttemptId| state.attempt() == Some(attempt);
     match (state, step) {
-        (State::Blocked { .. }, Move::Unblock) => Ok(State::Queued),
+        (
+            State::Blocked {
+                on: Block::Approval,
+            },
+            Move::Approve,
+        ) => Ok(State::Blocked { on: Block::Needs }),
+        // Only a person's word ends the wait for one.
+        (
+            State::Blocked {
+                on: Block::Needs | Block::Equal { .. },
+            },
+            Move::Unblock,
+        ) => Ok(State::Queued),
         (State::Queued, Move::Lease { attempt }) => Ok(State::Leased { attempt }),
 
         (State::Leased { .. }, Move::Start { attempt, at }) if believed(&attempt) => {
@@ -242,6 +257,7 @@ pub fn next(state: &State, step: Move) -> Result<State, IllegalMove> {
             | State::Stopping { .. }
             | State::Finished { .. },
             Move::Unblock
+            | Move::Approve
             | Move::Lease { .. }
             | Move::Start { .. }
             | Move::Cancel { .. }
@@ -294,6 +310,18 @@ mod tests {
     }
 
     #[test]
+    fn an_untrusted_job_waits_for_a_person_first() {
+        let held = State::Blocked {
+            on: Block::Approval,
+        };
+        assert!(next(&held, Move::Unblock).is_err());
+        let approved = next(&held, Move::Approve).unwrap();
+        assert_eq!(approved, State::Blocked { on: Block::Needs });
+        assert!(next(&approved, Move::Approve).is_err());
+        assert_eq!(next(&approved, Move::Unblock).unwrap(), State::Queued);
+    }
+
+    #[test]
     fn a_finished_job_stays_finished() {
         let state = State::Finished {
             outcome: Outcome::Succeeded,
@@ -301,6 +329,7 @@ mod tests {
         let a = attempt();
         for step in [
             Move::Unblock,
+            Move::Approve,
             Move::Lease { attempt: a.clone() },
             Move::Start {
                 attempt: a.clone(),

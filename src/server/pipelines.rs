@@ -5,14 +5,19 @@ use std::collections::BTreeSet;
 
 use plan::{Plan, PlannedJob};
 use protocol::job::{Block, Move, State};
-use protocol::{Failure, JobId, Outcome, PipelineId, ProjectId, Timestamp, Trigger, TriggerKind};
+use protocol::{
+    CommitId, Failure, JobId, Outcome, PipelineId, ProjectId, Timestamp, Trigger, TriggerKind,
+    Trust,
+};
 
 use crate::live::Change;
 use crate::state::Server;
 use crate::store::access::Audit;
 use crate::store::jobs::{Job, Lineage};
 use crate::store::pipelines::Pipeline;
-use crate::store::{Connection, Result, StoreError, access, jobs, pipelines, projects, queue};
+use crate::store::{
+    Connection, Result, StoreError, access, jobs, pipelines, projects, queue, requests,
+};
 use crate::{offers, settle, trigger};
 
 /// Who cancels the jobs of an older commit.
@@ -70,7 +75,9 @@ pub async fn create(
             (pipeline, changed)
         }
     };
-    if let (TriggerKind::Push, Some(reference)) = (&trigger.kind, &trigger.reference) {
+    if let (TriggerKind::Push | TriggerKind::PullRequest { .. }, Some(reference)) =
+        (&trigger.kind, &trigger.reference)
+    {
         projects::set_ref(&mut tx, project, reference, &trigger.commit, trigger.at).await?;
     }
     tx.commit().await?;
@@ -210,6 +217,7 @@ async fn add_jobs(
         .await?
         .ok_or_else(|| StoreError::Missing(format!("project {}", pipeline.project)))?;
     let refusals = offers::refusals(tx, &project, planned).await?;
+    let held = is_held(tx, pipeline).await?;
     for (plan, refusal) in planned.iter().zip(refusals) {
         let mut job = new_job(pipeline, plan);
         let last = jobs::last_plan(tx, &pipeline.project, &plan.spec.name).await?;
@@ -217,9 +225,14 @@ async fn add_jobs(
             Some(last) => plan::explain(plan, last),
             None => vec!["it is new".to_owned()],
         };
-        job.state = first_state(tx, pipeline, &job, &added).await?;
-        if let (Some(failure), State::Queued | State::Blocked { on: Block::Needs }) =
-            (refusal, &job.state)
+        job.state = first_state(tx, pipeline, &job, &added, held).await?;
+        if let (
+            Some(failure),
+            State::Queued
+            | State::Blocked {
+                on: Block::Needs | Block::Approval,
+            },
+        ) = (refusal, &job.state)
         {
             job.state = State::Finished {
                 outcome: Outcome::Failed(failure),
@@ -265,21 +278,42 @@ fn new_job(pipeline: &Pipeline, plan: &PlannedJob) -> Job {
     }
 }
 
-/// Where a new job stands: an equal result stands for it, an equal job is joined, or it waits its turn.
+/// Whether a pipeline's jobs wait for a person: its commit is untrusted, and nobody has approved it.
+async fn is_held(db: &mut Connection, pipeline: &Pipeline) -> Result<bool> {
+    let Trigger { trust, commit, .. } = &pipeline.trigger;
+    match trust {
+        Trust::Trusted => Ok(false),
+        Trust::Untrusted => {
+            let by = requests::approved_by(db, &pipeline.project, commit).await?;
+            Ok(by.is_none())
+        }
+    }
+}
+
+/// Where a new job stands: an equal result stands for it, it is held, an equal job is joined, or it waits its turn.
 async fn first_state(
     db: &mut Connection,
     pipeline: &Pipeline,
     job: &Job,
     earlier: &[Job],
+    held: bool,
 ) -> Result<State> {
     if pipeline.trigger.may_reuse()
         && job.spec.reuse
         && let Some(key) = &job.key
     {
         let equal = jobs::with_key(db, &job.project, key).await?;
-        if let Some(state) = stand_in(job, &equal) {
-            return Ok(state);
+        match stand_in(job, &equal) {
+            // Nothing runs for it: a result needs no approval, a wait might end in a run.
+            Some(state @ State::Finished { .. }) => return Ok(state),
+            Some(state) if !held => return Ok(state),
+            Some(_) | None => {}
         }
+    }
+    if held {
+        return Ok(State::Blocked {
+            on: Block::Approval,
+        });
     }
     Ok(match settle::step(job, earlier, None) {
         None => job.state.clone(),
@@ -349,8 +383,9 @@ pub async fn rerun(server: &Server, id: &JobId, by: Option<&str>) -> Result<Pipe
     let pipeline = row(&mut tx, &old.project, &trigger, &words, &nothing).await?;
     pipelines::insert(&mut tx, &pipeline).await?;
     let mut added = Vec::new();
+    let held = is_held(&mut tx, &pipeline).await?;
     for old in needed(&siblings, &job) {
-        let again = run_again(&pipeline, old, old.id == *id, &added);
+        let again = run_again(&pipeline, old, old.id == *id, &added, held);
         jobs::insert(&mut tx, &again).await?;
         if let Some(plan) = jobs::plan(&mut tx, &old.id).await? {
             jobs::insert_plan(&mut tx, &again.id, &plan).await?;
@@ -389,7 +424,7 @@ fn needed<'a>(siblings: &'a [Job], job: &'a Job) -> Vec<&'a Job> {
         .collect()
 }
 
-fn run_again(pipeline: &Pipeline, old: &Job, asked: bool, earlier: &[Job]) -> Job {
+fn run_again(pipeline: &Pipeline, old: &Job, asked: bool, earlier: &[Job], held: bool) -> Job {
     let at = Timestamp::now();
     let mut job = Job {
         id: JobId::generate(),
@@ -413,11 +448,54 @@ fn run_again(pipeline: &Pipeline, old: &Job, asked: bool, earlier: &[Job]) -> Jo
             outcome: Outcome::Reused { of },
         };
         job.finished_at = Some(at);
+    } else if held {
+        job.state = State::Blocked {
+            on: Block::Approval,
+        };
     } else if let Some(Move::Unblock) = settle::step(&job, earlier, None) {
         job.state = State::Queued;
         job.queued_at = Some(at);
     }
     job
+}
+
+/// Lets an untrusted commit run: all jobs that are held at it, and those that are still to come. One that is pushed
+/// later is held again. Gives the jobs that were held.
+///
+/// # Errors
+/// The store's.
+pub async fn approve(
+    server: &Server,
+    project: &ProjectId,
+    commit: &CommitId,
+    by: &str,
+) -> Result<Vec<Job>> {
+    let mut tx = server.store.begin().await?;
+    requests::approve(&mut tx, project, commit, by, Timestamp::now()).await?;
+    let mut approved = Vec::new();
+    for pipeline in pipelines::of_commit(&mut tx, project, commit).await? {
+        for job in jobs::of_pipeline(&mut tx, &pipeline.id).await? {
+            let on = Block::Approval;
+            if job.state == (State::Blocked { on }) {
+                approved.push(let_go(&mut tx, &job).await?);
+            }
+        }
+    }
+    write_down(&mut tx, by, format!("approve commit {commit}")).await?;
+    tx.commit().await?;
+    announce(server, &approved);
+    Ok(approved)
+}
+
+/// A job that was held goes its way.
+async fn let_go(tx: &mut Connection, job: &Job) -> Result<Job> {
+    let at = Timestamp::now();
+    let job = jobs::advance(tx, job, Move::Approve, None, at).await?;
+    let siblings = jobs::of_pipeline(tx, &job.pipeline).await?;
+    match settle::step(&job, &siblings, None) {
+        Some(step) => jobs::advance(tx, &job, step, None, at).await,
+        None => Ok(job),
+    }
 }
 
 /// Writes down who did what, with what was done: neither is kept without the other.

@@ -69,7 +69,7 @@ pub async fn tick(server: &Server, last: Timestamp, now: Timestamp) -> Result<Ve
             by: None,
             at: now,
         };
-        match watch::plan_and_create(server, &project, &trigger).await {
+        match watch::plan_and_create(server, &project, &trigger, None).await {
             Ok(pipeline) => made.push(pipeline),
             Err(error) => {
                 tracing::warn!(project = project.name, %error, "its schedule could not be planned");

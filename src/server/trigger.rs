@@ -4,40 +4,104 @@ use std::collections::BTreeMap;
 
 use protocol::{CommitId, Timestamp, Trigger, TriggerKind, Trust};
 
+use crate::forge::event::{Change, PullRequest};
+
+/// A pull request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Its number at the forge.
+    pub number: u64,
+    /// The head that the forge told of.
+    pub head: CommitId,
+    /// The branch that it comes from.
+    pub head_branch: String,
+    /// The branch that it goes to.
+    pub base_branch: String,
+    /// Its title, in a line.
+    pub title: String,
+    /// Who opened it, where that is known.
+    pub author: Option<String>,
+    /// Whether it comes from another repository: untrusted.
+    pub fork: bool,
+    /// Whether it is neither merged nor given up.
+    pub open: bool,
+}
+
+impl From<PullRequest> for Request {
+    fn from(told: PullRequest) -> Self {
+        Self {
+            number: told.number,
+            head: told.head,
+            head_branch: told.head_branch,
+            base_branch: told.base_branch,
+            title: told.title,
+            author: told.author,
+            fork: told.fork,
+            open: told.change != Change::Closed,
+        }
+    }
+}
+
 /// The refs of a remote, as they were last planned or as they are.
 pub type Refs = BTreeMap<String, CommitId>;
 
 /// What changed.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Changes {
-    /// What asks for work, the default branch first.
-    pub triggers: Vec<Trigger>,
-    /// Refs to remember without work: all that are there at the first look, and tags.
+    /// What asks for work: branches, the default one first, then pull requests.
+    pub asked: Vec<Asked>,
+    /// Refs to remember without work: all that are there at the first look, tags, and heads of pull requests that are
+    /// closed.
     pub noted: Vec<(String, CommitId)>,
+    /// Pull requests whose heads moved and of which no forge has told.
+    pub unknown: Vec<u64>,
     /// Refs that are gone.
     pub gone: Vec<String>,
 }
 
+/// What asks for work.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asked {
+    /// At which commit, and why.
+    pub trigger: Trigger,
+    /// The head of the branch that a pull request goes to. What is compared with is where the two met, which git
+    /// knows; the pipeline file of an untrusted commit is this one's.
+    pub base: Option<CommitId>,
+}
+
 /// Compares. At the first look only the head of the default branch asks for work: a repository that is
 /// added brings its history of branches, and nobody asked for those. `head` is the full name of the
-/// default branch.
+/// default branch, `requests` the pull requests that are known, by number.
 #[must_use]
 pub fn changes(
     before: &Refs,
     now: &Refs,
+    requests: &BTreeMap<u64, Request>,
     head: Option<&str>,
     first: bool,
     at: Timestamp,
 ) -> Changes {
     let mut changes = Changes::default();
+    let mut of_requests = Vec::new();
     for (name, commit) in now {
         if before.get(name) == Some(commit) {
+            continue;
+        }
+        let note = || (name.clone(), commit.clone());
+        if let Some(number) = request_number(name) {
+            match requests.get(&number) {
+                Some(request) if request.open => {
+                    of_requests.push(of_request(request, name, commit, now, at));
+                }
+                None if !first => changes.unknown.push(number),
+                Some(_) | None => changes.noted.push(note()),
+            }
             continue;
         }
         let watched = name.starts_with("refs/heads/");
         let is_head = head == Some(name.as_str());
         if watched && (!first || is_head) {
-            changes.triggers.push(Trigger {
+            let trigger = Trigger {
                 kind: TriggerKind::Push,
                 commit: commit.clone(),
                 reference: Some(name.clone()),
@@ -46,20 +110,64 @@ pub fn changes(
                 trust: Trust::Trusted,
                 by: None,
                 at,
+            };
+            changes.asked.push(Asked {
+                trigger,
+                base: None,
             });
         } else if watched || name.starts_with("refs/tags/") {
-            changes.noted.push((name.clone(), commit.clone()));
+            changes.noted.push(note());
         }
     }
     changes
-        .triggers
-        .sort_by_key(|trigger| trigger.reference.as_deref() != head);
+        .asked
+        .sort_by_key(|asked| asked.trigger.reference.as_deref() != head);
+    changes.asked.extend(of_requests);
     changes.gone = before
         .keys()
         .filter(|name| !now.contains_key(*name))
         .cloned()
         .collect();
     changes
+}
+
+/// What the head of an open pull request asks for.
+fn of_request(
+    request: &Request,
+    reference: &str,
+    head: &CommitId,
+    now: &Refs,
+    at: Timestamp,
+) -> Asked {
+    let trigger = Trigger {
+        kind: TriggerKind::PullRequest {
+            number: request.number,
+        },
+        commit: head.clone(),
+        reference: Some(reference.to_owned()),
+        base: None,
+        trust: match request.fork {
+            true => Trust::Untrusted,
+            false => Trust::Trusted,
+        },
+        by: request.author.clone(),
+        at,
+    };
+    let base = format!("refs/heads/{}", request.base_branch);
+    Asked {
+        trigger,
+        base: now.get(&base).cloned(),
+    }
+}
+
+/// The pull request whose head a ref is, as GitHub and Gitea, and as GitLab name it.
+fn request_number(reference: &str) -> Option<u64> {
+    ["refs/pull/", "refs/merge-requests/"]
+        .iter()
+        .find_map(|start| reference.strip_prefix(start))?
+        .strip_suffix("/head")?
+        .parse()
+        .ok()
 }
 
 /// Equal for triggers that ask for the same: planning one twice makes one pipeline. Schedules are the same
@@ -104,13 +212,23 @@ mod tests {
     }
 
     fn look(before: &[(&str, u8)], now: &[(&str, u8)], first: bool) -> Changes {
-        changes(&refs(before), &refs(now), Some(MAIN), first, Timestamp(7))
+        look_with(&[], before, now, first)
+    }
+
+    fn look_with(
+        requests: &[Request],
+        before: &[(&str, u8)],
+        now: &[(&str, u8)],
+        first: bool,
+    ) -> Changes {
+        let known = requests.iter().map(|r| (r.number, r.clone())).collect();
+        let (before, now) = (refs(before), refs(now));
+        changes(&before, &now, &known, Some(MAIN), first, Timestamp(7))
     }
 
     fn asked(changes: &Changes) -> Vec<(&str, &CommitId)> {
-        changes
-            .triggers
-            .iter()
+        let triggers = changes.asked.iter().map(|asked| &asked.trigger);
+        triggers
             .map(|t| (t.reference.as_deref().unwrap(), &t.commit))
             .collect()
     }
@@ -130,18 +248,13 @@ mod tests {
     fn a_branch_that_moved_asks_and_names_where_it_was() {
         let seen = look(&[(MAIN, 1)], &[(MAIN, 2)], false);
         assert_eq!(asked(&seen), [(MAIN, &commit(2))]);
-        assert_eq!(seen.triggers[0].base, Some(commit(1)));
+        assert_eq!(seen.asked[0].trigger.base, Some(commit(1)));
         assert_eq!(look(&[(MAIN, 2)], &[(MAIN, 2)], false), Changes::default());
     }
 
     #[test]
     fn new_branches_ask_behind_the_default_one_and_tags_do_not() {
-        let now = [
-            (MAIN, 2),
-            ("refs/heads/a", 3),
-            ("refs/tags/v1", 3),
-            ("refs/pull/1/head", 4),
-        ];
+        let now = [(MAIN, 2), ("refs/heads/a", 3), ("refs/tags/v1", 3)];
         let seen = look(&[(MAIN, 1)], &now, false);
         assert_eq!(
             asked(&seen),
@@ -154,7 +267,7 @@ mod tests {
     fn a_branch_that_is_gone_is_forgotten() {
         let seen = look(&[(MAIN, 1), ("refs/heads/a", 3)], &[(MAIN, 1)], false);
         assert_eq!(seen.gone, ["refs/heads/a"]);
-        assert!(seen.triggers.is_empty());
+        assert!(seen.asked.is_empty());
     }
 
     #[test]
@@ -162,7 +275,67 @@ mod tests {
         let there = look(&[(MAIN, 1)], &[(MAIN, 2)], false);
         let back = look(&[(MAIN, 2)], &[(MAIN, 1)], false);
         let again = look(&[(MAIN, 1)], &[(MAIN, 2)], false);
-        assert_ne!(key(&there.triggers[0]), key(&back.triggers[0]));
-        assert_eq!(key(&there.triggers[0]), key(&again.triggers[0]));
+        assert_ne!(key(&there.asked[0].trigger), key(&back.asked[0].trigger));
+        assert_eq!(key(&there.asked[0].trigger), key(&again.asked[0].trigger));
+    }
+
+    fn request(number: u64, fork: bool, open: bool) -> Request {
+        Request {
+            number,
+            head: commit(9),
+            head_branch: "x".to_owned(),
+            base_branch: "main".to_owned(),
+            title: String::new(),
+            author: Some("ana".to_owned()),
+            fork,
+            open,
+        }
+    }
+
+    #[test]
+    fn the_head_of_an_open_request_asks_where_git_has_it() {
+        let known = [
+            request(1, false, true),
+            request(2, true, true),
+            request(3, true, false),
+        ];
+        let before = [(MAIN, 1), ("refs/pull/1/head", 4)];
+        let now = [
+            (MAIN, 1),
+            ("refs/pull/1/head", 5),
+            ("refs/pull/1/merge", 8),
+            ("refs/merge-requests/2/head", 6),
+            ("refs/pull/3/head", 7),
+        ];
+        let seen = look_with(&known, &before, &now, false);
+        let told: Vec<_> = seen
+            .asked
+            .iter()
+            .map(|asked| {
+                (
+                    asked.trigger.trust,
+                    asked.trigger.commit.clone(),
+                    asked.base.clone(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (Trust::Untrusted, commit(6), Some(commit(1))),
+                (Trust::Trusted, commit(5), Some(commit(1))),
+            ]
+        );
+        assert_eq!(seen.noted, [("refs/pull/3/head".to_owned(), commit(7))]);
+        assert!(seen.unknown.is_empty());
+    }
+
+    #[test]
+    fn a_request_that_nobody_told_of_is_asked_for_unless_it_was_always_there() {
+        let now = [(MAIN, 1), ("refs/pull/7/head", 4)];
+        assert_eq!(look(&[(MAIN, 1)], &now, false).unknown, [7]);
+        let first = look(&[], &now, true);
+        assert_eq!(first.noted, [("refs/pull/7/head".to_owned(), commit(4))]);
+        assert!(first.unknown.is_empty());
     }
 }

@@ -1,10 +1,10 @@
 //! Looks at remotes: what moved is fetched, planned and written down. A webhook only wakes it. It knows
 //! projects and git; what a plan means for jobs is decided in `pipelines`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use mirror::{Deadline, Mirror, MirrorError};
+use mirror::{Deadline, Mirror, MirrorError, Tree as _};
 use plan::{Context, PlanError};
 use protocol::spec::Parameters;
 use protocol::{
@@ -14,13 +14,15 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::fleet::authorization;
+use crate::forge::ForgeError;
 use crate::offers;
 use crate::pipelines::{self, Planned, Words};
+use crate::report::ReportConfig;
 use crate::state::Server;
 use crate::store::pipelines::Pipeline;
 use crate::store::projects::{self, Project};
-use crate::store::{Result as StoreResult, StoreError};
-use crate::trigger::{self, Refs};
+use crate::store::{Connection, Result as StoreResult, StoreError, requests};
+use crate::trigger::{self, Asked, Refs, Request};
 
 /// Why a remote could not be looked at, or a commit not be planned now.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +33,9 @@ pub enum WatchError {
     /// The project's credential.
     #[error("{0}")]
     Credential(String),
+    /// The forge's, when it was asked for a pull request.
+    #[error(transparent)]
+    Forge(#[from] ForgeError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -44,6 +49,11 @@ pub enum WatchError {
 
 /// Most remotes that are looked at at the same time.
 const AT_ONCE: usize = 16;
+/// Most pull requests that a forge is asked for in one look; the others' turn comes with the next.
+const MOST_ASKED: usize = 20;
+
+/// Pull requests by number.
+type Known = BTreeMap<u64, Request>;
 
 /// Runs until the server stops: every project in its interval, and at once when its forge says so. A
 /// remote that hangs holds up no other.
@@ -160,17 +170,29 @@ pub async fn look(server: &Server, project: &Project) -> Result<Vec<Pipeline>, W
         .into_iter()
         .collect();
     let told = projects::has_unhandled(&mut db, &project.id).await?;
+    let mut known = known_requests(&mut db, project).await?;
     drop(db);
     let first = project.checked_at.is_none();
     let head = found.head.as_deref();
-    let changes = trigger::changes(&before, &now, head, first, at);
+    let mut changes = trigger::changes(&before, &now, &known, head, first, at);
+    let asked = ask(server, project, &changes.unknown, &mut known).await;
+    if let Err(error) = &asked {
+        // Branches wait for no forge.
+        let name = &project.name;
+        tracing::warn!(project = name, %error, "pull requests of {name} could not be asked for");
+    }
+    if asked.unwrap_or(false) {
+        changes = trigger::changes(&before, &now, &known, head, first, at);
+    }
 
     let mut made = Vec::new();
-    if !changes.triggers.is_empty() {
+    if !changes.asked.is_empty() {
         fetch(server, project).await?;
     }
-    for trigger in &changes.triggers {
-        made.push(plan_and_create(server, project, trigger).await?);
+    for asked in changes.asked {
+        let base = asked.base.clone();
+        let trigger = met(server, project, asked).await?;
+        made.push(plan_and_create(server, project, &trigger, base.as_ref()).await?);
     }
     let branch = head.and_then(|name| name.strip_prefix("refs/heads/"));
     let quiet = changes.noted.is_empty()
@@ -193,6 +215,65 @@ pub async fn look(server: &Server, project: &Project) -> Result<Vec<Pipeline>, W
         tx.commit().await.map_err(StoreError::from)?;
     }
     Ok(made)
+}
+
+/// The pull requests of a project that are known, by number.
+async fn known_requests(db: &mut Connection, project: &Project) -> StoreResult<Known> {
+    let all = requests::all(db, &project.id).await?;
+    Ok(all
+        .into_iter()
+        .map(|request| (request.number, request))
+        .collect())
+}
+
+/// Asks the forge for pull requests of which its messages did not come. Whether one is known now that was not.
+async fn ask(
+    server: &Server,
+    project: &Project,
+    numbers: &[u64],
+    known: &mut Known,
+) -> Result<bool, WatchError> {
+    if numbers.is_empty() || project.forge.token().is_none() {
+        return Ok(false);
+    }
+    let timeout = ReportConfig::default().call_timeout;
+    let forge = project.forge.connect(timeout.into())?;
+    // The newest first: they are the ones that somebody waits for.
+    for number in numbers.iter().rev().take(MOST_ASKED) {
+        if let Some(told) = forge.pull_request(*number).await? {
+            let request = Request::from(told);
+            let mut tx = server.store.begin().await?;
+            requests::put(&mut tx, &project.id, &request, Timestamp::now()).await?;
+            tx.commit().await.map_err(StoreError::from)?;
+            known.insert(*number, request);
+        }
+    }
+    Ok(true)
+}
+
+/// The trigger of what asks. A pull request's head is fetched by itself, and compared with the commit where it left
+/// the branch that it goes to.
+async fn met(server: &Server, project: &Project, asked: Asked) -> Result<Trigger, WatchError> {
+    let Asked { mut trigger, base } = asked;
+    if !matches!(trigger.kind, TriggerKind::PullRequest { .. }) {
+        return Ok(trigger);
+    }
+    let auth = credential(project)?;
+    let (root, url, deadline) = (
+        server.config.mirrors(),
+        project.url.clone(),
+        deadline(server),
+    );
+    blocking(move || {
+        let mirror = Mirror::open(&root, &url)?;
+        let reference = trigger.reference.as_deref();
+        mirror.fetch_commit(&trigger.commit, reference, auth.as_deref(), &deadline)?;
+        if let Some(base) = base {
+            trigger.base = mirror.merge_base(&trigger.commit, &base)?;
+        }
+        Ok(trigger)
+    })
+    .await
 }
 
 /// Plans by hand, at a branch, tag or commit (none: the default branch), only some definitions (empty: all),
@@ -237,10 +318,11 @@ pub async fn by_hand(
         by: by.map(str::to_owned),
         at: Timestamp::now(),
     };
-    plan_and_create(server, project, &trigger).await
+    plan_and_create(server, project, &trigger, None).await
 }
 
-/// Plans a commit that the mirror has, and writes the pipeline down.
+/// Plans a commit that the mirror has, and writes the pipeline down. `base` is the head of the branch that a pull
+/// request goes to: what an untrusted commit runs is what the file there says.
 ///
 /// # Errors
 /// [`WatchError`]; a wrong pipeline file is none: the pipeline says it.
@@ -248,12 +330,14 @@ pub async fn plan_and_create(
     server: &Server,
     project: &Project,
     trigger: &Trigger,
+    base: Option<&CommitId>,
 ) -> Result<Pipeline, WatchError> {
     let (root, url, asked) = (
         server.config.mirrors(),
         project.url.clone(),
         trigger.clone(),
     );
+    let base = base.filter(|_| trigger.trust == Trust::Untrusted).cloned();
     let volumes = offers::volumes(&mut *server.store.read().await?).await?;
     let (words, planned) = blocking(move || {
         let mirror = Mirror::open(&root, &url)?;
@@ -263,7 +347,12 @@ pub async fn plan_and_create(
             author: commit.author.clone(),
         };
         let tree = mirror.tree(&asked.commit)?;
+        let base_file = match base {
+            Some(base) => mirror.tree(&base)?.read(plan::FILE_NAME).ok(),
+            None => None,
+        };
         let context = Context {
+            base_file: base_file.as_deref(),
             volumes: Some(&volumes),
             ..Context::default()
         };
@@ -374,7 +463,7 @@ pub(crate) async fn schedules(
             return Ok(None);
         };
         let tree = mirror.tree(&commit)?;
-        let Ok(bytes) = mirror::Tree::read(&tree, plan::FILE_NAME) else {
+        let Ok(bytes) = tree.read(plan::FILE_NAME) else {
             return Ok(None);
         };
         // A wrong file is red at its commit; here it has no time tables.

@@ -198,13 +198,6 @@ fn a_commit_of_a_pull_request_is_fetched_by_its_ref_and_kept() {
         "kept, though the ref is gone"
     );
 
-    let with_requests = tempfile::tempdir().unwrap();
-    repo.git(&["update-ref", "refs/pull/8/head", head.as_str()]);
-    let mirror = Mirror::open(with_requests.path(), &repo.url())
-        .unwrap()
-        .with_pull_requests();
-    mirror.fetch(None, &soon()).unwrap();
-    assert_eq!(mirror.resolve("refs/pull/8/head").unwrap(), head);
     let nowhere: CommitId = "1".repeat(40).parse().unwrap();
     assert!(mirror.fetch_commit(&nowhere, None, None, &soon()).is_err());
 }

@@ -20,7 +20,7 @@ pub(super) async fn judge(
     mut response: reqwest::Response,
     kind: ForgeKind,
     repository: &Repository,
-    commit: &CommitId,
+    commit: Option<&CommitId>,
     now: Timestamp,
 ) -> Result<reqwest::Response, ForgeError> {
     let status = response.status();
@@ -42,6 +42,19 @@ pub(super) async fn judge(
     Err(answer.fault(response.headers(), repository, commit, now))
 }
 
+/// The whole body of an answer, of at most so many bytes.
+pub(super) async fn body(mut response: reqwest::Response, most: usize) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    let failed = |error: reqwest::Error| bounded(&error.without_url().to_string(), 300);
+    while let Some(chunk) = response.chunk().await.map_err(failed)? {
+        body.extend_from_slice(&chunk);
+        if body.len() > most {
+            return Err(format!("it has more than {most} bytes"));
+        }
+    }
+    Ok(body)
+}
+
 /// An answer that is no success.
 struct Answer {
     kind: ForgeKind,
@@ -54,10 +67,10 @@ impl Answer {
         self,
         headers: &HeaderMap,
         repository: &Repository,
-        commit: &CommitId,
+        commit: Option<&CommitId>,
         now: Timestamp,
     ) -> ForgeError {
-        let unknown_commit = self.is_of_an_unknown_commit();
+        let unknown = commit.filter(|_| self.is_of_an_unknown_commit());
         let Answer {
             kind,
             status,
@@ -72,14 +85,16 @@ impl Answer {
                 until: now + wait,
             };
         }
-        match status {
-            _ if unknown_commit => ForgeError::UnknownCommit {
+        if let Some(commit) = unknown {
+            return ForgeError::UnknownCommit {
                 forge,
                 status,
                 repository,
                 commit: commit.clone(),
                 message,
-            },
+            };
+        }
+        match status {
             // A repository that the token may not see is "not found".
             401 | 403 | 404 => ForgeError::Unauthorized {
                 forge,
@@ -189,7 +204,7 @@ mod tests {
             status,
             message: message(body.as_bytes()),
         };
-        answer.fault(&map, &repository, &commit, NOW)
+        answer.fault(&map, &repository, Some(&commit), NOW)
     }
 
     fn of(status: u16, headers: &[(&'static str, &str)], body: &str) -> ForgeError {

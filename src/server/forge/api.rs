@@ -13,6 +13,8 @@ use super::credential::CredentialError;
 use super::place::{ForgeKind, Place};
 use super::text::bounded;
 
+/// Most bytes of an answer that is read whole.
+const MOST_BYTES: usize = 4 << 20;
 const GITHUB_VERSION: &str = "2022-11-28";
 
 /// A repository at a forge, ready for calls.
@@ -110,14 +112,58 @@ impl Api {
         })
     }
 
-    /// Sends a request about a commit; an answer that is no success is an error.
+    /// A request below the repository.
+    ///
+    /// # Errors
+    /// As [`Api::request`].
+    pub(super) fn below(
+        &self,
+        method: Method,
+        rest: &[&str],
+    ) -> Result<RequestBuilder, ForgeError> {
+        let repository = self.place.repository.as_str();
+        let start = match self.kind {
+            // One part: its slashes are escaped.
+            ForgeKind::Gitlab => vec!["projects", repository],
+            ForgeKind::Github | ForgeKind::Gitea => std::iter::once("repos")
+                .chain(repository.split('/'))
+                .collect(),
+        };
+        self.request(method, &[start.as_slice(), rest].concat())
+    }
+
+    /// Asks for something that may not be there, and reads it.
+    ///
+    /// # Errors
+    /// [`ForgeError`]; a repository that the token may not see is "not found" too, and none is given.
+    pub(super) async fn find<T>(
+        &self,
+        rest: &[&str],
+        read: impl FnOnce(&[u8]) -> Result<T, String>,
+    ) -> Result<Option<T>, ForgeError> {
+        let request = self.below(Method::GET, rest)?;
+        let response = match self.send(request, None).await {
+            Err(ForgeError::Unauthorized { status: 404, .. }) => return Ok(None),
+            answer => answer?,
+        };
+        let unreadable = |message: String| ForgeError::Unreadable {
+            forge: self.kind.name(),
+            message,
+        };
+        let body = answer::body(response, MOST_BYTES)
+            .await
+            .map_err(unreadable)?;
+        read(&body).map(Some).map_err(unreadable)
+    }
+
+    /// Sends a request, about a commit where one is named; an answer that is no success is an error.
     ///
     /// # Errors
     /// [`ForgeError`].
     pub(super) async fn send(
         &self,
         request: RequestBuilder,
-        commit: &CommitId,
+        commit: Option<&CommitId>,
     ) -> Result<Response, ForgeError> {
         let response = request.send().await.map_err(|e| ForgeError::Transport {
             forge: self.kind.name(),

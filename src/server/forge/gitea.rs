@@ -5,8 +5,9 @@ use reqwest::Method;
 use serde::Serialize;
 
 use super::api::Api;
+use super::event::PullRequest;
 use super::text::bounded;
-use super::{Forge, ForgeError, ForgeKind, StatusUpdate, Verdict};
+use super::{Forge, ForgeError, ForgeKind, StatusUpdate, Verdict, hook};
 
 /// Gitea sets none; a longer line is not read.
 const DESCRIPTION_LIMIT: usize = 255;
@@ -17,9 +18,10 @@ pub(super) struct Gitea(pub(super) Api);
 
 impl Gitea {
     async fn post_status(&self, update: &StatusUpdate) -> Result<(), ForgeError> {
-        let request = self.request(Method::POST, &["statuses", update.commit.as_str()])?;
+        let path = ["statuses", update.commit.as_str()];
+        let request = self.0.below(Method::POST, &path)?;
         let request = request.json(&StatusBody::of(update));
-        match self.0.send(request, &update.commit).await {
+        match self.0.send(request, Some(&update.commit)).await {
             // A commit that it does not know is a fault of Gitea's own (500): it is asked for the commit itself.
             Err(fault @ ForgeError::Transport { .. }) => {
                 Err(self.unknown(update).await.unwrap_or(fault))
@@ -31,44 +33,16 @@ impl Gitea {
     /// The error of a commit that is not there; none where it is, or where that cannot be said.
     async fn unknown(&self, update: &StatusUpdate) -> Option<ForgeError> {
         let path = ["git", "commits", update.commit.as_str()];
-        let request = self.request(Method::GET, &path).ok()?;
-        let error = self.0.send(request, &update.commit).await.err()?;
-        match error {
-            ForgeError::Unauthorized {
-                forge,
-                status: status @ 404,
-                repository,
-                message,
-                ..
-            } => Some(ForgeError::UnknownCommit {
-                forge,
-                status,
-                repository,
+        match self.0.find(&path, |_| Ok(())).await {
+            Ok(None) => Some(ForgeError::UnknownCommit {
+                forge: ForgeKind::Gitea.name(),
+                status: 404,
+                repository: self.0.place().repository.as_str().to_owned(),
                 commit: update.commit.clone(),
-                message,
+                message: "it has no such commit".to_owned(),
             }),
-            ForgeError::Unauthorized { .. }
-            | ForgeError::UnknownCommit { .. }
-            | ForgeError::Credential(_)
-            | ForgeError::Refused { .. }
-            | ForgeError::RateLimited { .. }
-            | ForgeError::Transport { .. } => None,
+            Ok(Some(())) | Err(_) => None,
         }
-    }
-
-    /// A request below the repository.
-    fn request(
-        &self,
-        method: Method,
-        rest: &[&str],
-    ) -> Result<reqwest::RequestBuilder, ForgeError> {
-        let repository = self.0.place().repository.as_str();
-        let (owner, name) = repository.split_once('/').unwrap_or((repository, ""));
-        let path: Vec<&str> = ["repos", owner, name]
-            .into_iter()
-            .chain(rest.iter().copied())
-            .collect();
-        self.0.request(method, &path)
     }
 }
 
@@ -83,6 +57,13 @@ impl Forge for Gitea {
 
     fn shows_statuses(&self) -> bool {
         self.0.place().token.is_some()
+    }
+
+    fn pull_request(&self, number: u64) -> BoxFuture<'_, Result<Option<PullRequest>, ForgeError>> {
+        Box::pin(async move {
+            let path = ["pulls", &number.to_string()];
+            self.0.find(&path, hook::github::pull_request).await
+        })
     }
 
     fn set_status<'a>(&'a self, update: &'a StatusUpdate) -> BoxFuture<'a, Result<(), ForgeError>> {

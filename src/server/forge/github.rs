@@ -5,8 +5,9 @@ use reqwest::Method;
 use serde::Serialize;
 
 use super::api::Api;
+use super::event::PullRequest;
 use super::text::bounded;
-use super::{Forge, ForgeError, ForgeKind, StatusUpdate, Verdict};
+use super::{Forge, ForgeError, ForgeKind, StatusUpdate, Verdict, hook};
 
 /// GitHub answers 422 to a longer description.
 const DESCRIPTION_LIMIT: usize = 140;
@@ -17,12 +18,10 @@ pub(super) struct Github(pub(super) Api);
 
 impl Github {
     async fn post_status(&self, update: &StatusUpdate) -> Result<(), ForgeError> {
-        let repository = self.0.place().repository.as_str();
-        let (owner, name) = repository.split_once('/').unwrap_or((repository, ""));
-        let path = ["repos", owner, name, "statuses", update.commit.as_str()];
-        let request = self.0.request(Method::POST, &path)?;
+        let path = ["statuses", update.commit.as_str()];
+        let request = self.0.below(Method::POST, &path)?;
         let request = request.json(&StatusBody::of(update));
-        self.0.send(request, &update.commit).await.map(drop)
+        self.0.send(request, Some(&update.commit)).await.map(drop)
     }
 }
 
@@ -37,6 +36,13 @@ impl Forge for Github {
 
     fn shows_statuses(&self) -> bool {
         self.0.place().token.is_some()
+    }
+
+    fn pull_request(&self, number: u64) -> BoxFuture<'_, Result<Option<PullRequest>, ForgeError>> {
+        Box::pin(async move {
+            let path = ["pulls", &number.to_string()];
+            self.0.find(&path, hook::github::pull_request).await
+        })
     }
 
     fn set_status<'a>(&'a self, update: &'a StatusUpdate) -> BoxFuture<'a, Result<(), ForgeError>> {

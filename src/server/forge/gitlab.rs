@@ -5,8 +5,9 @@ use reqwest::Method;
 use serde::Serialize;
 
 use super::api::Api;
+use super::event::PullRequest;
 use super::text::bounded;
-use super::{Forge, ForgeError, ForgeKind, StatusUpdate, Verdict};
+use super::{Forge, ForgeError, ForgeKind, StatusUpdate, Verdict, hook};
 
 /// GitLab refuses a longer description.
 const DESCRIPTION_LIMIT: usize = 255;
@@ -17,11 +18,10 @@ pub(super) struct Gitlab(pub(super) Api);
 
 impl Gitlab {
     async fn post_status(&self, update: &StatusUpdate) -> Result<(), ForgeError> {
-        let project = self.0.place().repository.as_str();
-        let path = ["projects", project, "statuses", update.commit.as_str()];
-        let request = self.0.request(Method::POST, &path)?;
+        let path = ["statuses", update.commit.as_str()];
+        let request = self.0.below(Method::POST, &path)?;
         let request = request.json(&StatusBody::of(update));
-        match self.0.send(request, &update.commit).await {
+        match self.0.send(request, Some(&update.commit)).await {
             Err(ForgeError::Refused { message, .. }) if stands(&message) => Ok(()),
             answer => answer.map(drop),
         }
@@ -44,6 +44,13 @@ impl Forge for Gitlab {
 
     fn shows_statuses(&self) -> bool {
         self.0.place().token.is_some()
+    }
+
+    fn pull_request(&self, number: u64) -> BoxFuture<'_, Result<Option<PullRequest>, ForgeError>> {
+        Box::pin(async move {
+            let path = ["merge_requests", &number.to_string()];
+            self.0.find(&path, hook::gitlab::merge_request).await
+        })
     }
 
     fn set_status<'a>(&'a self, update: &'a StatusUpdate) -> BoxFuture<'a, Result<(), ForgeError>> {

@@ -25,6 +25,7 @@ pub use address::{Address, AddressError};
 use api::Api;
 pub use credential::{Credential, CredentialError};
 pub use event::ForgeEvent;
+use event::PullRequest;
 use gitea::Gitea;
 use github::Github;
 use gitlab::Gitlab;
@@ -43,6 +44,9 @@ pub trait Forge: Send + Sync + fmt::Debug {
 
     /// Whether it shows statuses at all. Where it does not, no report is written for it.
     fn shows_statuses(&self) -> bool;
+
+    /// Asks for a pull request; none: there is none of this number.
+    fn pull_request(&self, number: u64) -> BoxFuture<'_, Result<Option<PullRequest>, ForgeError>>;
 
     /// Makes the forge show `update`. Doing it twice does no harm.
     fn set_status<'a>(&'a self, update: &'a StatusUpdate) -> BoxFuture<'a, Result<(), ForgeError>>;
@@ -146,6 +150,14 @@ pub enum ForgeError {
         /// The forge's words.
         message: String,
     },
+    /// An answer that is not what it should be.
+    #[error("{forge} answers what cannot be read: {message}")]
+    Unreadable {
+        /// The forge.
+        forge: &'static str,
+        /// What was wrong with it.
+        message: String,
+    },
     /// Too many calls. Nothing more is sent to this project's forge until then.
     #[error("{forge} asks to wait for {}", until.since(Timestamp::now()))]
     RateLimited {
@@ -173,7 +185,8 @@ impl ForgeError {
             ForgeError::Unauthorized { .. }
             | ForgeError::Credential(_)
             | ForgeError::UnknownCommit { .. }
-            | ForgeError::Refused { .. } => true,
+            | ForgeError::Refused { .. }
+            | ForgeError::Unreadable { .. } => true,
             ForgeError::RateLimited { .. } | ForgeError::Transport { .. } => false,
         }
     }
@@ -186,7 +199,9 @@ impl ForgeError {
             | ForgeError::Credential(_)
             | ForgeError::RateLimited { .. }
             | ForgeError::Transport { .. } => true,
-            ForgeError::UnknownCommit { .. } | ForgeError::Refused { .. } => false,
+            ForgeError::UnknownCommit { .. }
+            | ForgeError::Refused { .. }
+            | ForgeError::Unreadable { .. } => false,
         }
     }
 }

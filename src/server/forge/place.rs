@@ -29,6 +29,15 @@ impl ForgeKind {
         }
     }
 
+    /// The ref of a pull request's head.
+    #[must_use]
+    pub fn head_of(self, number: u64) -> String {
+        match self {
+            ForgeKind::Github | ForgeKind::Gitea => format!("refs/pull/{number}/head"),
+            ForgeKind::Gitlab => format!("refs/merge-requests/{number}/head"),
+        }
+    }
+
     /// Its word in settings.
     #[must_use]
     pub fn word(self) -> &'static str {

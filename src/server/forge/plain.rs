@@ -2,6 +2,7 @@
 
 use futures_util::future::BoxFuture;
 
+use super::event::PullRequest;
 use super::{Forge, ForgeError, StatusUpdate};
 
 /// A remote that is only git. It shows no statuses; the pages do.
@@ -19,6 +20,10 @@ impl Forge for PlainGit {
 
     fn shows_statuses(&self) -> bool {
         false
+    }
+
+    fn pull_request(&self, _: u64) -> BoxFuture<'_, Result<Option<PullRequest>, ForgeError>> {
+        Box::pin(std::future::ready(Ok(None)))
     }
 
     fn set_status<'a>(&'a self, _: &'a StatusUpdate) -> BoxFuture<'a, Result<(), ForgeError>> {

@@ -259,6 +259,7 @@ impl Reporter {
                         | ForgeError::Credential(_)
                         | ForgeError::UnknownCommit { .. }
                         | ForgeError::Refused { .. }
+                        | ForgeError::Unreadable { .. }
                         | ForgeError::Transport { .. } => {
                             now + self.wait(failures, project.as_str())
                         }
@@ -311,6 +312,6 @@ fn next_try(error: &ForgeError, tries: u32, soon: Timestamp) -> Option<Timestamp
         | ForgeError::Unauthorized { .. }
         | ForgeError::Credential(_) => Some(soon),
         ForgeError::UnknownCommit { .. } => (tries < UNKNOWN_TRIES).then_some(soon),
-        ForgeError::Refused { .. } => None,
+        ForgeError::Refused { .. } | ForgeError::Unreadable { .. } => None,
     }
 }

@@ -1,5 +1,6 @@
 //! Numbered migrations, embedded in the binary. Each is applied once, in one transaction, in the order
-//! of its number. Rooms have ranges of their own: core 0001, fleet 0101, registry and report 0201, access 0301.
+//! of its number. Rooms have ranges of their own: core 0001, fleet 0101, registry and report 0201, access 0301,
+//! forges 0401.
 
 use protocol::Timestamp;
 
@@ -52,6 +53,11 @@ pub const MIGRATIONS: &[Migration] = &[
         version: 301,
         name: "access",
         sql: include_str!("migrations/0301_access.sql"),
+    },
+    Migration {
+        version: 401,
+        name: "requests",
+        sql: include_str!("migrations/0401_requests.sql"),
     },
 ];
 

@@ -20,6 +20,7 @@ pub mod projects;
 pub mod queue;
 pub mod registry;
 pub mod report;
+pub mod requests;
 pub mod rows;
 #[cfg(test)]
 mod stories;

@@ -195,6 +195,8 @@ pub struct Delivery {
     pub event: String,
     /// The body as it came.
     pub body: String,
+    /// Whether a person asks for something, which is done once; others only say where to look.
+    pub asks: bool,
     /// When it came.
     pub received_at: Timestamp,
 }
@@ -202,13 +204,14 @@ pub struct Delivery {
 /// Keeps a delivery. False where the same one came before: a forge repeats itself.
 pub async fn insert_delivery(db: &mut Connection, delivery: &Delivery) -> Result<bool> {
     let done = sqlx::query(
-        "INSERT INTO deliveries (project, delivery, event, body, received_at) \
-         VALUES ($1, $2, $3, $4, $5) ON CONFLICT (project, delivery) DO NOTHING",
+        "INSERT INTO deliveries (project, delivery, event, body, asks, received_at) \
+         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (project, delivery) DO NOTHING",
     )
     .bind(delivery.project.as_str())
     .bind(&delivery.delivery)
     .bind(&delivery.event)
     .bind(&delivery.body)
+    .bind(i64::from(delivery.asks))
     .bind(delivery.received_at.0)
     .execute(db)
     .await?;
@@ -230,24 +233,27 @@ pub async fn unhandled_deliveries(db: &mut Connection, limit: u32) -> Result<Vec
                 delivery: row.text("delivery")?,
                 event: row.text("event")?,
                 body: row.text("body")?,
+                asks: row.int("asks")? == 1,
                 received_at: row.time("received_at")?,
             })
         })
         .collect()
 }
 
-/// Projects that have deliveries that nobody has handled.
+/// Projects that have deliveries that say where to look, and that nobody has handled.
 pub async fn with_unhandled(db: &mut Connection) -> Result<Vec<ProjectId>> {
-    let rows = sqlx::query("SELECT DISTINCT project FROM deliveries WHERE handled_at IS NULL")
-        .fetch_all(db)
-        .await?;
+    let rows = sqlx::query(
+        "SELECT DISTINCT project FROM deliveries WHERE handled_at IS NULL AND asks = 0",
+    )
+    .fetch_all(db)
+    .await?;
     rows.iter().map(|row| row.parsed("project")).collect()
 }
 
-/// Whether a project has deliveries that nobody has handled.
+/// Whether a project has such deliveries.
 pub async fn has_unhandled(db: &mut Connection, project: &ProjectId) -> Result<bool> {
     let row = sqlx::query(
-        "SELECT delivery FROM deliveries WHERE project = $1 AND handled_at IS NULL LIMIT 1",
+        "SELECT delivery FROM deliveries WHERE project = $1 AND handled_at IS NULL AND asks = 0 LIMIT 1",
     )
     .bind(project.as_str())
     .fetch_optional(db)
@@ -255,7 +261,7 @@ pub async fn has_unhandled(db: &mut Connection, project: &ProjectId) -> Result<b
     Ok(row.is_some())
 }
 
-/// Notes that what a project's deliveries up to `until` told of was looked after.
+/// Notes that what a project's deliveries up to `until` told of was looked after. What a person asks for is not.
 pub async fn deliveries_handled(
     db: &mut Connection,
     project: &ProjectId,
@@ -263,7 +269,7 @@ pub async fn deliveries_handled(
 ) -> Result<()> {
     sqlx::query(
         "UPDATE deliveries SET handled_at = $1 \
-         WHERE project = $2 AND handled_at IS NULL AND received_at <= $1",
+         WHERE project = $2 AND handled_at IS NULL AND asks = 0 AND received_at <= $1",
     )
     .bind(until.0)
     .bind(project.as_str())

@@ -190,6 +190,7 @@ fn delivery(project: &Project, id: &str, at: i64) -> Delivery {
         delivery: id.to_owned(),
         event: "push".to_owned(),
         body: "{}".to_owned(),
+        asks: false,
         received_at: Timestamp(at),
     }
 }

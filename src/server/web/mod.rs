@@ -121,9 +121,11 @@ fn runners() -> Router<Site> {
     Router::new()
         .route("/jobs/{id}/cancel", post(pages::job::cancel))
         .route("/jobs/{id}/retry", post(pages::job::retry))
+        .route("/jobs/{id}/approve", post(pages::job::approve))
         .route("/api/v1/pipelines", post(writes::add_pipeline))
         .route("/api/v1/jobs/{id}/cancel", post(writes::cancel))
         .route("/api/v1/jobs/{id}/retry", post(writes::retry))
+        .route("/api/v1/jobs/{id}/approve", post(writes::approve))
         .route(
             "/api/v1/models/{name}/{version}/promote",
             post(models::promote),

@@ -16,11 +16,12 @@ use protocol::{ProjectId, Timestamp};
 use secrecy::SecretString;
 use tokio::sync::Semaphore;
 
+use crate::forge::event::PullRequest;
 use crate::forge::hook::{BadProof, Message};
 use crate::forge::{ForgeEvent, ForgeKind, Place};
 use crate::state::Server;
-use crate::store::StoreError;
 use crate::store::projects::{self, Delivery, Project};
+use crate::store::{Connection, StoreError, requests};
 
 /// GitHub sends no larger ones.
 const MOST_BYTES: usize = 25 << 20;
@@ -123,6 +124,7 @@ struct Hook {
 /// What is kept of a delivery.
 struct Taken {
     project: ProjectId,
+    kind: ForgeKind,
     delivery: String,
     name: String,
     event: ForgeEvent,
@@ -183,6 +185,7 @@ impl Hook {
         }
         Ok(Taken {
             project: self.project.id.clone(),
+            kind: self.kind,
             delivery: message.delivery(proved),
             name: message.name,
             event: told.event,
@@ -197,15 +200,32 @@ async fn accept(server: &Server, taken: Taken, now: Timestamp) -> Result<Respons
         delivery: taken.delivery,
         event: taken.name,
         body: serde_json::to_string(&taken.event).unwrap_or_default(),
+        asks: matches!(taken.event, ForgeEvent::Comment(_) | ForgeEvent::Asked(_)),
         received_at: now,
     };
     let mut tx = server.store.begin().await?;
     let new = projects::insert_delivery(&mut tx, &row).await?;
+    if let (true, ForgeEvent::PullRequest(told)) = (new, &taken.event) {
+        remember(&mut tx, &row.project, taken.kind, told, now).await?;
+    }
     tx.commit().await.map_err(StoreError::from)?;
     if new && taken.event.moves_something() {
         server.live.refs_changed();
     }
     Ok(StatusCode::ACCEPTED.into_response())
+}
+
+/// Writes a pull request down. What git shows of its head is looked at anew: it may go to another branch, or be open
+/// again.
+async fn remember(
+    tx: &mut Connection,
+    project: &ProjectId,
+    kind: ForgeKind,
+    told: &PullRequest,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    requests::put(tx, project, &told.clone().into(), now).await?;
+    projects::remove_ref(tx, project, &kind.head_of(told.number)).await
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -229,6 +249,10 @@ mod tests {
         include_bytes!("../../../tests/data/forges/github/push.branch-new-1commit.json");
     const PING: &[u8] = include_bytes!("../../../tests/data/forges/github/ping.repo.json");
     const PING_OF_APP: &[u8] = include_bytes!("../../../tests/data/forges/github/ping.app.json");
+    const OPENED: &[u8] =
+        include_bytes!("../../../tests/data/forges/github/pull_request.opened.json");
+    const CLOSED: &[u8] =
+        include_bytes!("../../../tests/data/forges/github/pull_request.closed.json");
     const SECRET: &str = "hook-s3cret";
 
     struct World {
@@ -347,6 +371,35 @@ mod tests {
         assert_eq!(status, 202, "a repeat is answered the same");
         assert!(!world.woken().await, "and does nothing");
         assert_eq!(world.stored().await.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_pull_request_is_written_down_with_its_message_once() {
+        let world = World::new().await;
+        let request = async || {
+            let mut db = world.server.store.read().await.unwrap();
+            let hello = projects::by_name(&mut db, "hello").await.unwrap().unwrap();
+            requests::find(&mut db, &hello.id, 2).await.unwrap()
+        };
+        let opened = || delivery("hello", "pull_request", OPENED, &[]);
+        assert_eq!(world.send(opened()).await.0, 202);
+        assert!(world.woken().await);
+        let known = request().await.unwrap();
+        assert!(known.open && !known.fork);
+        assert_eq!(
+            (known.head_branch.as_str(), known.base_branch.as_str()),
+            ("changes", "master")
+        );
+        let closed = delivery(
+            "hello",
+            "pull_request",
+            CLOSED,
+            &[("x-github-delivery", "2")],
+        );
+        assert_eq!(world.send(closed).await.0, 202);
+        assert!(!request().await.unwrap().open);
+        assert_eq!(world.send(opened()).await.0, 202);
+        assert!(!request().await.unwrap().open, "a repeat says nothing new");
     }
 
     #[tokio::test]

@@ -3,8 +3,9 @@
 
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
-use protocol::JobId;
 use protocol::api::{self, Done, NewPipeline, NewProject, Quota};
+use protocol::job::{Block, State as JobState};
+use protocol::{CommitId, JobId};
 
 use super::access::Who;
 use super::answer::{Answer, Problem};
@@ -86,9 +87,10 @@ impl From<WatchError> for Problem {
         match error {
             WatchError::Store(error) => error.into(),
             WatchError::Stopping => Self::stopping(),
-            wrong @ (WatchError::Mirror(_) | WatchError::Credential(_) | WatchError::Wrong(_)) => {
-                Self::invalid(wrong)
-            }
+            wrong @ (WatchError::Mirror(_)
+            | WatchError::Credential(_)
+            | WatchError::Forge(_)
+            | WatchError::Wrong(_)) => Self::invalid(wrong),
         }
     }
 }
@@ -126,6 +128,46 @@ pub(super) async fn retry(
         message: format!("job '{}' is asked for again", job.spec.name),
         job: Some(job.id),
     }))
+}
+
+/// `POST /api/v1/jobs/{id}/approve`
+pub(super) async fn approve(
+    State(site): State<Site>,
+    Extension(who): Extension<Who>,
+    Path(id): Path<String>,
+) -> Answer<Json<Done>> {
+    let (commit, count) = approve_of(&site, &who, &job_id(&id)?).await?;
+    let jobs = if count == 1 { "job" } else { "jobs" };
+    Ok(Json(
+        format!(
+            "commit {} is approved: {count} {jobs} go on",
+            commit.short()
+        )
+        .into(),
+    ))
+}
+
+/// Approves the commit of a held job for a person; gives the commit, and how many jobs were held.
+pub(super) async fn approve_of(site: &Site, who: &Who, id: &JobId) -> Answer<(CommitId, usize)> {
+    let mut db = site.store.read().await?;
+    let job = jobs::get(&mut db, id).await?;
+    let commit = store::pipelines::get(&mut db, &job.pipeline)
+        .await?
+        .trigger
+        .commit;
+    drop(db);
+    let held = JobState::Blocked {
+        on: Block::Approval,
+    };
+    if job.state != held {
+        let name = &job.spec.name;
+        let word = job.state.word();
+        return Err(Problem::conflict(format!(
+            "job '{name}' waits for no approval: it is {word}"
+        )));
+    }
+    let approved = pipelines::approve(site, &job.project, &commit, who.name()).await?;
+    Ok((commit, approved.len()))
 }
 
 /// Asks for a finished job again for a person, and gives the new job.

@@ -25,6 +25,23 @@ pub(super) fn read(name: &str, body: &[u8]) -> Result<Told, String> {
     })
 }
 
+/// Reads a pull request as the API gives it.
+pub(in crate::forge) fn pull_request(body: &[u8]) -> Result<PullRequest, String> {
+    #[derive(Deserialize)]
+    struct Whole {
+        number: u64,
+        state: String,
+        #[serde(flatten)]
+        facts: PullRequestFacts,
+    }
+    let whole: Whole = json(body)?;
+    let change = match whole.state.as_str() {
+        "open" => Change::Opened,
+        _ => Change::Closed,
+    };
+    Ok(whole.facts.told(whole.number, change, None))
+}
+
 /// What nearly all bodies have.
 #[derive(Deserialize)]
 struct About {
@@ -118,14 +135,21 @@ impl PullRequestBody {
             "closed" => Change::Closed,
             action => return other(&format!("pull_request.{action}")),
         };
+        let by = login(self.sender);
+        ForgeEvent::PullRequest(self.pull_request.told(self.number, change, by))
+    }
+}
+
+impl PullRequestFacts {
+    fn told(self, number: u64, change: Change, by: Option<String>) -> PullRequest {
         let PullRequestFacts {
             head,
             base,
             title,
             user,
-        } = self.pull_request;
-        ForgeEvent::PullRequest(PullRequest {
-            number: self.number,
+        } = self;
+        PullRequest {
+            number,
             change,
             fork: head.repo.is_none() || head.repo != base.repo,
             head: head.sha,
@@ -133,8 +157,8 @@ impl PullRequestBody {
             base_branch: base.branch,
             title: line(&title.unwrap_or_default()),
             author: login(user),
-            by: login(self.sender),
-        })
+            by,
+        }
     }
 }
 

@@ -24,6 +24,41 @@ pub(super) fn read(name: &str, body: &[u8]) -> Result<Told, String> {
     })
 }
 
+/// Reads a merge request as the API gives it.
+pub(in crate::forge) fn merge_request(body: &[u8]) -> Result<PullRequest, String> {
+    #[derive(Deserialize)]
+    struct Whole {
+        iid: u64,
+        state: String,
+        sha: CommitId,
+        source_branch: String,
+        target_branch: String,
+        #[serde(default)]
+        title: Option<String>,
+        #[serde(default)]
+        source_project_id: Option<u64>,
+        target_project_id: u64,
+        #[serde(default)]
+        author: Option<User>,
+    }
+    let whole: Whole = json(body)?;
+    Ok(PullRequest {
+        number: whole.iid,
+        change: match whole.state.as_str() {
+            "opened" => Change::Opened,
+            _ => Change::Closed,
+        },
+        head: whole.sha,
+        head_branch: line(&whole.source_branch),
+        base_branch: whole.target_branch,
+        title: line(&whole.title.unwrap_or_default()),
+        author: whole.author.map(|user| person(&user.username)),
+        // None where the fork was deleted.
+        fork: whole.source_project_id != Some(whole.target_project_id),
+        by: None,
+    })
+}
+
 /// What nearly all bodies have.
 #[derive(Deserialize)]
 struct About {

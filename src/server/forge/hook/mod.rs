@@ -1,7 +1,7 @@
 //! A forge's message: its headers say who sends it, the raw body is proved, and only then read. It stores nothing.
 
-mod github;
-mod gitlab;
+pub(super) mod github;
+pub(super) mod gitlab;
 mod proof;
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ use sha2::Sha256;
 
 use super::proof::Verified;
 use super::{BadProof, Message};
-use crate::forge::event::{Asked, Comment, ForgeEvent, PullRequest};
+use crate::forge::event::{Asked, Change, Comment, ForgeEvent, PullRequest};
 
 /// A moment of no importance.
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
@@ -275,6 +275,30 @@ fn what_no_recording_has() {
         told(&gitlab, ready.to_string().as_bytes()),
         "3 Ready: fork's x (aaaaaaaaaa) to main by ana"
     );
+}
+
+#[test]
+fn what_is_asked_for_is_read_like_what_is_told() {
+    let body = fs::read(data("github").join("pull_request.opened.json")).unwrap();
+    let mut body: Value = serde_json::from_slice(&body).unwrap();
+    let ForgeEvent::PullRequest(told) = message(&[("x-github-event", "pull_request")])
+        .read(Verified::in_a_test(&serde_json::to_vec(&body).unwrap()))
+        .unwrap()
+        .event
+    else {
+        panic!("a pull request")
+    };
+    let whole = body["pull_request"].take();
+    let asked = super::github::pull_request(&serde_json::to_vec(&whole).unwrap()).unwrap();
+    assert_eq!(asked, PullRequest { by: None, ..told });
+
+    // As GitLab's documentation shows "Retrieve a merge request".
+    let merge_request = json!({"iid": 3, "state": "merged", "sha": "a".repeat(40), "source_branch": "x",
+        "target_branch": "main", "title": "T", "source_project_id": null, "target_project_id": 2,
+        "author": {"id": 1, "username": "ana"}});
+    let gone = super::gitlab::merge_request(merge_request.to_string().as_bytes()).unwrap();
+    assert_eq!((gone.change, gone.fork), (Change::Closed, true));
+    assert!(super::gitlab::merge_request(b"{}").is_err());
 }
 
 #[test]

@@ -24,13 +24,13 @@ jobs:
 ";
 
 /// A repository and the project that watches it.
-struct Repository {
-    path: PathBuf,
-    project: Project,
+pub(crate) struct Repository {
+    pub(crate) path: PathBuf,
+    pub(crate) project: Project,
 }
 
 impl Repository {
-    async fn new(world: &World) -> Self {
+    pub(crate) async fn new(world: &World) -> Self {
         let path = world.folder.path().join("repository");
         std::fs::create_dir_all(&path).unwrap();
         git(&path, &["init", "--quiet", "--initial-branch=main"]);
@@ -41,7 +41,7 @@ impl Repository {
         repository
     }
 
-    fn commit(&self, files: &[(&str, &str)]) {
+    pub(crate) fn commit(&self, files: &[(&str, &str)]) {
         for (name, text) in files {
             let path = self.path.join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -52,13 +52,13 @@ impl Repository {
     }
 
     /// Looks at the remote now; gives the one pipeline that this led to.
-    async fn look(&self, world: &World) -> Pipeline {
+    pub(crate) async fn look(&self, world: &World) -> Pipeline {
         let mut made = self.look_all(world).await;
         assert_eq!(made.len(), 1);
         made.remove(0)
     }
 
-    async fn look_all(&self, world: &World) -> Vec<Pipeline> {
+    pub(crate) async fn look_all(&self, world: &World) -> Vec<Pipeline> {
         let mut db = world.server().store.read().await.unwrap();
         let project = projects::find(&mut db, &self.project.id).await.unwrap();
         drop(db);
@@ -68,7 +68,7 @@ impl Repository {
     }
 }
 
-fn git(folder: &Path, arguments: &[&str]) {
+pub(crate) fn git(folder: &Path, arguments: &[&str]) {
     let done = Command::new("git")
         .args(["-c", "user.name=Ana", "-c", "user.email=ana@example.org"])
         .args(arguments)
@@ -79,12 +79,12 @@ fn git(folder: &Path, arguments: &[&str]) {
     assert!(done.status.success(), "{done:?}");
 }
 
-async fn jobs_of(world: &World, pipeline: &Pipeline) -> Vec<Job> {
+pub(crate) async fn jobs_of(world: &World, pipeline: &Pipeline) -> Vec<Job> {
     let mut db = world.server().store.read().await.unwrap();
     jobs::of_pipeline(&mut db, &pipeline.id).await.unwrap()
 }
 
-async fn only_job(world: &World, pipeline: &Pipeline) -> Job {
+pub(crate) async fn only_job(world: &World, pipeline: &Pipeline) -> Job {
     let mut all = jobs_of(world, pipeline).await;
     assert_eq!(all.len(), 1, "{all:?}");
     all.remove(0)
@@ -118,7 +118,8 @@ async fn a_commit_is_planned_once() {
         let pipeline = repository.look(&world).await;
         assert_eq!((pipeline.number, pipeline.subject.as_str()), (1, "Change"));
         assert!(repository.look_all(&world).await.is_empty());
-        let again = watch::plan_and_create(world.server(), &repository.project, &pipeline.trigger)
+        let (project, trigger) = (&repository.project, &pipeline.trigger);
+        let again = watch::plan_and_create(world.server(), project, trigger, None)
             .await
             .unwrap();
         assert_eq!(again.id, pipeline.id);
@@ -427,6 +428,7 @@ async fn a_look_handles_the_deliveries_that_came_before_it() {
                 delivery: id.to_owned(),
                 event: "push".to_owned(),
                 body: "{}".to_owned(),
+                asks: false,
                 received_at,
             };
             assert!(projects::insert_delivery(&mut tx, &row).await.unwrap());

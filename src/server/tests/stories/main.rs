@@ -8,5 +8,6 @@ mod commits;
 mod hosts;
 mod metrics;
 mod queue;
+mod requests;
 mod support;
 mod web;

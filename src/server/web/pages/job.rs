@@ -229,6 +229,19 @@ pub(in super::super) async fn retry(
     Ok(Redirect::to(&format!("/jobs/{}", job.id)).into_response())
 }
 
+/// `POST /jobs/{id}/approve`
+pub(in super::super) async fn approve(
+    State(site): State<Site>,
+    Extension(who): Extension<Who>,
+    Path(id): Path<String>,
+    Form(proof): Form<Proof>,
+) -> Shown {
+    proved(&site, &who, &proof)?;
+    let id = job_id(&id)?;
+    writes::approve_of(&site, &who, &id).await?;
+    Ok(Redirect::to(&format!("/jobs/{id}")).into_response())
+}
+
 /// Refuses a form that did not come from this person's own page.
 fn proved(site: &Site, who: &Who, proof: &Proof) -> Result<(), Problem> {
     if proof.holds(site, who) {

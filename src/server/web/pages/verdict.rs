@@ -13,6 +13,7 @@ pub(super) struct Verdict {
     pub(super) command: Option<String>,
     pub(super) detail: Option<String>,
     pub(super) links: Vec<Link>,
+    pub(super) may_approve: bool,
     pub(super) may_cancel: bool,
     pub(super) may_retry: bool,
 }
@@ -44,10 +45,13 @@ pub(super) fn verdict(
         ),
         State::Blocked {
             on: Block::Approval,
-        } => waiting(
-            "Waits for approval",
-            Some("The commit comes from outside: a person looks at it first.".to_owned()),
-        ),
+        } => Verdict {
+            may_approve: true,
+            ..waiting(
+                "Waits for approval",
+                Some("The commit comes from outside: a person looks at it first.".to_owned()),
+            )
+        },
         State::Blocked {
             on: Block::Equal { job },
         } => Verdict {

@@ -1,0 +1,109 @@
+//! Rows of pull requests and of approvals.
+
+use protocol::{CommitId, ProjectId, Timestamp};
+use sqlx::any::AnyRow;
+
+use super::rows::{Columns as _, to_int};
+use super::{Connection, Result};
+use crate::trigger::Request;
+
+fn request(row: &AnyRow) -> Result<Request> {
+    Ok(Request {
+        number: row.size("number")?,
+        head: row.parsed("head")?,
+        head_branch: row.text("head_branch")?,
+        base_branch: row.text("base_branch")?,
+        title: row.text("title")?,
+        author: row.maybe_text("author")?,
+        fork: row.int("fork")? == 1,
+        open: row.int("open")? == 1,
+    })
+}
+
+/// Writes down what is known of a pull request. An author that is known stays known.
+pub async fn put(
+    db: &mut Connection,
+    project: &ProjectId,
+    request: &Request,
+    at: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO pull_requests (project, number, head, head_branch, base_branch, title, \
+         author, fork, open, changed_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+         ON CONFLICT (project, number) DO UPDATE SET head = $3, head_branch = $4, \
+         base_branch = $5, title = $6, author = COALESCE($7, pull_requests.author), fork = $8, \
+         open = $9, changed_at = $10",
+    )
+    .bind(project.as_str())
+    .bind(to_int(request.number))
+    .bind(request.head.as_str())
+    .bind(&request.head_branch)
+    .bind(&request.base_branch)
+    .bind(&request.title)
+    .bind(&request.author)
+    .bind(i64::from(request.fork))
+    .bind(i64::from(request.open))
+    .bind(at.0)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// One pull request.
+pub async fn find(
+    db: &mut Connection,
+    project: &ProjectId,
+    number: u64,
+) -> Result<Option<Request>> {
+    let row = sqlx::query("SELECT * FROM pull_requests WHERE project = $1 AND number = $2")
+        .bind(project.as_str())
+        .bind(to_int(number))
+        .fetch_optional(db)
+        .await?;
+    row.as_ref().map(request).transpose()
+}
+
+/// All pull requests of a project that are known, by number.
+pub async fn all(db: &mut Connection, project: &ProjectId) -> Result<Vec<Request>> {
+    let rows = sqlx::query("SELECT * FROM pull_requests WHERE project = $1 ORDER BY number")
+        .bind(project.as_str())
+        .fetch_all(db)
+        .await?;
+    rows.iter().map(request).collect()
+}
+
+/// Notes that somebody looked at an untrusted commit and lets it run. The first one stays named.
+pub async fn approve(
+    db: &mut Connection,
+    project: &ProjectId,
+    commit: &CommitId,
+    by: &str,
+    at: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO approvals (project, commit_id, approved_by, approved_at) \
+         VALUES ($1, $2, $3, $4) ON CONFLICT (project, commit_id) DO NOTHING",
+    )
+    .bind(project.as_str())
+    .bind(commit.as_str())
+    .bind(by)
+    .bind(at.0)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Who approved a commit; none: nobody.
+pub async fn approved_by(
+    db: &mut Connection,
+    project: &ProjectId,
+    commit: &CommitId,
+) -> Result<Option<String>> {
+    let row =
+        sqlx::query("SELECT approved_by FROM approvals WHERE project = $1 AND commit_id = $2")
+            .bind(project.as_str())
+            .bind(commit.as_str())
+            .fetch_optional(db)
+            .await?;
+    row.map(|row| row.text("approved_by")).transpose()
+}
