@@ -38,10 +38,10 @@ WARM_UP = 20
 class Server(world.Server):
     """A `trainyard server` on a free port; its agents are ours."""
 
-    def __init__(self, program, folder):
+    def __init__(self, program, folder, more=""):
         self.program, self.folder, self.log = program, folder, folder / "server.log"
         settings = folder / "server.toml"
-        settings.write_text(f'listen = "127.0.0.1:0"\ndata = "{folder / "data"}"\n')
+        settings.write_text(f'listen = "127.0.0.1:0"\ndata = "{folder / "data"}"\n{more}')
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 [program, "server", "--json", "--config", settings], cwd=folder, stdout=subprocess.PIPE, stderr=log

@@ -8,6 +8,7 @@ pub mod dispatch;
 pub mod fleet;
 pub mod forge;
 pub mod housekeeping;
+pub mod inbox;
 pub mod live;
 pub mod names;
 pub mod offers;

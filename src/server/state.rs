@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::blobs::{BlobError, Blobs};
 use crate::config::Config;
 use crate::dispatch::Recent;
+use crate::inbox::Inbox;
 use crate::live::Live;
 use crate::store::{self, Store, StoreError};
 use crate::{dispatch, fleet, housekeeping, report, timetable, watch, web};
@@ -76,6 +77,8 @@ pub struct Inner {
     pub store: Store,
     /// The contents.
     pub blobs: Blobs,
+    /// Messages of forges on their way into rows.
+    pub inbox: Inbox,
     /// Who wakes whom.
     pub live: Live,
     /// When each agent was last heard of.
@@ -111,6 +114,7 @@ impl Server {
             config,
             store,
             blobs,
+            inbox: Inbox::default(),
             live: Live::default(),
             leases: Leases::default(),
             recent: Recent::default(),

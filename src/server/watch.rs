@@ -423,7 +423,11 @@ pub async fn fetch(server: &Server, project: &Project) -> Result<(), WatchError>
         project.url.clone(),
         deadline(server),
     );
-    blocking(move || Ok(Mirror::open(&root, &url)?.fetch(auth.as_deref(), &deadline)?)).await
+    let began = Instant::now();
+    blocking(move || Ok(Mirror::open(&root, &url)?.fetch(auth.as_deref(), &deadline)?)).await?;
+    let took_ms = began.elapsed().as_millis();
+    tracing::info!(project = project.name, took_ms, "fetched");
+    Ok(())
 }
 
 fn credential(project: &Project) -> Result<Option<String>, WatchError> {

@@ -11,24 +11,26 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, body};
+use protocol::Timestamp;
 use protocol::agent_api::ApiError;
-use protocol::{ProjectId, Timestamp};
 use secrecy::SecretString;
 use tokio::sync::Semaphore;
 
-use crate::forge::event::PullRequest;
 use crate::forge::hook::{BadProof, Message};
-use crate::forge::{ForgeEvent, ForgeKind, Place};
+use crate::forge::{ForgeKind, Place};
+use crate::inbox::{self, NotKept};
 use crate::state::Server;
-use crate::store::projects::{self, Delivery, Project};
-use crate::store::{Connection, StoreError, requests};
+use crate::store::StoreError;
+use crate::store::projects::{self, Project};
 
 /// GitHub sends no larger ones.
 const MOST_BYTES: usize = 25 << 20;
 /// How long a body may take to come.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bodies that are held in memory at the same time: whoever knows no secret cannot fill it.
-static AT_ONCE: Semaphore = Semaphore::const_new(16);
+/// Megabytes of bodies that are held in memory at the same time: whoever knows no secret cannot fill it.
+static ROOM: Semaphore = Semaphore::const_new(400);
+/// How long a body waits for room.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The route.
 pub fn routes() -> Router<Server> {
@@ -57,7 +59,9 @@ enum Refused {
     NotJson,
     #[error("{0}")]
     Invalid(String),
-    #[error("the delivery could not be kept: send it again")]
+    #[error(transparent)]
+    NotKept(#[from] NotKept),
+    #[error("the project could not be looked up: send it again")]
     Store(#[from] StoreError),
 }
 
@@ -72,8 +76,9 @@ impl IntoResponse for Refused {
             Refused::Invalid(_) | Refused::OtherForge(..) | Refused::OtherRepository(..) => {
                 (StatusCode::BAD_REQUEST, "invalid")
             }
+            Refused::NotKept(NotKept) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             Refused::Store(error) => {
-                tracing::error!(%error, "a delivery could not be kept");
+                tracing::error!(%error, "the project of a delivery could not be looked up");
                 (StatusCode::INTERNAL_SERVER_ERROR, "internal")
             }
         };
@@ -91,26 +96,33 @@ async fn receive(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refused> {
-    let too_large = header(&headers, header::CONTENT_LENGTH.as_str())
-        .and_then(|length| length.parse::<u64>().ok())
-        .is_some_and(|length| length > MOST_BYTES as u64);
-    if too_large {
+    let length = header(&headers, header::CONTENT_LENGTH.as_str())
+        .and_then(|length| length.parse().ok())
+        .unwrap_or(MOST_BYTES);
+    if length > MOST_BYTES {
         return Err(Refused::TooLarge);
     }
-    let _permit = AT_ONCE.try_acquire().map_err(|_| Refused::Busy)?;
+    // A body without a length may grow to the most.
+    let megabytes = u32::try_from(length >> 20)
+        .unwrap_or(u32::MAX)
+        .saturating_add(1);
+    let _room = tokio::time::timeout(ROOM_TIMEOUT, ROOM.acquire_many(megabytes))
+        .await
+        .map_err(|_| Refused::Busy)?;
     let body = tokio::time::timeout(READ_TIMEOUT, body::to_bytes(body, MOST_BYTES))
         .await
         .map_err(|_| Refused::TooSlow)?
         .map_err(|_| Refused::TooLarge)?;
     let hook = Hook::of(&server, &name).await?;
     let now = Timestamp::now();
-    let taken = hook.take(&headers, &body, now).inspect_err(|refused| {
+    let message = hook.take(&headers, &body, now).inspect_err(|refused| {
         tracing::warn!(
             project = hook.project.name,
             "a delivery was refused: {refused}"
         );
     })?;
-    accept(&server, taken, now).await
+    inbox::keep(&server, message).await?;
+    Ok(StatusCode::ACCEPTED.into_response())
 }
 
 /// A project's webhook.
@@ -119,15 +131,6 @@ struct Hook {
     kind: ForgeKind,
     place: Place,
     secret: SecretString,
-}
-
-/// What is kept of a delivery.
-struct Taken {
-    project: ProjectId,
-    kind: ForgeKind,
-    delivery: String,
-    name: String,
-    event: ForgeEvent,
 }
 
 impl Hook {
@@ -161,7 +164,12 @@ impl Hook {
     }
 
     /// Proves and reads a delivery.
-    fn take(&self, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Result<Taken, Refused> {
+    fn take(
+        &self,
+        headers: &HeaderMap,
+        body: &[u8],
+        now: Timestamp,
+    ) -> Result<inbox::Message, Refused> {
         let message = Message::of(|name| header(headers, name)).ok_or(Refused::Unproved)?;
         let proved = message
             .prove(&self.secret, body, now)
@@ -183,49 +191,15 @@ impl Hook {
             let other = crate::forge::bounded(&other, 200);
             return Err(Refused::OtherRepository(other, ours.as_str().to_owned()));
         }
-        Ok(Taken {
+        Ok(inbox::Message {
             project: self.project.id.clone(),
             kind: self.kind,
             delivery: message.delivery(proved),
             name: message.name,
             event: told.event,
+            at: now,
         })
     }
-}
-
-/// Stores a delivery, once; the same one again is answered the same and does nothing.
-async fn accept(server: &Server, taken: Taken, now: Timestamp) -> Result<Response, Refused> {
-    let row = Delivery {
-        project: taken.project,
-        delivery: taken.delivery,
-        event: taken.name,
-        body: serde_json::to_string(&taken.event).unwrap_or_default(),
-        asks: matches!(taken.event, ForgeEvent::Comment(_) | ForgeEvent::Asked(_)),
-        received_at: now,
-    };
-    let mut tx = server.store.begin().await?;
-    let new = projects::insert_delivery(&mut tx, &row).await?;
-    if let (true, ForgeEvent::PullRequest(told)) = (new, &taken.event) {
-        remember(&mut tx, &row.project, taken.kind, told, now).await?;
-    }
-    tx.commit().await.map_err(StoreError::from)?;
-    if new && taken.event.moves_something() {
-        server.live.refs_changed();
-    }
-    Ok(StatusCode::ACCEPTED.into_response())
-}
-
-/// Writes a pull request down. What git shows of its head is looked at anew: it may go to another branch, or be open
-/// again.
-async fn remember(
-    tx: &mut Connection,
-    project: &ProjectId,
-    kind: ForgeKind,
-    told: &PullRequest,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    requests::put(tx, project, &told.clone().into(), now).await?;
-    projects::remove_ref(tx, project, &kind.head_of(told.number)).await
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -242,7 +216,9 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::forge::{Credential, ForgeConfig, Repository};
+    use crate::forge::{Credential, ForgeConfig, ForgeEvent, Repository};
+    use crate::store::projects::Delivery;
+    use crate::store::requests;
     use crate::store::testing;
 
     const PUSH: &[u8] =
@@ -371,6 +347,23 @@ mod tests {
         assert_eq!(status, 202, "a repeat is answered the same");
         assert!(!world.woken().await, "and does nothing");
         assert_eq!(world.stored().await.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_comes_at_the_same_time_is_kept_once_each() {
+        let world = World::new().await;
+        let ids: Vec<String> = (0..700).map(|n| (n % 600).to_string()).collect();
+        let sent = ids.iter().map(|id| {
+            let one = delivery("hello", "push", PUSH, &[("x-github-delivery", id)]);
+            world.send(one)
+        });
+        let answers = futures_util::future::join_all(sent).await;
+        assert!(answers.iter().all(|(status, _)| *status == 202));
+        let mut db = world.server.store.read().await.unwrap();
+        let kept = projects::unhandled_deliveries(&mut db, 1_000)
+            .await
+            .unwrap();
+        assert_eq!(kept.len(), 600);
     }
 
     #[tokio::test]

@@ -1,0 +1,141 @@
+//! Messages of forges that were proved: each is kept once before it is answered. Those that come at the same time are
+//! kept together, so that a thousand of them do not wait for a thousand writes to the disk.
+
+use std::sync::{Mutex, PoisonError};
+
+use protocol::{ProjectId, Timestamp};
+use tokio::sync::oneshot;
+
+use crate::forge::ForgeKind;
+use crate::forge::event::{ForgeEvent, PullRequest};
+use crate::state::Server;
+use crate::store::projects::{self, Delivery};
+use crate::store::{Connection, Result, StoreError, requests};
+
+/// Most messages of one transaction.
+const MOST: usize = 500;
+
+/// A message that was proved and read.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// Whose project.
+    pub project: ProjectId,
+    /// Who sent it.
+    pub kind: ForgeKind,
+    /// The same for the same message sent twice.
+    pub delivery: String,
+    /// The forge's word for what happened.
+    pub name: String,
+    /// What happened.
+    pub event: ForgeEvent,
+    /// When it came.
+    pub at: Timestamp,
+}
+
+/// Messages on their way into rows.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    waiting: Mutex<Vec<Waiting>>,
+    /// Whoever holds it writes for all that wait.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// A message, and who wants to hear that it is kept: true where it is new.
+#[derive(Debug)]
+struct Waiting {
+    message: Message,
+    kept: oneshot::Sender<bool>,
+}
+
+/// The message could not be kept; why was logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the delivery could not be kept: send it again")]
+pub struct NotKept;
+
+/// Keeps a message, and wakes who works on it. The same one again does nothing.
+///
+/// # Errors
+/// [`NotKept`].
+pub async fn keep(server: &Server, message: Message) -> std::result::Result<(), NotKept> {
+    let moves = message.event.moves_something();
+    let (kept, mut answer) = oneshot::channel();
+    let inbox = &server.inbox;
+    let lock = || inbox.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    lock().push(Waiting { message, kept });
+    let turn = inbox.turn.lock().await;
+    let new = loop {
+        match answer.try_recv() {
+            // Who had the turn before wrote it.
+            Ok(new) => break new,
+            Err(oneshot::error::TryRecvError::Closed) => return Err(NotKept),
+            Err(oneshot::error::TryRecvError::Empty) => {}
+        }
+        let batch: Vec<_> = {
+            let mut waiting = lock();
+            let count = waiting.len().min(MOST);
+            waiting.drain(..count).collect()
+        };
+        if batch.is_empty() {
+            // Who had the turn before went away; the writing goes on.
+            break answer.await.map_err(|_| NotKept)?;
+        }
+        // To its end, though the one who asked goes away.
+        let writing = tokio::spawn(write(server.clone(), batch));
+        if let Err(panicked) = writing.await {
+            tracing::error!("deliveries could not be kept: {panicked}");
+        }
+    };
+    drop(turn);
+    if new && moves {
+        server.live.refs_changed();
+    }
+    Ok(())
+}
+
+/// Keeps a batch, and says so to those who wait; they hear nothing where it could not be kept.
+async fn write(server: Server, batch: Vec<Waiting>) {
+    match keep_all(&server, &batch).await {
+        Ok(new) => {
+            for (waiting, new) in batch.into_iter().zip(new) {
+                // Who does not wait any more needs no answer.
+                let _ = waiting.kept.send(new);
+            }
+        }
+        Err(error) => tracing::error!(%error, "deliveries could not be kept"),
+    }
+}
+
+/// In one transaction; gives which of them are new.
+async fn keep_all(server: &Server, batch: &[Waiting]) -> Result<Vec<bool>> {
+    let mut tx = server.store.begin().await?;
+    let mut new = Vec::with_capacity(batch.len());
+    for waiting in batch {
+        new.push(keep_one(&mut tx, &waiting.message).await?);
+    }
+    tx.commit().await.map_err(StoreError::from)?;
+    Ok(new)
+}
+
+async fn keep_one(tx: &mut Connection, message: &Message) -> Result<bool> {
+    let row = Delivery {
+        project: message.project.clone(),
+        delivery: message.delivery.clone(),
+        event: message.name.clone(),
+        body: serde_json::to_string(&message.event).unwrap_or_default(),
+        asks: matches!(message.event, ForgeEvent::Comment(_) | ForgeEvent::Asked(_)),
+        received_at: message.at,
+    };
+    let new = projects::insert_delivery(tx, &row).await?;
+    if let (true, ForgeEvent::PullRequest(told)) = (new, &message.event) {
+        remember(tx, message, told).await?;
+    }
+    Ok(new)
+}
+
+/// Writes a pull request down. What git shows of its head is looked at anew: it may go to another branch, or be open
+/// again.
+async fn remember(tx: &mut Connection, message: &Message, told: &PullRequest) -> Result<()> {
+    let project = &message.project;
+    requests::put(tx, project, &told.clone().into(), message.at).await?;
+    projects::remove_ref(tx, project, &message.kind.head_of(told.number)).await
+}
