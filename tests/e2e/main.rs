@@ -3,6 +3,7 @@
 mod agent;
 mod commits;
 mod faults;
+mod forge_world;
 mod gpu_jobs;
 mod gpus;
 mod hosts;

@@ -3,7 +3,9 @@
 
 pub(crate) mod api;
 pub(crate) mod docker;
+pub(crate) mod ear;
 pub(crate) mod engine;
+pub(crate) mod forge;
 pub(crate) mod gpus;
 pub(crate) mod project;
 pub(crate) mod proxy;

@@ -1,0 +1,147 @@
+//! Git over HTTP: `git http-backend` as a CGI program, behind the forge's own look at who asks.
+
+use std::process::Stdio;
+use std::sync::Arc;
+
+use axum::body::{Body, BodyDataStream};
+use axum::extract::Request;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::StreamExt as _;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio_util::io::ReaderStream;
+
+use super::state::{OWNER, State};
+use super::{Shared, git, hooks};
+
+pub(super) async fn answer(shared: &Arc<Shared>, request: Request) -> Response {
+    let pushes = request.uri().to_string().contains("git-receive-pack");
+    let who = shared.lock().clones(request.headers());
+    let allowed = match &who {
+        Who::Wrong => false,
+        Who::Nobody => !pushes && !shared.lock().private,
+        Who::Known(_) => true,
+    };
+    if !allowed {
+        let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"forge\"")];
+        return (StatusCode::UNAUTHORIZED, challenge, "who are you?").into_response();
+    }
+    let root = shared.lock().root.clone();
+    let (parts, body) = request.into_parts();
+    let name = match &who {
+        Who::Known(login) => login.as_str(),
+        Who::Nobody | Who::Wrong => "",
+    };
+    let mut child = backend(&root, &parts, name);
+    tokio::spawn(feed(child.stdin.take().unwrap(), body.into_data_stream()));
+    let stdout = BufReader::new(child.stdout.take().unwrap());
+    let pushed = pushes && parts.method == "POST";
+    let response = respond(child, stdout, pushed).await;
+    if pushed {
+        shared
+            .lock()
+            .settle(if name.is_empty() { OWNER } else { name });
+        hooks::flush(shared).await;
+    }
+    response
+}
+
+enum Who {
+    Nobody,
+    /// With a password that is no token, or as a person that the forge does not take tokens of.
+    Wrong,
+    Known(String),
+}
+
+impl State {
+    fn clones(&self, headers: &HeaderMap) -> Who {
+        let Some(value) = headers.get(header::AUTHORIZATION) else {
+            return Who::Nobody;
+        };
+        let basic = value
+            .to_str()
+            .ok()
+            .and_then(|value| value.strip_prefix("Basic "));
+        let decoded = basic.and_then(|text| STANDARD.decode(text).ok());
+        let pair = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
+        let known = pair
+            .as_deref()
+            .and_then(|pair| pair.split_once(':'))
+            .and_then(|(user, token)| {
+                let token = self.good_token(token)?;
+                (user == self.face.clone_user()).then_some(token)
+            });
+        known.map_or(Who::Wrong, |token| Who::Known(token.login))
+    }
+}
+
+fn backend(root: &std::path::Path, parts: &axum::http::request::Parts, name: &str) -> Child {
+    let header = |name: &str| {
+        let value = parts
+            .headers
+            .get(name)
+            .and_then(|value| value.to_str().ok());
+        value.unwrap_or_default().to_owned()
+    };
+    let mut command = Command::new("git");
+    command
+        .arg("http-backend")
+        .envs(git::environment())
+        .env("GIT_PROJECT_ROOT", root)
+        .env("GIT_HTTP_EXPORT_ALL", "1")
+        .env("REQUEST_METHOD", parts.method.as_str())
+        .env("PATH_INFO", super::api::decoded(parts.uri.path()))
+        .env("QUERY_STRING", parts.uri.query().unwrap_or_default())
+        .env("CONTENT_TYPE", header("content-type"))
+        .env("HTTP_CONTENT_ENCODING", header("content-encoding"))
+        .env("HTTP_GIT_PROTOCOL", header("git-protocol"))
+        .env("REMOTE_ADDR", "127.0.0.1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    if !name.is_empty() {
+        command.env("REMOTE_USER", name);
+    }
+    let length = header("content-length");
+    if !length.is_empty() {
+        command.env("CONTENT_LENGTH", length);
+    }
+    command.spawn().unwrap()
+}
+
+/// Passes a body on as it comes. The program may end before: then nobody needs the rest.
+async fn feed(mut stdin: ChildStdin, mut body: BodyDataStream) {
+    while let Some(Ok(bytes)) = body.next().await {
+        if stdin.write_all(&bytes).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads the program's header, and passes the rest on: `whole` only after its end, else as it comes.
+async fn respond(mut child: Child, mut stdout: BufReader<ChildStdout>, whole: bool) -> Response {
+    let mut response = Response::builder();
+    let mut line = String::new();
+    while stdout.read_line(&mut line).await.is_ok_and(|n| n > 0) {
+        match line.trim_end().split_once(": ") {
+            Some(("Status", status)) => {
+                response = response.status(status.split(' ').next().unwrap_or_default());
+            }
+            Some((name, value)) => response = response.header(name, value),
+            None => break,
+        }
+        line.clear();
+    }
+    let body = if whole {
+        let mut bytes = Vec::new();
+        let _ = stdout.read_to_end(&mut bytes).await;
+        let _ = child.wait().await;
+        Body::from(bytes)
+    } else {
+        Body::from_stream(ReaderStream::new(stdout))
+    };
+    response.body(body).unwrap()
+}
