@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use super::{Client, FACES, begun};
 use crate::support::ear::Ear;
-use crate::support::forge::{Face, ForgeWorld, MAIN};
+use crate::support::forge::{Face, ForgeWorld, Level, MAIN};
 
 /// Runs git as a client does that has a token, or none.
 async fn git(folder: &Path, world: &ForgeWorld, token: Option<&str>, arguments: &[&str]) -> Output {
@@ -95,6 +95,11 @@ async fn a_private_repository_is_cloned_with_a_token_only() {
             std::fs::read_to_string(work.join("README.md")).unwrap(),
             "Hello\n"
         );
+        let stranger = world.token("eve", &["repo", "api", "all"]);
+        assert!(
+            !clone(Some(&stranger), "stranger").await.status.success(),
+            "{face:?}"
+        );
         world.revoke(&token);
         assert!(
             !clone(Some(&token), "revoked").await.status.success(),
@@ -141,6 +146,9 @@ async fn a_push_over_http_is_told_of() {
         MAIN,
     ];
     assert!(!git(&work, &world, None, &push).await.status.success());
+    let refused = git(&work, &world, Some(&token), &push).await;
+    assert!(!refused.status.success(), "she may not write");
+    world.set_permission("ada", Level::Write);
     good(&git(&work, &world, Some(&token), &push).await);
     let head = good(&git(&work, &world, None, &["rev-parse", "HEAD"]).await);
     let body = ear.take().pop().unwrap().json();

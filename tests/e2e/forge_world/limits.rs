@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{Client, FACES, begun};
 use crate::support::forge::{Face, Limits, Outage, Refusal};
+use crate::support::until;
 
 #[tokio::test]
 async fn writes_too_fast_are_counted_and_refused_where_it_is_asked_for() {
@@ -60,6 +61,29 @@ async fn two_writes_at_once_are_counted() {
         "{:?}",
         world.violations()
     );
+}
+
+#[tokio::test]
+async fn a_client_that_goes_is_not_waited_for() {
+    let (world, commit) = begun(Face::Github).await;
+    let client = Client::of_owner(&world);
+    world.limits(Some(Limits {
+        apart: Duration::ZERO,
+        ..Limits::of_github()
+    }));
+    world.slow(Duration::from_secs(3600));
+    let path = format!("/repos/octo/hello/statuses/{commit}");
+    let request = client.request(Method::POST, &path);
+    let request = request.json(&json!({"state": "pending"}));
+    let gone = request.timeout(Duration::from_millis(200)).send().await;
+    assert!(gone.unwrap_err().is_timeout());
+    world.slow(Duration::ZERO);
+    until("the forge hears of it", async || {
+        let before = world.violations().len();
+        client.status(&commit, "success").await;
+        (world.violations().len() == before).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

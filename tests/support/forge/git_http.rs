@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::body::{Body, BodyDataStream};
 use axum::extract::Request;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,71 +14,64 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio_util::io::ReaderStream;
 
-use super::state::{OWNER, State};
+use super::state::{Level, State, Token};
 use super::{Shared, git, hooks};
 
 pub(super) async fn answer(shared: &Arc<Shared>, request: Request) -> Response {
     let pushes = request.uri().to_string().contains("git-receive-pack");
-    let who = shared.lock().clones(request.headers());
-    let allowed = match &who {
-        Who::Wrong => false,
-        Who::Nobody => !pushes && !shared.lock().private,
-        Who::Known(_) => true,
+    let (root, who) = {
+        let state = shared.lock();
+        (state.root.clone(), state.admit(request.headers(), pushes))
     };
-    if !allowed {
-        let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"forge\"")];
-        return (StatusCode::UNAUTHORIZED, challenge, "who are you?").into_response();
-    }
-    let root = shared.lock().root.clone();
+    let who = match who {
+        Ok(who) => who,
+        Err(status) => {
+            let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"forge\"")];
+            return (status, challenge, "who are you?").into_response();
+        }
+    };
     let (parts, body) = request.into_parts();
-    let name = match &who {
-        Who::Known(login) => login.as_str(),
-        Who::Nobody | Who::Wrong => "",
-    };
-    let mut child = backend(&root, &parts, name);
+    let mut child = backend(&root, &parts, who.as_deref());
     tokio::spawn(feed(child.stdin.take().unwrap(), body.into_data_stream()));
     let stdout = BufReader::new(child.stdout.take().unwrap());
     let pushed = pushes && parts.method == "POST";
     let response = respond(child, stdout, pushed).await;
-    if pushed {
-        shared
-            .lock()
-            .settle(if name.is_empty() { OWNER } else { name });
+    if let (true, Some(who)) = (pushed, &who) {
+        shared.lock().settle(who);
         hooks::flush(shared).await;
     }
     response
 }
 
-enum Who {
-    Nobody,
-    /// With a password that is no token, or as a person that the forge does not take tokens of.
-    Wrong,
-    Known(String),
-}
-
 impl State {
-    fn clones(&self, headers: &HeaderMap) -> Who {
-        let Some(value) = headers.get(header::AUTHORIZATION) else {
-            return Who::Nobody;
+    /// Whether somebody may fetch, or push. Gives who it is; none: nobody in particular.
+    fn admit(&self, headers: &HeaderMap, pushes: bool) -> Result<Option<String>, StatusCode> {
+        let who = match headers.get(header::AUTHORIZATION) {
+            None if pushes || self.private => return Err(StatusCode::UNAUTHORIZED),
+            None => None,
+            Some(value) => Some(self.bearer(value).ok_or(StatusCode::UNAUTHORIZED)?),
         };
-        let basic = value
-            .to_str()
-            .ok()
-            .and_then(|value| value.strip_prefix("Basic "));
-        let decoded = basic.and_then(|text| STANDARD.decode(text).ok());
-        let pair = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
-        let known = pair
-            .as_deref()
-            .and_then(|pair| pair.split_once(':'))
-            .and_then(|(user, token)| {
-                let token = self.good_token(token)?;
-                (user == self.face.clone_user()).then_some(token)
-            });
-        known.map_or(Who::Wrong, |token| Who::Known(token.login))
+        if !self.sees(who.as_ref()) {
+            return Err(StatusCode::NOT_FOUND);
+        }
+        let who = who.map(|token| token.login);
+        match &who {
+            Some(login) if pushes && self.level(login) < Level::Write => Err(StatusCode::FORBIDDEN),
+            Some(_) | None => Ok(who),
+        }
+    }
+
+    /// The token that is a password, of the one user who stands for tokens.
+    fn bearer(&self, value: &HeaderValue) -> Option<Token> {
+        let basic = value.to_str().ok()?.strip_prefix("Basic ")?;
+        let pair = String::from_utf8(STANDARD.decode(basic).ok()?).ok()?;
+        let (user, token) = pair.split_once(':')?;
+        let token = self.good_token(token)?;
+        (user == self.face.clone_user()).then_some(token)
     }
 }
 
-fn backend(root: &std::path::Path, parts: &axum::http::request::Parts, name: &str) -> Child {
+fn backend(root: &std::path::Path, parts: &axum::http::request::Parts, who: Option<&str>) -> Child {
     let header = |name: &str| {
         let value = parts
             .headers
@@ -102,8 +95,8 @@ fn backend(root: &std::path::Path, parts: &axum::http::request::Parts, name: &st
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
-    if !name.is_empty() {
-        command.env("REMOTE_USER", name);
+    if let Some(who) = who {
+        command.env("REMOTE_USER", who);
     }
     let length = header("content-length");
     if !length.is_empty() {

@@ -85,7 +85,7 @@ pub(crate) struct Check {
     pub(crate) text: String,
     /// As sent, all of them.
     pub(crate) annotations: Vec<Value>,
-    /// As sent; an update without any takes them away.
+    /// As sent; an update that says nothing of them leaves them.
     pub(crate) actions: Vec<Value>,
     pub(crate) started_at: Value,
     pub(crate) completed_at: Value,
@@ -259,6 +259,12 @@ impl State {
             Level::Read
         };
         self.levels.get(login).copied().unwrap_or(least)
+    }
+
+    /// Whether somebody sees that there is a repository.
+    pub(super) fn sees(&self, who: Option<&Token>) -> bool {
+        let member = |token: &Token| token.ends.is_some() || self.level(&token.login) > Level::None;
+        !self.private || who.is_some_and(member)
     }
 
     pub(super) fn violated(&mut self, what: impl Into<String>) {

@@ -113,7 +113,10 @@ fn write(check: &mut Check, body: &Value) {
             .cloned()
             .unwrap_or_default(),
     );
-    check.actions = body["actions"].as_array().cloned().unwrap_or_default();
+    // Whether GitHub keeps them where a call says nothing is not written down: a client had better say.
+    if let Some(actions) = body["actions"].as_array() {
+        check.actions.clone_from(actions);
+    }
 }
 
 fn apps(state: &mut State, ask: &Ask, who: Option<&Token>) -> Result<(), Answer> {

@@ -40,7 +40,7 @@ pub(super) fn answer(state: &mut State, ask: &Ask) -> Answered {
             let ours = state
                 .full_name()
                 .eq_ignore_ascii_case(&format!("{owner}/{name}"));
-            if !ours || (state.private && who.is_none()) {
+            if !ours || !state.sees(who) {
                 return Err(not_found());
             }
             of_repository(state, ask, who, rest)

@@ -43,7 +43,7 @@ pub(super) fn answer(state: &mut State, ask: &Ask) -> Answered {
         (_, ["repos", owner, name, rest @ ..]) => {
             ours(state, owner, name)?;
             let who = state.who(ask)?;
-            if who.is_none() && state.private {
+            if !state.sees(who.as_ref()) {
                 return Err(not_found());
             }
             of_repository(state, ask, who.as_ref(), rest)

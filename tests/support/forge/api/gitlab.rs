@@ -39,7 +39,7 @@ pub(super) fn answer(state: &mut State, ask: &Ask) -> Answered {
         ("GET", ["users"]) => Ok(users(state, ask)),
         (_, ["projects", project, rest @ ..]) => {
             let ours = *project == state.full_name() || *project == PROJECT.to_string();
-            if !ours || (state.private && who.is_none()) {
+            if !ours || !state.sees(who) {
                 return Err(Answer::message(404, "404 Project Not Found"));
             }
             of_project(state, ask, who, rest)
@@ -182,8 +182,9 @@ fn status(state: &mut State, ask: &Ask, commit: &str) -> Answered {
         .get(&key)
         .map(|status| status.state.as_str());
     if stays(before, &word) {
+        let deed = if word == "pending" { "enqueue" } else { "run" };
         let message = format!(
-            "Cannot transition status via :{word} from :{}",
+            "Cannot transition status via :{deed} from :{} (Reason(s): Status cannot transition via \"{deed}\")",
             before.unwrap()
         );
         return Err(Answer::message(400, &message));

@@ -172,6 +172,10 @@ pub(super) async fn answer(shared: &Arc<Shared>, request: Request) -> Response {
             };
         (ask, early, takes)
     };
+    let _writing = ask.writes().then(|| Writing {
+        shared: shared.clone(),
+        path: ask.raw_path.clone(),
+    });
     if !takes.is_zero() {
         tokio::time::sleep(takes).await;
     }
@@ -186,6 +190,18 @@ pub(super) async fn answer(shared: &Arc<Shared>, request: Request) -> Response {
         tokio::spawn(async move { outbox::flush(&shared).await });
     }
     respond(answer)
+}
+
+/// A write that is not answered yet, or will never be: its client may go.
+struct Writing {
+    shared: Arc<Shared>,
+    path: String,
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.shared.lock().limiter.end(&self.path);
+    }
 }
 
 fn respond(answer: Answer) -> Response {
@@ -261,9 +277,6 @@ impl State {
     }
 
     fn finish(&mut self, ask: &Ask, mut answer: Answer) -> Answer {
-        if ask.writes() {
-            self.limiter.end(&ask.raw_path);
-        }
         let tags = matches!(self.face, Face::Github | Face::Gitlab);
         if tags && ask.method == "GET" && answer.status == 200 {
             answer = tagged(ask, answer);
@@ -389,14 +402,14 @@ fn tagged(ask: &Ask, answer: Answer) -> Answer {
 
 /// A page of a list, with links to the others.
 fn page(state: &State, ask: &Ask, usual: usize, most: usize, items: &[Value]) -> Answer {
-    let number = |names: [&str; 2], usual: usize| {
+    let number = |names: &[&str], usual: usize| {
         let text = names.iter().find_map(|name| ask.query(name));
         text.and_then(|text| text.parse().ok())
             .unwrap_or(usual)
             .max(1)
     };
-    let size = number(["per_page", "limit"], usual).min(most);
-    let at = number(["page", "page"], 1);
+    let size = number(&["per_page", "limit"], usual).min(most);
+    let at = number(&["page"], 1);
     let last = items.len().div_ceil(size).max(1);
     let shown: Vec<_> = items.iter().skip((at - 1) * size).take(size).collect();
     let mut answer = Answer::new(200, json!(shown)).with("x-total-count", items.len());
