@@ -44,7 +44,7 @@ fn jwt(issued: i64, ends: i64) -> String {
 async fn installed() -> (ForgeWorld, String) {
     let (world, commit) = begun(Face::Github).await;
     world.limits(None);
-    world.install_app();
+    world.install_app().await;
     (world, commit)
 }
 
@@ -177,4 +177,24 @@ async fn buttons_are_told_to_the_app_alone() {
     assert_eq!(heard[1]["check_run"]["head_sha"], json!(commit));
     assert_eq!(heard[1]["installation"]["id"], json!(INSTALLATION));
     assert!(theirs.take().is_empty());
+}
+
+#[tokio::test]
+async fn an_app_hears_of_its_installation_and_of_nothing_without_it() {
+    let (world, commit) = begun(Face::Github).await;
+    let ear = Ear::open().await;
+    world.app_hook(&ear.url, "secret");
+    world.install_app().await;
+    let token = token(&world).await;
+    world.uninstall_app().await;
+    world.push("side", &[("a", "1")]).await;
+    let heard: Vec<_> = ear.take().iter().map(|heard| heard.json()).collect();
+    let actions: Vec<_> = heard.iter().map(|body| &body["action"]).collect();
+    assert_eq!(actions, ["created", "deleted"]);
+    for body in &heard {
+        assert_eq!(body["installation"]["id"], json!(INSTALLATION));
+        assert_eq!(body["repositories"][0]["full_name"], "octo/hello");
+    }
+    let status = Client::new(&world, &token).status(&commit, "success").await;
+    assert_eq!(status.status(), StatusCode::UNAUTHORIZED);
 }

@@ -265,6 +265,23 @@ async fn a_request_lives_through_all_that_can_happen() {
 }
 
 #[tokio::test]
+async fn a_deleted_branch_takes_its_request_along_but_not_at_gitlab() {
+    for face in FACES {
+        let (world, _, ear) = listening(face).await;
+        let head = world.push("work", &[("a", "1")]).await;
+        world.open_request("work", "A title", "ada").await;
+        ear.take();
+        world.delete_branch("work").await;
+        let heard = ear.take();
+        let push = heard[0].json();
+        assert_eq!(push["before"], json!(head), "{face:?}");
+        assert_eq!(push["after"], ZEROS);
+        let closed = heard.iter().any(|heard| heard.json()["action"] == "closed");
+        assert_eq!(closed, face != Face::Gitlab, "{face:?}");
+    }
+}
+
+#[tokio::test]
 async fn hooks_that_are_held_come_later_and_lost_ones_on_demand() {
     let (world, _, ear) = listening(Face::Github).await;
     world.hold_hooks();
@@ -323,6 +340,11 @@ async fn a_hook_of_the_api_hears_what_it_asked_for() {
         assert_eq!(answer.status(), StatusCode::CREATED, "{face:?}");
         let hook: Value = answer.json().await.unwrap();
         assert!(!hook.to_string().contains(SECRET), "{face:?}");
+        if face == Face::Github {
+            let ping = until("the ping", async || ear.take().pop()).await;
+            assert_eq!(told(face, &ping).0, "ping");
+            assert_eq!(ping.json()["hook_id"], hook["id"]);
+        }
         world.push("work", &[("a", "1")]).await;
         let number = world.open_request("work", "A title", "ada").await;
         world.comment(number, "ada", "Hello").await;

@@ -39,8 +39,12 @@ async fn the_newest_status_of_a_context_counts() {
         };
         assert_eq!(unknown.status(), wanted, "{face:?}");
         assert_eq!(world.violations(), [""; 0]);
-        let calls: Vec<_> = world.calls().iter().map(|call| call.status).collect();
-        assert_eq!(calls, [201, 201, wanted]);
+        let calls = world.calls();
+        let statuses: Vec<_> = calls.iter().map(|call| call.status).collect();
+        assert_eq!(statuses, [201, 201, wanted]);
+        assert_eq!(calls[0].method, "POST");
+        assert!(calls[0].path.ends_with(&format!("/statuses/{commit}")));
+        assert!(calls[0].at < calls[1].at && calls[1].at < calls[2].at);
     }
 }
 

@@ -1,6 +1,7 @@
 //! A bare repository on disk, as a forge keeps it. Blocking: each call is a short run of `git`.
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,13 +9,9 @@ use std::process::{Command, Stdio};
 /// What a forge writes for "no commit".
 pub(crate) const ZEROS: &str = "0000000000000000000000000000000000000000";
 
-/// Settings of a repository that true forges have: partial clones, fetches of any commit, pushes over HTTP.
-const SETTINGS: &[(&str, &str)] = &[
-    ("uploadpack.allowFilter", "true"),
-    ("uploadpack.allowAnySHA1InWant", "true"),
-    ("http.receivepack", "true"),
-    ("gc.auto", "0"),
-];
+/// What true forges allow: partial clones, fetches of any commit, pushes over HTTP.
+const SETTINGS: &str = "[uploadpack]\n\tallowFilter = true\n\tallowAnySHA1InWant = true\n\
+    [http]\n\treceivepack = true\n[gc]\n\tauto = 0\n";
 
 #[derive(Debug, Clone)]
 pub(super) struct Repo {
@@ -70,9 +67,11 @@ impl Repo {
         std::fs::create_dir_all(&path).unwrap();
         let repo = Self { path };
         repo.git(&["init", "--quiet", "--bare", "--initial-branch=main"]);
-        for (key, value) in SETTINGS {
-            repo.git(&["config", key, value]);
-        }
+        let mut config = OpenOptions::new()
+            .append(true)
+            .open(repo.path.join("config"))
+            .unwrap();
+        config.write_all(SETTINGS.as_bytes()).unwrap();
         repo
     }
 

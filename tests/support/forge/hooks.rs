@@ -18,6 +18,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 type Headers = Vec<(&'static str, String)>;
 
+/// Who hears of something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whom {
+    Subscribers,
+    /// The App's hook alone, whatever it subscribed to.
+    App,
+    /// This hook alone.
+    Hook(u64),
+}
+
 /// Something to tell.
 #[derive(Debug, Clone)]
 pub(super) struct Event {
@@ -26,8 +36,7 @@ pub(super) struct Event {
     /// What a hook subscribes to: GitLab's and Gitea's words differ from the header's.
     pub(super) kind: &'static str,
     pub(super) body: Value,
-    /// Told to the App alone.
-    pub(super) app_only: bool,
+    pub(super) whom: Whom,
 }
 
 impl Event {
@@ -36,7 +45,7 @@ impl Event {
             name,
             kind,
             body,
-            app_only: false,
+            whom: Whom::Subscribers,
         }
     }
 }
@@ -60,7 +69,12 @@ impl Hook {
         let named = |kind: &str| self.events.iter().any(|name| name == kind || name == "*");
         // Gitea's `pull_request` stands for all that can happen to one.
         let whole = event.kind.starts_with("pull_request") && named("pull_request");
-        self.active && (self.app || !event.app_only) && (named(event.kind) || whole)
+        let told = match event.whom {
+            Whom::Subscribers => named(event.kind) || whole,
+            Whom::App => self.app,
+            Whom::Hook(id) => self.id == id,
+        };
+        self.active && told
     }
 }
 
@@ -112,7 +126,8 @@ impl State {
         let mut ready = Vec::new();
         for event in std::mem::take(&mut self.outbox) {
             for hook in self.hooks.clone() {
-                if hook.wants(&event) {
+                let reaches = !hook.app || self.app.is_some();
+                if reaches && hook.wants(&event) {
                     let delivery = self.delivery(&hook, &event);
                     if !matches!(self.way, Way::Held | Way::Lost) {
                         ready.push(delivery.id.clone());
@@ -126,7 +141,7 @@ impl State {
 
     fn delivery(&mut self, hook: &Hook, event: &Event) -> Delivery {
         let mut body = event.body.clone();
-        if hook.app {
+        if hook.app && body["installation"].is_null() {
             body["installation"] = json!({"id": INSTALLATION, "node_id": "I_815"});
         }
         Delivery {

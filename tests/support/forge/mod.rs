@@ -200,11 +200,6 @@ impl ForgeWorld {
         self.shared.lock().private = private;
     }
 
-    /// There is an App, and it is installed in the repository; its key is [`PRIVATE_KEY`].
-    pub(crate) fn install_app(&self) {
-        self.shared.lock().app = Some(app::App::new());
-    }
-
     pub(crate) fn set_permission(&self, login: &str, level: Level) {
         let mut state = self.shared.lock();
         state.user(login);

@@ -1,5 +1,6 @@
 //! What people do at a forge. Each deed returns when its hooks were answered, or waited for in vain.
 
+use super::app::App;
 use super::git::Repo;
 use super::hooks::{self, Delivery, Hook, Way};
 use super::payload::{self, CheckDeed, Deed};
@@ -197,6 +198,27 @@ impl ForgeWorld {
             state.outbox.push(event);
         })
         .await;
+    }
+
+    /// The App is installed in the repository; its key is [`super::PRIVATE_KEY`].
+    pub(crate) async fn install_app(&self) {
+        self.told(|state| {
+            state.app = Some(App::new());
+            let event = payload::github::installation(state, true);
+            state.outbox.push(event);
+        })
+        .await;
+    }
+
+    /// The App is not installed any more: its tokens end.
+    pub(crate) async fn uninstall_app(&self) {
+        self.told(|state| {
+            state.tokens.retain(|_, token| token.ends.is_none());
+            let event = payload::github::installation(state, false);
+            state.outbox.push(event);
+        })
+        .await;
+        self.shared.lock().app = None;
     }
 
     /// Registers a hook of the repository by hand, for all events.

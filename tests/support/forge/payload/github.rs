@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::super::app::{APP_ID, SLUG};
-use super::super::hooks::{Event, Hook};
+use super::super::app::{APP_ID, INSTALLATION, SLUG};
+use super::super::hooks::{Event, Hook, Whom};
 use super::super::state::{Check, Comment, MAIN, NAME, OWNER, Request, Source, State};
 use super::{Change, CheckDeed, Commit, Deed, PROJECT, filled, set, source};
 
@@ -335,9 +335,12 @@ pub(super) fn check(state: &mut State, check: &Check, deed: &CheckDeed, by: &str
     if let CheckDeed::Pressed(identifier) = deed {
         body["requested_action"] = json!({"identifier": identifier});
     }
-    let app_only = matches!(deed, CheckDeed::Rerequested | CheckDeed::Pressed(_));
+    let whom = match deed {
+        CheckDeed::Created | CheckDeed::Completed => Whom::Subscribers,
+        CheckDeed::Rerequested | CheckDeed::Pressed(_) => Whom::App,
+    };
     Event {
-        app_only,
+        whom,
         ..Event::new("check_run", "check_run", body)
     }
 }
@@ -392,5 +395,34 @@ pub(crate) fn ping(state: &mut State, hook: &Hook) -> Event {
     be_user(&mut body["sender"], state, OWNER);
     body["hook_id"] = json!(hook.id);
     body["hook"]["id"] = json!(hook.id);
-    Event::new("ping", "ping", body)
+    let whom = Whom::Hook(hook.id);
+    Event {
+        whom,
+        ..Event::new("ping", "ping", body)
+    }
+}
+
+/// The App is installed in the repository, or not any more.
+pub(crate) fn installation(state: &mut State, installed: bool) -> Event {
+    let (action, template) = if installed {
+        ("created", template!("installation.created"))
+    } else {
+        ("deleted", template!("installation.deleted"))
+    };
+    let mut body: Value = filled(template, &[("https://api.github.com", &state.url)]);
+    be_user(&mut body["sender"], state, OWNER);
+    be_user(&mut body["installation"]["account"], state, OWNER);
+    set(
+        &mut body["installation"],
+        [("id", json!(INSTALLATION)), ("app_id", json!(APP_ID))],
+    );
+    body["action"] = json!(action);
+    body["repositories"] = json!([{
+        "id": PROJECT, "name": NAME, "full_name": state.full_name(), "private": state.private,
+    }]);
+    let whom = Whom::App;
+    Event {
+        whom,
+        ..Event::new("installation", "installation", body)
+    }
 }
