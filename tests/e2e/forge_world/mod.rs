@@ -4,6 +4,7 @@ mod app;
 mod git;
 mod hooks;
 mod limits;
+mod product;
 mod verdicts;
 
 use reqwest::{Method, RequestBuilder, Response};
