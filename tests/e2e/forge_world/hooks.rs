@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
@@ -329,7 +329,7 @@ async fn a_hook_of_the_api_hears_what_it_asked_for() {
                 json!({"url": ear.url, "token": SECRET, "push_events": false, "note_events": true})
             }
             Face::Github => {
-                json!({"config": {"url": ear.url, "secret": SECRET}, "events": ["issue_comment"]})
+                json!({"config": {"url": ear.url, "secret": SECRET, "content_type": "json"}, "events": ["issue_comment"]})
             }
             Face::Gitea | Face::Forgejo => json!({
                 "type": "gitea", "active": true, "events": ["pull_request_comment"],
@@ -368,6 +368,24 @@ async fn a_hook_of_the_api_hears_what_it_asked_for() {
         };
         assert_eq!(code.to_string().trim_matches('"'), "200");
     }
+}
+
+#[tokio::test]
+async fn github_sends_forms_to_who_does_not_ask_for_json() {
+    let (world, _) = begun(Face::Github).await;
+    let ear = Ear::open().await;
+    let client = Client::of_owner(&world);
+    let path = "/repos/octo/hello/hooks";
+    let body = json!({"config": {"url": ear.url, "secret": SECRET}});
+    let hook: Value = client.post(path, &body).await.json().await.unwrap();
+    let ping = until("the ping", async || ear.take().pop()).await;
+    assert!(ping.body.starts_with(b"payload=%7B%22zen%22"));
+    assert!(is_proved(Face::Github, &ping));
+    let path = format!("{path}/{}", hook["id"]);
+    let json = json!({"config": {"content_type": "json"}});
+    client.send(Method::PATCH, &path, &json).await;
+    let commit = world.push(MAIN, &[("a", "1")]).await;
+    assert_eq!(ear.take().pop().unwrap().json()["after"], json!(commit));
 }
 
 #[tokio::test]

@@ -60,6 +60,8 @@ pub(crate) struct Hook {
     /// In the forge's words; `*` for all.
     pub(crate) events: Vec<String>,
     pub(crate) active: bool,
+    /// Sent as a form, as GitHub does where nobody says JSON.
+    pub(crate) form: bool,
     /// The App's own, which hears of everything where it is installed.
     pub(crate) app: bool,
 }
@@ -149,7 +151,11 @@ impl State {
             hook: hook.id,
             event: event.name,
             kind: event.kind,
-            body: body.to_string(),
+            body: if hook.form {
+                form(&body.to_string())
+            } else {
+                body.to_string()
+            },
             waits: self.way == Way::Held,
             answers: Vec::new(),
         }
@@ -181,11 +187,17 @@ impl State {
     fn letter(&self, id: &str) -> Option<Letter> {
         let delivery = self.deliveries.iter().find(|delivery| delivery.id == id)?;
         let hook = self.hooks.iter().find(|hook| hook.id == delivery.hook)?;
-        let headers = match self.face {
+        let mut headers = match self.face {
             Face::Github => of_github(hook, delivery),
             Face::Gitlab => of_gitlab(hook, delivery, self.unix(), &self.url),
             Face::Gitea | Face::Forgejo => of_gitea(self.face, hook, delivery),
         };
+        let kind = if hook.form {
+            "application/x-www-form-urlencoded"
+        } else {
+            "application/json"
+        };
+        headers.push(("content-type", kind.to_owned()));
         Some(Letter {
             url: hook.url.clone(),
             headers,
@@ -242,7 +254,6 @@ fn of_github(hook: &Hook, delivery: &Delivery) -> Headers {
         ("repository", "15")
     };
     let mut headers = vec![
-        ("content-type", "application/json".to_owned()),
         ("user-agent", "GitHub-Hookshot/044aadd".to_owned()),
         ("x-github-delivery", delivery.id.clone()),
         ("x-github-event", delivery.event.to_owned()),
@@ -262,7 +273,6 @@ fn of_github(hook: &Hook, delivery: &Delivery) -> Headers {
 fn of_gitea(face: Face, hook: &Hook, delivery: &Delivery) -> Headers {
     let signature = signature(hook, delivery);
     let mut headers = vec![
-        ("content-type", "application/json".to_owned()),
         ("user-agent", "Go-http-client/1.1".to_owned()),
         ("x-hub-signature-256", format!("sha256={signature}")),
     ];
@@ -296,7 +306,6 @@ fn of_gitea(face: Face, hook: &Hook, delivery: &Delivery) -> Headers {
 
 fn of_gitlab(hook: &Hook, delivery: &Delivery, now: u64, instance: &str) -> Headers {
     let mut headers = vec![
-        ("content-type", "application/json".to_owned()),
         ("user-agent", "GitLab/17.4.0".to_owned()),
         ("idempotency-key", delivery.id.clone()),
         ("x-gitlab-event", delivery.event.to_owned()),
@@ -322,6 +331,17 @@ fn of_gitlab(hook: &Hook, delivery: &Delivery, now: u64, instance: &str) -> Head
         None => headers.push(("x-gitlab-token", hook.secret.clone())),
     }
     headers
+}
+
+/// A body as the one field of a form.
+fn form(body: &str) -> String {
+    let escaped = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
+            char::from(byte).to_string()
+        }
+        _ => format!("%{byte:02X}"),
+    };
+    format!("payload={}", body.bytes().map(escaped).collect::<String>())
 }
 
 fn signature(hook: &Hook, delivery: &Delivery) -> String {

@@ -350,6 +350,7 @@ impl State {
             secret: secret.to_owned(),
             events: vec!["*".to_owned()],
             active: true,
+            form: false,
             app,
         });
         id

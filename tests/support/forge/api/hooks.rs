@@ -61,11 +61,16 @@ fn create(state: &mut State, ask: &Ask) -> Answer {
         secret: String::new(),
         events: Vec::new(),
         active: true,
+        form: state.face == Face::Github,
         app: false,
     };
     write(state.face, &mut hook, ask);
     if !hook.url.starts_with("http") {
         return Answer::message(422, "Validation Failed: url is missing");
+    }
+    let gitea = matches!(state.face, Face::Gitea | Face::Forgejo);
+    if gitea && ask.body["config"]["content_type"].is_null() {
+        return Answer::message(422, "Missing config option: content_type");
     }
     if state.face == Face::Github && state.hooks.iter().any(|other| other.url == hook.url) {
         return Answer::message(
@@ -104,6 +109,9 @@ fn write(face: Face, hook: &mut Hook, ask: &Ask) {
     let config = &ask.body["config"];
     text(&config["url"], &mut hook.url);
     text(&config["secret"], &mut hook.secret);
+    if let Some(kind) = config["content_type"].as_str() {
+        hook.form = kind == "form";
+    }
     if let Some(events) = ask.body["events"].as_array() {
         hook.events = events
             .iter()
@@ -133,7 +141,7 @@ fn json(face: Face, hook: &Hook) -> Value {
         }
         Face::Github => json!({
             "id": hook.id, "type": "Repository", "name": "web", "active": hook.active, "events": hook.events,
-            "config": {"url": hook.url, "content_type": "json", "insecure_ssl": "0", "secret": "********"},
+            "config": {"url": hook.url, "content_type": if hook.form { "form" } else { "json" }, "insecure_ssl": "0", "secret": "********"},
         }),
         Face::Gitea | Face::Forgejo => json!({
             "id": hook.id, "type": "gitea", "active": hook.active, "events": hook.events,
