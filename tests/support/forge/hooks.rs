@@ -163,15 +163,8 @@ impl State {
 
     /// An id that no other forge of this or another test gives.
     pub(super) fn uuid(&mut self) -> String {
-        let seed = format!(
-            "{} {} {:?}",
-            self.next_id(),
-            self.url,
-            std::time::SystemTime::now()
-        );
-        let hex = hex::encode(mac(b"uuid", seed.as_bytes()));
-        let [a, b, c, d] = [&hex[..8], &hex[8..12], &hex[13..16], &hex[17..20]];
-        format!("{a}-{b}-4{c}-8{d}-{}", &hex[20..32])
+        let now = std::time::SystemTime::now();
+        uuid_of(&format!("{} {} {now:?}", self.next_id(), self.url))
     }
 
     /// The deliveries that were held back.
@@ -309,7 +302,8 @@ fn of_gitlab(hook: &Hook, delivery: &Delivery, now: u64, instance: &str) -> Head
         ("user-agent", "GitLab/17.4.0".to_owned()),
         ("idempotency-key", delivery.id.clone()),
         ("x-gitlab-event", delivery.event.to_owned()),
-        ("x-gitlab-event-uuid", delivery.id.clone()),
+        // One for all hooks that hear of the event.
+        ("x-gitlab-event-uuid", uuid_of(&delivery.body)),
         ("x-gitlab-instance", instance.to_owned()),
         (
             "x-gitlab-webhook-uuid",
@@ -331,6 +325,12 @@ fn of_gitlab(hook: &Hook, delivery: &Delivery, now: u64, instance: &str) -> Head
         None => headers.push(("x-gitlab-token", hook.secret.clone())),
     }
     headers
+}
+
+fn uuid_of(seed: &str) -> String {
+    let hex = hex::encode(mac(b"uuid", seed.as_bytes()));
+    let [a, b, c, d] = [&hex[..8], &hex[8..12], &hex[13..16], &hex[17..20]];
+    format!("{a}-{b}-4{c}-8{d}-{}", &hex[20..32])
 }
 
 /// A body as the one field of a form.

@@ -43,6 +43,8 @@ pub(super) struct Limiter {
     pub(super) limits: Option<Limits>,
     /// The next so many calls are refused.
     pub(super) refused: Option<(u32, Refusal)>,
+    /// Whoever was refused should not call before.
+    pub(super) quiet_until: Duration,
     writes: VecDeque<Duration>,
     /// The hour since 1970 that is counted, and the calls in it.
     pub(super) hour: u64,

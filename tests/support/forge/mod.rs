@@ -219,7 +219,7 @@ impl ForgeWorld {
         self.shared.lock().slow = each;
     }
 
-    /// The next `calls` calls to the API are refused.
+    /// The next `calls` calls to the API are refused. Who calls again before the time that it is told violates.
     pub(crate) fn limit_for(&self, calls: u32, refusal: Refusal) {
         self.shared.lock().limiter.refused = Some((calls, refusal));
     }

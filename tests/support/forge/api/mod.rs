@@ -229,6 +229,9 @@ impl State {
             .writes()
             .then(|| self.limiter.begin(&ask.raw_path, now))
             .flatten();
+        if self.limiter.quiet_until > now {
+            self.violated(format!("{}: called before it was allowed", ask.raw_path));
+        }
         if let Some(refusal) = self.limiter.refusal() {
             return Some(self.refused(refusal));
         }
@@ -245,7 +248,9 @@ impl State {
         Some(self.refused(Refusal::After(refuses)))
     }
 
-    fn refused(&self, refusal: Refusal) -> Answer {
+    fn refused(&mut self, refusal: Refusal) -> Answer {
+        let (Refusal::After(seconds) | Refusal::Spent(seconds)) = refusal;
+        self.limiter.quiet_until = self.now() + Duration::from_secs(seconds);
         let status = if self.face == Face::Github { 403 } else { 429 };
         match refusal {
             Refusal::After(seconds) => {
