@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::place::{ForgeKind, Repository};
-use super::{ForgeError, bounded};
+use super::{Access, ForgeError, bounded};
 
 /// Most bytes of an answer that are read.
 const MOST_BYTES: usize = 64 << 10;
@@ -15,12 +15,40 @@ const UNSAID_WAIT: Span = Span::secs(60);
 /// A header that asks for more is not believed.
 const LONGEST_WAIT: Span = Span::secs(2 * 3_600);
 
+/// What a call was about: a refusal means what it means by that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum About<'a> {
+    /// A commit's status.
+    Status(&'a CommitId),
+    /// What people say under a pull request.
+    Request,
+    /// Nothing is written.
+    Look,
+}
+
+impl<'a> About<'a> {
+    fn commit(self) -> Option<&'a CommitId> {
+        match self {
+            About::Status(commit) => Some(commit),
+            About::Request | About::Look => None,
+        }
+    }
+
+    fn needs(self) -> Access {
+        match self {
+            About::Status(_) => Access::Statuses,
+            About::Request => Access::Comments,
+            About::Look => Access::Read,
+        }
+    }
+}
+
 /// Judges an answer: a success is given back unread.
 pub(super) async fn judge(
     mut response: reqwest::Response,
     kind: ForgeKind,
     repository: &Repository,
-    commit: Option<&CommitId>,
+    about: About<'_>,
     now: Timestamp,
 ) -> Result<reqwest::Response, ForgeError> {
     let status = response.status();
@@ -39,7 +67,7 @@ pub(super) async fn judge(
         status: status.as_u16(),
         message: message(&body),
     };
-    Err(answer.fault(response.headers(), repository, commit, now))
+    Err(answer.fault(response.headers(), repository, about, now))
 }
 
 /// The whole body of an answer, of at most so many bytes.
@@ -67,10 +95,10 @@ impl Answer {
         self,
         headers: &HeaderMap,
         repository: &Repository,
-        commit: Option<&CommitId>,
+        about: About<'_>,
         now: Timestamp,
     ) -> ForgeError {
-        let unknown = commit.filter(|_| self.is_of_an_unknown_commit());
+        let unknown = about.commit().filter(|_| self.is_of_an_unknown_commit());
         let Answer {
             kind,
             status,
@@ -95,11 +123,18 @@ impl Answer {
             };
         }
         match status {
+            // A comment may be gone; that its repository is hidden from the token, the statuses say.
+            404 if about == About::Request => ForgeError::Refused {
+                forge,
+                status,
+                message,
+            },
             // A repository that the token may not see is "not found".
             401 | 403 | 404 => ForgeError::Unauthorized {
                 forge,
                 status,
                 repository,
+                needs: about.needs(),
                 message,
             },
             301..=308 => ForgeError::Refused {
@@ -204,7 +239,7 @@ mod tests {
             status,
             message: message(body.as_bytes()),
         };
-        answer.fault(&map, &repository, Some(&commit), NOW)
+        answer.fault(&map, &repository, About::Status(&commit), NOW)
     }
 
     fn of(status: u16, headers: &[(&'static str, &str)], body: &str) -> ForgeError {

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use protocol::{CommitId, Timestamp};
+use protocol::Timestamp;
 use reqwest::header::HeaderValue;
 use reqwest::{Method, RequestBuilder, Response, Url};
 use secrecy::ExposeSecret as _;
 
 use super::ForgeError;
 use super::answer;
+pub(super) use super::answer::About;
 use super::credential::CredentialError;
 use super::place::{ForgeKind, Place};
 use super::text::bounded;
@@ -71,6 +72,10 @@ impl Api {
         })
     }
 
+    pub(super) fn kind(&self) -> ForgeKind {
+        self.kind
+    }
+
     pub(super) fn place(&self) -> &Place {
         &self.place
     }
@@ -83,6 +88,15 @@ impl Api {
         &self,
         method: Method,
         path: &[&str],
+    ) -> Result<RequestBuilder, ForgeError> {
+        self.asked(method, path, &[])
+    }
+
+    fn asked(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, String)],
     ) -> Result<RequestBuilder, ForgeError> {
         let token = match &self.place.token {
             Some(reference) => reference.read()?,
@@ -97,6 +111,9 @@ impl Api {
         let mut url = self.base.clone();
         if let Ok(mut parts) = url.path_segments_mut() {
             parts.pop_if_empty().extend(path);
+        }
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
         }
         let request = self.client.request(method, url);
         Ok(match self.kind {
@@ -121,6 +138,19 @@ impl Api {
         method: Method,
         rest: &[&str],
     ) -> Result<RequestBuilder, ForgeError> {
+        self.below_with(method, rest, &[])
+    }
+
+    /// The same with a query.
+    ///
+    /// # Errors
+    /// As [`Api::request`].
+    pub(super) fn below_with(
+        &self,
+        method: Method,
+        rest: &[&str],
+        query: &[(&str, String)],
+    ) -> Result<RequestBuilder, ForgeError> {
         let repository = self.place.repository.as_str();
         let start = match self.kind {
             // One part: its slashes are escaped.
@@ -129,7 +159,7 @@ impl Api {
                 .chain(repository.split('/'))
                 .collect(),
         };
-        self.request(method, &[start.as_slice(), rest].concat())
+        self.asked(method, &[start.as_slice(), rest].concat(), query)
     }
 
     /// Asks for something that may not be there, and reads it.
@@ -142,41 +172,47 @@ impl Api {
         read: impl FnOnce(&[u8]) -> Result<T, String>,
     ) -> Result<Option<T>, ForgeError> {
         let request = self.below(Method::GET, rest)?;
-        let response = match self.send(request, None).await {
-            Err(ForgeError::Unauthorized { status: 404, .. }) => return Ok(None),
-            answer => answer?,
-        };
+        match self.read(request, About::Look, MOST_BYTES, read).await {
+            Err(ForgeError::Unauthorized { status: 404, .. }) => Ok(None),
+            answer => answer.map(Some),
+        }
+    }
+
+    /// Sends a request and reads its answer, of at most `most` bytes.
+    ///
+    /// # Errors
+    /// [`ForgeError`].
+    pub(super) async fn read<T>(
+        &self,
+        request: RequestBuilder,
+        about: About<'_>,
+        most: usize,
+        read: impl FnOnce(&[u8]) -> Result<T, String>,
+    ) -> Result<T, ForgeError> {
+        let response = self.send(request, about).await?;
         let unreadable = |message: String| ForgeError::Unreadable {
             forge: self.kind.name(),
             message,
         };
-        let body = answer::body(response, MOST_BYTES)
-            .await
-            .map_err(unreadable)?;
-        read(&body).map(Some).map_err(unreadable)
+        let body = answer::body(response, most).await.map_err(unreadable)?;
+        read(&body).map_err(unreadable)
     }
 
-    /// Sends a request, about a commit where one is named; an answer that is no success is an error.
+    /// Sends a request; an answer that is no success is an error.
     ///
     /// # Errors
     /// [`ForgeError`].
     pub(super) async fn send(
         &self,
         request: RequestBuilder,
-        commit: Option<&CommitId>,
+        about: About<'_>,
     ) -> Result<Response, ForgeError> {
         let response = request.send().await.map_err(|e| ForgeError::Transport {
             forge: self.kind.name(),
             message: causes(&e.without_url()),
         })?;
-        answer::judge(
-            response,
-            self.kind,
-            &self.place.repository,
-            commit,
-            Timestamp::now(),
-        )
-        .await
+        let repository = &self.place.repository;
+        answer::judge(response, self.kind, repository, about, Timestamp::now()).await
     }
 }
 

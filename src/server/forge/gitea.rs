@@ -4,10 +4,10 @@ use futures_util::future::BoxFuture;
 use reqwest::Method;
 use serde::Serialize;
 
-use super::api::Api;
+use super::api::{About, Api};
 use super::event::PullRequest;
 use super::text::bounded;
-use super::{Forge, ForgeError, ForgeKind, StatusUpdate, Verdict, hook};
+use super::{Forge, ForgeError, ForgeKind, Shown, StatusUpdate, Update, Verdict, hook};
 
 /// Gitea sets none; a longer line is not read.
 const DESCRIPTION_LIMIT: usize = 255;
@@ -21,7 +21,7 @@ impl Gitea {
         let path = ["statuses", update.commit.as_str()];
         let request = self.0.below(Method::POST, &path)?;
         let request = request.json(&StatusBody::of(update));
-        match self.0.send(request, Some(&update.commit)).await {
+        match self.0.send(request, About::Status(&update.commit)).await {
             // A commit that it does not know is a fault of Gitea's own (500): it is asked for the commit itself.
             Err(fault @ ForgeError::Transport { .. }) => {
                 Err(self.unknown(update).await.unwrap_or(fault))
@@ -55,7 +55,7 @@ impl Forge for Gitea {
         DESCRIPTION_LIMIT
     }
 
-    fn shows_statuses(&self) -> bool {
+    fn listens(&self) -> bool {
         self.0.place().token.is_some()
     }
 
@@ -66,8 +66,18 @@ impl Forge for Gitea {
         })
     }
 
-    fn set_status<'a>(&'a self, update: &'a StatusUpdate) -> BoxFuture<'a, Result<(), ForgeError>> {
-        Box::pin(self.post_status(update))
+    fn show<'a>(
+        &'a self,
+        update: &'a Update,
+        remembered: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Shown, ForgeError>> {
+        Box::pin(async move {
+            match update {
+                Update::Status(status) => self.post_status(status).await.map(|()| Shown::unnamed()),
+                Update::Reply(reply) => self.0.reply(reply, remembered).await,
+                Update::Reaction(reaction) => self.0.react(reaction).await,
+            }
+        })
     }
 }
 

@@ -4,10 +4,10 @@ use futures_util::future::BoxFuture;
 use reqwest::Method;
 use serde::Serialize;
 
-use super::api::Api;
+use super::api::{About, Api};
 use super::event::PullRequest;
 use super::text::bounded;
-use super::{Forge, ForgeError, ForgeKind, StatusUpdate, Verdict, hook};
+use super::{Forge, ForgeError, ForgeKind, Shown, StatusUpdate, Update, Verdict, hook};
 
 /// GitHub answers 422 to a longer description.
 const DESCRIPTION_LIMIT: usize = 140;
@@ -21,7 +21,10 @@ impl Github {
         let path = ["statuses", update.commit.as_str()];
         let request = self.0.below(Method::POST, &path)?;
         let request = request.json(&StatusBody::of(update));
-        self.0.send(request, Some(&update.commit)).await.map(drop)
+        self.0
+            .send(request, About::Status(&update.commit))
+            .await
+            .map(drop)
     }
 }
 
@@ -34,7 +37,7 @@ impl Forge for Github {
         DESCRIPTION_LIMIT
     }
 
-    fn shows_statuses(&self) -> bool {
+    fn listens(&self) -> bool {
         self.0.place().token.is_some()
     }
 
@@ -45,8 +48,18 @@ impl Forge for Github {
         })
     }
 
-    fn set_status<'a>(&'a self, update: &'a StatusUpdate) -> BoxFuture<'a, Result<(), ForgeError>> {
-        Box::pin(self.post_status(update))
+    fn show<'a>(
+        &'a self,
+        update: &'a Update,
+        remembered: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Shown, ForgeError>> {
+        Box::pin(async move {
+            match update {
+                Update::Status(status) => self.post_status(status).await.map(|()| Shown::unnamed()),
+                Update::Reply(reply) => self.0.reply(reply, remembered).await,
+                Update::Reaction(reaction) => self.0.react(reaction).await,
+            }
+        })
     }
 }
 

@@ -3,9 +3,9 @@
 use futures_util::future::BoxFuture;
 
 use super::event::PullRequest;
-use super::{Forge, ForgeError, StatusUpdate};
+use super::{Forge, ForgeError, Shown, Update};
 
-/// A remote that is only git. It shows no statuses; the pages do.
+/// A remote that is only git. It shows nothing; the pages do.
 #[derive(Debug, Clone, Copy)]
 pub struct PlainGit;
 
@@ -18,7 +18,7 @@ impl Forge for PlainGit {
         140
     }
 
-    fn shows_statuses(&self) -> bool {
+    fn listens(&self) -> bool {
         false
     }
 
@@ -26,7 +26,11 @@ impl Forge for PlainGit {
         Box::pin(std::future::ready(Ok(None)))
     }
 
-    fn set_status<'a>(&'a self, _: &'a StatusUpdate) -> BoxFuture<'a, Result<(), ForgeError>> {
-        Box::pin(std::future::ready(Ok(())))
+    fn show<'a>(
+        &'a self,
+        _: &'a Update,
+        _: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Shown, ForgeError>> {
+        Box::pin(std::future::ready(Ok(Shown::unnamed())))
     }
 }

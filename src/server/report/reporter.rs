@@ -12,7 +12,7 @@ use protocol::job::State;
 use protocol::{CommitId, Digest, PipelineId, ProjectId, Span, Timestamp};
 
 use super::{desired, view};
-use crate::forge::{Forge, ForgeConfig, ForgeError, bounded};
+use crate::forge::{Forge, ForgeConfig, ForgeError, Shown, Update, bounded};
 use crate::store::report::{self as rows, Report};
 use crate::store::rows::id_before;
 use crate::store::{Result, Store, projects};
@@ -33,7 +33,7 @@ pub struct ReportConfig {
     pub call_timeout: Span,
     /// Time between two writes of one project.
     pub write_gap: Span,
-    /// Time between two statuses of one context that are not final.
+    /// Time between two updates of one slot that are not final.
     pub quiet: Span,
     /// Wait after the first call that failed; it doubles with each.
     pub retry_first: Span,
@@ -57,9 +57,9 @@ impl Default for ReportConfig {
 /// What one pass did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pass {
-    /// Statuses that forges took.
+    /// Updates that forges took.
     pub accepted: usize,
-    /// Statuses that they did not take.
+    /// Updates that they did not take.
     pub refused: usize,
     /// When a project that has more to say may be told; none: there is nothing, or it may be now.
     pub next: Option<Timestamp>,
@@ -96,7 +96,7 @@ impl Reporter {
         }
     }
 
-    /// One pass: writes down what is desired, then sends at most one status for each project.
+    /// One pass: writes down what is desired, then sends at most one update for each project.
     ///
     /// # Errors
     /// The store's. What a forge answers is no error here: it stands in the row.
@@ -171,14 +171,14 @@ impl Reporter {
         let mut tx = self.store.begin().await?;
         let pages = self.config.pages.as_deref();
         let view = view::of_commit(&mut tx, project, commit, pages).await?;
-        if forge.shows_statuses() {
+        if forge.listens() {
             for status in desired(&view, forge.description_limit()) {
-                rows::put(&mut tx, project, &status, now).await?;
+                rows::put(&mut tx, project, &Update::Status(status), now).await?;
             }
         }
         for pipeline in &view.pipelines {
             let over = |state: &State| matches!(state, State::Finished { .. });
-            if !forge.shows_statuses() || pipeline.jobs.iter().all(|job| over(&job.state)) {
+            if !forge.listens() || pipeline.jobs.iter().all(|job| over(&job.state)) {
                 rows::mark_reported(&mut tx, &pipeline.id).await?;
             }
         }
@@ -192,13 +192,13 @@ impl Reporter {
         Ok(())
     }
 
-    /// Sends one status for each project that has one and may.
+    /// Sends one update for each project that has one and may.
     async fn send(&mut self, now: Timestamp) -> Result<Pass> {
         let mut db = self.store.read().await?;
         let mut calls = Vec::new();
         let mut pass = Pass::default();
         for project in rows::open_projects(&mut db).await? {
-            let Some(link) = self.links.get(&project) else {
+            let Some(link) = self.links.get(&project).filter(|l| l.forge.listens()) else {
                 continue;
             };
             // A wait that is too long to be ours was set before the clock went back.
@@ -222,7 +222,7 @@ impl Reporter {
             .await;
         for (row, answer) in answers {
             match answer {
-                Ok(()) => pass.accepted += 1,
+                Ok(_) => pass.accepted += 1,
                 Err(_) => pass.refused += 1,
             }
             self.note(row, answer, now).await?;
@@ -233,22 +233,23 @@ impl Reporter {
     async fn note(
         &mut self,
         row: Report,
-        answer: std::result::Result<(), ForgeError>,
+        answer: std::result::Result<Shown, ForgeError>,
         now: Timestamp,
     ) -> Result<()> {
         let mut tx = self.store.begin().await?;
         let (project, sent) = (&row.project, &row.desired);
         match &answer {
-            Ok(()) => {
-                rows::accepted(&mut tx, project, sent, now).await?;
+            Ok(shown) => {
+                rows::accepted(&mut tx, project, sent, shown, now).await?;
                 self.hold(project, now + self.config.write_gap, 0);
             }
             Err(error) => {
-                let wait = self.wait(row.tries, sent.context.as_str());
+                let slot = sent.slot();
+                let wait = self.wait(row.tries, &slot);
                 let next = next_try(error, row.tries, now + wait);
                 let text = bounded(&error.to_string(), 1_000);
                 if row.problem.as_ref() != Some(&text) {
-                    tracing::warn!(%project, context = sent.context, error = text, "a status was not taken");
+                    tracing::warn!(%project, slot, error = text, "a forge did not take an update");
                 }
                 rows::not_accepted(&mut tx, project, sent, &text, next).await?;
                 if error.concerns_project() {
@@ -295,16 +296,17 @@ impl Reporter {
 }
 
 /// A row that was sent, and what the forge said.
-type Answer = (Report, std::result::Result<(), ForgeError>);
+type Answer = (Report, std::result::Result<Shown, ForgeError>);
 
 fn call(row: Report, forge: Arc<dyn Forge>) -> BoxFuture<'static, Answer> {
     Box::pin(async move {
-        let answer = forge.set_status(&row.desired).await;
+        let remembered = row.remembered.as_deref();
+        let answer = forge.show(&row.desired, remembered).await;
         (row, answer)
     })
 }
 
-/// When a status that was not taken is sent again; none: not before it changes.
+/// When an update that was not taken is sent again; none: not before it changes.
 fn next_try(error: &ForgeError, tries: u32, soon: Timestamp) -> Option<Timestamp> {
     match error {
         ForgeError::RateLimited { until, .. } => Some(*until),

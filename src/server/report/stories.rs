@@ -1,18 +1,13 @@
 //! Stories of reports on both databases: rows change, and a forge that speaks HTTP shows what it should.
 
+mod github;
 mod many;
+mod talk;
 
-use std::sync::{Arc, Mutex};
-
-use axum::extract::{Path, State as Shared};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::IntoResponse;
-use axum::routing::post;
-use axum::{Json, Router};
 use protocol::job::Move;
 use protocol::{AttemptId, Failure, FailureKind, Outcome, Span, Timestamp};
-use serde_json::{Value, json};
 
+use self::github::{Github, TOKEN};
 use super::{ReportConfig, Reporter};
 use crate::forge::{Credential, ForgeConfig, Place, Repository};
 use crate::store::jobs::Job;
@@ -20,82 +15,6 @@ use crate::store::pipelines::Pipeline;
 use crate::store::projects::Project;
 use crate::store::testing::{self, on_both};
 use crate::store::{Store, jobs, pipelines, projects, report as rows};
-
-const TOKEN: &str = "ghp_example";
-
-type Header = Option<(&'static str, &'static str)>;
-
-/// GitHub, as far as statuses go.
-#[derive(Clone, Default)]
-struct Github(Arc<Mutex<Inside>>);
-
-#[derive(Default)]
-struct Inside {
-    /// What it took: `context state: description`, in order.
-    taken: Vec<String>,
-    /// Answers that are given instead, the first one next: status, header, body.
-    faults: Vec<(u16, Header, &'static str)>,
-    calls: usize,
-}
-
-impl Github {
-    /// Answers on a port of its own; gives the address of its API.
-    async fn start(&self) -> String {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let router = Router::new()
-            .route("/api/v3/repos/octo/hello/statuses/{sha}", post(answer))
-            .with_state(self.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        format!("http://{address}/api/v3")
-    }
-
-    fn fail(&self, status: u16, header: Header, body: &'static str) {
-        self.0.lock().unwrap().faults.push((status, header, body));
-    }
-
-    /// What it took since the last call.
-    fn taken(&self) -> Vec<String> {
-        std::mem::take(&mut self.0.lock().unwrap().taken)
-    }
-
-    /// How often it was called since the last call of this.
-    fn calls(&self) -> usize {
-        std::mem::take(&mut self.0.lock().unwrap().calls)
-    }
-}
-
-async fn answer(
-    Shared(github): Shared<Github>,
-    Path(sha): Path<String>,
-    headers: HeaderMap,
-    Json(body): Json<Value>,
-) -> axum::response::Response {
-    let mut inside = github.0.lock().unwrap();
-    inside.calls += 1;
-    assert_eq!(sha.len(), 40);
-    if headers["authorization"] != format!("Bearer {TOKEN}") {
-        let body = Json(json!({"message": "Bad credentials"}));
-        return (StatusCode::UNAUTHORIZED, body).into_response();
-    }
-    if !inside.faults.is_empty() {
-        let (status, header, body) = inside.faults.remove(0);
-        let status = StatusCode::from_u16(status).unwrap();
-        return match header {
-            Some(header) => (status, [header], body).into_response(),
-            None => (status, body).into_response(),
-        };
-    }
-    let word = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
-    let line = format!(
-        "{} {}: {}",
-        word("context"),
-        word("state"),
-        word("description")
-    );
-    inside.taken.push(line);
-    StatusCode::CREATED.into_response()
-}
 
 struct World {
     store: Store,

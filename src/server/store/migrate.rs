@@ -59,6 +59,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "requests",
         sql: include_str!("migrations/0401_requests.sql"),
     },
+    Migration {
+        version: 402,
+        name: "updates",
+        sql: include_str!("migrations/0402_updates.sql"),
+    },
 ];
 
 /// Applies what is missing.

@@ -6,20 +6,22 @@ use sqlx::any::AnyRow;
 use super::pipelines::{self, Pipeline};
 use super::rows::{Columns as _, to_json};
 use super::{Connection, Result};
-use crate::forge::StatusUpdate;
+use crate::forge::{Shown, Update};
 
 /// A `next_try` further away than this was written before the clock went back.
 const LONGEST_WAIT: Span = Span::hours(24);
 
-/// One context of one commit.
+/// One thing that a forge should show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// Whose.
     pub project: ProjectId,
     /// What should stand there.
-    pub desired: StatusUpdate,
+    pub desired: Update,
     /// What the forge took last.
-    pub accepted: Option<StatusUpdate>,
+    pub accepted: Option<Update>,
+    /// What the forge calls it.
+    pub remembered: Option<String>,
     /// Whether they differ and it is to be sent.
     pub open: bool,
     /// How often the forge did not take it since it changed.
@@ -37,6 +39,7 @@ fn report(row: &AnyRow) -> Result<Report> {
         project: row.parsed("project")?,
         desired: row.json("desired")?,
         accepted: row.maybe_json("accepted")?,
+        remembered: row.maybe_text("remembered")?,
         open: row.int("open")? == 1,
         tries: row.small("tries")?,
         next_try: row.time("next_try")?,
@@ -45,27 +48,27 @@ fn report(row: &AnyRow) -> Result<Report> {
     })
 }
 
-/// Writes down what should stand in a context. A row that says it already stays as it is; one that
+/// Writes down what should stand in a slot. A row that says it already stays as it is; one that
 /// changes is sent anew, whatever the forge said of its old form. True where it changed.
 pub async fn put(
     db: &mut Connection,
     project: &ProjectId,
-    desired: &StatusUpdate,
+    desired: &Update,
     now: Timestamp,
 ) -> Result<bool> {
     let done = sqlx::query(
-        "INSERT INTO reports (project, commit_id, context, desired, open, is_final, changed_at, \
+        "INSERT INTO reports (project, slot, commit_id, desired, open, is_final, changed_at, \
          tries, next_try) VALUES ($1, $2, $3, $4, 1, $5, $6, 0, $6) \
-         ON CONFLICT (project, commit_id, context) DO UPDATE SET desired = $4, \
+         ON CONFLICT (project, slot) DO UPDATE SET commit_id = $3, desired = $4, \
          open = CASE WHEN reports.accepted = $4 THEN 0 ELSE 1 END, is_final = $5, \
          changed_at = $6, tries = 0, next_try = $6, problem = NULL \
          WHERE reports.desired <> $4",
     )
     .bind(project.as_str())
-    .bind(desired.commit.as_str())
-    .bind(&desired.context)
+    .bind(desired.slot())
+    .bind(desired.commit().map(CommitId::as_str))
     .bind(to_json(desired)?)
-    .bind(i64::from(desired.verdict.is_final()))
+    .bind(i64::from(desired.is_final()))
     .bind(now.0)
     .execute(db)
     .await?;
@@ -85,7 +88,7 @@ pub async fn due(
         "SELECT * FROM reports WHERE open = 1 AND project = $1 \
          AND (next_try <= $2 OR next_try > $3) \
          AND (is_final = 1 OR accepted_at IS NULL OR accepted_at <= $4 OR accepted_at > $2) \
-         ORDER BY is_final DESC, changed_at, commit_id, context LIMIT $5",
+         ORDER BY is_final DESC, changed_at, slot LIMIT $5",
     )
     .bind(project.as_str())
     .bind(now.0)
@@ -105,23 +108,25 @@ pub async fn open_projects(db: &mut Connection) -> Result<Vec<ProjectId>> {
     rows.iter().map(|row| row.parsed("project")).collect()
 }
 
-/// Notes that the forge took `sent`. Where another status is desired by now, the row stays open.
+/// Notes that the forge took `sent` and what it made of it. Where another update is desired by now, the row stays
+/// open.
 pub async fn accepted(
     db: &mut Connection,
     project: &ProjectId,
-    sent: &StatusUpdate,
+    sent: &Update,
+    shown: &Shown,
     now: Timestamp,
 ) -> Result<()> {
     sqlx::query(
-        "UPDATE reports SET accepted = $1, accepted_at = $2, \
+        "UPDATE reports SET accepted = $1, accepted_at = $2, remembered = $3, \
          open = CASE WHEN desired = $1 THEN 0 ELSE 1 END, tries = 0, problem = NULL \
-         WHERE project = $3 AND commit_id = $4 AND context = $5",
+         WHERE project = $4 AND slot = $5",
     )
     .bind(to_json(sent)?)
     .bind(now.0)
+    .bind(&shown.remembered)
     .bind(project.as_str())
-    .bind(sent.commit.as_str())
-    .bind(&sent.context)
+    .bind(sent.slot())
     .execute(db)
     .await?;
     Ok(())
@@ -132,20 +137,19 @@ pub async fn accepted(
 pub async fn not_accepted(
     db: &mut Connection,
     project: &ProjectId,
-    sent: &StatusUpdate,
+    sent: &Update,
     problem: &str,
     next_try: Option<Timestamp>,
 ) -> Result<()> {
     sqlx::query(
         "UPDATE reports SET tries = tries + 1, problem = $1, next_try = COALESCE($2, next_try), \
-         open = $3 WHERE project = $4 AND commit_id = $5 AND context = $6 AND desired = $7",
+         open = $3 WHERE project = $4 AND slot = $5 AND desired = $6",
     )
     .bind(problem)
     .bind(next_try.map(|at| at.0))
     .bind(i64::from(next_try.is_some()))
     .bind(project.as_str())
-    .bind(sent.commit.as_str())
-    .bind(&sent.context)
+    .bind(sent.slot())
     .bind(to_json(sent)?)
     .execute(db)
     .await?;
@@ -163,20 +167,19 @@ pub async fn problems(db: &mut Connection, limit: u32) -> Result<Vec<Report>> {
     rows.iter().map(report).collect()
 }
 
-/// All contexts of a commit.
+/// All that should be shown of a commit.
 pub async fn of_commit(
     db: &mut Connection,
     project: &ProjectId,
     commit: &CommitId,
 ) -> Result<Vec<Report>> {
-    let rows = sqlx::query("SELECT * FROM reports WHERE project = $1 AND commit_id = $2")
-        .bind(project.as_str())
-        .bind(commit.as_str())
-        .fetch_all(db)
-        .await?;
-    let mut reports = rows.iter().map(report).collect::<Result<Vec<_>>>()?;
-    reports.sort_by(|a, b| a.desired.context.cmp(&b.desired.context));
-    Ok(reports)
+    let rows =
+        sqlx::query("SELECT * FROM reports WHERE project = $1 AND commit_id = $2 ORDER BY slot")
+            .bind(project.as_str())
+            .bind(commit.as_str())
+            .fetch_all(db)
+            .await?;
+    rows.iter().map(report).collect()
 }
 
 /// Pipelines, not older than `from`, whose statuses may still change; oldest first.

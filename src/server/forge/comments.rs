@@ -1,0 +1,217 @@
+//! Comments and reactions under pull requests. GitHub and Gitea have them alike, GitLab under other names.
+
+use chrono::{DateTime, SecondsFormat};
+use protocol::{Span, Timestamp};
+use reqwest::{Method, RequestBuilder};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::api::{About, Api};
+use super::{ForgeError, ForgeKind, Reaction, Reply, Shown};
+
+/// Most pages that are looked through for a comment of ours.
+const MOST_PAGES: usize = 10;
+/// Comments of a page. Gitea has no pages and gives all.
+const PAGE: usize = 100;
+/// Most bytes of a page.
+const MOST_BYTES: usize = 32 << 20;
+/// GitHub takes no longer comment; Gitea's and GitLab's limits are higher.
+const COMMENT_LIMIT: usize = 65_536;
+/// How far a forge's clock may be behind ours.
+const CLOCKS: Span = Span::secs(600);
+
+/// A comment as a forge lists it.
+#[derive(Debug, Deserialize)]
+struct Listed {
+    id: u64,
+    #[serde(default)]
+    body: Option<String>,
+    #[serde(default, alias = "author")]
+    user: Option<Author>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Author {
+    id: u64,
+    #[serde(default, rename = "type")]
+    kind: String,
+}
+
+/// Whom a forge takes us for. A marker in somebody else's comment makes it none of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum We {
+    /// The user with this id.
+    User(u64),
+    /// An App: GitHub tells it no user.
+    Bot,
+    /// The token may not ask.
+    Unknown,
+}
+
+impl We {
+    fn wrote(self, comment: &Listed) -> bool {
+        let author = comment.user.as_ref();
+        match self {
+            We::User(id) => author.is_some_and(|author| author.id == id),
+            We::Bot => author.is_some_and(|author| author.kind == "Bot"),
+            We::Unknown => false,
+        }
+    }
+}
+
+impl Api {
+    /// Writes a reply, unless it stands there.
+    pub(super) async fn reply(
+        &self,
+        reply: &Reply,
+        remembered: Option<&str>,
+    ) -> Result<Shown, ForgeError> {
+        if let Some(id) = remembered {
+            return Ok(Shown::named(id));
+        }
+        let marker = reply.marker();
+        let found = self.ours(reply.number, &marker, Some(reply.since)).await?;
+        let id = match found {
+            Some(id) => id,
+            None => {
+                self.comment(reply.number, &marked(&marker, &reply.text))
+                    .await?
+            }
+        };
+        Ok(Shown::named(id))
+    }
+
+    /// Thumbs up on a comment; twice is once.
+    pub(super) async fn react(&self, reaction: &Reaction) -> Result<Shown, ForgeError> {
+        let id = reaction.comment.to_string();
+        let request = match self.kind() {
+            ForgeKind::Github | ForgeKind::Gitea => self
+                .below(Method::POST, &["issues", "comments", &id, "reactions"])?
+                .json(&json!({"content": "+1"})),
+            ForgeKind::Gitlab => {
+                let number = reaction.number.to_string();
+                let path = ["merge_requests", &number, "notes", &id, "award_emoji"];
+                self.below(Method::POST, &path)?
+                    .json(&json!({"name": "thumbsup"}))
+            }
+        };
+        match self.send(request, About::Request).await {
+            // GitLab's way to say that it stands there.
+            Err(ForgeError::Refused { message, .. }) if message.contains("already been taken") => {}
+            answer => drop(answer?),
+        }
+        Ok(Shown::unnamed())
+    }
+
+    /// Writes a comment; gives its id.
+    async fn comment(&self, number: u64, text: &str) -> Result<u64, ForgeError> {
+        let request = self
+            .talk(Method::POST, number, &[])?
+            .json(&json!({"body": text}));
+        self.read(request, About::Request, MOST_BYTES, |body| {
+            let comment: Result<Listed, _> = serde_json::from_slice(body);
+            comment.map(|comment| comment.id).map_err(|e| e.to_string())
+        })
+        .await
+    }
+
+    /// The comment of ours that begins with `marker`: the oldest one, or, of those not older than `since`, any.
+    async fn ours(
+        &self,
+        number: u64,
+        marker: &str,
+        since: Option<Timestamp>,
+    ) -> Result<Option<u64>, ForgeError> {
+        let mut we = None;
+        for page in 1..=MOST_PAGES {
+            let listed = self.listed(number, page, since).await?;
+            let marks = |comment: &&Listed| {
+                let body = comment.body.as_deref();
+                body.is_some_and(|body| body.starts_with(marker))
+            };
+            for comment in listed.iter().filter(marks) {
+                let we = match we {
+                    Some(we) => we,
+                    None => *we.insert(self.we().await?),
+                };
+                if we.wrote(comment) {
+                    return Ok(Some(comment.id));
+                }
+            }
+            if self.kind() == ForgeKind::Gitea || listed.len() < PAGE {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// A page of comments, the oldest first; with `since` those that are not older, which GitLab gives as the newest
+    /// first.
+    async fn listed(
+        &self,
+        number: u64,
+        page: usize,
+        since: Option<Timestamp>,
+    ) -> Result<Vec<Listed>, ForgeError> {
+        let pages = [("per_page", PAGE.to_string()), ("page", page.to_string())];
+        let since_then = since
+            .and_then(|at| iso(at - CLOCKS))
+            .map(|at| ("since", at));
+        let query: Vec<_> = match self.kind() {
+            ForgeKind::Gitea => since_then.into_iter().collect(),
+            ForgeKind::Github => pages.into_iter().chain(since_then).collect(),
+            ForgeKind::Gitlab => {
+                let sort = if since.is_some() { "desc" } else { "asc" };
+                let order = [("order_by", "created_at"), ("sort", sort)];
+                let order = order.map(|(name, word)| (name, word.to_owned()));
+                pages.into_iter().chain(order).collect()
+            }
+        };
+        let request = self.talk(Method::GET, number, &query)?;
+        self.read(request, About::Request, MOST_BYTES, |body| {
+            serde_json::from_slice(body).map_err(|e| e.to_string())
+        })
+        .await
+    }
+
+    /// Whom the forge takes us for.
+    async fn we(&self) -> Result<We, ForgeError> {
+        let request = self.request(Method::GET, &["user"])?;
+        let answer = self.read(request, About::Look, MOST_BYTES, |body| {
+            let user: Result<Author, _> = serde_json::from_slice(body);
+            user.map(|user| user.id).map_err(|e| e.to_string())
+        });
+        match (answer.await, self.kind()) {
+            (Ok(id), _) => Ok(We::User(id)),
+            (Err(ForgeError::Unauthorized { status: 403, .. }), ForgeKind::Github) => Ok(We::Bot),
+            (Err(ForgeError::Unauthorized { status: 403, .. }), _) => Ok(We::Unknown),
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// The list of comments of a pull request.
+    fn talk(
+        &self,
+        method: Method,
+        number: u64,
+        query: &[(&str, String)],
+    ) -> Result<RequestBuilder, ForgeError> {
+        let number = number.to_string();
+        let path = match self.kind() {
+            ForgeKind::Github | ForgeKind::Gitea => ["issues", &number, "comments"],
+            ForgeKind::Gitlab => ["merge_requests", &number, "notes"],
+        };
+        self.below_with(method, &path, query)
+    }
+}
+
+/// A text behind its marker, which no page shows.
+fn marked(marker: &str, text: &str) -> String {
+    let whole = format!("{marker}\n{text}");
+    whole.chars().take(COMMENT_LIMIT).collect()
+}
+
+fn iso(at: Timestamp) -> Option<String> {
+    let at = DateTime::from_timestamp_millis(at.0)?;
+    Some(at.to_rfc3339_opts(SecondsFormat::Secs, true))
+}
