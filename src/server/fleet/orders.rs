@@ -6,7 +6,7 @@ use protocol::Trust;
 use protocol::agent_api::{AttemptOrder, Source};
 use secrecy::ExposeSecret as _;
 
-use crate::forge::Credential;
+use crate::forge::{Credential, ForgeConfig};
 use crate::state::Server;
 use crate::store::{Connection, StoreError, projects};
 
@@ -30,8 +30,10 @@ pub(super) async fn complete(
         }
     }
     let project = projects::find(db, &order.project).await?;
-    if let Some(credential) = project.and_then(|project| project.credential) {
-        let value = authorization(&credential);
+    if let Some(project) = &project
+        && let Some(credential) = &project.credential
+    {
+        let value = authorization(&project.forge, credential);
         match (&mut order.source, value) {
             (Source::Git { authorization, .. }, Ok(value)) => *authorization = Some(value),
             (Source::Git { .. }, Err(why)) => {
@@ -60,9 +62,16 @@ pub(crate) fn secret(server: &Server, project: &str, name: &str) -> Option<Strin
     Some(value.expose_secret().to_owned())
 }
 
-/// The header that forges take for a token.
-pub(crate) fn authorization(credential: &Credential) -> Result<String, String> {
+/// The header that a forge's git takes for a token: the name before it is each forge's own.
+pub(crate) fn authorization(
+    forge: &ForgeConfig,
+    credential: &Credential,
+) -> Result<String, String> {
+    let user = match forge {
+        ForgeConfig::Gitlab(_) => "oauth2",
+        ForgeConfig::Git | ForgeConfig::Github(_) | ForgeConfig::Gitea(_) => "x-access-token",
+    };
     let token = credential.read().map_err(|error| error.to_string())?;
-    let pair = format!("x-access-token:{}", token.expose_secret());
+    let pair = format!("{user}:{}", token.expose_secret());
     Ok(format!("Basic {}", STANDARD.encode(pair)))
 }

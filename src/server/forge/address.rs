@@ -10,6 +10,8 @@ const WORDS: [(&str, Option<ForgeKind>); 5] = [
     ("forgejo", Some(ForgeKind::Gitea)),
     ("git", None),
 ];
+/// Where github.com has its API.
+const GITHUB_API: &str = "https://api.github.com";
 /// Hosts that need no word.
 const HOSTS: [(&str, ForgeKind); 4] = [
     ("github.com", ForgeKind::Github),
@@ -82,6 +84,8 @@ impl Address<'_> {
         let api = match (self.api, found) {
             (Some(api), _) => api.to_owned(),
             (None, Some((host, _))) => api(kind, host),
+            // It has one address for nearly everybody.
+            (None, None) if kind == ForgeKind::Github => GITHUB_API.to_owned(),
             (None, None) => return Err(AddressError::NoHost(kind)),
         };
         let place = Place::new(repository, api);
@@ -103,9 +107,7 @@ fn known_host(host: &str) -> Option<ForgeKind> {
 /// Where a forge of this kind has its API.
 fn api(kind: ForgeKind, host: &str) -> String {
     match kind {
-        ForgeKind::Github if host.eq_ignore_ascii_case("github.com") => {
-            "https://api.github.com".to_owned()
-        }
+        ForgeKind::Github if host.eq_ignore_ascii_case("github.com") => GITHUB_API.to_owned(),
         ForgeKind::Github => format!("https://{host}/api/v3"),
         ForgeKind::Gitlab => format!("https://{host}/api/v4"),
         ForgeKind::Gitea => format!("https://{host}/api/v1"),

@@ -1,10 +1,16 @@
 //! Messages of forges that were proved: each is kept once before it is answered. Those that come at the same time are
 //! kept together, so that a thousand of them do not wait for a thousand writes to the disk.
 
+mod command;
+mod deeds;
+mod obey;
+
 use std::sync::{Mutex, PoisonError};
 
 use protocol::{ProjectId, Timestamp};
 use tokio::sync::oneshot;
+
+pub use obey::{run, tick};
 
 use crate::forge::ForgeKind;
 use crate::forge::event::{ForgeEvent, PullRequest};
@@ -57,6 +63,7 @@ pub struct NotKept;
 /// # Errors
 /// [`NotKept`].
 pub async fn keep(server: &Server, message: Message) -> std::result::Result<(), NotKept> {
+    let asks = asks(&message.event);
     let moves = message.event.moves_something();
     let (kept, mut answer) = oneshot::channel();
     let inbox = &server.inbox;
@@ -86,10 +93,17 @@ pub async fn keep(server: &Server, message: Message) -> std::result::Result<(), 
         }
     };
     drop(turn);
-    if new && moves {
+    if new && asks {
+        server.live.somebody_asked();
+    } else if new && moves {
         server.live.refs_changed();
     }
     Ok(())
+}
+
+/// Whether a person asks for something, which is done once.
+fn asks(event: &ForgeEvent) -> bool {
+    matches!(event, ForgeEvent::Comment(_) | ForgeEvent::Asked(_))
 }
 
 /// Keeps a batch, and says so to those who wait; they hear nothing where it could not be kept.

@@ -18,7 +18,14 @@ async fn a_push_to_a_private_repository_comes_back_as_a_status() {
     let server = world.api().url.clone();
     let (url, api) = (forge.clone_url(), forge.api());
     let add = ["project", "add", "story", &url, "--server", &server];
-    let at = ["--github", "octo/hello", "--github-api", &api];
+    let at = [
+        "--forge",
+        "github",
+        "--repository",
+        "octo/hello",
+        "--api",
+        &api,
+    ];
     let secrets = ["--credential", &token, "--webhook-secret", &hook];
     world.ok(&[&add[..], &at, &secrets].concat());
     forge.hook(&format!("{server}/hooks/story"), "of the hook");
