@@ -12,6 +12,7 @@ if sys.path and sys.path[0] == "":
     del sys.path[0]
 
 import zmq
+from ipykernel.iostream import OutStream
 from ipykernel.kernelapp import IPKernelApp
 from ipykernel.kernelbase import Kernel
 
@@ -30,6 +31,10 @@ def children(kernel, listed=getattr(Kernel, "_process_children", lambda kernel: 
 
 
 Kernel._process_children = children
+
+# A slow reader is waited for as long as it takes; the cell's time-out and an interrupt end that. After ten seconds a flush
+# would go on, and write a complaint into the middle of what the cell prints.
+OutStream.flush_timeout = None
 
 
 class KernelApp(IPKernelApp):
