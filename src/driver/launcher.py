@@ -41,6 +41,8 @@ class KernelApp(IPKernelApp):
     def _bind_socket(self, s, port):
         if s.type in (zmq.PUB, zmq.XPUB):
             s.setsockopt(zmq.XPUB_NODROP, 1)
+            # A kernel that ends waits, too, until its last words are read.
+            s.linger = -1
         return super()._bind_socket(s, port)
 
     def start(self):

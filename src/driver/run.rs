@@ -175,6 +175,9 @@ impl Run<'_, '_> {
         for index in 0..self.script.cells.len() {
             let cell = &self.script.cells[index];
             let at = cell.index;
+            if let Some(end) = self.kernel.end().filter(|_| cell.runs) {
+                return Err(Halt::Ended(end));
+            }
             self.story.cell_started(at, total)?;
             if cell.runs {
                 self.run_cell(index)?;
@@ -209,7 +212,11 @@ impl Run<'_, '_> {
         });
         self.clock.cell_started(cell.limit);
         let (reply, shown, took) = loop {
-            self.step(None)?;
+            match self.step(None) {
+                // It has said before its end that the cell was over: `exit()`, and we were slow to listen.
+                Err(Halt::Ended(_)) if self.running.as_ref().is_some_and(Running::is_over) => {}
+                other => other?,
+            }
             if let Some(failure) = self.clock.reached(self.story.last_said()) {
                 return Err(Halt::Failed(Box::new(self.placed(failure, None))));
             }

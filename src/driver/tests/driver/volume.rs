@@ -98,6 +98,34 @@ fn a_reader_that_is_stopped_for_a_while_loses_nothing() {
     all_is_there(&running.end());
 }
 
+/// A kernel ends by itself after a cell that calls `exit()`: not before all is on its way to us, and what it said before
+/// is heard before its end.
+#[test]
+fn a_kernel_that_leaves_is_heard_out_by_a_reader_that_is_stopped() {
+    for lines in [1, 900] {
+        let source = format!(
+            "import os, time\nprint('ready', flush=True)\nwhile not os.path.exists('go'): time.sleep(0.01)\n\
+             for i in range({lines}): print('line', i, flush=True)\nopen('said', 'w').close()\nexit()"
+        );
+        let mut running = World::cell(&source).start();
+        running.until_said("ready");
+        running.signal(Signal::STOP);
+        running.world.write("go", "");
+        running.until("the last line", |world| world.path("work/said").exists());
+        // With few lines it ends in this time; with many it would, if it did not wait for its reader.
+        std::thread::sleep(Duration::from_secs(3));
+        running.signal(Signal::CONT);
+        let told = running.end();
+        told.succeeded();
+        let said: String = (0..lines).map(|i| format!("line {i}\n")).collect();
+        assert!(
+            told.stdout(0) == "ready\n".to_owned() + &said,
+            "{}",
+            told.stdout(0)
+        );
+    }
+}
+
 /// A disk that takes nothing for a while: a file system of its own, frozen. Only root can make one.
 #[test]
 fn a_disk_that_blocks_for_a_while_loses_nothing() {
