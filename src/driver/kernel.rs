@@ -167,13 +167,15 @@ pub(crate) struct Kernel<'a> {
     signer: Signer,
     session: String,
     interrupt_by_message: bool,
+    /// Whether its standard error is its cells', and it does not say itself what is written there.
+    pub(crate) leaves_stderr: bool,
     /// What stops the next wait.
     fault: Option<KernelFault>,
     closed: Option<(Instant, Channel, ZmtpError)>,
     end: Option<End>,
     /// Waits in a row that brought outputs, and when the last one did.
     flood: (u32, Instant),
-    /// The end of what it said on standard error, its cells' words among it.
+    /// The end of what it said on standard error.
     pub(crate) stderr: Tail,
 }
 
@@ -219,6 +221,7 @@ impl<'a> Kernel<'a> {
             signer: Signer::new(&key, &session),
             session,
             interrupt_by_message: command.interrupt_by_message,
+            leaves_stderr: command.by_launcher,
             fault: None,
             closed: None,
             end: None,

@@ -6,7 +6,7 @@ mod wind_up;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use notebook::message::OutputMessage;
+use notebook::message::{OutputMessage, StreamName};
 use protocol::driver::{CellCount, DriverJob, Verdict};
 use protocol::event::{CellStatus, LogStream};
 use protocol::outcome::Failure;
@@ -21,6 +21,7 @@ use crate::reply::{InputRequest, Reply, count_of, is_idle};
 use crate::script::Script;
 use crate::signals::Signals;
 use crate::story::{Story, StoryError, Voice};
+use crate::tail::Tail;
 use crate::wire::Message;
 use crate::{Ending, comm};
 
@@ -197,6 +198,8 @@ impl Run<'_, '_> {
             "allow_stdin": false, "stop_on_error": !cell.may_raise,
         });
         let request = self.kernel.ask(Channel::Shell, "execute_request", &request);
+        // What an earlier cell said is not why this one fails.
+        self.kernel.stderr = Tail::default();
         self.cells.insert(request.clone(), cell.index);
         let now = Instant::now();
         self.running = Some(Running {
@@ -328,7 +331,7 @@ impl Run<'_, '_> {
                     halt.get_or_insert(failure);
                 }
                 Said::Message(Channel::Stdin, _) => {}
-                Said::Text(stream, text) => self.story.text(Voice::Log(stream), &text)?,
+                Said::Text(stream, text) => self.story.text(self.voice(stream), &text)?,
                 Said::Ended(end) => halt = Some(Halt::Ended(end)),
                 Said::Stop => halt = halt.or(Some(Halt::Stopped)),
             }
@@ -336,6 +339,16 @@ impl Run<'_, '_> {
         self.story.tick()?;
         self.forgive(began.elapsed());
         halt.map_or(Ok(()), Err)
+    }
+
+    /// Whose text beside the protocol is.
+    fn voice(&self, stream: LogStream) -> Voice {
+        match (&self.running, stream) {
+            (Some(running), LogStream::Stderr) if self.kernel.leaves_stderr => {
+                Voice::Cell(running.cell, StreamName::Stderr)
+            }
+            (_, stream) => Voice::Log(stream),
+        }
     }
 
     /// Time in which we did not listen, kept by a slow disk, is no silence of the kernel.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use notebook::message::StreamName;
 use protocol::driver::{CellCount, Verdict};
 use protocol::event::{CellStatus, EventKind};
 use protocol::outcome::{FailureKind, LimitReached, Owner};
@@ -83,15 +84,29 @@ fn a_kernel_that_ends_itself_is_told_from_one_that_is_killed() {
         (FailureKind::KernelDied, 0)
     );
     assert!(
-        failure.message.contains("exit code 7"),
+        failure.message.contains("exit code 7: fatal: no more"),
         "{}",
         failure.message
     );
+    assert_eq!(told.stream(0, StreamName::Stderr), "fatal: no more\n");
     assert_eq!(told.statuses(), [(0, CellStatus::Interrupted)]);
     assert!(
         told.events
             .iter()
             .any(|e| matches!(e, EventKind::Kernel { status, .. } if status == "died"))
+    );
+
+    // Python itself says why it crashes, while it does.
+    let crash = "import faulthandler, os\nfaulthandler.enable()\nos.abort()";
+    let told = World::notebook(&[
+        ("import os; _ = os.write(2, b'earlier\\n')", &[]),
+        (crash, &[]),
+    ])
+    .run();
+    let detail = told.failure().detail.as_ref().unwrap();
+    assert!(
+        detail.starts_with("Fatal Python error: Aborted"),
+        "{detail}"
     );
 
     let mut world = World::cell(
