@@ -101,6 +101,13 @@ class KernelApp(IPKernelApp):
         gc.freeze()
         gc.enable()
         super().start()
+        # Who answers the last request is heard out before the thread is stopped that sends what is said: ipykernel stops
+        # that one first, and now and then both wait for each other until the kernel is killed.
+        for name in ("control_thread", "shell_channel_thread"):
+            thread = getattr(self, name, None)
+            if thread and thread.is_alive():
+                thread.stop()
+                thread.join()
 
     def log_connection_info(self):
         """Nobody is to connect: the lines for people at a terminal would stand in the job's log."""

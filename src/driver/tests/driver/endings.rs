@@ -345,3 +345,25 @@ fn what_a_notebook_leaves_running_does_not_keep_it_from_its_end() {
         assert!(began.elapsed() < Duration::from_secs(30), "{cell}");
     }
 }
+
+/// The threads of the kernel that answer and that send what is said stop in an order in which none waits for ever: here
+/// with the moments drawn out in which they did.
+#[test]
+fn the_threads_of_a_kernel_do_not_wait_for_each_other_at_its_end() {
+    // At that end the cell's names are gone.
+    let source = "import time\ndef draw_out(kernel, sleep):\n    loop = kernel.iopub_thread.io_loop\n    \
+        close, shut_down = loop.close, kernel.control_handlers['shutdown_request']\n    \
+        def slow_close(*args, **more):\n        sleep(2)\n        close(*args, **more)\n    \
+        async def slow_answer(*args):\n        await shut_down(*args)\n        sleep(0.5)\n    \
+        loop.close = slow_close\n    kernel.control_handlers['shutdown_request'] = slow_answer\n\
+        draw_out(get_ipython().kernel, time.sleep)";
+    let told = World::cell(source).run();
+    told.succeeded();
+    let Some(EventKind::Kernel { status, detail }) = told.events.last() else {
+        panic!("{:?}", told.events.last())
+    };
+    assert_eq!(
+        (status.as_str(), detail.as_deref()),
+        ("ended", Some("exit code 0"))
+    );
+}
