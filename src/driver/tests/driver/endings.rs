@@ -103,11 +103,11 @@ fn a_kernel_that_ends_itself_is_told_from_one_that_is_killed() {
         (crash, &[]),
     ])
     .run();
-    let detail = told.failure().detail.as_ref().unwrap();
-    assert!(
-        detail.starts_with("Fatal Python error: Aborted"),
-        "{detail}"
-    );
+    let failure = told.failure();
+    let reason = "signal 6 (SIGABRT): Fatal Python error: Aborted";
+    assert!(failure.message.ends_with(reason), "{}", failure.message);
+    let detail = failure.detail.as_ref().unwrap();
+    assert!(detail.starts_with("Fatal Python error"), "{detail}");
 
     let mut world = World::cell(
         "import os, signal, time\nopen('t', 'w').write(str(time.time()))\nos.kill(os.getpid(), signal.SIGKILL)",
