@@ -137,7 +137,12 @@ impl Live {
                 }
             }
             EventKind::ToolFinished(run) => self.line(&tool_line(run))?,
-            EventKind::CellStarted { cell, .. } => self.cell_started(*cell)?,
+            EventKind::CellStarted { cell, source, .. } => {
+                if let Some(source) = source {
+                    self.cells.hear(*cell, *source);
+                }
+                self.cell_started(*cell)?;
+            }
             EventKind::Output { cell, content } => match content {
                 OutputContent::Inline { output } => self.output(*cell, output)?,
                 OutputContent::Stored { bytes, .. } => self.line(&format!(

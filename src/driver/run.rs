@@ -179,7 +179,7 @@ impl Run<'_, '_> {
             if let Some(end) = self.kernel.end().filter(|_| cell.runs) {
                 return Err(Halt::Ended(end));
             }
-            self.story.cell_started(at, total)?;
+            self.story.cell_started(at, total, self.script.source(at))?;
             if cell.runs {
                 self.run_cell(index)?;
             } else {

@@ -4,7 +4,7 @@ use std::fs;
 
 use notebook::message::{OutputMessage, StreamName};
 use protocol::driver::{CellCount, DriverWork};
-use protocol::event::{CellStatus, EventKind, LogStream, OutputContent};
+use protocol::event::{CellSource, CellStatus, EventKind, LogStream, OutputContent};
 use protocol::outcome::FailureKind;
 use serde_json::json;
 
@@ -124,6 +124,17 @@ fn parameters_stand_behind_the_defaults_and_places_are_those_of_the_repository()
     };
     let told = world.run();
     assert_eq!(told.stdout(2), "0.5 2\n");
+    let source = |event: &EventKind| match event {
+        EventKind::CellStarted { source, .. } => *source,
+        _ => None,
+    };
+    let sources: Vec<CellSource> = told.events.iter().filter_map(source).collect();
+    let expected = [
+        CellSource::Number(1),
+        CellSource::Injected,
+        CellSource::Number(2),
+    ];
+    assert_eq!(sources, expected);
     let failure = told.failure();
     let cell = failure.cell.as_ref().unwrap();
     assert_eq!(
