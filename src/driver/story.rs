@@ -345,12 +345,13 @@ impl Story {
             return Ok(());
         };
         let began = Instant::now();
-        self.out.replace(NOTEBOOK_FILE, |file| {
+        let saved = self.out.replace(NOTEBOOK_FILE, |file| {
             kept::write(fold.notebook(), &self.out, file)
-        })?;
-        self.unsaved = false;
+        });
+        // Also where the disk is full, which is not asked again without a pause.
         self.save_after = Instant::now() + (began.elapsed() * PAUSE_FACTOR).max(LEAST_PAUSE);
-        Ok(())
+        self.unsaved = saved.is_err();
+        Ok(saved?)
     }
 
     /// The last word: pending text, the notebook, and all of it on the disk.
