@@ -95,8 +95,8 @@ struct Cell<'a> {
     before: Option<usize>,
     /// Its number in the later one, from 1.
     after: Option<usize>,
-    /// Its id in the later one, else in the earlier one.
-    id: &'a str,
+    /// Its id in the later one, else in the earlier one; null where that stands in no file.
+    id: Option<&'a str>,
     /// `code`, `markdown`, `raw`, or a kind of a newer nbformat.
     kind: &'a str,
     /// Its tags.
@@ -250,7 +250,7 @@ fn cell<'a>(shown: &'a Shown<'_>, of_outputs: &'a Options) -> Cell<'a> {
         change: word(shown.what),
         before: shown.before,
         after: shown.after,
-        id: &shown.cell.id,
+        id: shown.cell.own_id(),
         kind: shown.cell.kind.word(),
         tags: shown.cell.tags().collect(),
         source: lines(&shown.source),

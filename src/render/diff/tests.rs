@@ -379,6 +379,29 @@ fn a_program_gets_stable_words() {
 }
 
 #[test]
+fn a_program_gets_no_id_that_stands_in_no_file() {
+    let file = |source: &str| {
+        let cell = json!({"cell_type": "markdown", "metadata": {}, "source": source});
+        let mut other = cell.clone();
+        other["id"] = "own".into();
+        let file =
+            json!({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [cell, other]});
+        notebook::read(file.to_string().as_bytes()).unwrap()
+    };
+    let (before, after) = (file("# Results"), file("# Results\n\nSoon."));
+    let value = program(&before, &after, &Options::default());
+    let cells = &value["notebooks"][0]["cells"];
+    assert_eq!(
+        (&cells[0]["change"], &cells[0]["id"]),
+        (&json!("changed"), &Value::Null)
+    );
+    assert_eq!(
+        (&cells[1]["change"], &cells[1]["id"]),
+        (&json!("changed"), &json!("own"))
+    );
+}
+
+#[test]
 fn a_file_that_is_new_or_gone_is_told_whole() {
     let (_, notebook) = pair();
     let nothing = Notebook::default();
