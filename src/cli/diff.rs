@@ -218,11 +218,14 @@ fn options(args: &Args, colour: bool) -> Options {
     }
 }
 
+/// Where a diff is written to: a program's has many small parts.
+type Out<'a> = BufWriter<&'a mut dyn Write>;
+
 fn show(
     compared: &[Compared<'_>],
     format: Format,
     options: &Options,
-    out: &mut dyn Write,
+    out: &mut Out<'_>,
 ) -> io::Result<()> {
     let text = match format {
         Format::Terminal => render::diff::text(compared, options),
@@ -240,10 +243,10 @@ fn show(
 /// Writes what `show` gives as it is; a reader that went away (`| head`) is no error.
 fn put(
     output: Option<&Path>,
-    show: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    show: impl FnOnce(&mut Out<'_>) -> io::Result<()>,
 ) -> anyhow::Result<()> {
     let whole = |out: &mut dyn Write| {
-        let mut out = BufWriter::with_capacity(BUFFER, out);
+        let mut out = Out::with_capacity(BUFFER, out);
         show(&mut out)?;
         out.flush()
     };
