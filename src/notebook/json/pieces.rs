@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, Read};
 
 /// Bytes that are read at once.
-const PIECE: usize = 64 << 10;
+const PIECE: usize = 32 << 10;
 
 /// Text, from what gives its bytes.
 pub(super) struct Pieces<'a> {
