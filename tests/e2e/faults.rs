@@ -6,6 +6,8 @@ use protocol::job::State;
 use protocol::{Event, FailureKind, JobId, Outcome, Owner};
 
 use crate::support::api::said;
+use crate::support::engine::{FakeEngine, Manner};
+use crate::support::gpus::FakeGpus;
 use crate::support::project::{GATE, ONE_NOTEBOOK, notebook};
 use crate::support::{HOST, INNER, World, docker, until, whole};
 
@@ -326,6 +328,51 @@ async fn a_cancel_ends_a_cell_and_leaves_no_container() {
     whole(&events, outcome);
     assert!(!said(&events).contains("through"));
     until("its container is gone", async || {
+        world.containers(HOST).is_empty().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_the_engine_makes_for_a_killed_agent_is_removed_however_late() {
+    let mut world = World::bare("poll_interval_local = \"100ms\"").await;
+    let folder = world.path("engine");
+    std::fs::create_dir(&folder).unwrap();
+    let engine = FakeEngine::start(&folder, &FakeGpus::of("one"), Manner::Gives);
+    let tables = format!("[executors]\ndocker_host = \"{}\"\n", engine.host());
+    world.add_agent_with(HOST, "", &tables);
+    engine.hold_next();
+    world.project.commit(&[
+        (".trainyard.yml", ONE_NOTEBOOK),
+        ("train.ipynb", &notebook(&["print('never')"])),
+    ]);
+    world.watch(&[]);
+    until("a container is asked for", async || {
+        (engine.made() == (1, 0)).then_some(())
+    })
+    .await;
+    world.kill_agent(HOST).await;
+    let job = world
+        .pipeline(&world.project.head())
+        .await
+        .jobs
+        .remove(0)
+        .id;
+    world.api().cancel(&job).await;
+    world.start_agent(HOST);
+    world.finished(&world.project.head()).await;
+    until("the attempt's folder is gone", async || {
+        let mut attempts = std::fs::read_dir(world.path(HOST).join("attempts")).unwrap();
+        attempts.next().is_none().then_some(())
+    })
+    .await;
+    engine.release();
+    until("the engine has made what was asked for", async || {
+        let (asked, made) = engine.made();
+        (asked == made).then_some(())
+    })
+    .await;
+    until("nothing of it is left", async || {
         world.containers(HOST).is_empty().then_some(())
     })
     .await;

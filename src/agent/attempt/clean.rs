@@ -1,5 +1,6 @@
 //! Folders of an attempt: made before, removed after, kept for a while where somebody may want to look.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -94,6 +95,13 @@ pub(super) async fn sweep(attempt: &Attempt<'_>) {
     }
 }
 
+/// Of a cleaning container. An attempt's other containers are not found by them.
+fn labels(attempt: &Attempt<'_>) -> BTreeMap<String, String> {
+    let mut labels = attempt.helper_labels();
+    labels.insert("trainyard.sweep".to_owned(), String::new());
+    labels
+}
+
 async fn try_sweep(attempt: &Attempt<'_>) -> Result<(), String> {
     let words = |error: &dyn std::fmt::Display| error.to_string();
     let contract = attempt.dir.path().join("sweep");
@@ -110,6 +118,7 @@ async fn try_sweep(attempt: &Attempt<'_>) -> Result<(), String> {
         | None => None,
     };
     let engine = attempt.engine().await.map_err(|failure| failure.message)?;
+    let labels = labels(attempt);
     let spec = ContainerSpec {
         name: format!(
             "trainyard-{}-{}-sweep",
@@ -120,7 +129,7 @@ async fn try_sweep(attempt: &Attempt<'_>) -> Result<(), String> {
         user: "0:0".into(),
         workdir: "/".into(),
         env: Default::default(),
-        labels: attempt.host.labels(),
+        labels: labels.clone(),
         mounts: vec![
             MountSpec::writable(&contract, protocol::driver::MOUNT),
             MountSpec::writable(attempt.dir.path(), "/left"),
@@ -136,7 +145,7 @@ async fn try_sweep(attempt: &Attempt<'_>) -> Result<(), String> {
         gpus: Vec::new(),
     };
     // One that an earlier agent left is ended: this one does the same.
-    for found in engine.find(&spec.labels).await.map_err(|e| words(&e))? {
+    for found in engine.find(&labels).await.map_err(|e| words(&e))? {
         found.container.remove().await;
     }
     let container = engine.create(&spec).await.map_err(|e| words(&e))?;

@@ -266,6 +266,7 @@ impl Attempt<'_> {
                 source,
                 workspace: &workspace,
                 trust: self.order.trust,
+                labels: self.helper_labels(),
                 container: image.as_ref().map(|(engine, image)| (engine, image)),
             };
             let environment = match environment::prepare(self.host, &request, &self.control).await {

@@ -14,5 +14,7 @@ mod ordinary;
 mod samples;
 mod support;
 
+#[path = "../../../../tests/support/built.rs"]
+mod built;
 #[path = "../../../../tests/support/gpus.rs"]
 mod fake_gpus;
