@@ -150,7 +150,7 @@ impl Ledger {
     ) -> Result<(), Box<Failure>> {
         let broken = |error: LedgerError| {
             let words = format!("GPUs could not be booked: {error}");
-            refuse(FailureKind::Internal, words)
+            refuse(FailureKind::ExecutorFailed, words)
         };
         self.refresh().map_err(broken)?;
         let mut state = self.lock();
