@@ -2,6 +2,9 @@
 //! round: no job is lost, none has two believed results, no event is missing or out of order, nothing stays booked or
 //! lies about, and every failure has its right owner.
 //!
+//! An engine is shared with others: it is "restarted" by the socket that stands before it for an agent, which cuts callers
+//! off and lets none in, while the agent's containers end.
+//!
 //! `scripts/test` runs the short form, a few rounds. `scripts/faults` runs the long form, says its seed, and goes on where
 //! it was stopped; a round that failed is run again by its seed and number.
 
