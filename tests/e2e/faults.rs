@@ -1,7 +1,7 @@
 //! Stories of agent, server, driver and network that fail while a job runs: nothing is lost, nothing is believed
 //! twice, and each failure has its right owner.
 
-use protocol::event::EventKind;
+use protocol::event::{EventKind, Phase};
 use protocol::job::State;
 use protocol::{Event, FailureKind, JobId, Outcome, Owner};
 
@@ -431,6 +431,19 @@ async fn a_job_whose_disk_somebody_else_filled_runs_again_when_there_is_room() {
     for attempt in &attempts {
         let events = world.api().events(&job, Some(&attempt.id)).await;
         whole(&events, &attempt.report.as_ref().unwrap().outcome);
+        let begins = |event: &Event| {
+            matches!(
+                event.body.known(),
+                Some(EventKind::Phase {
+                    phase: Phase::Collect,
+                    ..
+                })
+            )
+        };
+        assert!(
+            events.iter().any(begins),
+            "it was told though there was no room"
+        );
     }
 }
 

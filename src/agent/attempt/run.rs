@@ -22,8 +22,6 @@ use crate::{lint, workspace};
 const DRIVER_GRACE: Duration = Duration::from_secs(10);
 /// How long an engine may be away when an agent looks for a job that it started.
 const ENGINE_GRACE: Duration = Duration::from_secs(300);
-/// How long lines that the journal refuses are tried again after the job's end.
-const JOURNAL_GRACE: Duration = Duration::from_secs(60);
 
 /// A job that was followed to its end.
 struct Followed {
@@ -293,18 +291,23 @@ impl Attempt<'_> {
         }
     }
 
+    /// Takes all lines that are left; a journal that refuses is tried again as long as somebody believes the attempt.
     async fn drain(&self, follower: &mut Follower<'_>) {
-        let deadline = Instant::now() + JOURNAL_GRACE;
-        loop {
-            match follower.step() {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) if Instant::now() > deadline => {
-                    tracing::error!(attempt = %self.order.attempt, "events are lost: {error}");
-                    return;
+        let drained = async {
+            loop {
+                match follower.step() {
+                    Ok(true) => {}
+                    Ok(false) => return,
+                    Err(error) => {
+                        tracing::error!(attempt = %self.order.attempt, "{error}; trying again");
+                        tokio::time::sleep(self.host.config.timing.retry.into()).await;
+                    }
                 }
-                Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
             }
+        };
+        tokio::select! {
+            () = drained => {}
+            () = self.control.abandoned() => {}
         }
     }
 
