@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -35,46 +35,17 @@ pub(crate) enum Manner {
 /// The engine's socket. Removed with the folder that it lies in.
 pub(crate) struct FakeEngine {
     socket: PathBuf,
-    door: Arc<Door>,
-}
-
-/// Where callers come in.
-#[derive(Default)]
-struct Door {
-    state: Mutex<State>,
-    changed: Condvar,
+    door: Arc<Mutex<Door>>,
 }
 
 /// Who may come in, and who is in.
 #[derive(Default)]
-struct State {
+struct Door {
     /// Until then nobody.
     closed_until: Option<Instant>,
     /// Both ends of what callers have open, by a number of each caller's own.
     open: BTreeMap<u64, [UnixStream; 2]>,
     callers: u64,
-    /// The next container that is asked for has to wait.
-    holds_next: bool,
-    /// One waits.
-    holding: bool,
-    /// Containers that somebody asked for, and that were made.
-    asked: u32,
-    made: u32,
-}
-
-impl Door {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
-    }
-
-    /// A container is asked for; returns when it may be made.
-    fn ask(&self) {
-        let mut state = self.lock();
-        state.asked += 1;
-        if std::mem::take(&mut state.holds_next) {
-            drop(self.changed.wait_while(state, |state| state.holding));
-        }
-    }
 }
 
 impl FakeEngine {
@@ -83,7 +54,7 @@ impl FakeEngine {
         let socket = folder.join("engine.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         let files = files(gpus);
-        let door = Arc::<Door>::default();
+        let door = Arc::<Mutex<Door>>::default();
         let doors = Arc::clone(&door);
         thread::spawn(move || {
             for client in listener.incoming() {
@@ -100,29 +71,11 @@ impl FakeEngine {
 
     /// Cuts all callers off, and lets none in for a time, as an engine that is started anew.
     pub(crate) fn cut(&self, time: Duration) {
-        let mut door = self.door.lock();
+        let mut door = self.door.lock().unwrap();
         door.closed_until = Some(Instant::now() + time);
         for stream in door.open.values().flatten() {
             let _ = stream.shutdown(Shutdown::Both);
         }
-    }
-
-    /// Makes the next container that it is asked for only after [`FakeEngine::release`].
-    pub(crate) fn hold_next(&self) {
-        let mut state = self.door.lock();
-        (state.holds_next, state.holding) = (true, true);
-    }
-
-    /// Makes what it was asked for, though who asked may be gone.
-    pub(crate) fn release(&self) {
-        self.door.lock().holding = false;
-        self.door.changed.notify_all();
-    }
-
-    /// How many containers were asked for, and how many of them were made.
-    pub(crate) fn made(&self) -> (u32, u32) {
-        let state = self.door.lock();
-        (state.asked, state.made)
     }
 
     /// For `executors.docker_host`.
@@ -155,13 +108,13 @@ fn files(gpus: &FakeGpus) -> Map<String, Value> {
 /// Serves a caller, where the door is open.
 fn enter(
     client: UnixStream,
-    door: &Door,
+    door: &Mutex<Door>,
     files: &Map<String, Value>,
     manner: Manner,
 ) -> io::Result<()> {
     let docker = UnixStream::connect(DOCKER)?;
     let caller = {
-        let mut door = door.lock();
+        let mut door = door.lock().unwrap();
         if door.closed_until.is_some_and(|end| Instant::now() < end) {
             return Ok(());
         }
@@ -171,8 +124,8 @@ fn enter(
         door.open.insert(caller, ends);
         caller
     };
-    let passed = pass(client, docker, door, files, manner);
-    door.lock().open.remove(&caller);
+    let passed = pass(client, docker, files, manner);
+    door.lock().unwrap().open.remove(&caller);
     passed
 }
 
@@ -180,7 +133,6 @@ fn enter(
 fn pass(
     mut client: UnixStream,
     mut docker: UnixStream,
-    door: &Door,
     files: &Map<String, Value>,
     manner: Manner,
 ) -> io::Result<()> {
@@ -200,13 +152,8 @@ fn pass(
         let body = container.to_string();
         request.set("Content-Length", &body.len().to_string());
         request.set("Connection", "close");
-        door.ask();
         docker.write_all(request.text().as_bytes())?;
         docker.write_all(body.as_bytes())?;
-        // It is made whether or not somebody is there to hear the answer.
-        let answer = Head::read(&mut docker)?;
-        door.lock().made += 1;
-        client.write_all(answer.text().as_bytes())?;
     } else if request.line.starts_with("GET")
         && path.contains("/containers/")
         && path.ends_with("/json")

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use protocol::api::PipelineDetail;
 use protocol::event::EventKind;
-use protocol::{Digest, Event, JobId, Outcome};
+use protocol::{AttemptId, Digest, Event, JobId, Outcome};
 
 use api::Api;
 use clock::Clock;
@@ -327,8 +327,22 @@ impl World {
 
     /// The containers of an agent's attempts, ended ones included.
     pub(crate) fn containers(&self, agent: &str) -> Vec<String> {
+        docker::labelled(&self.label(agent))
+    }
+
+    /// Makes a container for an attempt, as an engine does that was asked by an agent that is gone.
+    pub(crate) fn add_container(&self, agent: &str, attempt: &AttemptId) {
+        docker::create(&[
+            self.label(agent),
+            format!("trainyard.attempt={attempt}"),
+            "trainyard.generation=1".to_owned(),
+        ]);
+    }
+
+    /// The label of an agent's containers.
+    fn label(&self, agent: &str) -> String {
         let data = Digest::of(self.path(agent).as_os_str().as_encoded_bytes());
-        docker::labelled(&format!("trainyard.data={}", data.short()))
+        format!("trainyard.data={}", data.short())
     }
 }
 

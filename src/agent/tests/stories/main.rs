@@ -6,6 +6,7 @@ mod checkpoints;
 mod debug;
 mod engine_away;
 mod environments;
+mod full_disk;
 mod gpus;
 mod hostile;
 mod lint;
@@ -16,5 +17,7 @@ mod support;
 
 #[path = "../../../../tests/support/built.rs"]
 mod built;
+#[path = "../../../../tests/support/disk.rs"]
+mod disk;
 #[path = "../../../../tests/support/gpus.rs"]
 mod fake_gpus;
