@@ -188,6 +188,6 @@ mod tests {
             ..NewProject::new("p", "https://github.com/a/b")
         };
         let config = forge(&wanted, &wanted.url, Some(Credential::Env("TOKEN".into()))).unwrap();
-        assert!(config.token().is_some() && config.webhook_secret().is_some());
+        assert!(config.speaks() && config.webhook_secret().is_some());
     }
 }

@@ -27,7 +27,7 @@ impl fmt::Display for Access {
     }
 }
 
-/// Why a forge did not do something. The first four do not go away by repeating at once.
+/// Why a forge did not do something. The first five do not go away by repeating at once.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ForgeError {
     /// The token is missing, wrong, or not allowed this.
@@ -47,6 +47,14 @@ pub enum ForgeError {
     /// The reference to the token leads to nothing.
     #[error(transparent)]
     Credential(#[from] CredentialError),
+    /// The GitHub App gets no token for the repository.
+    #[error("the GitHub App cannot speak for {repository}: {why}")]
+    App {
+        /// The repository there.
+        repository: String,
+        /// Why, and what to do.
+        why: String,
+    },
     /// The forge does not have this commit (any more), or the repository is not visible to the token.
     #[error("{forge} does not know commit {commit} of {repository} ({status}): {message}")]
     UnknownCommit {
@@ -105,6 +113,7 @@ impl ForgeError {
         match self {
             ForgeError::Unauthorized { .. }
             | ForgeError::Credential(_)
+            | ForgeError::App { .. }
             | ForgeError::UnknownCommit { .. }
             | ForgeError::Refused { .. }
             | ForgeError::Unreadable { .. } => true,
@@ -125,6 +134,7 @@ impl ForgeError {
                 Access::Comments => false,
             },
             ForgeError::Credential(_)
+            | ForgeError::App { .. }
             | ForgeError::RateLimited { .. }
             | ForgeError::Transport { .. } => true,
             ForgeError::UnknownCommit { .. }

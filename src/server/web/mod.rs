@@ -5,6 +5,7 @@ mod access;
 pub mod agent_api;
 mod answer;
 mod api;
+mod app_hook;
 mod assets;
 mod download;
 mod guard;

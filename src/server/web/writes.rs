@@ -87,10 +87,9 @@ impl From<WatchError> for Problem {
         match error {
             WatchError::Store(error) => error.into(),
             WatchError::Stopping => Self::stopping(),
-            wrong @ (WatchError::Mirror(_)
-            | WatchError::Credential(_)
-            | WatchError::Forge(_)
-            | WatchError::Wrong(_)) => Self::invalid(wrong),
+            wrong @ (WatchError::Mirror(_) | WatchError::Forge(_) | WatchError::Wrong(_)) => {
+                Self::invalid(wrong)
+            }
         }
     }
 }

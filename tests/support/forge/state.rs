@@ -162,6 +162,8 @@ pub(super) struct State {
     pub(super) levels: BTreeMap<String, Level>,
     pub(super) tokens: BTreeMap<String, Token>,
     pub(super) app: Option<App>,
+    /// Whether the App's installation is.
+    pub(super) suspended: bool,
     pub(super) hooks: Vec<Hook>,
     /// What has to be told to hooks, and was not yet.
     pub(super) outbox: Vec<Event>,
@@ -194,6 +196,7 @@ impl State {
             levels: BTreeMap::from([(OWNER.to_owned(), Level::Admin)]),
             tokens: BTreeMap::new(),
             app: None,
+            suspended: false,
             hooks: Vec::new(),
             outbox: Vec::new(),
             way: Way::Open,
