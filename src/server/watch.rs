@@ -124,6 +124,10 @@ async fn look_and_note(server: Server, project: Project) -> (ProjectId, Span) {
         server.config.poll_interval
     };
     if let Err(error) = look(&server, &project).await {
+        if let WatchError::Mirror(_) = error {
+            // A token that git was refused is not offered again: the next look says why there is none.
+            server.forges.forget(&project.forge);
+        }
         let problem = error.to_string();
         if project.problem.as_ref() != Some(&problem) && !server.shutdown.is_cancelled() {
             tracing::warn!(
@@ -427,7 +431,10 @@ pub async fn fetch(server: &Server, project: &Project) -> Result<(), WatchError>
 }
 
 /// What git says to the project's remote.
-async fn authorization(server: &Server, project: &Project) -> Result<Option<String>, ForgeError> {
+pub(crate) async fn authorization(
+    server: &Server,
+    project: &Project,
+) -> Result<Option<String>, ForgeError> {
     let credential = project.credential.as_ref();
     server
         .forges

@@ -49,21 +49,7 @@ impl Api {
                 "'{base}' would carry the token in clear: use https"
             )));
         }
-        // One TLS library for the whole program; a second installation is refused and harmless.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut client = reqwest::Client::builder();
-        if is_loopback(&base) {
-            // A proxy would not find this host's own address.
-            client = client.no_proxy();
-        }
-        let client = client
-            .user_agent(concat!("trainyard/", env!("CARGO_PKG_VERSION")))
-            .timeout(timeout)
-            .connect_timeout(timeout)
-            // A redirect would carry the token to an address that nobody configured.
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|e| wrong(e.to_string()))?;
+        let client = client(&base, timeout).map_err(|e| wrong(e.to_string()))?;
         Ok(Self {
             kind,
             place,
@@ -93,7 +79,11 @@ impl Api {
         self.asked(method, path, &[])
     }
 
-    fn asked(
+    /// The same with a query.
+    ///
+    /// # Errors
+    /// As [`Api::request`].
+    pub(super) fn asked(
         &self,
         method: Method,
         path: &[&str],
@@ -210,7 +200,25 @@ impl Api {
     }
 }
 
-fn is_loopback(url: &Url) -> bool {
+/// A client for one host, whose calls take at most `timeout` each.
+pub(super) fn client(base: &Url, timeout: Duration) -> reqwest::Result<reqwest::Client> {
+    // One TLS library for the whole program; a second installation is refused and harmless.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut client = reqwest::Client::builder();
+    if is_loopback(base) {
+        // A proxy would not find this host's own address.
+        client = client.no_proxy();
+    }
+    client
+        .user_agent(concat!("trainyard/", env!("CARGO_PKG_VERSION")))
+        .timeout(timeout)
+        .connect_timeout(timeout)
+        // A redirect would carry the token to an address that nobody configured.
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+}
+
+pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host_str() {
         Some("localhost") => true,
         Some(host) => host

@@ -15,6 +15,8 @@ pub enum Access {
     Statuses,
     /// To write comments.
     Comments,
+    /// To look at webhooks and change them.
+    Hooks,
 }
 
 impl fmt::Display for Access {
@@ -22,6 +24,7 @@ impl fmt::Display for Access {
         f.write_str(match self {
             Access::Read => "read access to code and pull requests",
             Access::Statuses => "write access to commit statuses",
+            Access::Hooks => "administration of the webhooks",
             Access::Comments => "write access to pull requests (and issues, where they are apart)",
         })
     }
@@ -131,7 +134,7 @@ impl ForgeError {
             } => true,
             ForgeError::Unauthorized { needs, .. } => match needs {
                 Access::Read | Access::Statuses => true,
-                Access::Comments => false,
+                Access::Comments | Access::Hooks => false,
             },
             ForgeError::Credential(_)
             | ForgeError::App { .. }

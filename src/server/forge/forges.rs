@@ -12,6 +12,8 @@ use super::app::{App, AppConfig, Purpose};
 use super::gitea::Gitea;
 use super::github::Github;
 use super::gitlab::Gitlab;
+use super::hooks::Hooks;
+use super::rights::Rights;
 use super::{Credential, CredentialError, Forge, ForgeConfig, ForgeError, ForgeKind, PlainGit};
 
 /// What all projects share on their way to forges. Clones share it too.
@@ -35,6 +37,15 @@ impl Forges {
         self.app.as_ref()
     }
 
+    /// Forgets the App's tokens of a repository: git was refused, or what the App may there has changed.
+    pub fn forget(&self, config: &ForgeConfig) {
+        if let (Some(app), Some((_, place))) = (&self.app, config.place())
+            && place.app.is_some()
+        {
+            app.forget(&place.repository);
+        }
+    }
+
     /// The forge that `config` describes. Nothing is sent yet.
     ///
     /// # Errors
@@ -44,16 +55,49 @@ impl Forges {
         config: &ForgeConfig,
         timeout: Duration,
     ) -> Result<Box<dyn Forge>, ForgeError> {
+        Ok(match self.api(config, timeout)? {
+            None => Box::new(PlainGit),
+            Some(api) => match api.kind() {
+                ForgeKind::Github => Box::new(Github(api)),
+                ForgeKind::Gitlab => Box::new(Gitlab(api)),
+                ForgeKind::Gitea => Box::new(Gitea(api)),
+            },
+        })
+    }
+
+    /// The webhooks of the repository; none of a plain remote.
+    ///
+    /// # Errors
+    /// As [`Forges::connect`].
+    pub fn hooks(
+        &self,
+        config: &ForgeConfig,
+        timeout: Duration,
+    ) -> Result<Option<Hooks>, ForgeError> {
+        Ok(self.api(config, timeout)?.map(Hooks))
+    }
+
+    /// What the forge says of the token; none of a plain remote.
+    ///
+    /// # Errors
+    /// [`ForgeError`].
+    pub async fn rights(
+        &self,
+        config: &ForgeConfig,
+        timeout: Duration,
+    ) -> Result<Option<Rights>, ForgeError> {
+        match self.api(config, timeout)? {
+            Some(api) => api.rights().await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn api(&self, config: &ForgeConfig, timeout: Duration) -> Result<Option<Api>, ForgeError> {
         let Some((kind, place)) = config.place() else {
-            return Ok(Box::new(PlainGit));
+            return Ok(None);
         };
         let identity = Identity::of(kind, place, self.app.as_ref());
-        let api = Api::connect(kind, place.clone(), identity, timeout)?;
-        Ok(match kind {
-            ForgeKind::Github => Box::new(Github(api)),
-            ForgeKind::Gitlab => Box::new(Gitlab(api)),
-            ForgeKind::Gitea => Box::new(Gitea(api)),
-        })
+        Api::connect(kind, place.clone(), identity, timeout).map(Some)
     }
 
     /// The header with which git asks for a repository; none: it asks as nobody. `credential` is the project's own.

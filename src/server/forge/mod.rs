@@ -10,13 +10,16 @@ pub mod credential;
 mod error;
 pub mod event;
 mod forges;
+pub mod found;
 mod gitea;
 mod github;
 mod gitlab;
 pub mod hook;
+pub mod hooks;
 mod identity;
 mod place;
 mod plain;
+pub mod rights;
 mod text;
 mod update;
 
@@ -103,6 +106,16 @@ impl ForgeConfig {
             }
         }
         self
+    }
+
+    /// Sets where the webhook's secret lies; a plain remote has no use for one.
+    pub fn set_webhook_secret(&mut self, reference: Credential) {
+        match self {
+            ForgeConfig::Git => {}
+            ForgeConfig::Github(place) | ForgeConfig::Gitlab(place) | ForgeConfig::Gitea(place) => {
+                place.webhook_secret = Some(reference);
+            }
+        }
     }
 
     /// Whether somebody can be called there: with a token, or as the GitHub App.

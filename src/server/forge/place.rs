@@ -93,6 +93,18 @@ impl Place {
         }
     }
 
+    /// Where the forge's pages are.
+    #[must_use]
+    pub fn web(&self) -> String {
+        let api = self.api.trim_end_matches('/');
+        if api == github_api() {
+            return "https://github.com".to_owned();
+        }
+        let ends = ["/api/v1", "/api/v3", "/api/v4"];
+        let base = ends.into_iter().find_map(|end| api.strip_suffix(end));
+        base.unwrap_or(api).to_owned()
+    }
+
     /// Whether there is somebody to call as.
     #[must_use]
     pub fn speaks(&self) -> bool {

@@ -37,10 +37,8 @@ pub async fn keep_for_app(server: &Server, message: AppMessage) -> Result<(), No
     }
     let changed = message.told.changed.is_some();
     for project in about {
-        if let (true, Some(app), Some((_, place))) =
-            (changed, server.forges.app(), project.forge.place())
-        {
-            app.forget(&place.repository);
+        if changed {
+            server.forges.forget(&project.forge);
         }
         let one = Message {
             project: project.id,

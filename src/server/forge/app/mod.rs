@@ -17,6 +17,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::api::{About, Api, Identity};
+use super::hooks::{self, Sent};
 use super::{Credential, CredentialError, ForgeError, ForgeKind, Place, Repository};
 
 /// How long one call may take.
@@ -195,8 +196,8 @@ impl App {
         })
     }
 
-    /// Forgets a repository's tokens: they were refused, or what the App may there has changed.
-    pub fn forget(&self, repository: &Repository) {
+    /// Forgets a repository's tokens.
+    pub(super) fn forget(&self, repository: &Repository) {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         tokens.retain(|(of, _), _| !repository.is(of));
     }
@@ -225,6 +226,29 @@ impl App {
         let request = api.below(Method::GET, &[])?;
         let found: Numbered = api.read(request, About::Look, MOST_BYTES, read).await?;
         Ok(found.id)
+    }
+
+    /// Where its webhook leads, and what became of its last message.
+    ///
+    /// # Errors
+    /// Those of the calls.
+    pub async fn hook(
+        self: &Arc<Self>,
+        repository: &Repository,
+    ) -> Result<(String, Option<Sent>), ForgeError> {
+        #[derive(Deserialize)]
+        struct Leads {
+            #[serde(default)]
+            url: Option<String>,
+        }
+        let api = self.itself(repository)?;
+        let path = ["app", "hook", "config"];
+        let request = api.request(Method::GET, &path)?;
+        let leads: Leads = api.read(request, About::Hooks, MOST_BYTES, read).await?;
+        let path = ["app", "hook", "deliveries"];
+        let request = api.asked(Method::GET, &path, &hooks::one())?;
+        let last = api.read(request, About::Hooks, MOST_BYTES, hooks::newest);
+        Ok((leads.url.unwrap_or_default(), last.await?))
     }
 
     /// The API as the App itself.

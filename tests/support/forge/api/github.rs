@@ -33,6 +33,10 @@ type Answered = Result<Answer, Answer>;
 pub(super) fn answer(state: &mut State, ask: &Ask) -> Answered {
     match (ask.method.as_str(), ask.parts().as_slice()) {
         ("GET", ["app"]) => app(state, ask),
+        ("GET", ["app", "hook", rest]) => {
+            proven(state, ask)?;
+            hooks::of_app(state, ask, rest).ok_or_else(not_found)
+        }
         ("POST", ["app", "installations", id, "access_tokens"]) => access_token(state, ask, id),
         ("GET", ["meta"]) => Ok(Answer::new(200, json!({"installed_version": "3.14.0"}))),
         ("GET", ["user"]) => user(state, ask),

@@ -41,17 +41,33 @@ pub(super) fn answer(state: &mut State, ask: &Ask, rest: &[&str]) -> Option<Answ
         ("GET", [id, "deliveries" | "events"])
             if matches!(state.face, Face::Github | Face::Gitlab) =>
         {
-            let of_it = |delivery: &&Delivery| delivery.hook.to_string() == *id;
-            let told: Vec<_> = state.deliveries.iter().filter(of_it).collect();
-            let items: Vec<_> = told
-                .into_iter()
-                .rev()
-                .flat_map(|d| sent(state.face, d))
-                .collect();
-            Some(page(state, ask, 30, 100, &items))
+            Some(told(state, ask, id.parse().ok()?))
         }
         _ => None,
     }
+}
+
+/// The App's own hook, which only the App sees.
+pub(super) fn of_app(state: &State, ask: &Ask, rest: &str) -> Option<Answer> {
+    let hook = state.hooks.iter().find(|hook| hook.app)?;
+    match rest {
+        "config" => Some(Answer::new(
+            200,
+            json!({"url": hook.url, "content_type": "json", "insecure_ssl": "0", "secret": "********"}),
+        )),
+        "deliveries" => Some(told(state, ask, hook.id)),
+        _ => None,
+    }
+}
+
+/// What a hook was told, newest first.
+fn told(state: &State, ask: &Ask, hook: u64) -> Answer {
+    let of_it = |delivery: &&Delivery| delivery.hook == hook;
+    let told = state.deliveries.iter().filter(of_it).rev();
+    let items: Vec<_> = told
+        .flat_map(|delivery| sent(state.face, delivery))
+        .collect();
+    page(state, ask, 30, 100, &items)
 }
 
 fn create(state: &mut State, ask: &Ask) -> Answer {

@@ -1,5 +1,7 @@
 //! Stories of whom the server speaks as at a forge: real git and a forge that speaks HTTP.
 
+mod add;
+mod doctor;
 mod hook;
 
 use std::path::Path;
@@ -251,11 +253,7 @@ async fn why_the_app_cannot_speak_is_said_with_what_to_do() {
     watch::look(&server, &project).await.unwrap();
 
     town.secret("key", "no key");
-    server
-        .forges
-        .app()
-        .unwrap()
-        .forget(&town.place().repository);
+    server.forges.forget(&project.forge);
     let said = look().await;
     assert!(said.contains("no private key in PEM form"), "{said}");
     assert!(!said.contains("no key\n"), "{said}");
