@@ -17,7 +17,6 @@ use protocol::{
     ByteSize, JobSpec, Outcome, Owner, Span, Timestamp, Trigger, TriggerKind, Trust, Work,
     cell_time,
 };
-use serde_json::Value;
 
 use super::live::Live;
 use super::{Exit, notebooks};
@@ -305,23 +304,9 @@ fn trigger(
     })
 }
 
-/// `name=value` as JSON where the value is a literal, else as text.
+/// Values as they were written.
 fn parameters(given: &[String]) -> anyhow::Result<Parameters> {
-    let one = |text: &String| {
-        let (name, value) = text
-            .split_once('=')
-            .with_context(|| format!("'{text}' is not NAME=VALUE"))?;
-        if name.is_empty() {
-            bail!("'{text}' lacks the parameter's name: NAME=VALUE");
-        }
-        let literal = match value {
-            "True" => Some(Value::Bool(true)),
-            "False" => Some(Value::Bool(false)),
-            "None" => Some(Value::Null),
-            other => serde_json::from_str(other).ok(),
-        };
-        Ok((name.to_owned(), literal.unwrap_or_else(|| value.into())))
-    };
+    let one = |text: &String| plan::written(text).map_err(anyhow::Error::msg);
     given.iter().map(one).collect()
 }
 
@@ -430,7 +415,7 @@ mod tests {
         .map(str::to_owned);
         let read = parameters(&given).unwrap();
         assert_eq!(
-            Value::Object(read),
+            serde_json::Value::Object(read),
             serde_json::json!({"lr": 0.1, "name": "a b", "on": true, "deep": {"a": [1]}, "empty": ""})
         );
         for (text, why) in [

@@ -27,7 +27,7 @@ pub use here::{definition_of, plan_notebook};
 pub use init::{FirstFile, NothingToRun, first_file};
 pub use lint::{lint_here, lint_tool};
 pub use make::{Context, DEFAULT_IMAGE, plan};
-pub use parameters::check_parameters;
+pub use parameters::{check_parameters, written};
 pub use planned::{Dep, Ignored, KeyPart, MAX_DEPS, Plan, PlannedJob};
 pub use schema::schema;
 pub use verdict::{Decision, Verdict, verdicts};

@@ -4,6 +4,7 @@ use notebook::Notebook;
 use notebook::parameters::{names, offered};
 use protocol::JobSpec;
 use protocol::spec::Parameters;
+use serde_json::Value;
 use serde_saphyr::Location;
 
 use crate::PlanError;
@@ -91,6 +92,26 @@ pub(crate) fn mismatches(notebook: &Notebook, given: &Parameters) -> Vec<String>
         Some(format!("parameter '{}' is given {why}", parameter.name))
     });
     wrong.collect()
+}
+
+/// `NAME=VALUE` as people write it: a value of JSON, or Python's `True`, `False` and `None`; else it is text.
+///
+/// # Errors
+/// A sentence that names the text.
+pub fn written(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("'{text}' is not NAME=VALUE"))?;
+    if name.is_empty() {
+        return Err(format!("'{text}' lacks the parameter's name: NAME=VALUE"));
+    }
+    let literal = match value {
+        "True" => Some(Value::Bool(true)),
+        "False" => Some(Value::Bool(false)),
+        "None" => Some(Value::Null),
+        other => serde_json::from_str(other).ok(),
+    };
+    Ok((name.to_owned(), literal.unwrap_or_else(|| value.into())))
 }
 
 /// Holds the values for a notebook that no job names against what it offers. What is doubtful comes back as

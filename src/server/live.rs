@@ -45,6 +45,7 @@ pub struct Live {
     orders: Mutex<HashMap<AgentId, watch::Sender<u64>>>,
     queue: Notify,
     refs: Notify,
+    asked: Notify,
     finished: Notify,
 }
 
@@ -55,6 +56,7 @@ impl Default for Live {
             orders: Mutex::default(),
             queue: Notify::new(),
             refs: Notify::new(),
+            asked: Notify::new(),
             finished: Notify::new(),
         }
     }
@@ -120,6 +122,16 @@ impl Live {
     /// Returns when a forge said that something moved since the last call.
     pub async fn refs_change(&self) {
         self.refs.notified().await;
+    }
+
+    /// Wakes the loop that obeys: somebody asked for something at a forge.
+    pub fn somebody_asked(&self) {
+        self.asked.notify_one();
+    }
+
+    /// Returns when somebody asked for something at a forge since the last call.
+    pub async fn somebody_asks(&self) {
+        self.asked.notified().await;
     }
 
     /// Wakes those who wait for attempts that finished (registry and report).

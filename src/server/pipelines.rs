@@ -348,11 +348,17 @@ fn stand_in(job: &Job, equal: &[Job]) -> Option<State> {
 }
 
 /// Asks for a finished job again: a new pipeline at the same commit with this job. What it needs is taken
-/// from before where it succeeded, and asked for again where it did not.
+/// from before where it succeeded, and asked for again where it did not. Asking a second time with the same `at` gives
+/// the pipeline of the first.
 ///
 /// # Errors
 /// [`StoreError::Illegal`] where the job is not over; the store's.
-pub async fn rerun(server: &Server, id: &JobId, by: Option<&str>) -> Result<Pipeline> {
+pub async fn rerun(
+    server: &Server,
+    id: &JobId,
+    by: Option<&str>,
+    at: Timestamp,
+) -> Result<Pipeline> {
     let mut tx = server.store.begin().await?;
     let job = jobs::get(&mut tx, id).await?;
     if job.state.outcome().is_none() {
@@ -367,9 +373,13 @@ pub async fn rerun(server: &Server, id: &JobId, by: Option<&str>) -> Result<Pipe
     let trigger = Trigger {
         kind: TriggerKind::Rerun { of: id.clone() },
         by: by.map(str::to_owned),
-        at: Timestamp::now(),
+        at,
         ..old.trigger.clone()
     };
+    let key = trigger::key(&trigger);
+    if let Some(before) = pipelines::by_trigger(&mut tx, &old.project, &key).await? {
+        return Ok(before);
+    }
     let words = Words {
         subject: old.subject.clone(),
         author: old.author.clone(),

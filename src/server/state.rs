@@ -19,7 +19,7 @@ use crate::forge::Forges;
 use crate::inbox::Inbox;
 use crate::live::Live;
 use crate::store::{self, Store, StoreError};
-use crate::{dispatch, fleet, housekeeping, report, timetable, watch, web};
+use crate::{dispatch, fleet, housekeeping, inbox, report, timetable, watch, web};
 
 /// How long requests get to end when the server stops.
 pub const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -136,6 +136,7 @@ impl Server {
         loops.spawn(dispatch::run(self.clone()));
         loops.spawn(fleet::lease::run(self.clone()));
         loops.spawn(watch::run(self.clone()));
+        loops.spawn(inbox::run(self.clone()));
         loops.spawn(timetable::run(self.clone()));
         loops.spawn(report::run(self.clone()));
         loops.spawn(housekeeping::run(self.clone()));

@@ -161,7 +161,7 @@ fn of_request(
 }
 
 /// The pull request whose head a ref is, as GitHub and Gitea, and as GitLab name it.
-fn request_number(reference: &str) -> Option<u64> {
+pub(crate) fn request_number(reference: &str) -> Option<u64> {
     ["refs/pull/", "refs/merge-requests/"]
         .iter()
         .find_map(|start| reference.strip_prefix(start))?

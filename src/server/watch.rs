@@ -412,6 +412,25 @@ fn check_secrets(server: &Server, project: &Project, planned: Planned) -> Planne
     }
 }
 
+/// Where the mirror has a branch.
+///
+/// # Errors
+/// [`WatchError`].
+pub(crate) async fn head_of(
+    server: &Server,
+    project: &Project,
+    branch: &str,
+) -> Result<Option<CommitId>, WatchError> {
+    let (root, url) = (server.config.mirrors(), project.url.clone());
+    let name = format!("refs/heads/{branch}");
+    blocking(move || {
+        let refs = Mirror::open(&root, &url)?.refs()?;
+        let found = refs.into_iter().find(|known| known.name == name);
+        Ok(found.map(|known| known.commit))
+    })
+    .await
+}
+
 /// Brings the mirror of a project up to date.
 ///
 /// # Errors

@@ -4,6 +4,7 @@ mod agent;
 mod commits;
 mod faults;
 mod forge_world;
+mod forges;
 mod gpu_jobs;
 mod gpus;
 mod hosts;

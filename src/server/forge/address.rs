@@ -3,6 +3,7 @@
 use reqwest::Url;
 
 use super::api::is_loopback;
+use super::place::GITHUB_API;
 use super::{ForgeConfig, ForgeKind, InvalidRepository, Place, Repository};
 
 /// Words for forges.
@@ -93,6 +94,8 @@ impl Address<'_> {
         let api = match (self.api, found) {
             (Some(api), _) => api.to_owned(),
             (None, Some((host, _))) => api(kind, &web(self.url, host)),
+            // It has one address for nearly everybody.
+            (None, None) if kind == ForgeKind::Github => GITHUB_API.to_owned(),
             (None, None) => return Err(AddressError::NoHost(kind)),
         };
         let place = Place::new(repository, api);
@@ -126,7 +129,7 @@ fn web(url: &str, host: &str) -> String {
 fn api(kind: ForgeKind, web: &str) -> String {
     match kind {
         ForgeKind::Github if web.eq_ignore_ascii_case("https://github.com") => {
-            "https://api.github.com".to_owned()
+            GITHUB_API.to_owned()
         }
         ForgeKind::Github => format!("{web}/api/v3"),
         ForgeKind::Gitlab => format!("{web}/api/v4"),

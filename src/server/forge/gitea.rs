@@ -66,6 +66,14 @@ impl Forge for Gitea {
         })
     }
 
+    fn may_write<'a>(
+        &'a self,
+        login: &'a str,
+        number: Option<u64>,
+    ) -> BoxFuture<'a, Result<bool, ForgeError>> {
+        Box::pin(self.0.may_write(login, number))
+    }
+
     fn show<'a>(
         &'a self,
         update: &'a Update,

@@ -28,7 +28,8 @@ impl Gitlab {
     }
 }
 
-/// Whether GitLab refuses because the status says it already.
+/// Whether GitLab refuses because the status is in this state already. It keeps its words then: nothing can be done
+/// about that until the state changes.
 fn stands(message: &str) -> bool {
     message.to_ascii_lowercase().contains("cannot transition")
 }
@@ -51,6 +52,14 @@ impl Forge for Gitlab {
             let path = ["merge_requests", &number.to_string()];
             self.0.find(&path, hook::gitlab::merge_request).await
         })
+    }
+
+    fn may_write<'a>(
+        &'a self,
+        login: &'a str,
+        number: Option<u64>,
+    ) -> BoxFuture<'a, Result<bool, ForgeError>> {
+        Box::pin(self.0.may_write(login, number))
     }
 
     fn show<'a>(

@@ -17,6 +17,7 @@ mod gitlab;
 pub mod hook;
 pub mod hooks;
 mod identity;
+mod people;
 mod place;
 mod plain;
 pub mod rights;
@@ -52,6 +53,14 @@ pub trait Forge: Send + Sync + fmt::Debug {
 
     /// Asks for a pull request; none: there is none of this number.
     fn pull_request(&self, number: u64) -> BoxFuture<'_, Result<Option<PullRequest>, ForgeError>>;
+
+    /// Whether somebody may write to the repository: then their word counts. `number` is theirs at the forge, where it
+    /// was told.
+    fn may_write<'a>(
+        &'a self,
+        login: &'a str,
+        number: Option<u64>,
+    ) -> BoxFuture<'a, Result<bool, ForgeError>>;
 
     /// Makes the forge show `update`. `remembered` is what an earlier call gave for the same slot: what stands there
     /// is edited in place, and found again where that was lost. Doing it twice does no harm.

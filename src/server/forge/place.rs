@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Credential;
 
+/// Where github.com has its API.
+pub(super) const GITHUB_API: &str = "https://api.github.com";
+
 /// Which API a forge speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -77,7 +80,7 @@ pub struct Place {
 
 /// Rows of before the other forges name no API.
 pub(super) fn github_api() -> String {
-    "https://api.github.com".to_owned()
+    GITHUB_API.to_owned()
 }
 
 impl Place {
@@ -97,7 +100,7 @@ impl Place {
     #[must_use]
     pub fn web(&self) -> String {
         let api = self.api.trim_end_matches('/');
-        if api == github_api() {
+        if api == GITHUB_API {
             return "https://github.com".to_owned();
         }
         let ends = ["/api/v1", "/api/v3", "/api/v4"];

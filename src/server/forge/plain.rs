@@ -26,6 +26,14 @@ impl Forge for PlainGit {
         Box::pin(std::future::ready(Ok(None)))
     }
 
+    fn may_write<'a>(
+        &'a self,
+        _: &'a str,
+        _: Option<u64>,
+    ) -> BoxFuture<'a, Result<bool, ForgeError>> {
+        Box::pin(std::future::ready(Ok(false)))
+    }
+
     fn show<'a>(
         &'a self,
         _: &'a Update,

@@ -2,6 +2,9 @@
 //! kept together, so that a thousand of them do not wait for a thousand writes to the disk.
 
 mod app;
+mod command;
+mod deeds;
+mod obey;
 
 pub use app::{AppMessage, keep_for_app};
 
@@ -9,6 +12,8 @@ use std::sync::{Mutex, PoisonError};
 
 use protocol::{ProjectId, Timestamp};
 use tokio::sync::oneshot;
+
+pub use obey::{run, tick};
 
 use crate::forge::ForgeKind;
 use crate::forge::event::{ForgeEvent, PullRequest};
@@ -61,6 +66,7 @@ pub struct NotKept;
 /// # Errors
 /// [`NotKept`].
 pub async fn keep(server: &Server, message: Message) -> std::result::Result<(), NotKept> {
+    let asks = asks(&message.event);
     let moves = message.event.moves_something();
     let (kept, mut answer) = oneshot::channel();
     let inbox = &server.inbox;
@@ -90,10 +96,17 @@ pub async fn keep(server: &Server, message: Message) -> std::result::Result<(), 
         }
     };
     drop(turn);
-    if new && moves {
+    if new && asks {
+        server.live.somebody_asked();
+    } else if new && moves {
         server.live.refs_changed();
     }
     Ok(())
+}
+
+/// Whether a person asks for something, which is done once.
+fn asks(event: &ForgeEvent) -> bool {
+    matches!(event, ForgeEvent::Comment(_) | ForgeEvent::Asked(_))
 }
 
 /// Keeps a batch, and says so to those who wait; they hear nothing where it could not be kept.

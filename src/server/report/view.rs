@@ -9,7 +9,8 @@ use super::{CommitView, JobView, PipelineView, Reused};
 use crate::store::attempts::{Attempt, Fate};
 use crate::store::jobs::Job;
 use crate::store::pipelines::Pipeline;
-use crate::store::{Connection, Result, attempts, jobs, pipelines, registry};
+use crate::store::{Connection, Result, attempts, jobs, pipelines, registry, requests};
+use crate::trigger;
 
 /// Most pipelines of a commit that are looked at, the newest: re-runs pile up.
 const MOST_PIPELINES: usize = 20;
@@ -38,10 +39,8 @@ async fn of_pipeline(db: &mut Connection, row: Pipeline) -> Result<PipelineView>
     for job in jobs::of_pipeline(db, &row.id).await? {
         views.push(of_job(db, job).await?);
     }
-    let reference = row.trigger.reference.as_deref();
-    let branch = reference.and_then(|name| name.strip_prefix("refs/heads/"));
     Ok(PipelineView {
-        branch: branch.map(str::to_owned),
+        branch: branch_of(db, &row).await?,
         id: row.id,
         problem: row.problem,
         nothing: row
@@ -50,6 +49,23 @@ async fn of_pipeline(db: &mut Connection, row: Pipeline) -> Result<PipelineView>
             .next_back()
             .filter(|_| views.is_empty()),
         jobs: views,
+    })
+}
+
+/// The branch of a push, or that a pull request comes from; of one from another repository the ref of its head, for
+/// there is no such branch here.
+async fn branch_of(db: &mut Connection, row: &Pipeline) -> Result<Option<String>> {
+    if let Some(branch) = row.trigger.branch() {
+        return Ok(Some(branch.to_owned()));
+    }
+    let reference = row.trigger.reference.as_deref();
+    let Some(number) = reference.and_then(trigger::request_number) else {
+        return Ok(None);
+    };
+    let request = requests::find(db, &row.project, number).await?;
+    Ok(match request {
+        Some(request) if !request.fork => Some(request.head_branch),
+        Some(_) | None => reference.map(str::to_owned),
     })
 }
 

@@ -158,6 +158,22 @@ pub async fn of_commit(
     rows.iter().map(pipeline).collect()
 }
 
+/// The newest pipeline at a ref.
+pub async fn newest_at(
+    db: &mut Connection,
+    project: &ProjectId,
+    reference: &str,
+) -> Result<Option<Pipeline>> {
+    let row = sqlx::query(
+        "SELECT * FROM pipelines WHERE project = $1 AND reference = $2 ORDER BY id DESC LIMIT 1",
+    )
+    .bind(project.as_str())
+    .bind(reference)
+    .fetch_optional(db)
+    .await?;
+    row.as_ref().map(pipeline).transpose()
+}
+
 /// Earlier pipelines of the same kind of trigger and ref with jobs that no host has yet, or, with `running`,
 /// that are not over. It begins at these jobs, which are few.
 pub async fn unsettled(

@@ -201,6 +201,17 @@ pub struct Delivery {
     pub received_at: Timestamp,
 }
 
+fn delivery(row: &AnyRow) -> Result<Delivery> {
+    Ok(Delivery {
+        project: row.parsed("project")?,
+        delivery: row.text("delivery")?,
+        event: row.text("event")?,
+        body: row.text("body")?,
+        asks: row.int("asks")? == 1,
+        received_at: row.time("received_at")?,
+    })
+}
+
 /// Keeps a delivery. False where the same one came before: a forge repeats itself.
 pub async fn insert_delivery(db: &mut Connection, delivery: &Delivery) -> Result<bool> {
     let done = sqlx::query(
@@ -242,18 +253,35 @@ pub async fn unhandled_deliveries(db: &mut Connection, limit: u32) -> Result<Vec
     .bind(i64::from(limit))
     .fetch_all(db)
     .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Delivery {
-                project: row.parsed("project")?,
-                delivery: row.text("delivery")?,
-                event: row.text("event")?,
-                body: row.text("body")?,
-                asks: row.int("asks")? == 1,
-                received_at: row.time("received_at")?,
-            })
-        })
-        .collect()
+    rows.iter().map(delivery).collect()
+}
+
+/// What people asked for and nobody has done, oldest first, at most `limit`.
+pub async fn asked(db: &mut Connection, limit: u32) -> Result<Vec<Delivery>> {
+    let rows = sqlx::query(
+        "SELECT * FROM deliveries WHERE handled_at IS NULL AND asks = 1 \
+         ORDER BY received_at, delivery LIMIT $1",
+    )
+    .bind(i64::from(limit))
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(delivery).collect()
+}
+
+/// Notes that what one delivery asked for is done.
+pub async fn delivery_handled(
+    db: &mut Connection,
+    project: &ProjectId,
+    delivery: &str,
+    at: Timestamp,
+) -> Result<()> {
+    sqlx::query("UPDATE deliveries SET handled_at = $1 WHERE project = $2 AND delivery = $3")
+        .bind(at.0)
+        .bind(project.as_str())
+        .bind(delivery)
+        .execute(db)
+        .await?;
+    Ok(())
 }
 
 /// Projects that have deliveries that say where to look, and that nobody has handled.

@@ -7,7 +7,7 @@ use axum::{Extension, Json};
 use protocol::api::{self, Done, NewPipeline, NewProject, Quota};
 use protocol::job::{Block, State as JobState};
 use protocol::setup::{AddedProject, Examined};
-use protocol::{CommitId, JobId};
+use protocol::{CommitId, JobId, Timestamp};
 
 use super::access::Who;
 use super::answer::{Answer, Problem};
@@ -194,7 +194,7 @@ pub(super) async fn approve_of(site: &Site, who: &Who, id: &JobId) -> Answer<(Co
 
 /// Asks for a finished job again for a person, and gives the new job.
 pub(super) async fn retry_job(site: &Site, who: &Who, id: &JobId) -> Answer<Job> {
-    let pipeline = pipelines::rerun(site, id, Some(who.name())).await?;
+    let pipeline = pipelines::rerun(site, id, Some(who.name()), Timestamp::now()).await?;
     let mut db = site.store.read().await?;
     let name = jobs::get(&mut db, id).await?.spec.name;
     jobs::of_pipeline(&mut db, &pipeline.id)

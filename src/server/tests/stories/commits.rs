@@ -253,12 +253,12 @@ async fn schedules_and_people_always_run() {
         assert_eq!(again.unwrap()[0].id, due[0].id, "once");
         agent.run(Outcome::Succeeded).await;
 
-        let rerun = pipelines::rerun(world.server(), &job.id, Some("ana"))
+        let rerun = pipelines::rerun(world.server(), &job.id, Some("ana"), Timestamp::now())
             .await
             .unwrap();
         let rerun = only_job(&world, &rerun).await;
         assert!(rerun.state.outcome().is_none());
-        let refused = pipelines::rerun(world.server(), &rerun.id, None).await;
+        let refused = pipelines::rerun(world.server(), &rerun.id, None, Timestamp::now()).await;
         assert!(refused.is_err(), "it is not over");
         agent.run(Outcome::Succeeded).await;
 
@@ -360,7 +360,7 @@ async fn what_a_job_needs_decides_whether_it_runs() {
         };
         assert_eq!(why, "it needs 'prepare', which failed");
 
-        let again = pipelines::rerun(world.server(), &train.id, None).await.unwrap();
+        let again = pipelines::rerun(world.server(), &train.id, None, Timestamp::now()).await.unwrap();
         let all = jobs_of(&world, &again).await;
         assert_eq!(all.len(), 2, "what it needs never succeeded");
         agent

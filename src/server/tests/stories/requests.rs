@@ -125,7 +125,7 @@ async fn no_way_leads_around_the_approval() {
         pipelines::cancel_by_hand(world.server(), &job.id, "eve")
             .await
             .unwrap();
-        let again = pipelines::rerun(world.server(), &job.id, Some("eve"))
+        let again = pipelines::rerun(world.server(), &job.id, Some("eve"), Timestamp::now())
             .await
             .unwrap();
         let job = only_job(&world, &again).await;
@@ -134,7 +134,7 @@ async fn no_way_leads_around_the_approval() {
         pipelines::cancel_by_hand(world.server(), &job.id, "ana")
             .await
             .unwrap();
-        let after = pipelines::rerun(world.server(), &job.id, Some("ana"))
+        let after = pipelines::rerun(world.server(), &job.id, Some("ana"), Timestamp::now())
             .await
             .unwrap();
         assert_eq!(only_job(&world, &after).await.state, State::Queued);

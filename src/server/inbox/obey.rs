@@ -1,0 +1,279 @@
+//! Does what people ask for at a forge, in comments and by the buttons of checks, if they may write to the repository.
+//! Each delivery is done with once; the answer is a row that the reporter sends.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use protocol::{JobId, ProjectId, Span, Timestamp};
+use tokio::time::Instant;
+
+use super::command::{Command, commands};
+use super::deeds::{Asking, Refused};
+use crate::forge::event::{Asked, Comment, ForgeEvent};
+use crate::forge::{Forge, ForgeError, Reaction, Reply, Update, bounded};
+use crate::report::ReportConfig;
+use crate::state::Server;
+use crate::store::pipelines::Pipeline;
+use crate::store::projects::{Delivery, Project};
+use crate::store::{Result, StoreError, jobs, pipelines as rows, projects, report, requests};
+use crate::trigger::Request;
+
+/// Most deliveries of one pass.
+const MOST: u32 = 100;
+/// Time to the next try where a forge did not say who may do what.
+const PAUSE: Duration = Duration::from_secs(30);
+/// What could not be done for so long is not done any more: nobody expects it.
+const GIVEN_UP: Span = Span::hours(24);
+/// What our own comments begin with: they command nothing.
+const OURS: &str = "<!-- trainyard";
+/// Most characters of a reason in an answer.
+const MOST_WORDS: usize = 500;
+
+/// Runs until the server stops: woken by what is asked, and at every tick as a safety net.
+pub async fn run(server: Server) {
+    let mut paused = BTreeMap::new();
+    loop {
+        if let Err(error) = tick(&server, &mut paused).await {
+            tracing::error!(%error, "what people asked for could not be looked at; the next pass tries again");
+        }
+        tokio::select! {
+            () = server.shutdown.cancelled() => return,
+            () = server.live.somebody_asks() => {}
+            () = tokio::time::sleep(server.config.tick.into()) => {}
+        }
+    }
+}
+
+/// One pass, oldest first. A project whose forge did not answer is left until `paused` says so.
+///
+/// # Errors
+/// The store's; what was done before stays done.
+pub async fn tick(server: &Server, paused: &mut BTreeMap<ProjectId, Instant>) -> Result<()> {
+    paused.retain(|_, until| *until > Instant::now());
+    let mut db = server.store.read().await?;
+    let asked = projects::asked(&mut db, MOST).await?;
+    drop(db);
+    for delivery in asked {
+        if paused.contains_key(&delivery.project) {
+            continue;
+        }
+        let answer = match answer(server, &delivery).await {
+            Ok(answer) => answer,
+            Err(Later(why)) => {
+                let id = &delivery.delivery;
+                if delivery.received_at + GIVEN_UP > Timestamp::now() {
+                    tracing::warn!(delivery = id, "not obeyed yet: {why}");
+                    paused.insert(delivery.project, Instant::now() + PAUSE);
+                    continue;
+                }
+                tracing::error!(delivery = id, "given up: {why}");
+                None
+            }
+        };
+        let at = Timestamp::now();
+        let mut tx = server.store.begin().await?;
+        if let Some(answer) = &answer {
+            report::put(&mut tx, &delivery.project, answer, at).await?;
+        }
+        projects::delivery_handled(&mut tx, &delivery.project, &delivery.delivery, at).await?;
+        tx.commit().await.map_err(StoreError::from)?;
+    }
+    Ok(())
+}
+
+/// It cannot be done now; why.
+struct Later(String);
+
+impl<E: std::error::Error> From<E> for Later {
+    fn from(error: E) -> Self {
+        Later(error.to_string())
+    }
+}
+
+/// Does what a delivery asks for; gives what is to be answered, where somebody waits for it.
+async fn answer(
+    server: &Server,
+    delivery: &Delivery,
+) -> std::result::Result<Option<Update>, Later> {
+    let mut db = server.store.read().await?;
+    let project = projects::find(&mut db, &delivery.project).await?;
+    drop(db);
+    let (Some(project), Ok(event)) = (project, serde_json::from_str(&delivery.body)) else {
+        return Ok(None);
+    };
+    let timeout = ReportConfig::default().call_timeout;
+    let forge = server.forges.connect(&project.forge, timeout.into())?;
+    match event {
+        ForgeEvent::Comment(comment) => {
+            let told = Told {
+                server,
+                project: &project,
+                forge: forge.as_ref(),
+                at: delivery.received_at,
+            };
+            told.comment(&comment, &delivery.delivery).await
+        }
+        ForgeEvent::Asked(asked) => {
+            let told = Told {
+                server,
+                project: &project,
+                forge: forge.as_ref(),
+                at: delivery.received_at,
+            };
+            told.button(&asked).await.map(|()| None)
+        }
+        ForgeEvent::Ping
+        | ForgeEvent::Push { .. }
+        | ForgeEvent::PullRequest(_)
+        | ForgeEvent::Other { .. } => Ok(None),
+    }
+}
+
+/// What was told, and where.
+struct Told<'a> {
+    server: &'a Server,
+    project: &'a Project,
+    forge: &'a dyn Forge,
+    at: Timestamp,
+}
+
+impl Told<'_> {
+    async fn comment(
+        &self,
+        comment: &Comment,
+        delivery: &str,
+    ) -> std::result::Result<Option<Update>, Later> {
+        let wanted = commands(&comment.text);
+        if comment.text.contains(OURS) || wanted.as_ref().is_ok_and(Vec::is_empty) {
+            return Ok(None);
+        }
+        let Comment { number, by, .. } = comment;
+        if !self.forge.may_write(by, comment.by_id).await? {
+            // No answer: anybody could make us write to a request.
+            tracing::info!(
+                project = self.project.name,
+                by,
+                "a command of somebody who may not write"
+            );
+            return Ok(None);
+        }
+        let done = match wanted {
+            Ok(commands) => self.obey_all(*number, by, commands).await,
+            Err(none) => Err(Refused::Wrong(none.to_string())),
+        };
+        match done {
+            Ok(()) => Ok(Some(Update::Reaction(Reaction {
+                number: *number,
+                comment: comment.id,
+            }))),
+            Err(Refused::Wrong(why)) => Ok(Some(Update::Reply(Reply {
+                number: *number,
+                answers: delivery.to_owned(),
+                text: format!("Not done: {}", harmless(&why)),
+                since: self.at,
+            }))),
+            Err(Refused::Later(error)) => Err(error.into()),
+        }
+    }
+
+    async fn obey_all(
+        &self,
+        number: u64,
+        by: &str,
+        commands: Vec<Command>,
+    ) -> std::result::Result<(), Refused> {
+        let (request, pipeline) = self.request(number).await?;
+        let asking = Asking {
+            server: self.server,
+            project: self.project,
+            pipeline: &pipeline,
+            base_branch: Some(&request.base_branch),
+            by,
+            at: self.at,
+        };
+        for command in commands {
+            asking.obey(command).await?;
+        }
+        Ok(())
+    }
+
+    /// A pull request and the newest pipeline at its head.
+    async fn request(&self, number: u64) -> std::result::Result<(Request, Pipeline), Refused> {
+        let nothing = || Refused::Wrong("nothing of this request has been planned yet".to_owned());
+        let (kind, _) = self.project.forge.place().ok_or_else(nothing)?;
+        let mut db = self.server.store.read().await?;
+        let request = requests::find(&mut db, &self.project.id, number).await?;
+        let reference = kind.head_of(number);
+        let pipeline = rows::newest_at(&mut db, &self.project.id, &reference).await?;
+        request.zip(pipeline).ok_or_else(nothing)
+    }
+
+    /// A button is pressed by who sees it: nobody waits for an answer, and the check itself shows what came of it.
+    async fn button(&self, asked: &Asked) -> std::result::Result<(), Later> {
+        let by = asked.by.as_deref().unwrap_or_default();
+        let name = &self.project.name;
+        if !self.forge.may_write(by, None).await? {
+            tracing::info!(project = name, by, "a button of somebody who may not write");
+            return Ok(());
+        }
+        match self.press(asked, by).await {
+            Ok(()) => Ok(()),
+            Err(Refused::Wrong(why)) => {
+                tracing::info!(project = name, by, "a button did nothing: {why}");
+                Ok(())
+            }
+            Err(Refused::Later(error)) => Err(error.into()),
+        }
+    }
+
+    async fn press(&self, asked: &Asked, by: &str) -> std::result::Result<(), Refused> {
+        let mut db = self.server.store.read().await?;
+        let id: Option<JobId> = asked.check.as_deref().and_then(|check| check.parse().ok());
+        let pipeline = match &id {
+            Some(id) => {
+                let job = jobs::find(&mut db, id).await?;
+                let job = job.filter(|job| job.project == self.project.id);
+                let job = job.ok_or_else(|| Refused::Wrong(format!("there is no job {id}")))?;
+                Some(rows::get(&mut db, &job.pipeline).await?)
+            }
+            None => rows::of_commit(&mut db, &self.project.id, &asked.commit)
+                .await?
+                .pop(),
+        };
+        drop(db);
+        let pipeline =
+            pipeline.ok_or_else(|| Refused::Wrong("the commit has no pipeline".to_owned()))?;
+        let asking = Asking {
+            server: self.server,
+            project: self.project,
+            pipeline: &pipeline,
+            base_branch: None,
+            by,
+            at: self.at,
+        };
+        match (asked.action.as_deref(), &id) {
+            (None | Some("rerun"), Some(id)) => asking.again(id).await,
+            (None | Some("rerun"), None) => asking.obey(Command::Retry).await,
+            (Some("cancel"), Some(id)) => asking.end(id).await,
+            // The check stands on its commit: that is the one that was looked at.
+            (Some("approve"), _) => {
+                let commit = Some(pipeline.trigger.commit.to_string());
+                asking.obey(Command::Approve { commit }).await
+            }
+            (Some(other), _) => Err(Refused::Wrong(format!("there is no button '{other}'"))),
+        }
+    }
+}
+
+/// A sentence for a forge: one line, which mentions nobody and formats nothing.
+fn harmless(why: &str) -> String {
+    let line = bounded(why, MOST_WORDS).replace('`', "'");
+    // A zero-width space keeps a name from being one.
+    format!("`{}`", line.replace('@', "@\u{200b}"))
+}
+
+impl From<ForgeError> for Refused {
+    fn from(error: ForgeError) -> Self {
+        Refused::Later(error.into())
+    }
+}
