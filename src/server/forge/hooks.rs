@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::api::{About, Api};
+use super::hook::SIGNING_SECRET;
 use super::place::ForgeKind;
 use super::{ForgeError, bounded};
 
@@ -84,7 +85,28 @@ impl Hooks {
             }
         };
         let request = request.json(&body);
-        self.0.send(request, About::Hooks).await.map(drop)
+        let made: Value = self
+            .0
+            .read(request, About::Hooks, MOST_BYTES, |body| {
+                serde_json::from_slice(body).map_err(|error| error.to_string())
+            })
+            .await?;
+        self.check(&made, secret.expose_secret())
+    }
+
+    /// A GitLab that cannot sign yet leaves the key out and says nothing.
+    fn check(&self, made: &Value, secret: &str) -> Result<(), ForgeError> {
+        let signs = is_true(&made["signing_token_present"]);
+        if self.0.kind() == ForgeKind::Gitlab && secret.starts_with(SIGNING_SECRET) && !signs {
+            return Err(ForgeError::Refused {
+                forge: ForgeKind::Gitlab.name(),
+                status: 200,
+                message: format!(
+                    "it does not sign messages; name a secret that does not begin with {SIGNING_SECRET}"
+                ),
+            });
+        }
+        Ok(())
     }
 
     /// The webhook that leads where `ours` says.
@@ -138,8 +160,13 @@ impl Hooks {
                 "config": {"url": url, "content_type": "json", "secret": secret},
             }),
             ForgeKind::Gitlab => {
-                let mut body =
-                    json!({"url": url, "token": secret, "enable_ssl_verification": true});
+                // A key that signs goes nowhere else: as a token it would be in each message.
+                let kind = if secret.starts_with(SIGNING_SECRET) {
+                    "signing_token"
+                } else {
+                    "token"
+                };
+                let mut body = json!({"url": url, kind: secret, "enable_ssl_verification": true});
                 for event in GITLAB {
                     body[event] = json!(true);
                 }
@@ -216,6 +243,15 @@ fn read(kind: ForgeKind, hook: &Value) -> Option<Hook> {
     })
 }
 
+/// GitLab has a field for each of its two proofs.
+fn secret_name(secret: &str) -> &'static str {
+    if secret.starts_with(SIGNING_SECRET) {
+        "Signing token"
+    } else {
+        "Secret token"
+    }
+}
+
 fn is_true(value: &Value) -> bool {
     value.as_bool() == Some(true)
 }
@@ -242,7 +278,7 @@ pub fn by_hand(kind: ForgeKind, web: &str, repository: &str, url: &str, secret: 
             page: format!("{web}/{repository}/-/hooks"),
             fields: vec![
                 ("URL", url),
-                ("Secret token", secret),
+                (secret_name(&secret), secret),
                 (
                     "Trigger",
                     "Push events, Tag push events, Comments, Merge request events".to_owned(),

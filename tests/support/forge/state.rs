@@ -165,6 +165,8 @@ pub(super) struct State {
     /// Whether the App's installation is.
     pub(super) suspended: bool,
     pub(super) hooks: Vec<Hook>,
+    /// Whether its GitLab is new enough to sign what hooks are told.
+    pub(super) signs: bool,
     /// What has to be told to hooks, and was not yet.
     pub(super) outbox: Vec<Event>,
     pub(super) way: Way,
@@ -198,6 +200,7 @@ impl State {
             app: None,
             suspended: false,
             hooks: Vec::new(),
+            signs: true,
             outbox: Vec::new(),
             way: Way::Open,
             deliveries: Vec::new(),

@@ -245,6 +245,11 @@ impl ForgeWorld {
         self.shared.lock().register(url, secret, true)
     }
 
+    /// It is a GitLab of before keys that sign: it leaves them out and says nothing.
+    pub(crate) fn cannot_sign(&self) {
+        self.shared.lock().signs = false;
+    }
+
     /// The hooks that are registered.
     pub(crate) fn hooks(&self) -> Vec<Hook> {
         self.shared.lock().hooks.clone()

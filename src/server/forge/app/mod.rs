@@ -300,7 +300,7 @@ impl App {
         };
         match api.find(&["installation"], read::<Installation>).await {
             Ok(Some(found)) if found.suspended_at.is_some() => Err(refused(format!(
-                "it is suspended there: the repository's owner unsuspends it at {}",
+                "it is suspended there: who suspended it, the App's owner or the repository's, lets it work again, at {}",
                 found.html_url
             ))),
             Ok(Some(found)) => Ok(found),

@@ -12,6 +12,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 pub use app::AppTold;
+pub(super) use proof::SIGNING_SECRET;
 pub use proof::{BadProof, Verified};
 
 use super::{ForgeEvent, ForgeKind, bounded};

@@ -226,3 +226,32 @@ async fn a_project_of_the_app_needs_it_installed() {
     assert_eq!(hooks(&town.forge), 0);
     handle.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_key_that_signs_is_never_sent_as_a_token() {
+    let town = Town::new(Face::Gitlab).await;
+    let handle = open(&town).await;
+    let key = "whsec_dGVzdHRlc3R0ZXN0dGVzdHRlc3R0ZXN0dGVzdHRlc3Q=";
+    let token = town.forge.owners_token();
+    let wanted = || NewProject {
+        webhook_secret: Some(town.secret("hook", key).to_string()),
+        ..wanted(&town, Some(&token))
+    };
+    let added = add(&handle, wanted()).await.unwrap();
+    assert!(matches!(added.webhook, Webhook::Made { .. }));
+    town.forge.push(MAIN, &[("a", "1")]).await;
+    let told = town.forge.deliveries().pop().unwrap();
+    assert_eq!(told.answers[0].status, Some(202));
+
+    town.forge.cannot_sign();
+    let second = NewProject {
+        name: "second".to_owned(),
+        ..wanted()
+    };
+    let added = add(&handle, second).await.unwrap();
+    let Webhook::ByHand { why, .. } = added.webhook else {
+        panic!("{:?}", added.webhook)
+    };
+    assert!(why.contains("does not sign messages"), "{why}");
+    handle.stop().await.unwrap();
+}
