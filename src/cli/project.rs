@@ -200,7 +200,10 @@ async fn add(client: &Client, args: Add) -> anyhow::Result<()> {
         project.name, project.forge, project.url
     ))?;
     match webhook {
-        Webhook::None => {}
+        Webhook::None if is_here(&project.url) => {}
+        Webhook::None => out::say(
+            "its host answers as no forge: a push is seen at the next look, and nothing is shown there. Where it is one, say so: --forge",
+        )?,
         Webhook::Made { url } => out::say(&format!("its webhook is made: {url}"))?,
         Webhook::App => out::say("the GitHub App tells of it")?,
         Webhook::ByHand { why, page, fields } => {
@@ -215,6 +218,11 @@ async fn add(client: &Client, args: Add) -> anyhow::Result<()> {
         }
     }
     out::say(&format!("push to it, and see {}", client.page("/")))
+}
+
+/// Whether a repository lies on the server's own disk.
+fn is_here(url: &str) -> bool {
+    url.starts_with('/') || url.starts_with("file:")
 }
 
 /// The name of a repository that nobody gave one.

@@ -230,7 +230,7 @@ async fn of_app(
     let ForgeConfig::Github(mut place) = config else {
         return wrong("the GitHub App is for repositories at GitHub");
     };
-    let app = server.forges.app().filter(|app| app.api() == place.api);
+    let app = server.forges.app().filter(|app| app.is_at(&place.api));
     let Some(app) = app else {
         let api = &place.api;
         return wrong(&format!(

@@ -112,7 +112,7 @@ impl Forges {
         let kind = config.place().map(|(kind, _)| kind);
         let token = match (config.place(), credential) {
             (Some((_, place)), _) if place.app.is_some() => {
-                let app = self.app.as_ref().filter(|app| app.api() == place.api);
+                let app = self.app.as_ref().filter(|app| app.is_at(&place.api));
                 let app = app.ok_or_else(|| CredentialError::NoApp {
                     api: place.api.clone(),
                 })?;

@@ -26,7 +26,7 @@ impl Identity {
     /// Whom a project speaks as.
     pub(super) fn of(kind: ForgeKind, place: &Place, app: Option<&Arc<App>>) -> Self {
         match (&place.token, place.app, app) {
-            (_, Some(_), Some(app)) if app.api() == place.api => Identity::Installed(app.clone()),
+            (_, Some(_), Some(app)) if app.is_at(&place.api) => Identity::Installed(app.clone()),
             (_, Some(_), _) => Identity::Nobody(CredentialError::NoApp {
                 api: place.api.clone(),
             }),

@@ -34,7 +34,7 @@ pub async fn examine(server: &Server, project: &Project) -> Result<Vec<Check>> {
     let Some((kind, place)) = project.forge.place() else {
         return Ok(found);
     };
-    let app = server.forges.app().filter(|app| app.api() == place.api);
+    let app = server.forges.app().filter(|app| app.is_at(&place.api));
     match (place.app, app) {
         (Some(_), Some(app)) => {
             found.push(installed(app, place).await);

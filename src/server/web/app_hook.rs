@@ -18,7 +18,7 @@ pub(super) async fn receive(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refused> {
-    let body = whole(&headers, body).await?;
+    let (body, _room) = whole(&headers, body).await?;
     let message = take(&server, &headers, &body).inspect_err(|refused| {
         tracing::warn!("a delivery to the GitHub App was refused: {refused}");
     })?;

@@ -14,7 +14,7 @@ use axum::{Json, body};
 use protocol::Timestamp;
 use protocol::agent_api::ApiError;
 use secrecy::SecretString;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::app_hook;
 use crate::forge::hook::{BadProof, Message};
@@ -99,7 +99,7 @@ async fn receive(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refused> {
-    let body = whole(&headers, body).await?;
+    let (body, _room) = whole(&headers, body).await?;
     let hook = Hook::of(&server, &name).await?;
     let now = Timestamp::now();
     let message = hook.take(&headers, &body, now).inspect_err(|refused| {
@@ -112,8 +112,11 @@ async fn receive(
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
-/// The body, within its limits of size and time.
-pub(super) async fn whole(headers: &HeaderMap, body: Body) -> Result<body::Bytes, Refused> {
+/// The body, within its limits of size and time, and the room in memory that it takes: to be held as long as it is.
+pub(super) async fn whole(
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(body::Bytes, SemaphorePermit<'static>), Refused> {
     let length = header(headers, header::CONTENT_LENGTH.as_str())
         .and_then(|length| length.parse().ok())
         .unwrap_or(MOST_BYTES);
@@ -124,13 +127,15 @@ pub(super) async fn whole(headers: &HeaderMap, body: Body) -> Result<body::Bytes
     let megabytes = u32::try_from(length >> 20)
         .unwrap_or(u32::MAX)
         .saturating_add(1);
-    let _room = tokio::time::timeout(ROOM_TIMEOUT, ROOM.acquire_many(megabytes))
+    let room = tokio::time::timeout(ROOM_TIMEOUT, ROOM.acquire_many(megabytes))
         .await
+        .map_err(|_| Refused::Busy)?
         .map_err(|_| Refused::Busy)?;
-    tokio::time::timeout(READ_TIMEOUT, body::to_bytes(body, MOST_BYTES))
+    let body = tokio::time::timeout(READ_TIMEOUT, body::to_bytes(body, MOST_BYTES))
         .await
         .map_err(|_| Refused::TooSlow)?
-        .map_err(|_| Refused::TooLarge)
+        .map_err(|_| Refused::TooLarge)?;
+    Ok((body, room))
 }
 
 /// A project's webhook.

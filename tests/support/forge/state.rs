@@ -138,6 +138,8 @@ pub(crate) struct Call {
     pub(crate) method: String,
     /// Behind the API's base, without the query.
     pub(crate) path: String,
+    /// Whether it came with a token, good or not.
+    pub(crate) with_token: bool,
     pub(crate) status: u16,
 }
 

@@ -142,10 +142,11 @@ impl App {
         })
     }
 
-    /// Base of the REST API where it is registered.
+    /// Whether it is registered where this API is.
     #[must_use]
-    pub fn api(&self) -> &str {
-        &self.config.api
+    pub fn is_at(&self, api: &str) -> bool {
+        let plain = |api: &str| api.trim_end_matches('/').to_ascii_lowercase();
+        plain(&self.config.api) == plain(api)
     }
 
     /// Where the secret of its webhook lies.

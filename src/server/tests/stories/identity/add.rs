@@ -56,6 +56,11 @@ async fn the_forge_is_found_and_its_webhook_made() {
         assert_eq!(added.project.forge.word(), word);
         let (_, place) = added.project.forge.place().unwrap();
         assert_eq!(place.api, town.forge.api());
+        let calls = town.forge.calls();
+        let known = calls.iter().position(|call| call.path.contains("hello"));
+        let (asking, after) = calls.split_at(known.unwrap());
+        assert!(!asking.is_empty() && asking.iter().all(|call| !call.with_token));
+        assert!(after.iter().all(|call| call.with_token));
         let url = format!("{}/hooks/story", handle.url());
         assert_eq!(added.webhook, Webhook::Made { url: url.clone() });
 

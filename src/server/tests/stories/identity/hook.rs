@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use server::forge::{ForgeConfig, Place};
 use server::state::{Handle, Server};
 use server::store::projects::{self, Project};
+use sha2::Sha256;
 
 use super::{HOOK_SECRET, Town, insert};
 use crate::forge::{Face, MAIN, PROJECT};
@@ -114,5 +116,48 @@ async fn what_the_apps_hook_cannot_prove_or_place_starts_nothing() {
     let of_other = projects::has_unhandled(&mut db, &other.id).await.unwrap();
     assert!(!of_other);
     drop(db);
+    handle.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_is_no_app_and_a_wrong_body_are_refused() {
+    let town = Town::new(Face::Github).await;
+    let (handle, _) = told_as_app(&town).await;
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let post = async |url: &str, signed: bool| {
+        let body = "payload=%7B%7D";
+        let mut mac = Hmac::<Sha256>::new_from_slice(HOOK_SECRET.as_bytes()).unwrap();
+        mac.update(body.as_bytes());
+        let signature = if signed {
+            hex::encode(mac.finalize().into_bytes())
+        } else {
+            "00".repeat(32)
+        };
+        let request = http
+            .post(format!("{url}/hooks"))
+            .header("x-github-event", "push")
+            .header("x-hub-signature-256", format!("sha256={signature}"))
+            .header("content-type", "application/x-www-form-urlencoded");
+        let answer = request.body(body).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    let (status, words) = post(&handle.url(), true).await;
+    assert_eq!(status, 415);
+    assert!(words.contains("application/json"), "{words}");
+    let (status, unproved) = post(&handle.url(), false).await;
+    assert_eq!(status, 401);
+    handle.stop().await.unwrap();
+
+    let config = server::config::Config {
+        github_app: None,
+        ..town.config()
+    };
+    let handle = Server::start(config).await.unwrap();
+    let (status, words) = post(&handle.url(), true).await;
+    assert_eq!(
+        (status, words),
+        (401, unproved),
+        "an outsider learns nothing"
+    );
     handle.stop().await.unwrap();
 }

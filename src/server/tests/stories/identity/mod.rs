@@ -9,18 +9,20 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use protocol::Timestamp;
+use protocol::agent_api::Source;
 use server::config::Config;
 use server::forge::app::{AppConfig, AppId};
 use server::forge::{Credential, Forge, ForgeConfig, ForgeError, Place, Repository, Update};
 use server::forge::{StatusUpdate, Verdict};
 use server::state::Server;
 use server::store::projects::{self, Project};
-use server::store::testing;
+use server::store::{jobs, pipelines, testing};
 use server::watch;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::forge::{APP_ID, Face, ForgeWorld, MAIN, PRIVATE_KEY, PROJECT};
+use crate::support::{Times, on_both};
 
 pub(super) const HOOK_SECRET: &str = "of the App's hook";
 
@@ -215,6 +217,33 @@ async fn what_an_agent_gets_reads_code_and_no_more() {
         "{refused}"
     );
     assert!(town.forge.seen().statuses.is_empty());
+}
+
+#[tokio::test]
+async fn an_order_carries_what_its_agent_needs_to_clone() {
+    on_both(Times::default(), |world| async move {
+        let town = Town::new(Face::Github).await;
+        town.forge.install_app().await;
+        let app = town.config().github_app;
+        let world = world.restart_with(|config| config.github_app = app).await;
+        let project = town.of_app();
+        let pipeline = testing::pipeline(&project, 1);
+        let mut tx = world.server().store.begin().await.unwrap();
+        projects::insert(&mut tx, &project).await.unwrap();
+        pipelines::insert(&mut tx, &pipeline).await.unwrap();
+        jobs::insert(&mut tx, &testing::job(&pipeline, "train"))
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        world.server().live.queue_changed();
+        let order = world.agent("a").await.order().await;
+        let Source::Git { authorization, .. } = order.source else {
+            panic!("{:?}", order.source)
+        };
+        assert!(clone_token(&authorization.unwrap()).starts_with("ghs_"));
+        assert_eq!(town.tokens_asked(), 1);
+    })
+    .await;
 }
 
 #[tokio::test]
