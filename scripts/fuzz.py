@@ -28,8 +28,8 @@ debug assertions and overflow checks on. Coverage counts the edges of our code a
 | target | seconds | executions | coverage | inputs | findings | commit | day |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 """
-# Seeds that are committed for a target.
-MOST_FILES, MOST_BYTES = 300, 48 << 10
+# Seeds that are committed for a target, and the longest one: long inputs reach most, and slow a target down.
+MOST_FILES, LONGEST = 60, 4 << 10
 
 
 class FuzzError(Exception):
@@ -143,25 +143,40 @@ def write(rows):
     print(f"written: {SUMMARY.relative_to(ROOT)}", file=sys.stderr)
 
 
+def is_found(file):
+    """Whether libFuzzer named it: by its SHA-1."""
+    return re.fullmatch("[0-9a-f]{40}", file.name) is not None
+
+
 def keep(target):
-    """The fewest inputs that reach what all together do, the smallest first and not too many, become the committed seeds."""
+    """Of the fewest inputs that reach the code which all together reach, the longest become the committed seeds. Seeds
+    that a person gave a name stay."""
     build(target)
     grown, seeds, found = folders(target)
     merged = WORK / "merged" / target
     shutil.rmtree(merged, ignore_errors=True)
     merged.mkdir(parents=True)
     done = cargo_fuzz(
-        "run", target, merged, grown, seeds, "--", "-set_cover_merge=1", *options(target, found), capture_output=True
+        "run",
+        target,
+        merged,
+        grown,
+        seeds,
+        "--",
+        "-set_cover_merge=1",
+        # How often a place is reached would make many times as many inputs.
+        "-use_counters=0",
+        *options(target, found),
+        capture_output=True,
     )
     if done.returncode:
         raise FuzzError(f"the corpus of {target} cannot be merged:\n{done.stderr[-2000:]}")
-    shutil.rmtree(seeds)
-    seeds.mkdir()
-    files, bytes_left = MOST_FILES, MOST_BYTES
-    for file in sorted(merged.iterdir(), key=lambda file: (file.stat().st_size, file.name)):
-        files, bytes_left = files - 1, bytes_left - file.stat().st_size
-        if min(files, bytes_left) < 0:
-            break
+    for file in seeds.iterdir():
+        if is_found(file):
+            file.unlink()
+    room = MOST_FILES - len(list(seeds.iterdir()))
+    inputs = [file for file in merged.iterdir() if is_found(file) and file.stat().st_size <= LONGEST]
+    for file in sorted(inputs, key=lambda file: (-file.stat().st_size, file.name))[: max(room, 0)]:
         shutil.copy(file, seeds / file.name)
     print(f"{target}: {len(list(seeds.iterdir()))} of {len(list(merged.iterdir()))} inputs are kept", file=sys.stderr)
 

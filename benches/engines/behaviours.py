@@ -162,6 +162,14 @@ def left(seen):
 
 
 @saved
+def exit_says(seen):
+    """The exception of a cell that leaves, and IPython's advice on how to leave."""
+    names = [error["ename"] for error in seen.errors(0)] or ["no exception"]
+    advice = "IPython's warning" if "To exit" in inputs.streams(seen.cell(0), "stderr") else "no warning"
+    return f"{', '.join(names)} and {advice}"
+
+
+@saved
 def version(seen):
     executed = seen.ran.executed
     ids = sum("id" in cell for cell in executed["cells"])
@@ -390,6 +398,7 @@ ALL = (
     Behaviour(ERRORS, "exit", "`exit()`", exits("exit()"), left),
     Behaviour(ERRORS, "exit-0", "`sys.exit(0)`", exits("sys.exit(0)"), left),
     Behaviour(ERRORS, "exit-none", "`sys.exit()`", exits("sys.exit()"), left),
+    Behaviour(ERRORS, "exit-says", "what its cell shows then", exits("sys.exit()"), exit_says),
     Behaviour(ERRORS, "exit-3", "`sys.exit(3)`", exits("sys.exit(3)"), left),
     Behaviour(ERRORS, "exit-words", "`sys.exit('no data')`", exits("sys.exit('no data')"), left),
     Behaviour(ERRORS, "input", "`input()`", cells("input('name? ')", "print('after')"), after_error, limit=30),

@@ -300,6 +300,9 @@ pub struct Timing {
     /// How long the engine may take to answer an ordinary call.
     #[serde(with = "human")]
     pub engine: Span,
+    /// How often what attempts left behind is looked for: kept workspaces, checkpoints, containers.
+    #[serde(with = "human")]
+    pub sweep: Span,
 }
 
 impl Default for Timing {
@@ -313,6 +316,7 @@ impl Default for Timing {
             sample: Span::secs(5),
             gpus: Span::secs(5),
             engine: Span::secs(60),
+            sweep: Span::secs(60),
         }
     }
 }

@@ -13,7 +13,7 @@ mod files;
 mod judge;
 mod lend;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -40,13 +40,15 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens the ledger of an agent's data folder, which is made where it is missing.
+    /// Opens the ledger of an agent's data folder, which is made where it is missing. To be called by the one agent that
+    /// uses the folder.
     ///
     /// # Errors
     /// Where the disk refuses or a file is not the ledger's.
     pub fn open(config: &Config) -> Result<Self, LedgerError> {
         let ledger = Self::unread(config);
         fs::create_dir_all(&ledger.dir).map_err(at(&ledger.dir))?;
+        files::tidy(&ledger.dir)?;
         ledger.refresh()?;
         Ok(ledger)
     }
@@ -148,7 +150,7 @@ impl Ledger {
     ) -> Result<(), Box<Failure>> {
         let broken = |error: LedgerError| {
             let words = format!("GPUs could not be booked: {error}");
-            refuse(FailureKind::Internal, words)
+            refuse(FailureKind::ExecutorFailed, words)
         };
         self.refresh().map_err(broken)?;
         let mut state = self.lock();
@@ -304,14 +306,29 @@ impl Ledger {
                 state.bookings.insert(uuid.clone(), booking);
             }
         }
-        let gone: Vec<AttemptId> = state
-            .bookings
-            .values()
-            .map(|booking| &booking.attempt)
-            .filter(|id| !has_folder(id) && !containers.iter().any(|(c, _)| c == *id))
-            .cloned()
-            .collect();
         drop(state);
+        self.take_back(containers, has_folder, now)
+    }
+
+    /// Takes back what attempts have that have neither container nor folder. To be called at any time with containers
+    /// that were looked for before: an attempt has its folder before its booking, and gives back before the folder goes.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn take_back(
+        &self,
+        containers: &[(AttemptId, Vec<String>)],
+        has_folder: impl Fn(&AttemptId) -> bool,
+        now: &[GpuReading],
+    ) -> Result<(), LedgerError> {
+        let having: BTreeSet<AttemptId> = self
+            .bookings()
+            .into_values()
+            .map(|booking| booking.attempt)
+            .collect();
+        let gone = having
+            .into_iter()
+            .filter(|id| !has_folder(id) && !containers.iter().any(|(other, _)| other == id));
         for attempt in gone {
             tracing::warn!(%attempt, "nothing is left of an attempt that has GPUs; they are taken back");
             self.give_back(&attempt, &self.unclean(&attempt, now))?;

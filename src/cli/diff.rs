@@ -2,7 +2,7 @@
 
 mod side;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ use side::{Side, bytes, file, is_file};
 
 /// Most lines of one cell or output that JSON has.
 const MAX_LINES: usize = 1_000_000;
+/// Bytes that are written at once.
+const BUFFER: usize = 64 << 10;
 
 /// Examples and exit codes.
 const HELP: &str = "\
@@ -115,7 +117,6 @@ struct Pair {
     name: String,
     before: Notebook,
     after: Notebook,
-    diff: Diff,
     file: File,
 }
 
@@ -137,11 +138,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         Colour::Never => false,
     };
     let options = options(args, colour);
-    put(args.file(), &shown(&pairs, args.format(), &options)?)?;
-    let differs = pairs
+    let diffs: Vec<Diff<'_>> = pairs.iter().map(Pair::diff).collect();
+    let compared: Vec<Compared<'_>> = pairs.iter().zip(&diffs).map(Pair::compared).collect();
+    put(args.file(), |out| {
+        show(&compared, args.format(), &options, out)
+    })?;
+    let differs = compared
         .iter()
-        .any(|pair| render::diff::differs(&pair.compared(), options.view));
+        .any(|one| render::diff::differs(one, options.view));
     // The process ends here; to give back each line first would only take time.
+    std::mem::forget(diffs);
     std::mem::forget(pairs);
     Ok(match (trouble.is_empty(), differs) {
         (false, _) => Exit::Wrong,
@@ -168,23 +174,25 @@ impl Pair {
         };
         let before = before.unwrap_or_else(nothing);
         let after = after.unwrap_or_else(nothing);
-        let diff = notebook::diff::diff(&before, &after);
         Self {
             name,
             before,
             after,
-            diff,
             file,
         }
     }
 
-    fn compared(&self) -> Compared<'_> {
+    fn diff(&self) -> Diff<'_> {
+        notebook::diff::diff(&self.before, &self.after)
+    }
+
+    fn compared<'a>((pair, diff): (&'a Self, &'a Diff<'a>)) -> Compared<'a> {
         Compared {
-            name: &self.name,
-            before: &self.before,
-            after: &self.after,
-            diff: &self.diff,
-            file: self.file,
+            name: &pair.name,
+            before: &pair.before,
+            after: &pair.after,
+            diff,
+            file: pair.file,
         }
     }
 }
@@ -210,28 +218,45 @@ fn options(args: &Args, colour: bool) -> Options {
     }
 }
 
-fn shown(pairs: &[Pair], format: Format, options: &Options) -> anyhow::Result<String> {
-    let compared: Vec<Compared<'_>> = pairs.iter().map(Pair::compared).collect();
-    Ok(match format {
-        Format::Terminal => render::diff::text(&compared, options),
-        Format::Md => render::diff::comment(&compared, options),
-        Format::Html => render::diff::page("Notebooks compared", &compared, options),
+/// Where a diff is written to: a program's has many small parts.
+type Out<'a> = BufWriter<&'a mut dyn Write>;
+
+fn show(
+    compared: &[Compared<'_>],
+    format: Format,
+    options: &Options,
+    out: &mut Out<'_>,
+) -> io::Result<()> {
+    let text = match format {
+        Format::Terminal => render::diff::text(compared, options),
+        Format::Md => render::diff::comment(compared, options),
+        Format::Html => render::diff::page("Notebooks compared", compared, options),
         Format::Json => {
             // On one line: indents would be most of it where outputs differ.
-            let document = render::diff::document(&compared, options);
-            serde_json::to_string(&document)? + "\n"
+            serde_json::to_writer(&mut *out, &render::diff::document(compared, options))?;
+            "\n".to_owned()
         }
-    })
+    };
+    out.write_all(text.as_bytes())
 }
 
-/// Writes text as it is; a reader that went away (`| head`) is no error.
-fn put(output: Option<&Path>, text: &str) -> anyhow::Result<()> {
+/// Writes what `show` gives as it is; a reader that went away (`| head`) is no error.
+fn put(
+    output: Option<&Path>,
+    show: impl FnOnce(&mut Out<'_>) -> io::Result<()>,
+) -> anyhow::Result<()> {
+    let whole = |out: &mut dyn Write| {
+        let mut out = Out::with_capacity(BUFFER, out);
+        show(&mut out)?;
+        out.flush()
+    };
     if let Some(path) = output {
-        return std::fs::write(path, text)
+        return std::fs::File::create(path)
+            .and_then(|mut file| whole(&mut file))
             .with_context(|| format!("cannot write '{}'", path.display()));
     }
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+    match whole(&mut std::io::stdout().lock()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
     }
 }
@@ -415,7 +440,10 @@ fn within(repository: &Repository, path: &str) -> anyhow::Result<String> {
 /// end well, so that what cannot be compared is said in the diff itself.
 fn git_driver(args: &Args) -> anyhow::Result<Exit> {
     let (path, old, new) = match args.what.as_slice() {
-        [path] => return put(None, &format!("{path}: not merged yet\n")).map(|()| Exit::Done),
+        [path] => {
+            put(None, |out| writeln!(out, "{path}: not merged yet"))?;
+            return Ok(Exit::Done);
+        }
         [path, old, _, _, new, _, _] => (path.clone(), old, new),
         [path, old, _, _, new, _, _, later, ..] => (format!("{path} => {later}"), old, new),
         [] | [..] => {
@@ -431,11 +459,11 @@ fn git_driver(args: &Args) -> anyhow::Result<Exit> {
         Colour::Never => false,
     };
     let text = match (file(old), file(new)) {
-        (Ok(before), Ok(after)) => shown(
-            &[Pair::new(path, before, after)],
-            Format::Terminal,
-            &options(args, colour),
-        )?,
+        (Ok(before), Ok(after)) => {
+            let pair = Pair::new(path, before, after);
+            let diff = pair.diff();
+            render::diff::text(&[Pair::compared((&pair, &diff))], &options(args, colour))
+        }
         (Err(error), _) | (_, Err(error)) => {
             let reason = error.root_cause();
             format!(
@@ -444,7 +472,8 @@ fn git_driver(args: &Args) -> anyhow::Result<Exit> {
         }
     };
     // Git shows the next file right behind it.
-    put(None, &format!("{text}\n")).map(|()| Exit::Done)
+    put(None, |out| writeln!(out, "{text}"))?;
+    Ok(Exit::Done)
 }
 
 /// What is no notebook is given as it is: git compares its lines.

@@ -52,6 +52,7 @@ fn report(args: &Args, notebook: &Notebook) -> Value {
         "code_cells": notebook.code_cells().count(),
         "fingerprint": fingerprint::hex(notebook),
         "tags": tagged.map(|(cell, tags)| json!({"cell": cell, "tags": tags})).collect::<Vec<_>>(),
+        "problems": notebooks::problems(notebook),
         "parameters_cell": defaults(notebook).map(|(index, _)| index + 1),
         "parameters": offered.as_ref().map(|all| all.iter().map(parameter).collect::<Vec<_>>()),
     })
@@ -86,6 +87,11 @@ fn words(args: &Args, notebook: &Notebook) -> String {
     if !tags.is_empty() {
         rows.push(["tags".to_owned(), tags.join("; ")]);
     }
+    rows.extend(
+        notebooks::problems(notebook)
+            .iter()
+            .map(|problem| ["problem".to_owned(), problem.to_string()]),
+    );
     let width = rows
         .iter()
         .map(|[name, _]| name.len())

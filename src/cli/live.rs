@@ -1,7 +1,6 @@
 //! An attempt's story on a terminal: cells as they run, their output, time and progress; or every event as JSON.
 
 mod cells;
-mod echo;
 
 use std::future::Future;
 use std::io::{IsTerminal as _, Write as _};
@@ -12,12 +11,11 @@ use agent::journal::Journal;
 use notebook::message::{OutputMessage, StreamName};
 use protocol::event::{CellStatus, EventKind, Finding, LogStream, OutputContent, ToolRun};
 use protocol::report::AttemptReport;
-use protocol::{Event, Failure, JobSpec, Outcome, Timestamp};
+use protocol::{Event, Failure, JobSpec, Outcome};
 use render::terminal::{self, Flow};
 
 use super::out;
 use cells::Cells;
-use echo::Echo;
 
 /// Most bytes of events that are read at once.
 const BATCH: usize = 1 << 20;
@@ -42,8 +40,6 @@ pub(crate) struct Live {
     /// The text that is being said, and whose it is.
     flow: Flow,
     voice: Option<Voice>,
-    /// Of a kernel that runs cells: what it said beside them.
-    echo: Option<Echo>,
     /// The end of what was shown of tracebacks and standard error.
     words: String,
 }
@@ -79,7 +75,6 @@ impl Live {
             shown: false,
             flow: Flow::new(fancy, width),
             voice: None,
-            echo: None,
             words: String::new(),
         }
     }
@@ -97,14 +92,10 @@ impl Live {
             tokio::select! {
                 report = &mut run => break report,
                 _ = news.changed() => self.show_new(journal)?,
-                _ = ticks.tick() => {
-                    self.say_held(Some(Timestamp::now()))?;
-                    self.progress()?;
-                }
+                _ = ticks.tick() => self.progress()?,
             }
         };
         self.show_new(journal)?;
-        self.say_held(None)?;
         self.clear()?;
         Ok(report)
     }
@@ -130,7 +121,6 @@ impl Live {
         let Some(kind) = event.body.known() else {
             return Ok(());
         };
-        self.say_held(Some(event.at))?;
         match kind {
             EventKind::Phase { phase, detail } => {
                 let detail = detail.as_deref().unwrap_or_default();
@@ -139,7 +129,7 @@ impl Live {
                     self.line(&format!("{:<12} {detail}", phase.word()))?;
                 }
             }
-            EventKind::Log { stream, text } => self.log(event.at, *stream, text)?,
+            EventKind::Log { stream, text } => self.log(*stream, text)?,
             EventKind::Finding(finding) => {
                 self.line(&finding_line(finding))?;
                 for line in patch_lines(finding) {
@@ -147,7 +137,12 @@ impl Live {
                 }
             }
             EventKind::ToolFinished(run) => self.line(&tool_line(run))?,
-            EventKind::CellStarted { cell, .. } => self.cell_started(*cell)?,
+            EventKind::CellStarted { cell, source, .. } => {
+                if let Some(source) = source {
+                    self.cells.hear(*cell, *source);
+                }
+                self.cell_started(*cell)?;
+            }
             EventKind::Output { cell, content } => match content {
                 OutputContent::Inline { output } => self.output(*cell, output)?,
                 OutputContent::Stored { bytes, .. } => self.line(&format!(
@@ -174,13 +169,11 @@ impl Live {
                 self.line(&self.dim(&format!("  {name}: {mark}")))?;
             }
             EventKind::Kernel { status, detail } if status == "died" => {
-                self.say_held(None)?;
                 self.line(&format!(
                     "the kernel died: {}",
                     detail.as_deref().unwrap_or("nobody knows why")
                 ))?;
             }
-            EventKind::Kernel { status, .. } if status == "ended" => self.say_held(None)?,
             EventKind::Sample(sample) => self.using = Some(sample.words()),
             EventKind::Kernel { .. }
             | EventKind::Metric { .. }
@@ -193,7 +186,6 @@ impl Live {
 
     /// A cell that runs is shown by its first line. Of one that does not, its end tells.
     fn cell_started(&mut self, cell: u32) -> anyhow::Result<()> {
-        self.echo.get_or_insert_default();
         if !self.cells.runs(cell) {
             return Ok(());
         }
@@ -218,8 +210,8 @@ impl Live {
     fn output(&mut self, cell: u32, output: &OutputMessage) -> anyhow::Result<()> {
         match output {
             OutputMessage::Stream { name, text } => {
-                if let Some(echo) = &mut self.echo {
-                    echo.hear(*name, text);
+                if *name == StreamName::Stderr {
+                    self.remember(text);
                 }
                 self.flow(Voice::Cell(cell, *name), text)
             }
@@ -237,30 +229,11 @@ impl Live {
         }
     }
 
-    fn log(&mut self, at: Timestamp, stream: LogStream, text: &str) -> anyhow::Result<()> {
-        match (&mut self.echo, stream) {
-            (Some(echo), LogStream::Stdout | LogStream::Stderr) => {
-                echo.hold(at, stream, text);
-                Ok(())
-            }
-            (None, _) | (Some(_), LogStream::Platform) => self.say_log(stream, text),
-        }
-    }
-
-    fn say_log(&mut self, stream: LogStream, text: &str) -> anyhow::Result<()> {
+    fn log(&mut self, stream: LogStream, text: &str) -> anyhow::Result<()> {
         if stream == LogStream::Stderr {
             self.remember(text);
         }
         self.flow(Voice::Log(stream), text)
-    }
-
-    /// Says what the kernel said beside its cells, once it is clear that no cell says it; none: say all.
-    fn say_held(&mut self, now: Option<Timestamp>) -> anyhow::Result<()> {
-        let due = self.echo.as_mut().map(|echo| echo.due(now));
-        for (stream, text) in due.unwrap_or_default() {
-            self.say_log(stream, &text)?;
-        }
-        Ok(())
     }
 
     fn remember(&mut self, words: &str) {
@@ -368,7 +341,6 @@ impl Live {
 
     /// How it ended, and its metrics.
     pub(crate) fn end(&mut self, report: &AttemptReport) -> anyhow::Result<()> {
-        self.say_held(None)?;
         let took = report.finished_at.since(report.started_at);
         self.line("")?;
         match &report.outcome {

@@ -15,7 +15,6 @@ use protocol::report::AttemptReport;
 use protocol::spec::Parameters;
 use protocol::{
     ByteSize, JobSpec, Outcome, Owner, Span, Timestamp, Trigger, TriggerKind, Trust, Work,
-    cell_time,
 };
 
 use super::live::Live;
@@ -147,16 +146,11 @@ fn check(root: &Path, spec: &JobSpec) -> anyhow::Result<()> {
     let whole = root.join(path);
     let here = std::env::current_dir()?;
     let read = notebooks::read(whole.strip_prefix(here).unwrap_or(&whole))?;
-    read.execution().with_context(|| path.clone())?;
-    let injected = notebook::parameters::inject(&read, &spec.parameters);
-    let injected = injected.with_context(|| path.clone())?;
-    for (index, cell) in injected.notebook.code_cells() {
-        let number = injected.origin[index].map_or(index, |origin| origin) + 1;
-        if let Err(why) = cell_time::of_tags(cell) {
-            bail!("{path}: cell {number}: {why}");
-        }
+    if let Some(problem) = notebooks::problems(&read).first() {
+        bail!("{path}: {problem}");
     }
-    Ok(())
+    let injected = notebook::parameters::inject(&read, &spec.parameters);
+    injected.map(drop).with_context(|| path.clone())
 }
 
 fn find(args: &Args, given: &Parameters) -> anyhow::Result<Found> {

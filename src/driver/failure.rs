@@ -209,8 +209,11 @@ pub(crate) fn not_spawned(
 /// The kernel ended by itself. `before_ready`: it never answered.
 #[must_use]
 pub(crate) fn kernel_ended(end: End, stderr: &Tail, before_ready: bool) -> Failure {
-    let said = stderr
-        .last_line()
+    // Python's own words about a crash begin with the reason.
+    let mut lines = stderr.as_str().lines();
+    let fatal = lines.find(|line| line.starts_with("Fatal Python error: "));
+    let said = fatal
+        .or_else(|| stderr.last_line())
         .map(|line| format!(": {}", short(&without_colours(line))))
         .unwrap_or_default();
     let without_ipykernel = before_ready

@@ -167,10 +167,12 @@ pub(crate) struct Kernel<'a> {
     signer: Signer,
     session: String,
     interrupt_by_message: bool,
+    /// Whether its standard error is its cells', and it does not say itself what is written there.
+    pub(crate) leaves_stderr: bool,
     /// What stops the next wait.
     fault: Option<KernelFault>,
     closed: Option<(Instant, Channel, ZmtpError)>,
-    ended: bool,
+    end: Option<End>,
     /// Waits in a row that brought outputs, and when the last one did.
     flood: (u32, Instant),
     /// The end of what it said on standard error.
@@ -219,9 +221,10 @@ impl<'a> Kernel<'a> {
             signer: Signer::new(&key, &session),
             session,
             interrupt_by_message: command.interrupt_by_message,
+            leaves_stderr: command.by_launcher,
             fault: None,
             closed: None,
-            ended: false,
+            end: None,
             flood: (0, Instant::now()),
             stderr: Tail::default(),
         })
@@ -340,13 +343,14 @@ impl<'a> Kernel<'a> {
                         .get_or_insert(KernelFault::Channel { channel, error });
                 }
                 Happening::Ended(end) => {
-                    self.ended = true;
+                    self.end = Some(end);
                     all.push(Said::Ended(end));
                 }
                 Happening::Stop => all.push(Said::Stop),
             }
         }
-        let overdue = |since: &Instant| !self.ended && since.elapsed() >= CLOSED_GRACE;
+        let lives = self.end.is_none();
+        let overdue = |since: &Instant| lives && since.elapsed() >= CLOSED_GRACE;
         if let Some((_, channel, error)) = self.closed.take_if(|(since, ..)| overdue(since)) {
             self.fault
                 .get_or_insert(KernelFault::Channel { channel, error });
@@ -369,10 +373,10 @@ impl<'a> Kernel<'a> {
         );
     }
 
-    /// Whether its process has ended.
+    /// How its process ended, once it has.
     #[must_use]
-    pub(crate) fn has_ended(&self) -> bool {
-        self.ended
+    pub(crate) fn end(&self) -> Option<End> {
+        self.end
     }
 
     /// Asks it to leave what it does.

@@ -30,6 +30,8 @@ pub(crate) struct KernelCommand {
     pub(crate) env: BTreeMap<String, String>,
     /// Whether it is interrupted by a message instead of SIGINT.
     pub(crate) interrupt_by_message: bool,
+    /// Whether our launcher starts it.
+    pub(crate) by_launcher: bool,
 }
 
 /// Why there is no such kernel.
@@ -106,6 +108,7 @@ fn by_launcher(name: &str, python: String) -> KernelCommand {
         argv: argv.map(str::to_owned).to_vec(),
         env: BTreeMap::new(),
         interrupt_by_message: false,
+        by_launcher: true,
     }
 }
 
@@ -147,9 +150,11 @@ fn from_spec(
         return Err(unreadable("argv is empty".to_owned()));
     }
     // A Python kernel of another interpreter is started by our launcher as well.
+    let launched = launched(&argv);
     let mut command = KernelCommand {
         name: name.to_owned(),
-        argv: launched(&argv).unwrap_or(argv),
+        by_launcher: launched.is_some(),
+        argv: launched.unwrap_or(argv),
         env: BTreeMap::new(),
         interrupt_by_message: spec.interrupt_mode.as_deref() == Some("message"),
     };

@@ -6,7 +6,7 @@ mod wind_up;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use notebook::message::OutputMessage;
+use notebook::message::{OutputMessage, StreamName};
 use protocol::driver::{CellCount, DriverJob, Verdict};
 use protocol::event::{CellStatus, LogStream};
 use protocol::outcome::Failure;
@@ -21,6 +21,7 @@ use crate::reply::{InputRequest, Reply, count_of, is_idle};
 use crate::script::Script;
 use crate::signals::Signals;
 use crate::story::{Story, StoryError, Voice};
+use crate::tail::Tail;
 use crate::wire::Message;
 use crate::{Ending, comm};
 
@@ -175,7 +176,10 @@ impl Run<'_, '_> {
         for index in 0..self.script.cells.len() {
             let cell = &self.script.cells[index];
             let at = cell.index;
-            self.story.cell_started(at, total)?;
+            if let Some(end) = self.kernel.end().filter(|_| cell.runs) {
+                return Err(Halt::Ended(end));
+            }
+            self.story.cell_started(at, total, self.script.source(at))?;
             if cell.runs {
                 self.run_cell(index)?;
             } else {
@@ -194,6 +198,8 @@ impl Run<'_, '_> {
             "allow_stdin": false, "stop_on_error": !cell.may_raise,
         });
         let request = self.kernel.ask(Channel::Shell, "execute_request", &request);
+        // What an earlier cell said is not why this one fails.
+        self.kernel.stderr = Tail::default();
         self.cells.insert(request.clone(), cell.index);
         let now = Instant::now();
         self.running = Some(Running {
@@ -209,7 +215,11 @@ impl Run<'_, '_> {
         });
         self.clock.cell_started(cell.limit);
         let (reply, shown, took) = loop {
-            self.step(None)?;
+            match self.step(None) {
+                // It has said before its end that the cell was over: `exit()`, and we were slow to listen.
+                Err(Halt::Ended(_)) if self.running.as_ref().is_some_and(Running::is_over) => {}
+                other => other?,
+            }
             if let Some(failure) = self.clock.reached(self.story.last_said()) {
                 return Err(Halt::Failed(Box::new(self.placed(failure, None))));
             }
@@ -321,7 +331,7 @@ impl Run<'_, '_> {
                     halt.get_or_insert(failure);
                 }
                 Said::Message(Channel::Stdin, _) => {}
-                Said::Text(stream, text) => self.story.text(Voice::Log(stream), &text)?,
+                Said::Text(stream, text) => self.story.text(self.voice(stream), &text)?,
                 Said::Ended(end) => halt = Some(Halt::Ended(end)),
                 Said::Stop => halt = halt.or(Some(Halt::Stopped)),
             }
@@ -329,6 +339,16 @@ impl Run<'_, '_> {
         self.story.tick()?;
         self.forgive(began.elapsed());
         halt.map_or(Ok(()), Err)
+    }
+
+    /// Whose text beside the protocol is.
+    fn voice(&self, stream: LogStream) -> Voice {
+        match (&self.running, stream) {
+            (Some(running), LogStream::Stderr) if self.kernel.leaves_stderr => {
+                Voice::Cell(running.cell, StreamName::Stderr)
+            }
+            (_, stream) => Voice::Log(stream),
+        }
     }
 
     /// Time in which we did not listen, kept by a slow disk, is no silence of the kernel.

@@ -9,6 +9,7 @@ use notebook::options::{CellTime, Execution};
 use notebook::parameters::inject;
 use notebook::{Cell, LineMap, Notebook, nbformat};
 use protocol::cell_time;
+use protocol::event::CellSource;
 use protocol::outcome::{CellPlace, Failure, FailureKind};
 use protocol::spec::Parameters;
 use protocol::units::Span;
@@ -102,6 +103,14 @@ impl Script {
             lines: LineMap::read(&bytes).ok(),
             cells,
             notebook,
+        })
+    }
+
+    /// Which cell of the repository's notebook it is.
+    pub(crate) fn source(&self, cell: u32) -> CellSource {
+        let index = self.origin.get(cell as usize).copied().flatten();
+        index.map_or(CellSource::Injected, |index| {
+            CellSource::Number(u32::try_from(index + 1).unwrap_or(u32::MAX))
         })
     }
 

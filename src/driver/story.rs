@@ -9,7 +9,7 @@ use notebook::fold::{CellEnd, MOST_WIDGET_BYTES};
 use notebook::message::{OutputMessage, StreamName};
 use notebook::{Fold, Notebook};
 use protocol::driver::{INLINE_LIMIT, NOTEBOOK_FILE, OutputLimits};
-use protocol::event::{CellStatus, EventKind, LogStream, OutputContent, Unnumbered};
+use protocol::event::{CellSource, CellStatus, EventKind, LogStream, OutputContent, Unnumbered};
 use protocol::units::{ByteSize, Span, Timestamp};
 use serde_json::{Map, Value};
 
@@ -262,10 +262,16 @@ impl Story {
     ///
     /// # Errors
     /// As [`Story::say`].
-    pub(crate) fn cell_started(&mut self, cell: u32, of: u32) -> Result<(), StoryError> {
+    pub(crate) fn cell_started(
+        &mut self,
+        cell: u32,
+        of: u32,
+        source: CellSource,
+    ) -> Result<(), StoryError> {
         self.last_said = Instant::now();
         self.folded(|fold| fold.cell_started(cell as usize, Timestamp::now().0).is_ok());
-        self.say(EventKind::CellStarted { cell, of })
+        let source = Some(source);
+        self.say(EventKind::CellStarted { cell, of, source })
     }
 
     /// A cell ended.
@@ -339,12 +345,13 @@ impl Story {
             return Ok(());
         };
         let began = Instant::now();
-        self.out.replace(NOTEBOOK_FILE, |file| {
+        let saved = self.out.replace(NOTEBOOK_FILE, |file| {
             kept::write(fold.notebook(), &self.out, file)
-        })?;
-        self.unsaved = false;
+        });
+        // Also where the disk is full, which is not asked again without a pause.
         self.save_after = Instant::now() + (began.elapsed() * PAUSE_FACTOR).max(LEAST_PAUSE);
-        Ok(())
+        self.unsaved = saved.is_err();
+        Ok(saved?)
     }
 
     /// The last word: pending text, the notebook, and all of it on the disk.

@@ -26,12 +26,13 @@ impl Tail {
         &self.text
     }
 
-    /// Its last line that is not blank, for a message.
+    /// Its last line that is not blank, for a message; of a line that was written over and over the last one.
     #[must_use]
     pub(crate) fn last_line(&self) -> Option<&str> {
         self.text
             .lines()
             .rev()
+            .flat_map(|line| line.rsplit('\r'))
             .map(str::trim)
             .find(|line| !line.is_empty())
     }
@@ -50,5 +51,7 @@ mod tests {
         }
         tail.push("  \n");
         assert_eq!(tail.last_line(), Some("é line 9999"));
+        tail.push(" 10%|#  \r 20%|## \r\n\n");
+        assert_eq!(tail.last_line(), Some("20%|##"));
     }
 }

@@ -78,19 +78,24 @@ impl<'a, T: Copy> Watch<'a, T> {
                 self.child.reap();
             }
         }
-        self.read_pipes(ready.stdout, ready.stderr, &mut happenings);
+        let mut frames = Vec::new();
         let mut index = 0;
         self.connections.retain_mut(|(name, connection)| {
             let ready = ready.connections.get(index).copied().unwrap_or(false);
             index += 1;
-            match serve(*name, connection, ready, &mut happenings) {
+            match serve(*name, connection, ready, &mut frames) {
                 Ok(_) => true,
                 Err(error) => {
-                    happenings.push(Happening::Broken(*name, error));
+                    frames.push(Happening::Broken(*name, error));
                     false
                 }
             }
         });
+        // What was written before a message was sent lies in the pipes by now, and stands before the message.
+        for pipe in [&mut self.stdout, &mut self.stderr] {
+            pipe.read(&mut happenings);
+        }
+        happenings.append(&mut frames);
         if let Some(end) = self.child.end().filter(|_| !self.ended) {
             self.ended = true;
             self.last_words(&mut happenings);
@@ -101,13 +106,9 @@ impl<'a, T: Copy> Watch<'a, T> {
 
     fn poll(&self, until: Instant) -> io::Result<Ready> {
         let pipes = [&self.stdout, &self.stderr];
+        let pipes = pipes.iter().filter_map(|pipe| pipe.fd.as_ref());
         let mut fds = vec![PollFd::from_borrowed_fd(self.signals.fd(), PollFlags::IN)];
-        fds.extend(
-            pipes
-                .iter()
-                .filter_map(|pipe| pipe.fd.as_ref())
-                .map(|fd| PollFd::new(fd, PollFlags::IN)),
-        );
+        fds.extend(pipes.map(|fd| PollFd::new(fd, PollFlags::IN)));
         let first = fds.len();
         for (_, connection) in &self.connections {
             let mut wanted = PollFlags::IN;
@@ -120,26 +121,11 @@ impl<'a, T: Copy> Watch<'a, T> {
             Ok(_) | Err(Errno::INTR) => {}
             Err(e) => return Err(e.into()),
         }
-        let mut flags = fds.iter().map(|fd| !fd.revents().is_empty());
-        let mut next = || flags.next().unwrap_or(false);
-        let signals = next();
-        let stdout = self.stdout.fd.is_some() && next();
-        let stderr = self.stderr.fd.is_some() && next();
-        debug_assert!(first >= 1);
+        let ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
         Ok(Ready {
-            signals,
-            stdout,
-            stderr,
-            connections: flags.collect(),
+            signals: ready(&fds[0]),
+            connections: fds[first..].iter().map(ready).collect(),
         })
-    }
-
-    fn read_pipes(&mut self, stdout: bool, stderr: bool, happenings: &mut Vec<Happening<T>>) {
-        for (pipe, ready) in [(&mut self.stdout, stdout), (&mut self.stderr, stderr)] {
-            if ready {
-                pipe.read(happenings);
-            }
-        }
     }
 
     /// What lies in pipes and sockets when the process is gone.
@@ -168,8 +154,6 @@ impl<'a, T: Copy> Watch<'a, T> {
 
 struct Ready {
     signals: bool,
-    stdout: bool,
-    stderr: bool,
     connections: Vec<bool>,
 }
 
@@ -203,6 +187,7 @@ struct Pipe {
     fd: Option<OwnedFd>,
     /// Bytes of a character that has not come whole.
     carry: Vec<u8>,
+    chunk: Vec<u8>,
 }
 
 impl Pipe {
@@ -211,16 +196,16 @@ impl Pipe {
             stream,
             fd,
             carry: Vec::new(),
+            chunk: vec![0; CHUNK],
         }
     }
 
     /// Reads once; says how many bytes came.
     fn read<T>(&mut self, happenings: &mut Vec<Happening<T>>) -> usize {
         let Some(fd) = &self.fd else { return 0 };
-        let mut chunk = [0; CHUNK];
-        match rustix::io::read(fd, &mut chunk) {
+        match rustix::io::read(fd, &mut self.chunk[..]) {
             Ok(n) if n > 0 => {
-                self.carry.extend_from_slice(&chunk[..n]);
+                self.carry.extend_from_slice(&self.chunk[..n]);
                 let whole = whole_characters(&self.carry);
                 let rest = self.carry.split_off(whole);
                 let text = std::mem::replace(&mut self.carry, rest);

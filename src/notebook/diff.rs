@@ -24,9 +24,9 @@ pub use noise::{Summary, View};
 pub use plain::{plain_conflict, plain_text};
 pub use text::{Edit, Part, TextDiff, edits, lines, pairs, words};
 
-/// What differs between a notebook and a later one. Cells count from 0.
+/// What differs between a notebook and a later one, of which it borrows what is new. Cells count from 0.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Diff {
+pub struct Diff<'a> {
     /// Whether the fingerprints differ: the later one must be run to know what it gives.
     pub meaning_changed: bool,
     /// The kernel that is asked for, where it is another one.
@@ -38,7 +38,7 @@ pub struct Diff {
     /// The minor version of nbformat, where it is another one.
     pub minor: Option<Change<u64>>,
     /// All cells, in the later order; a removed one stands where it stood.
-    pub cells: Vec<Step>,
+    pub cells: Vec<Step<'a>>,
 }
 
 /// One value before and after.
@@ -52,15 +52,15 @@ pub struct Change<T> {
 
 /// What became of a cell.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Step {
+pub enum Step<'a> {
     /// It is in both.
-    Kept(Kept),
+    Kept(Kept<'a>),
     /// It is new.
     Added {
         /// Its place in the later notebook.
         after: usize,
         /// The cell.
-        cell: Box<Cell>,
+        cell: &'a Cell,
     },
     /// It is gone.
     Removed {
@@ -71,7 +71,7 @@ pub enum Step {
 
 /// A cell that is in both notebooks.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Kept {
+pub struct Kept<'a> {
     /// Its place in the earlier notebook.
     pub before: usize,
     /// Its place in the later one.
@@ -79,12 +79,12 @@ pub struct Kept {
     /// Whether it passed others on its way.
     pub moved: bool,
     /// What differs; none: nothing at all.
-    pub change: Option<Box<CellChange>>,
+    pub change: Option<Box<CellChange<'a>>>,
 }
 
 /// What differs between a cell and a later one.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct CellChange {
+pub struct CellChange<'a> {
     /// Its id, where it is another one.
     pub id: Option<Change<String>>,
     /// Whether one of the ids was made up of the cell's content when the file was read: it had none, or a wrong or
@@ -99,7 +99,7 @@ pub struct CellChange {
     /// The kernel's count, where it is another one.
     pub execution_count: Option<Change<Option<u64>>>,
     /// Its outputs; empty: they are the same.
-    pub outputs: Vec<OutputStep>,
+    pub outputs: Vec<OutputStep<'a>>,
     /// Further fields, such as `attachments`.
     pub extra: Vec<Entry>,
 }
@@ -117,7 +117,7 @@ pub struct Entry {
 
 /// What became of an output. Outputs count from 0.
 #[derive(Debug, Clone, PartialEq)]
-pub enum OutputStep {
+pub enum OutputStep<'a> {
     /// It is the same.
     Kept {
         /// Its place among the earlier outputs.
@@ -128,14 +128,14 @@ pub enum OutputStep {
         /// Its place among the earlier outputs.
         before: usize,
         /// The later one.
-        output: Box<Output>,
+        output: &'a Output,
         /// Whether nothing but the kernel's count differs.
         only_count: bool,
     },
     /// It is new.
     Added {
         /// The output.
-        output: Box<Output>,
+        output: &'a Output,
     },
     /// It is gone.
     Removed {
@@ -146,7 +146,7 @@ pub enum OutputStep {
 
 /// Compares two notebooks. Near-linear in their size, whatever they hold.
 #[must_use]
-pub fn diff(before: &Notebook, after: &Notebook) -> Diff {
+pub fn diff<'a>(before: &Notebook, after: &'a Notebook) -> Diff<'a> {
     Diff {
         meaning_changed: fingerprint(before) != fingerprint(after),
         kernel: change(
@@ -160,16 +160,16 @@ pub fn diff(before: &Notebook, after: &Notebook) -> Diff {
     }
 }
 
-impl Diff {
+impl Diff<'_> {
     /// Whether nothing differs that stands in the files.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let unseen = |change: &Option<Box<CellChange>>| {
+        let unseen = |change: &Option<Box<CellChange<'_>>>| {
             change
                 .as_ref()
                 .is_none_or(|change| change.is_of_made_up_ids())
         };
-        let same = |step: &Step| match step {
+        let same = |step: &Step<'_>| match step {
             Step::Kept(kept) => !kept.moved && unseen(&kept.change),
             Step::Added { .. } | Step::Removed { .. } => false,
         };
@@ -184,7 +184,7 @@ fn change<T: PartialEq>(before: T, after: T) -> Option<Change<T>> {
     (before != after).then_some(Change { before, after })
 }
 
-fn cell_change(before: &Cell, after: &Cell) -> Option<Box<CellChange>> {
+fn cell_change<'a>(before: &Cell, after: &'a Cell) -> Option<Box<CellChange<'a>>> {
     let id = change(&before.id, &after.id).map(Change::cloned);
     let change = CellChange {
         id_made_up: id.is_some() && (is_derived(before) || is_derived(after)),
@@ -209,7 +209,7 @@ impl<T: Clone> Change<&T> {
 }
 
 /// The steps from one list of cells to the other.
-fn steps(before: &Notebook, after: &Notebook) -> Vec<Step> {
+fn steps<'a>(before: &Notebook, after: &'a Notebook) -> Vec<Step<'a>> {
     let pairs = align::align(&before.cells, &after.cells);
     let mut steps = Vec::with_capacity(after.cells.len() + 16);
     let mut place = (0, 0);
@@ -224,10 +224,10 @@ fn steps(before: &Notebook, after: &Notebook) -> Vec<Step> {
 }
 
 /// What stands between two cells that kept their order: what went first, then what came.
-fn gap(
-    steps: &mut Vec<Step>,
+fn gap<'a>(
+    steps: &mut Vec<Step<'a>>,
     before: &Notebook,
-    after: &Notebook,
+    after: &'a Notebook,
     pairs: &align::Pairs,
     (gone, come): (Range<usize>, Range<usize>),
 ) {
@@ -237,12 +237,17 @@ fn gap(
         Some(i) => kept(before, after, (i, j), true),
         None => Step::Added {
             after: j,
-            cell: Box::new(after.cells[j].clone()),
+            cell: &after.cells[j],
         },
     }));
 }
 
-fn kept(before: &Notebook, after: &Notebook, (i, j): (usize, usize), moved: bool) -> Step {
+fn kept<'a>(
+    before: &Notebook,
+    after: &'a Notebook,
+    (i, j): (usize, usize),
+    moved: bool,
+) -> Step<'a> {
     Step::Kept(Kept {
         before: i,
         after: j,

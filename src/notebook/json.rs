@@ -4,6 +4,7 @@
 //! Why not `serde_json` alone: it gives no places of values, refuses the `NaN` that Python writes, may
 //! be one digit off in a float, and writes `1e16` where Python writes `1e+16`.
 
+mod pieces;
 mod read;
 mod write;
 

@@ -7,7 +7,7 @@ mod read;
 mod upgrade;
 mod write;
 
-pub use read::{MAX_BYTES, MAX_CELLS, ReadError, read};
+pub use read::{MAX_BYTES, MAX_CELLS, ReadError, read, read_in_pieces};
 pub use write::{Elsewhere, Whole, write, write_from};
 
 pub(crate) use ids::derive as derive_id;

@@ -119,6 +119,9 @@ pub enum EventKind {
         cell: u32,
         /// Number of code cells that will run, for progress.
         of: u32,
+        /// Which cell of the repository's notebook it is; none: an older driver did not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        source: Option<CellSource>,
     },
     /// A cell said something.
     Output {
@@ -167,6 +170,16 @@ pub enum EventKind {
         /// How it ended. Not flattened: a failure has a `kind` of its own.
         outcome: Outcome,
     },
+}
+
+/// Which cell of the repository's notebook an executed cell is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CellSource {
+    /// The one with this number, counted from 1 among all cells.
+    Number(u32),
+    /// None: it holds the values that the run was given.
+    Injected,
 }
 
 /// The phases of an attempt, in their order.

@@ -13,10 +13,7 @@ use notebook::Notebook;
 use notebook::diff::{Diff, View};
 
 pub use html::page;
-pub use json::{
-    Cell, CellLine, Document, Edit, Kernel, Lines, Metadata, NotebookDiff, OutputChange, Summary,
-    document,
-};
+pub use json::document;
 pub use markdown::comment;
 pub use terminal::text;
 
@@ -30,7 +27,7 @@ pub struct Compared<'a> {
     /// The later one; an empty one where it is gone.
     pub after: &'a Notebook,
     /// What differs.
-    pub diff: &'a Diff,
+    pub diff: &'a Diff<'a>,
     /// Whether it is new, gone, or in both.
     pub file: File,
 }

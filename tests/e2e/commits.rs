@@ -15,6 +15,7 @@ jobs:
     resources: {cpus: 0.5, memory: 512MiB}
     model: {name: digits, path: model}
     metrics: {accuracy: {goal: maximize}}
+    parameters: {rate: 0.5}
 ";
 const TRAIN: &str = "import json
 import pathlib
@@ -59,9 +60,14 @@ async fn a_push_lints_and_runs_a_notebook_and_keeps_what_it_leaves() {
         .find(|artifact| artifact.role == ArtifactRole::Notebook);
     let bytes = world.api().artifact(&attempt.id, &kept.unwrap().path).await;
     let executed: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
-    assert_eq!(executed["cells"][1]["execution_count"], 2);
-    let output = executed["cells"][1]["outputs"][0]["text"].to_string();
+    assert_eq!(executed["cells"][2]["execution_count"], 3);
+    let output = executed["cells"][2]["outputs"][0]["text"].to_string();
     assert!(output.contains("trained 3"), "{output}");
+    // Cells are called as the repository's file counts them, also far from that file.
+    let logs = world.shown(&["logs", &train.job.id.to_string()]);
+    let heads = logs.lines().filter(|line| line.starts_with('['));
+    let heads: Vec<&str> = heads.map(str::trim_end).collect();
+    assert_eq!(heads, ["[values of this run]", "[cell 1]", "[cell 2]"]);
 
     let version = world.api().version("digits", "1").await;
     let lineage = &version.lineage;

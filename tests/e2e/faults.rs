@@ -3,7 +3,7 @@
 
 use protocol::event::EventKind;
 use protocol::job::State;
-use protocol::{Event, FailureKind, JobId, Outcome, Owner};
+use protocol::{AttemptId, Event, FailureKind, JobId, Outcome, Owner};
 
 use crate::support::api::said;
 use crate::support::project::{GATE, ONE_NOTEBOOK, notebook};
@@ -329,4 +329,88 @@ async fn a_cancel_ends_a_cell_and_leaves_no_container() {
         world.containers(HOST).is_empty().then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_is_made_for_a_killed_agent_after_the_next_one_looked_is_removed() {
+    // An agent looks between two polls.
+    let settings = "poll_interval_local = \"100ms\"\npoll_hold = \"500ms\"";
+    let (world, job) = waiting_in(World::with_settings(settings).await).await;
+    let gone = AttemptId::generate();
+    world.add_container(HOST, &gone);
+    until(
+        "only the container of the job that runs is left",
+        async || {
+            let left = world.containers(HOST);
+            let gone = docker::labelled(&format!("trainyard.attempt={gone}"));
+            (left.len() == 1 && gone.is_empty()).then_some(())
+        },
+    )
+    .await;
+    world.open_gate(HOST);
+    succeeds_at_once(&world, &job).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_disk_somebody_else_filled_runs_again_when_there_is_room() {
+    const COMMAND: &str = "echo waiting; until [ -e go ]; do sleep 0.05; done; head -c 3000000 /dev/zero > large; echo through";
+    let settings = "poll_interval_local = \"100ms\"\nretry_delay = \"100ms\"";
+    let mut world = World::bare(settings).await;
+    world.add_disk(HOST);
+    if world.disk(HOST).is_none() {
+        eprintln!("not told: only root may mount a disk");
+        return;
+    }
+    world.add_agent(HOST);
+    let pipeline = format!("jobs:\n  write:\n    command: \"set -e; {COMMAND}\"\n");
+    world.project.commit(&[(".trainyard.yml", &pipeline)]);
+    world.watch(&[]);
+    let job = world
+        .pipeline(&world.project.head())
+        .await
+        .jobs
+        .remove(0)
+        .id;
+    let waits = async |number| {
+        until("the job waits", async || {
+            let attempts = world.api().job(&job).await.attempts;
+            let attempt = attempts.into_iter().find(|a| a.number == number)?;
+            let events = world.api().events(&job, Some(&attempt.id)).await;
+            logged(&events).contains("waiting").then_some(())
+        })
+        .await;
+    };
+    waits(1).await;
+    world.disk(HOST).unwrap().fill();
+    world.open_gate(HOST);
+    // Its report needs room.
+    until("the job has ended", async || {
+        world.containers(HOST).is_empty().then_some(())
+    })
+    .await;
+    world.disk(HOST).unwrap().free();
+    waits(2).await;
+    world.open_gate(HOST);
+    let pipeline = world.finished(&world.project.head()).await;
+    assert_eq!(pipeline.jobs[0].state.outcome(), Some(&Outcome::Succeeded));
+    let attempts = world.api().job(&job).await.attempts;
+    assert_eq!(attempts.len(), 2, "{attempts:#?}");
+    let first = &attempts[0].report.as_ref().unwrap().outcome;
+    let Outcome::Failed(failure) = first else {
+        panic!("it could not write: {first:?}")
+    };
+    assert_eq!(failure.kind.owner(), Owner::Platform, "{failure:#?}");
+    assert!(failure.message.contains("ran full"), "{failure:#?}");
+    for attempt in &attempts {
+        let events = world.api().events(&job, Some(&attempt.id)).await;
+        whole(&events, &attempt.report.as_ref().unwrap().outcome);
+    }
+}
+
+fn logged(events: &[Event]) -> String {
+    let log = |event: &Event| match event.body.known()? {
+        EventKind::Log { text, .. } => Some(text.clone()),
+        _ => None,
+    };
+    events.iter().filter_map(log).collect()
 }

@@ -236,4 +236,27 @@ fn what_cannot_run_is_said_before_anything_is_started() {
         );
     }
     assert!(!folder.path().join(".trainyard").exists());
+
+    let tagged = file(4, json!([cell(json!(["timeout=soon"])), cell(json!([]))]));
+    let tagged = tagged.replace(
+        "\"metadata\":{}",
+        "\"metadata\":{\"execution\":{\"timeout\":\"1h\"}}",
+    );
+    folder.write("odd.ipynb", &tagged);
+    let text = folder.done(&["inspect", "odd.ipynb"]);
+    for part in [
+        "problem      `metadata.execution.timeout` is \"1h\"; ",
+        "problem      cell 1: its tag `timeout=…`: ",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let report: Value =
+        serde_json::from_str(&folder.done(&["inspect", "odd.ipynb", "--json"])).unwrap();
+    let cells: Vec<&Value> = report["problems"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|problem| &problem["cell"])
+        .collect();
+    assert_eq!(cells, [&Value::Null, &json!(1)]);
 }

@@ -15,6 +15,7 @@ const OURS: &[(&str, &[&str])] = &[
     ),
     ("agent", &["mirror", "notebook", "protocol"]),
     ("driver", &["notebook", "protocol"]),
+    ("fake-clock", &[]),
     ("fake-nvml", &[]),
     ("mirror", &["protocol"]),
     ("notebook", &[]),
@@ -133,7 +134,7 @@ impl Graph {
 
 fn package(member: &str) -> String {
     match member {
-        "trainyard" | "fake-nvml" => member.to_owned(),
+        "trainyard" | "fake-clock" | "fake-nvml" => member.to_owned(),
         _ => format!("trainyard-{member}"),
     }
 }

@@ -1,10 +1,12 @@
 //! Faults as they are done to a world.
 
+use std::time::Duration;
+
 use protocol::PipelineId;
 use serde_json::{Value, json};
 
 use super::plan::{Deed, When};
-use super::{AGENTS, Gpus};
+use super::{AGENTS, Hosts};
 use crate::support::{World, docker, until};
 
 /// Waits for the moment of a fault; where all jobs are over, it has come. Gives the agent that has the job, or had it.
@@ -24,7 +26,7 @@ pub(super) async fn when(world: &World, pipeline: &PipelineId, when: &When) -> &
     .await
 }
 
-pub(super) async fn carry_out(world: &mut World, gpus: &Gpus, agent: &'static str, deed: &Deed) {
+pub(super) async fn carry_out(world: &mut World, hosts: &Hosts, agent: &'static str, deed: &Deed) {
     match *deed {
         Deed::KillAgent(pause) => {
             world.kill_agent(agent).await;
@@ -61,25 +63,58 @@ pub(super) async fn carry_out(world: &mut World, gpus: &Gpus, agent: &'static st
             tokio::time::sleep(time).await;
             world.signal_agent(agent, "CONT");
         }
-        Deed::Xid(gpu) => change(gpus, agent, gpu, "xids", json!([79])),
+        Deed::Xid(gpu) => change(hosts, agent, gpu, "xids", json!([79])),
         Deed::LoseGpu(gpu, time) => {
-            change(gpus, agent, gpu, "lost", json!(true));
+            change(hosts, agent, gpu, "lost", json!(true));
             tokio::time::sleep(time).await;
-            change(gpus, agent, gpu, "lost", json!(false));
+            change(hosts, agent, gpu, "lost", json!(false));
         }
         Deed::UseGpu(gpu, time) => {
             // The highest process id that there can be.
             let somebody = json!([{"pid": 4_194_303, "memory": 9_000}]);
-            change(gpus, agent, gpu, "processes", somebody);
+            change(hosts, agent, gpu, "processes", somebody);
             tokio::time::sleep(time).await;
-            change(gpus, agent, gpu, "processes", json!([]));
+            change(hosts, agent, gpu, "processes", json!([]));
+        }
+        Deed::FillDisk(time) => fill(world, agent, time).await,
+        Deed::StepClock(seconds, time) => {
+            let clock = world.clock.as_ref().expect("it can be stepped");
+            clock.step(seconds);
+            tokio::time::sleep(time).await;
+            clock.step(0);
+        }
+        Deed::CutEngine(time) => cut_engine(hosts, agent, time).await,
+        Deed::RestartEngine(time) => {
+            world.containers(agent).iter().for_each(|container| {
+                docker::kill_first_process(container);
+            });
+            cut_engine(hosts, agent, time).await;
         }
     }
 }
 
 /// What the fake library tells of a GPU from now on. Where a host has none, nothing happens.
-fn change(gpus: &Gpus, agent: &str, gpu: usize, what: &str, value: Value) {
-    if let Some(gpus) = gpus.get(agent) {
-        gpus.change(|fleet| fleet["gpus"][gpu][what] = value);
+fn change(hosts: &Hosts, agent: &str, gpu: usize, what: &str, value: Value) {
+    if let Some(host) = hosts.get(agent) {
+        host.gpus.change(|fleet| fleet["gpus"][gpu][what] = value);
+    }
+}
+
+/// Where a host has no engine, nothing happens.
+async fn cut_engine(hosts: &Hosts, agent: &str, time: Duration) {
+    if let Some(host) = hosts.get(agent) {
+        host.engine.cut(time);
+        tokio::time::sleep(time).await;
+    }
+}
+
+async fn fill(world: &World, agent: &str, time: Duration) {
+    match world.disk(agent) {
+        Some(disk) => {
+            disk.fill();
+            tokio::time::sleep(time).await;
+            disk.free();
+        }
+        None => eprintln!("not told: no disk is filled, because only root may mount one"),
     }
 }

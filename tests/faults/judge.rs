@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use protocol::api::{Attempt, JobDetail};
 use protocol::event::{EventKind, LogStream};
-use protocol::{AttemptId, Event, FailureKind, Outcome, Owner, PipelineId, Timestamp};
+use protocol::{AttemptId, Event, FailureKind, Outcome, Owner, PipelineId};
 
 use super::AGENTS;
 use super::plan::{HAS, Job, LEFT, Round, name};
@@ -101,37 +101,33 @@ fn in_order(attempt: &Attempt, events: &[Event]) {
     }
 }
 
-/// GPUs that a job saw, and from when to when it spoke.
+/// GPUs that a job saw, and from when to when, by its host's clock.
 #[derive(Debug)]
 struct Use {
     attempt: AttemptId,
     agent: String,
     gpus: Vec<String>,
-    from: Timestamp,
-    to: Timestamp,
+    from: u64,
+    to: u64,
 }
 
 impl Use {
     fn of(attempt: &Attempt, events: &[Event]) -> Option<Self> {
         let said = text(events);
-        let has = said.lines().find_map(|line| line.strip_prefix(HAS))?;
-        let spoke = |event: &&Event| {
-            matches!(
-                event.body.known(),
-                Some(EventKind::Log {
-                    stream: LogStream::Stdout,
-                    ..
-                })
-            )
-        };
-        let mut spoke = events.iter().filter(spoke).map(|event| event.at);
-        let from = spoke.next()?;
+        // The last line of an attempt that nobody believes any more may be half of one.
+        let whole = said
+            .split_inclusive('\n')
+            .filter(|line| line.ends_with('\n'));
+        let saw = whole.filter_map(|line| line.strip_prefix(HAS)?.trim().split_once(' '));
+        let saw: Vec<(u64, &str)> = saw.map(|(at, gpus)| (at.parse().unwrap(), gpus)).collect();
+        let ((from, gpus), (to, _)) = (*saw.first()?, *saw.last()?);
+        assert!(saw.iter().all(|(_, now)| *now == gpus), "{saw:?}");
         Some(Self {
             attempt: attempt.id.clone(),
             agent: attempt.agent.clone(),
-            gpus: has.split_whitespace().map(str::to_owned).collect(),
+            gpus: gpus.split_whitespace().map(str::to_owned).collect(),
             from,
-            to: spoke.next_back().unwrap_or(from),
+            to,
         })
     }
 }

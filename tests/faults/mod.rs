@@ -2,6 +2,9 @@
 //! round: no job is lost, none has two believed results, no event is missing or out of order, nothing stays booked or
 //! lies about, and every failure has its right owner.
 //!
+//! An engine is shared with others: it is "restarted" by the socket that stands before it for an agent, which cuts callers
+//! off and lets none in, while the agent's containers end.
+//!
 //! `scripts/test` runs the short form, a few rounds. `scripts/faults` runs the long form, says its seed, and goes on where
 //! it was stopped; a round that failed is run again by its seed and number.
 
@@ -35,11 +38,17 @@ const BETA: &str = "beta";
 const GAMMA: &str = "gamma";
 const AGENTS: [&str; 3] = [ALPHA, BETA, GAMMA];
 
-/// The GPUs of hosts that have some.
-type Gpus = BTreeMap<&'static str, FakeGpus>;
+/// What a host with containers stands on.
+struct Host {
+    gpus: FakeGpus,
+    engine: FakeEngine,
+}
+
+/// The hosts that have such.
+type Hosts = BTreeMap<&'static str, Host>;
 
 /// An agent that runs jobs in containers, over GPUs of its own.
-fn add_containers(world: &mut World, agent: &'static str) -> FakeGpus {
+fn add_containers(world: &mut World, agent: &'static str) -> Host {
     let gpus = FakeGpus::of("mixed");
     gpus.change(|fleet| {
         for gpu in fleet["gpus"].as_array_mut().unwrap() {
@@ -55,16 +64,21 @@ fn add_containers(world: &mut World, agent: &'static str) -> FakeGpus {
         gpus.library().display(),
     );
     world.add_agent_with(agent, "labels = [\"containers\"]\n", &tables);
-    gpus
+    Host { gpus, engine }
 }
 
 /// A world, and all that happens in it.
 async fn run(round: &Round) {
-    let mut world = World::bare(SERVER).await;
-    let mut gpus = Gpus::new();
+    let mut world = World::clocked(SERVER).await;
+    if round.fills_disks() {
+        for agent in AGENTS {
+            world.add_disk(agent);
+        }
+    }
+    let mut hosts = Hosts::new();
     for agent in [ALPHA, BETA] {
-        let engine = add_containers(&mut world, agent);
-        gpus.insert(agent, engine);
+        let host = add_containers(&mut world, agent);
+        hosts.insert(agent, host);
     }
     let shell = format!("{TWO_JOBS}[executors]\ndocker = false\nshell = true\n");
     world.add_agent_with(GAMMA, "labels = [\"processes\"]\n", &shell);
@@ -78,7 +92,7 @@ async fn run(round: &Round) {
     let id = world.pipeline(&world.project.head()).await.pipeline.id;
     for fault in &round.faults {
         let agent = deeds::when(&world, &id, &fault.when).await;
-        deeds::carry_out(&mut world, &gpus, agent, &fault.deed).await;
+        deeds::carry_out(&mut world, &hosts, agent, &fault.deed).await;
     }
     judge::judge(&world, round, &id).await;
 }

@@ -1,9 +1,13 @@
 //! Outages as long as they are in life, with the times that a server has by default. By hand: `scripts/faults --outages`.
+//! What each came to is a line of a file.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::time::Duration;
 
 use protocol::job::State;
 use protocol::{JobId, Outcome};
+use serde_json::json;
 
 use super::judge::text;
 use crate::support::{World, until, whole};
@@ -33,7 +37,7 @@ async fn training(seconds: u64) -> (World, JobId) {
 }
 
 /// One attempt, all of its lines, and the job succeeded.
-async fn nothing_is_missing(world: &World, job: &JobId, seconds: u64) {
+async fn nothing_is_missing(world: &World, job: &JobId, outage: Duration, seconds: u64) {
     let detail = until("the job ends", async || {
         let detail = world.api().job(job).await;
         detail.job.finished_at.is_some().then_some(detail)
@@ -45,6 +49,14 @@ async fn nothing_is_missing(world: &World, job: &JobId, seconds: u64) {
     whole(&events, &Outcome::Succeeded);
     let lines: String = (1..=seconds).map(|n| format!("line {n}\n")).collect();
     assert_eq!(text(&events), lines);
+    let row = json!({"outage": outage.as_secs(), "lines": seconds, "events": events.len()});
+    let file = std::env::var("TRAINYARD_FAULTS_FILE").expect("run scripts/faults --outages");
+    let mut rows = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(file)
+        .unwrap();
+    writeln!(rows, "{row}").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,7 +72,7 @@ async fn a_blip_of_two_minutes_leaves_no_gap() {
         State::Running { .. }
     ));
     tokio::time::sleep(OUTAGE / 2).await;
-    nothing_is_missing(&world, &job, seconds).await;
+    nothing_is_missing(&world, &job, OUTAGE, seconds).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,5 +90,5 @@ async fn twelve_minutes_without_the_network_cost_nothing_where_no_other_host_is_
         "its agent counts as lost after ten"
     );
     tokio::time::sleep(Duration::from_secs(60)).await;
-    nothing_is_missing(&world, &job, seconds).await;
+    nothing_is_missing(&world, &job, OUTAGE, seconds).await;
 }

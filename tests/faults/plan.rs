@@ -9,7 +9,7 @@ use protocol::FailureKind;
 use crate::support::project::notebook;
 
 /// Of the short form: chosen once, so that a change is not blamed for what another seed finds.
-pub(super) const SHORT_SEED: u64 = 4;
+pub(super) const SHORT_SEED: u64 = 776;
 pub(super) const SHORT_ROUNDS: u32 = 3;
 
 /// One round.
@@ -80,6 +80,14 @@ pub(super) enum Deed {
     LoseGpu(usize, Duration),
     /// Somebody uses a GPU of the job's host for a time.
     UseGpu(usize, Duration),
+    /// Somebody takes all of the disk of the job's agent for a time.
+    FillDisk(Duration),
+    /// The server's wall clock is so many seconds off for a time.
+    StepClock(i64, Duration),
+    /// The engine of the job's agent is away for a time. Containers run on.
+    CutEngine(Duration),
+    /// The same, and the containers end with it.
+    RestartEngine(Duration),
 }
 
 /// Of each host with containers: the fleet `mixed`.
@@ -109,6 +117,12 @@ impl Round {
             jobs,
             faults,
         }
+    }
+
+    /// Whether agents need disks that can be filled.
+    pub(super) fn fills_disks(&self) -> bool {
+        let fills = |fault: &Fault| matches!(fault.deed, Deed::FillDisk(_));
+        self.faults.iter().any(fills)
     }
 
     /// The project's files.
@@ -151,14 +165,17 @@ fn cell_source(cell: usize) -> String {
     )
 }
 
-/// First word of the line with which a job names its GPUs.
+/// First word of the lines with which a job says when it sees which GPUs.
 pub(super) const HAS: &str = "has";
 const CONTAINERS: &str = "    runs_on: [containers]\n";
 const PROCESSES: &str = "    runs_on: [processes]\n";
 
-/// A command line that prints so many lines.
-fn printing(lines: usize) -> String {
-    format!("i=0; while [ $i -lt {lines} ]; do i=$((i+1)); echo line $i; sleep 0.05; done")
+/// Between two lines.
+const PAUSE: &str = "sleep 0.05";
+
+/// A command line that prints so many lines, and does more after each.
+fn printing(lines: usize, more: &str) -> String {
+    format!("i=0; while [ $i -lt {lines} ]; do i=$((i+1)); echo line $i; {more}; done")
 }
 
 impl Job {
@@ -167,16 +184,21 @@ impl Job {
         match self {
             Job::Lines => {
                 let (path, size) = LEFT;
-                let text = format!("{}; head -c {size} /dev/zero > {path}", printing(LINES));
+                let text = format!(
+                    "{}; head -c {size} /dev/zero > {path}",
+                    printing(LINES, PAUSE)
+                );
                 command(text) + &format!("    artifacts: [{path}]\n")
             }
             Job::Notebook => "    notebook: cells.ipynb\n".to_owned() + CONTAINERS,
             Job::Gpus => {
-                command(format!("echo {HAS} /dev/nvidia[0-9]*; {}", printing(LINES))) + CONTAINERS
+                let has = format!("echo {HAS} $(date +%s%N) /dev/nvidia[0-9]*");
+                let more = format!("{has}; {PAUSE}");
+                command(format!("{has}; {}", printing(LINES, &more))) + CONTAINERS
             }
-            Job::Wrong => command(format!("{}; exit 3", printing(LINES / 2))) + PROCESSES,
+            Job::Wrong => command(format!("{}; exit 3", printing(LINES / 2, PAUSE))) + PROCESSES,
             Job::Slow => {
-                command(format!("{}; sleep 600", printing(LINES / 2))) + "    timeout: 4s\n"
+                command(format!("{}; sleep 600", printing(LINES / 2, PAUSE))) + "    timeout: 4s\n"
             }
         }
     }
@@ -213,7 +235,7 @@ impl Deed {
         let pause = Duration::from_millis(rng.u64(..1_500));
         let gpu = rng.usize(..GPUS);
         let time = Duration::from_millis(rng.u64(200..2_000));
-        match rng.u32(..115) {
+        match rng.u32(..140) {
             0..18 => Deed::KillAgent(pause),
             18..32 => Deed::KillServer(pause),
             32..38 => Deed::KillAll(pause),
@@ -233,11 +255,20 @@ impl Deed {
             95..100 => Deed::Stop(Duration::from_millis(rng.u64(6_000..9_000))),
             100..105 => Deed::Xid(gpu),
             105..110 => Deed::LoseGpu(gpu, time),
-            _ => Deed::UseGpu(gpu, time),
+            110..115 => Deed::UseGpu(gpu, time),
+            115..123 => Deed::FillDisk(Duration::from_millis(rng.u64(500..4_000))),
+            123..131 => Deed::StepClock(
+                STEPS[rng.usize(..STEPS.len())],
+                Duration::from_millis(rng.u64(500..4_000)),
+            ),
+            131..136 => Deed::CutEngine(Duration::from_millis(rng.u64(500..4_000))),
+            _ => Deed::RestartEngine(Duration::from_millis(rng.u64(500..4_000))),
         }
     }
 }
 
+/// Seconds that a clock is stepped by.
+const STEPS: [i64; 6] = [-86_400, -3_600, -30, 30, 3_600, 86_400];
 /// An order to start, a batch of events, the last piece of a blob, a report.
 const ANSWERS: [&str; 4] = ["\"start\":[{", "\"next\":", "HTTP/1.1 201", "\"accepted\":"];
 const REQUESTS: [&str; 4] = [

@@ -25,6 +25,16 @@ pub(crate) fn labelled(label: &str) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
+/// Makes a container with labels that is not started.
+pub(crate) fn create(labels: &[String]) {
+    let labels = labels.iter().flat_map(|label| ["--label", label]);
+    let image = ["trainyard/notebook", "true"];
+    let arguments: Vec<&str> = ["create"].into_iter().chain(labels).chain(image).collect();
+    let output = docker(&arguments);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{complaint}");
+}
+
 /// A container's name, state, command and labels.
 pub(crate) fn described(container: &str) -> String {
     let format = "{{.Name}} {{.State.Status}} {{.Path}} {{.Args}} {{.Config.Labels}}";

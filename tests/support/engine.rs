@@ -2,11 +2,14 @@
 //! as it is, but of a request for GPUs it makes device files of the right names (of `/dev/null`), as NVIDIA's toolkit
 //! would, or does one of the things that real engines do wrong.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
@@ -32,6 +35,17 @@ pub(crate) enum Manner {
 /// The engine's socket. Removed with the folder that it lies in.
 pub(crate) struct FakeEngine {
     socket: PathBuf,
+    door: Arc<Mutex<Door>>,
+}
+
+/// Who may come in, and who is in.
+#[derive(Default)]
+struct Door {
+    /// Until then nobody.
+    closed_until: Option<Instant>,
+    /// Both ends of what callers have open, by a number of each caller's own.
+    open: BTreeMap<u64, [UnixStream; 2]>,
+    callers: u64,
 }
 
 impl FakeEngine {
@@ -40,16 +54,28 @@ impl FakeEngine {
         let socket = folder.join("engine.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         let files = files(gpus);
+        let door = Arc::<Mutex<Door>>::default();
+        let doors = Arc::clone(&door);
         thread::spawn(move || {
             for client in listener.incoming() {
-                let (Ok(client), files) = (client, files.clone()) else {
+                let Ok(client) = client else {
                     return;
                 };
+                let (files, door) = (files.clone(), Arc::clone(&doors));
                 // A caller that hangs up early is no news.
-                thread::spawn(move || drop(pass(client, &files, manner)));
+                thread::spawn(move || drop(enter(client, &door, &files, manner)));
             }
         });
-        Self { socket }
+        Self { socket, door }
+    }
+
+    /// Cuts all callers off, and lets none in for a time, as an engine that is started anew.
+    pub(crate) fn cut(&self, time: Duration) {
+        let mut door = self.door.lock().unwrap();
+        door.closed_until = Some(Instant::now() + time);
+        for stream in door.open.values().flatten() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
     }
 
     /// For `executors.docker_host`.
@@ -79,10 +105,38 @@ fn files(gpus: &FakeGpus) -> Map<String, Value> {
     files
 }
 
+/// Serves a caller, where the door is open.
+fn enter(
+    client: UnixStream,
+    door: &Mutex<Door>,
+    files: &Map<String, Value>,
+    manner: Manner,
+) -> io::Result<()> {
+    let docker = UnixStream::connect(DOCKER)?;
+    let caller = {
+        let mut door = door.lock().unwrap();
+        if door.closed_until.is_some_and(|end| Instant::now() < end) {
+            return Ok(());
+        }
+        door.callers += 1;
+        let caller = door.callers;
+        let ends = [client.try_clone()?, docker.try_clone()?];
+        door.open.insert(caller, ends);
+        caller
+    };
+    let passed = pass(client, docker, files, manner);
+    door.lock().unwrap().open.remove(&caller);
+    passed
+}
+
 /// One request and its answer; each connection carries one.
-fn pass(mut client: UnixStream, files: &Map<String, Value>, manner: Manner) -> io::Result<()> {
+fn pass(
+    mut client: UnixStream,
+    mut docker: UnixStream,
+    files: &Map<String, Value>,
+    manner: Manner,
+) -> io::Result<()> {
     let mut request = Head::read(&mut client)?;
-    let mut docker = UnixStream::connect(DOCKER)?;
     let target = request
         .line
         .split(' ')

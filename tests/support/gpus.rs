@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
 
 use serde_json::Value;
+
+use super::built::{library, root};
 
 /// A folder with `libnvidia-ml.so.1` and the description beside it, for `LD_LIBRARY_PATH` or `gpus.library`.
 pub(crate) struct FakeGpus {
@@ -17,7 +17,11 @@ impl FakeGpus {
     pub(crate) fn of(name: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         // A copy: the library looks for its description beside itself.
-        fs::copy(built(), folder.path().join("libnvidia-ml.so.1")).unwrap();
+        fs::copy(
+            library("fake-nvml"),
+            folder.path().join("libnvidia-ml.so.1"),
+        )
+        .unwrap();
         let fleet = root().join(format!("tests/data/gpus/{name}.json"));
         fs::copy(&fleet, folder.path().join("fleet.json"))
             .unwrap_or_else(|error| panic!("{}: {error}", fleet.display()));
@@ -41,36 +45,4 @@ impl FakeGpus {
         fs::write(&new, fleet.to_string()).unwrap();
         fs::rename(&new, &path).unwrap();
     }
-}
-
-/// The library, built once for each process that tests.
-fn built() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let output = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--locked", "--package", "fake-nvml"])
-            .args(["--message-format", "json"])
-            .current_dir(root())
-            .output()
-            .unwrap();
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{complaint}");
-        let lines = String::from_utf8(output.stdout).unwrap();
-        let artifact = lines
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .filter(|message| message["target"]["name"] == "fake_nvml")
-            .find_map(|message| Some(message["filenames"].as_array()?.first()?.clone()));
-        let path = artifact.expect("cargo says where the library is");
-        PathBuf::from(path.as_str().unwrap())
-    })
-}
-
-/// The workspace's folder.
-fn root() -> PathBuf {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let root = own
-        .ancestors()
-        .find(|folder| folder.join("Cargo.lock").exists());
-    root.expect("a workspace").to_owned()
 }

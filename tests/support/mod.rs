@@ -2,6 +2,9 @@
 //! outside. It knows the command line and the public API, and nothing of what lies behind them.
 
 pub(crate) mod api;
+mod built;
+pub(crate) mod clock;
+pub(crate) mod disk;
 pub(crate) mod docker;
 pub(crate) mod ear;
 pub(crate) mod engine;
@@ -18,9 +21,11 @@ use std::time::{Duration, Instant};
 
 use protocol::api::PipelineDetail;
 use protocol::event::EventKind;
-use protocol::{Digest, Event, JobId, Outcome};
+use protocol::{AttemptId, Digest, Event, JobId, Outcome};
 
 use api::Api;
+use clock::Clock;
+use disk::SmallDisk;
 use engine::{FakeEngine, Manner};
 use gpus::FakeGpus;
 use project::Project;
@@ -55,6 +60,10 @@ pub(crate) struct World {
     hosts: Vec<&'static str>,
     /// More settings of agents that are added: of the table `timing`, and further tables.
     agent_settings: String,
+    /// The server's, where it can be stepped.
+    pub(crate) clock: Option<Clock>,
+    /// Of agents whose data has a disk of its own.
+    disks: BTreeMap<&'static str, SmallDisk>,
 }
 
 /// The usual setting of a server: it looks at its remotes often.
@@ -63,9 +72,11 @@ const LOOKS_OFTEN: &str = "poll_interval_local = \"100ms\"";
 pub(crate) const HOST: &str = "host";
 /// The agent within `trainyard up`.
 pub(crate) const INNER: &str = "up/agent";
+/// Of a small disk, in MiB.
+const DISK: u32 = 96;
 /// Settings of every agent: nothing waits longer than a story has to.
-const AGENT: &str = "[jobs]\ngrace = \"3s\"\noffline = true\ncheckpoint_look = \"200ms\"\n[disk]\nwatermark = \"1MiB\"\n\
-    [timing]\nretry = \"20ms\"\nretry_most = \"200ms\"\ncall = \"20s\"\n";
+const AGENT: &str = "[jobs]\ngrace = \"3s\"\noffline = true\ncheckpoint_look = \"200ms\"\n[disk]\nwatermark = \"8MiB\"\n\
+    [timing]\nsweep = \"1s\"\nretry = \"20ms\"\nretry_most = \"200ms\"\ncall = \"20s\"\n";
 
 impl World {
     /// Server and agent run; nothing is watched yet.
@@ -78,6 +89,13 @@ impl World {
         let mut world = Self::bare(settings).await;
         world.add_agent(HOST);
         world
+    }
+
+    /// The same without an agent, with a server whose clock can be stepped.
+    pub(crate) async fn clocked(settings: &str) -> Self {
+        let mut world = Self::empty();
+        world.clock = Some(Clock::new(world.folder.path()));
+        Self::served(world, settings).await
     }
 
     /// The same without an agent.
@@ -131,6 +149,8 @@ impl World {
             agents: BTreeMap::new(),
             hosts: Vec::new(),
             agent_settings: String::new(),
+            clock: None,
+            disks: BTreeMap::new(),
             folder,
         }
     }
@@ -180,6 +200,17 @@ impl World {
         self.start_agent(name);
     }
 
+    /// Gives the data of an agent that will be added a disk of its own, where this user may mount one.
+    pub(crate) fn add_disk(&mut self, agent: &'static str) {
+        let disk = SmallDisk::mount(&self.path(agent), DISK);
+        self.disks.extend(disk.map(|disk| (agent, disk)));
+    }
+
+    /// The disk of an agent's data, where it has one of its own.
+    pub(crate) fn disk(&self, agent: &str) -> Option<&SmallDisk> {
+        self.disks.get(agent)
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -223,7 +254,9 @@ impl World {
     }
 
     async fn serve(&mut self, arguments: &[&str]) {
-        let mut server = Service::start(self.folder.path(), "server", arguments);
+        let clock = self.clock.as_ref().map(Clock::environment);
+        let environment = clock.as_ref().map_or(&[][..], |clock| clock);
+        let mut server = Service::start(self.folder.path(), "server", arguments, environment);
         let api = Api::new(server.url().await);
         self.proxy.lead_to(&api.url);
         server.api = Some(api);
@@ -233,7 +266,7 @@ impl World {
     pub(crate) fn start_agent(&mut self, name: &'static str) {
         let config = self.path(&format!("{name}.toml")).display().to_string();
         let arguments = ["agent", "--config", &config];
-        let agent = Service::start(self.folder.path(), name, &arguments);
+        let agent = Service::start(self.folder.path(), name, &arguments, &[]);
         self.agents.insert(name, agent);
     }
 
@@ -303,8 +336,22 @@ impl World {
 
     /// The containers of an agent's attempts, ended ones included.
     pub(crate) fn containers(&self, agent: &str) -> Vec<String> {
+        docker::labelled(&self.label(agent))
+    }
+
+    /// Makes a container for an attempt, as an engine does that was asked by an agent that is gone.
+    pub(crate) fn add_container(&self, agent: &str, attempt: &AttemptId) {
+        docker::create(&[
+            self.label(agent),
+            format!("trainyard.attempt={attempt}"),
+            "trainyard.generation=1".to_owned(),
+        ]);
+    }
+
+    /// The label of an agent's containers.
+    fn label(&self, agent: &str) -> String {
         let data = Digest::of(self.path(agent).as_os_str().as_encoded_bytes());
-        docker::labelled(&format!("trainyard.data={}", data.short()))
+        format!("trainyard.data={}", data.short())
     }
 }
 
@@ -339,5 +386,6 @@ impl Drop for World {
         for name in &self.hosts {
             docker::remove(&self.containers(name));
         }
+        self.disks.clear();
     }
 }

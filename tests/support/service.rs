@@ -1,6 +1,6 @@
 //! A process of the real binary that can be killed at any time.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
@@ -34,7 +34,12 @@ pub(super) fn command(folder: &Path, arguments: &[&str]) -> Command {
 
 impl Service {
     /// Its log goes to `NAME.log`, behind what an earlier one wrote there.
-    pub(super) fn start(folder: &Path, name: &str, arguments: &[&str]) -> Self {
+    pub(super) fn start(
+        folder: &Path,
+        name: &str,
+        arguments: &[&str],
+        environment: &[(&str, PathBuf)],
+    ) -> Self {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -42,6 +47,7 @@ impl Service {
             .unwrap();
         let mut command = tokio::process::Command::from(command(folder, arguments));
         let mut child = command
+            .envs(environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)

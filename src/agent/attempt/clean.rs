@@ -1,5 +1,6 @@
 //! Folders of an attempt: made before, removed after, kept for a while where somebody may want to look.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -94,6 +95,13 @@ pub(super) async fn sweep(attempt: &Attempt<'_>) {
     }
 }
 
+/// Of a cleaning container. An attempt's other containers are not found by them.
+fn labels(attempt: &Attempt<'_>) -> BTreeMap<String, String> {
+    let mut labels = attempt.helper_labels();
+    labels.insert("trainyard.sweep".to_owned(), String::new());
+    labels
+}
+
 async fn try_sweep(attempt: &Attempt<'_>) -> Result<(), String> {
     let words = |error: &dyn std::fmt::Display| error.to_string();
     let contract = attempt.dir.path().join("sweep");
@@ -110,6 +118,7 @@ async fn try_sweep(attempt: &Attempt<'_>) -> Result<(), String> {
         | None => None,
     };
     let engine = attempt.engine().await.map_err(|failure| failure.message)?;
+    let labels = labels(attempt);
     let spec = ContainerSpec {
         name: format!(
             "trainyard-{}-{}-sweep",
@@ -120,7 +129,7 @@ async fn try_sweep(attempt: &Attempt<'_>) -> Result<(), String> {
         user: "0:0".into(),
         workdir: "/".into(),
         env: Default::default(),
-        labels: attempt.host.labels(),
+        labels: labels.clone(),
         mounts: vec![
             MountSpec::writable(&contract, protocol::driver::MOUNT),
             MountSpec::writable(attempt.dir.path(), "/left"),
@@ -136,7 +145,7 @@ async fn try_sweep(attempt: &Attempt<'_>) -> Result<(), String> {
         gpus: Vec::new(),
     };
     // One that an earlier agent left is ended: this one does the same.
-    for found in engine.find(&spec.labels).await.map_err(|e| words(&e))? {
+    for found in engine.find(&labels).await.map_err(|e| words(&e))? {
         found.container.remove().await;
     }
     let container = engine.create(&spec).await.map_err(|e| words(&e))?;
@@ -150,4 +159,105 @@ async fn try_sweep(attempt: &Attempt<'_>) -> Result<(), String> {
     container.remove().await;
     workspace::remove(&contract).map_err(|e| words(&e))?;
     ran
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use protocol::{AttemptId, JobId, PipelineId, ProjectId};
+    use serde_json::json;
+
+    use super::*;
+    use crate::attempt::{ATTEMPT_LABEL, Control};
+    use crate::config::Config;
+    use crate::executor::Engine;
+    use crate::hardware::Hardware;
+    use crate::host::Host;
+    use crate::journal::Journal;
+
+    const IMAGE: &str = "trainyard/notebook";
+
+    fn host(data: &Path) -> Option<Host> {
+        let config = Config {
+            data: data.to_owned(),
+            ..Config::default()
+        };
+        let hardware = Arc::new(Hardware::open(&config));
+        let inventory = hardware.inventory(&config, None, Vec::new());
+        Host::open(config, inventory, hardware).ok()
+    }
+
+    fn attempt<'a>(host: &'a Host, journal: &'a Journal) -> Attempt<'a> {
+        let order = json!({
+            "attempt": AttemptId::generate(), "generation": 1, "number": 1,
+            "job": JobId::generate(), "pipeline": PipelineId::generate(), "project": ProjectId::generate(),
+            "project_name": "story", "source": {"from": "folder", "path": "/nowhere"}, "trust": "trusted",
+            "spec": {
+                "name": "train", "definition": "train", "work": {"work": "command", "text": "true"},
+                "image": IMAGE, "network": "none", "retries": 0, "reuse": false,
+            },
+        });
+        let order = serde_json::from_value(order).unwrap();
+        let dir = AttemptDir::create(host.data(), &order).unwrap();
+        let made = Checkpoints::of(host.data(), &order.job);
+        fs::create_dir_all(made.files()).unwrap();
+        Attempt {
+            host,
+            dir,
+            journal,
+            control: Control::new(),
+            order,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cleaning_container_ends_no_other_container() {
+        let data = tempfile::tempdir().unwrap();
+        let Some(host) = host(data.path()) else {
+            eprintln!("not told: no driver is here");
+            return;
+        };
+        let Ok(engine) = Engine::connect(&host.config).await else {
+            eprintln!("not told: no engine is here");
+            return;
+        };
+        let Ok(image) = engine.image(IMAGE, None).await else {
+            eprintln!("not told: the image {IMAGE} is not here");
+            return;
+        };
+        let journal = Journal::open(&data.path().join("journal")).unwrap();
+        let [cleaned, other] = [(); 2].map(|()| attempt(&host, &journal));
+        for labels in [cleaned.labels(), other.labels()] {
+            let spec = ContainerSpec {
+                name: format!("trainyard-{}", labels[ATTEMPT_LABEL]),
+                image: image.id.clone(),
+                argv: vec!["true".into()],
+                user: "1000:1000".into(),
+                workdir: "/".into(),
+                env: Default::default(),
+                labels,
+                mounts: Vec::new(),
+                network: Network::None,
+                capabilities: &[],
+                memory: None,
+                cpu_millis: None,
+                processes: None,
+                shm: None,
+                gpus: Vec::new(),
+            };
+            engine.create(&spec).await.unwrap();
+        }
+        assert_eq!(try_sweep(&cleaned).await, Ok(()));
+        let mut left = Vec::new();
+        for found in engine.find(&host.labels()).await.unwrap() {
+            left.push(found.labels[ATTEMPT_LABEL].clone());
+            found.container.remove().await;
+        }
+        left.sort();
+        let mut both = [cleaned, other].map(|attempt| attempt.order.attempt.to_string());
+        both.sort();
+        assert_eq!(left, both);
+    }
 }

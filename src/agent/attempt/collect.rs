@@ -117,7 +117,7 @@ impl Attempt<'_> {
             .iter()
             .skip(usize::try_from(done).unwrap_or(usize::MAX))
         {
-            self.tell(event.clone());
+            self.insist(event.clone()).await;
         }
         let mut phases: BTreeMap<String, Span> = state
             .phases
@@ -402,9 +402,8 @@ fn trouble(error: &CollectError) -> Failure {
         }
         CollectError::TooMuch { .. } => Failure::new(FailureKind::OutputLimit, error.to_string())
             .hint("Name fewer files, or pack them into one."),
-        CollectError::Missing { .. } | CollectError::Disk { .. } => {
-            Failure::new(FailureKind::Internal, error.to_string())
-        }
+        CollectError::Missing { .. } => Failure::new(FailureKind::Internal, error.to_string()),
+        CollectError::Disk { .. } => Failure::new(FailureKind::UploadFailed, error.to_string()),
     }
 }
 

@@ -76,6 +76,15 @@ impl Control {
         }
     }
 
+    /// Waits until nobody believes the attempt any more.
+    pub async fn abandoned(&self) {
+        let mut requests = self.sender.subscribe();
+        // The sender lives in `self`: this cannot fail while we are here.
+        let _ = requests
+            .wait_for(|reason| *reason == Some(StopReason::Abandon))
+            .await;
+    }
+
     /// Waits until something else than `known` is asked.
     pub async fn changed_from(&self, known: &StopReason) -> StopReason {
         let mut requests = self.sender.subscribe();

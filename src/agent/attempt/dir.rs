@@ -198,10 +198,14 @@ impl AttemptDir {
     }
 }
 
-/// Replaces a file whole and durably: after a crash there is the old one or the new one. Mode 0600.
+/// Replaces a file whole and durably: after a crash there is the old one or the new one, and perhaps a half-made one,
+/// whose name is a dot, the file's, and more. Mode 0600.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
     let parent = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(parent)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut file = tempfile::Builder::new()
+        .prefix(&format!(".{name}."))
+        .tempfile_in(parent)?;
     serde_json::to_writer(&mut file, value)?;
     file.write_all(b"\n")?;
     file.as_file().sync_all()?;

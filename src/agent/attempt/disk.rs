@@ -16,7 +16,14 @@ pub(super) struct DiskWatch<'a> {
     most_checkpoints: ByteSize,
     config: &'a Disk,
     next: Instant,
+    /// When the host was last seen without room.
+    emptied: Option<Instant>,
 }
+
+/// A disk with less free than this is full: the next write may fail.
+const EMPTY: ByteSize = ByteSize::mib(4);
+/// A job that ends so long after its host ran out may have ended for it.
+const LATELY: Duration = Duration::from_secs(10);
 
 /// Why a job that fills the disk is ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,18 +57,22 @@ impl<'a> DiskWatch<'a> {
             most_checkpoints,
             config,
             next: Instant::now(),
+            emptied: None,
         }
     }
 
-    /// Looks, where it is time to: large trees are walked less often. Blocks while it walks.
+    /// Looks at what is free, and at what the job holds where it is time to: large trees are walked less often. Blocks
+    /// while it walks.
     pub(super) fn look(&mut self) -> Option<Full> {
-        if Instant::now() < self.next {
-            return None;
-        }
         let began = Instant::now();
         let free = self.folders.first().and_then(|folder| free(folder));
-        let floor = ByteSize(self.config.watermark.0 / 2);
-        let running_out = free.is_some_and(|free| free < floor);
+        if free.is_some_and(|free| free < EMPTY) {
+            self.emptied = Some(began);
+        }
+        if began < self.next {
+            return None;
+        }
+        let running_out = free.is_some_and(|free| free < self.floor());
         let kept = ByteSize(size(&self.checkpoints));
         let mut full = (kept > self.most_checkpoints).then_some(Full {
             limit: self.most_checkpoints,
@@ -69,11 +80,27 @@ impl<'a> DiskWatch<'a> {
             of: Share::Checkpoints,
         });
         if full.is_none() && (self.config.job.is_some() || running_out) {
-            let used = self.folders.iter().map(|folder| size(folder)).sum::<u64>();
-            full = self.judged(ByteSize(used + kept.0), free.filter(|_| running_out));
+            full = self.judged(self.held(), free.filter(|_| running_out));
         }
         self.next = Instant::now() + (20 * began.elapsed()).max(Duration::from_secs(1));
         full
+    }
+
+    /// What the job holds, where its host has just run out of room and that is not its doing.
+    pub(super) fn starved(&self) -> Option<ByteSize> {
+        self.emptied.filter(|at| at.elapsed() < LATELY)?;
+        Some(self.held()).filter(|held| *held < self.floor())
+    }
+
+    /// All that the job has on the disk. Walks.
+    fn held(&self) -> ByteSize {
+        let folders = self.folders.iter().chain([&self.checkpoints]);
+        ByteSize(folders.map(|folder| size(folder)).sum())
+    }
+
+    /// With less free than this the host is running out.
+    fn floor(&self) -> ByteSize {
+        ByteSize(self.config.watermark.0 / 2)
     }
 
     /// `free` is what is left on a host that is running out.
@@ -84,9 +111,9 @@ impl<'a> DiskWatch<'a> {
                 used,
                 of: Share::Job,
             }),
-            // Others may fill the disk too: only a job that holds more than is left is to blame.
-            (None, Some(free)) if used > free => Some(Full {
-                limit: ByteSize(self.config.watermark.0 / 2),
+            // Others may fill the disk too: to blame is a job without whose files there would be room.
+            (None, Some(free)) if used.0 + free.0 >= self.floor().0 => Some(Full {
+                limit: self.floor(),
                 used,
                 of: Share::Host,
             }),
@@ -104,6 +131,31 @@ pub(crate) fn free(folder: &std::path::Path) -> Option<ByteSize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_job_is_to_blame_for_a_full_disk_that_would_have_room_without_it_and_for_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Disk {
+            watermark: ByteSize::mib(16),
+            job: None,
+            ..Disk::default()
+        };
+        let bounded = (folder.path().join("none"), ByteSize::mib(4));
+        let mut watch = DiskWatch::new(vec![folder.path().into()], bounded, &config);
+        std::fs::write(folder.path().join("some"), vec![1; 1 << 20]).unwrap();
+        let of = |used, free| watch.judged(ByteSize::mib(used), Some(ByteSize::mib(free)));
+        assert_eq!(of(5, 1), None, "without it there would be 6 of the 8 MiB");
+        assert_eq!(of(7, 1).unwrap().of, Share::Host);
+        // The host ran out: the job ends for it now, and for something else later.
+        assert_eq!(watch.starved(), None);
+        watch.emptied = Some(Instant::now());
+        assert!(watch.starved().is_some_and(|held| held >= ByteSize::mib(1)));
+        std::fs::write(folder.path().join("much"), vec![1; 9 << 20]).unwrap();
+        assert_eq!(watch.starved(), None, "its own doing");
+        std::fs::remove_file(folder.path().join("much")).unwrap();
+        watch.emptied = Instant::now().checked_sub(LATELY);
+        assert_eq!(watch.starved(), None);
+    }
 
     #[test]
     fn a_job_above_its_share_is_told() {

@@ -166,12 +166,17 @@ impl Attempt<'_> {
 
     /// Labels by which this attempt's container is found again.
     pub(super) fn labels(&self) -> BTreeMap<String, String> {
-        let own = [
-            (ATTEMPT_LABEL, self.order.attempt.to_string()),
-            ("trainyard.generation", self.order.generation.to_string()),
-        ]
-        .map(|(name, value)| (name.to_owned(), value));
-        self.host.labels().into_iter().chain(own).collect()
+        let mut labels = self.helper_labels();
+        let generation = self.order.generation.to_string();
+        labels.insert("trainyard.generation".to_owned(), generation);
+        labels
+    }
+
+    /// Labels of every container that does something for this attempt.
+    pub(super) fn helper_labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.host.labels();
+        labels.insert(ATTEMPT_LABEL.to_owned(), self.order.attempt.to_string());
+        labels
     }
 
     pub(super) fn container_spec(

@@ -2,7 +2,7 @@
 
 use protocol::driver::{DriverResult, Verdict};
 use protocol::outcome::LimitReached;
-use protocol::{ByteSize, Failure, FailureKind, JobSpec, Outcome, Span};
+use protocol::{ByteSize, Failure, FailureKind, JobSpec, Outcome, Owner, Span};
 
 use super::StopReason;
 use super::dir::Given;
@@ -51,6 +51,8 @@ pub(super) struct Evidence<'a> {
     pub(super) cause: Option<Cause>,
     pub(super) result: Option<DriverResult>,
     pub(super) measured: Measured,
+    /// What the job held when its host's disk ran full just before its end, where that was not its doing.
+    pub(super) starved: Option<ByteSize>,
     /// The GPUs that it had.
     pub(super) gpus: Vec<Given>,
 }
@@ -99,6 +101,9 @@ fn outcome(evidence: &Evidence<'_>) -> Outcome {
 
 /// A failure of the driver's, seen with what the host knows.
 fn closer(failure: Failure, evidence: &Evidence<'_>) -> Failure {
+    if let (Some(held), true) = (evidence.starved, may_want_disk(failure.kind)) {
+        return starved(failure, held);
+    }
     let oom = evidence.exit.oom_killed
         || evidence
             .measured
@@ -159,6 +164,26 @@ fn closer(failure: Failure, evidence: &Evidence<'_>) -> Failure {
         .hint("Start fewer processes and threads (DataLoader workers, joblib, OMP_NUM_THREADS).");
     }
     failure
+}
+
+/// How a job ends that cannot write.
+fn may_want_disk(kind: FailureKind) -> bool {
+    kind == FailureKind::DiskLimit || kind.owner() == Owner::User
+}
+
+/// Its host had no room for it, because of others.
+fn starved(failure: Failure, held: ByteSize) -> Failure {
+    let message = format!(
+        "the host's disk ran full while the job held {held} of it. The job ended with: {}",
+        failure.message
+    );
+    Failure {
+        kind: FailureKind::ExecutorFailed,
+        message,
+        limit: None,
+        ..failure
+    }
+    .hint("Who else fills this host's disk? Below `disk.watermark` the agent takes no jobs.")
 }
 
 /// The driver left no word.
@@ -360,6 +385,7 @@ mod tests {
             cause,
             result,
             measured,
+            starved: None,
             gpus: Vec::new(),
         };
         match judge(&evidence).outcome {
@@ -406,6 +432,39 @@ mod tests {
             kind(Exit::default(), None, raised, oom),
             Err(FailureKind::CellRaised)
         );
+    }
+
+    #[test]
+    fn a_job_whose_host_ran_out_of_disk_did_not_fail_by_itself() {
+        let ended = |kind| {
+            let evidence = Evidence {
+                spec: &spec(),
+                processes: 100,
+                memory: ByteSize::gib(16),
+                exit: Exit::default(),
+                cause: None,
+                result: said(failed(kind, "no space left"), None),
+                measured: Measured::default(),
+                starved: Some(ByteSize::mib(3)),
+                gpus: Vec::new(),
+            };
+            let Outcome::Failed(failure) = judge(&evidence).outcome else {
+                panic!("it failed")
+            };
+            assert!(failure.message.contains("no space left"), "{failure:?}");
+            failure.kind
+        };
+        for kind in [
+            FailureKind::DiskLimit,
+            FailureKind::CommandFailed,
+            FailureKind::CellRaised,
+        ] {
+            assert_eq!(ended(kind), FailureKind::ExecutorFailed);
+        }
+        // No disk would have helped.
+        for kind in [FailureKind::JobTimeout, FailureKind::OutputLimit] {
+            assert_eq!(ended(kind), kind);
+        }
     }
 
     #[test]
@@ -511,6 +570,7 @@ mod tests {
             cause,
             result: said(verdict, None),
             measured,
+            starved: None,
             gpus: vec![Given {
                 uuid: "GPU-1".into(),
                 model: "H100".into(),

@@ -114,7 +114,7 @@ impl Attempt<'_> {
         let (mut state, resumed) = self.load();
         let mut first = true;
         loop {
-            self.announce(&state.stage, resumed && first);
+            self.announce(&state.stage, resumed && first).await;
             first = false;
             let began = Instant::now();
             let phase = state.stage.phase();
@@ -188,7 +188,22 @@ impl Attempt<'_> {
         self.host.config.executors.docker
     }
 
-    /// Writes an event. A journal that refuses is said once, in the log: the attempt goes on.
+    /// Writes an event that the story must have. A full disk is waited for until there is room, or until nobody believes
+    /// the attempt any more.
+    async fn insist(&self, kind: EventKind) {
+        let written = async {
+            while let Err(error) = self.journal.append(Unnumbered::now(kind.clone().into())) {
+                tracing::error!(attempt = %self.order.attempt, "{error}; trying again");
+                tokio::time::sleep(self.host.config.timing.retry.into()).await;
+            }
+        };
+        tokio::select! {
+            () = written => {}
+            () = self.control.abandoned() => {}
+        }
+    }
+
+    /// Writes an event that may be missing. A journal that refuses is said once, in the log: the attempt goes on.
     fn tell(&self, kind: EventKind) {
         if let Err(error) = self.journal.append(Unnumbered::now(kind.into())) {
             tracing::error!(attempt = %self.order.attempt, "{error}");
@@ -202,13 +217,14 @@ impl Attempt<'_> {
         });
     }
 
-    fn announce(&self, stage: &Stage, resumed: bool) {
+    async fn announce(&self, stage: &Stage, resumed: bool) {
         let collecting = matches!(stage, Stage::Collect { .. });
         if !(resumed && collecting) {
-            self.tell(EventKind::Phase {
+            self.insist(EventKind::Phase {
                 phase: stage.phase(),
                 detail: resumed.then(|| "goes on after a restart of the agent".into()),
-            });
+            })
+            .await;
         }
     }
 
@@ -266,6 +282,7 @@ impl Attempt<'_> {
                 source,
                 workspace: &workspace,
                 trust: self.order.trust,
+                labels: self.helper_labels(),
                 container: image.as_ref().map(|(engine, image)| (engine, image)),
             };
             let environment = match environment::prepare(self.host, &request, &self.control).await {
@@ -274,7 +291,7 @@ impl Attempt<'_> {
                 Err(NotReady::Stopped(reason)) => return Err(Ended::stopped(reason)),
             };
             let packages = environment.packages.lines().count();
-            self.tell(EventKind::Phase {
+            self.insist(EventKind::Phase {
                 phase: Phase::Environment,
                 detail: Some(match environment.built_in {
                     Some(took) => format!(
@@ -286,7 +303,8 @@ impl Attempt<'_> {
                         environment.key.short()
                     ),
                 }),
-            });
+            })
+            .await;
             setting.environment = Some(environment.key.clone());
             setting.packages = Some(environment.packages.clone());
             setting.python = Some(environment.python.clone());

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use protocol::driver::{DriverResult, JOB_FILE, OUT_DIR, RESULT_FILE};
-use protocol::{Failure, FailureKind, Work};
+use protocol::{ByteSize, Failure, FailureKind, Work};
 
 use super::disk::{Full, Share};
 use super::follow::{Follower, open_plain};
@@ -22,8 +22,16 @@ use crate::{lint, workspace};
 const DRIVER_GRACE: Duration = Duration::from_secs(10);
 /// How long an engine may be away when an agent looks for a job that it started.
 const ENGINE_GRACE: Duration = Duration::from_secs(300);
-/// How long lines that the journal refuses are tried again after the job's end.
-const JOURNAL_GRACE: Duration = Duration::from_secs(60);
+
+/// A job that was followed to its end.
+struct Followed {
+    exit: Exit,
+    /// Why we ended it, where we did.
+    cause: Option<Cause>,
+    measured: Measured,
+    /// What it held when its host ran out of room, where that was not its doing.
+    starved: Option<ByteSize>,
+}
 
 impl Attempt<'_> {
     pub(super) async fn run_job(&self, prepared: &Prepared, state: &mut State) -> Ended {
@@ -34,7 +42,13 @@ impl Attempt<'_> {
                     lost: true,
                     ..Exit::default()
                 };
-                return self.end(exit, None, self.measured()).await;
+                let followed = Followed {
+                    exit,
+                    cause: None,
+                    measured: self.measured(),
+                    starved: None,
+                };
+                return self.end(followed).await;
             }
             Ok(None) => match self.launch(prepared, state).await {
                 Ok(running) => running,
@@ -42,8 +56,8 @@ impl Attempt<'_> {
             },
             Err(failure) => return *Ended::failed(failure),
         };
-        let (exit, cause, measured) = self.follow(&running).await;
-        let ended = self.end(exit, cause, measured).await;
+        let followed = self.follow(&running).await;
+        let ended = self.end(followed).await;
         if ended.outcome.is_success() {
             return ended;
         }
@@ -212,7 +226,7 @@ impl Attempt<'_> {
         fs::set_permissions(&job, fs::Permissions::from_mode(0o644))
     }
 
-    async fn follow(&self, running: &Running) -> (Exit, Option<Cause>, Measured) {
+    async fn follow(&self, running: &Running) -> Followed {
         let contract = self.dir.contract();
         let mut follower = Follower::new(&contract, self.journal);
         let mut watch = self.watch(running).await;
@@ -257,7 +271,13 @@ impl Attempt<'_> {
             }
         };
         self.drain(&mut follower).await;
-        (exit, cause, watch.measured)
+        let starved = tokio::task::block_in_place(|| watch.disk.starved());
+        Followed {
+            exit,
+            cause,
+            measured: watch.measured,
+            starved,
+        }
     }
 
     /// Takes new lines; a journal that refuses is tried again at the next tick.
@@ -271,23 +291,28 @@ impl Attempt<'_> {
         }
     }
 
+    /// Takes all lines that are left; a journal that refuses is tried again as long as somebody believes the attempt.
     async fn drain(&self, follower: &mut Follower<'_>) {
-        let deadline = Instant::now() + JOURNAL_GRACE;
-        loop {
-            match follower.step() {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) if Instant::now() > deadline => {
-                    tracing::error!(attempt = %self.order.attempt, "events are lost: {error}");
-                    return;
+        let drained = async {
+            loop {
+                match follower.step() {
+                    Ok(true) => {}
+                    Ok(false) => return,
+                    Err(error) => {
+                        tracing::error!(attempt = %self.order.attempt, "{error}; trying again");
+                        tokio::time::sleep(self.host.config.timing.retry.into()).await;
+                    }
                 }
-                Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
             }
+        };
+        tokio::select! {
+            () = drained => {}
+            () = self.control.abandoned() => {}
         }
     }
 
     /// Judges by what is there.
-    async fn end(&self, exit: Exit, cause: Option<Cause>, measured: Measured) -> Ended {
+    async fn end(&self, followed: Followed) -> Ended {
         let mut result = self.result();
         if result.is_none() && self.in_container() {
             // A driver that died handed nothing over.
@@ -298,10 +323,11 @@ impl Attempt<'_> {
             spec: &self.order.spec,
             processes: self.host.config.jobs.processes,
             memory: self.host.inventory.memory,
-            exit,
-            cause,
+            exit: followed.exit,
+            cause: followed.cause,
             result,
-            measured,
+            measured: followed.measured,
+            starved: followed.starved,
             gpus: self.dir.gpus().unwrap_or_default(),
         })
     }

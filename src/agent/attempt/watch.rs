@@ -12,7 +12,7 @@ use super::{Attempt, dir};
 use crate::executor::{Meter, Reading, Running};
 
 pub(super) struct Watch<'a> {
-    disk: DiskWatch<'a>,
+    pub(super) disk: DiskWatch<'a>,
     meter: Option<Meter>,
     pub(super) measured: Measured,
     /// The last sample: when it was, and the CPU time then.

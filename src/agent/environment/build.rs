@@ -299,7 +299,7 @@ async fn in_container(
     for found in engine.find(&labels).await.map_err(refused)? {
         found.container.remove().await;
     }
-    labels.extend(host.labels());
+    labels.extend(request.labels.clone());
     let (uid, gid) = host.job_user;
     let spec = ContainerSpec {
         name: format!(

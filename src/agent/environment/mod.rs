@@ -6,6 +6,7 @@ mod inputs;
 mod prune;
 mod words;
 
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -75,6 +76,8 @@ pub(crate) struct Request<'a> {
     pub(crate) source: &'a PythonSource,
     pub(crate) workspace: &'a Path,
     pub(crate) trust: Trust,
+    /// Labels of a container that builds.
+    pub(crate) labels: BTreeMap<String, String>,
     /// The engine and image to build in; none: on the host itself.
     pub(crate) container: Option<(&'a Engine, &'a Image)>,
 }

@@ -188,7 +188,9 @@ impl Engine {
             }
             let there = self.container(&spec.name);
             match there.inspect().await?.and_then(|found| found.state?.status) {
-                Some(ContainerStateStatusEnum::CREATED) => there.remove().await,
+                Some(ContainerStateStatusEnum::CREATED) => {
+                    there.remove().await;
+                }
                 Some(ContainerStateStatusEnum::REMOVING) | None => {
                     tokio::time::sleep(LOOK_AGAIN).await;
                 }
@@ -355,8 +357,9 @@ impl Container {
         }
     }
 
-    /// Ends it where it runs, and removes it. Tried three times: a container that stays is found at the next start.
-    pub(crate) async fn remove(&self) {
+    /// Ends it where it runs, and removes it; answers whether it is gone. Tried three times: an agent finds one that
+    /// stays when it looks for what attempts left.
+    pub(crate) async fn remove(&self) -> bool {
         for wait in [1, 2, 4] {
             let options = RemoveContainerOptions {
                 force: true,
@@ -369,14 +372,15 @@ impl Container {
                 .remove_container(&self.id, Some(options))
                 .await
             {
-                Ok(()) => return,
-                Err(error) if is_gone(&error) => return,
+                Ok(()) => return true,
+                Err(error) if is_gone(&error) => return true,
                 Err(error) => {
                     tracing::warn!(container = %self.id, "cannot remove the container: {error}");
                     tokio::time::sleep(Duration::from_secs(wait)).await;
                 }
             }
         }
+        false
     }
 
     async fn inspect(&self) -> Result<Option<ContainerInspectResponse>, EngineError> {

@@ -73,7 +73,9 @@ impl Running {
     /// Removes what the engine keeps of it.
     pub(crate) async fn remove(&self) {
         match self {
-            Running::Container(container) => container.remove().await,
+            Running::Container(container) => {
+                container.remove().await;
+            }
             Running::Process(process) => process.sweep(),
         }
     }

@@ -115,6 +115,18 @@ impl State {
     }
 }
 
+/// Removes what an agent that was killed had half made. A person's file may be in the making now: that one stays.
+pub(super) fn tidy(dir: &Path) -> Result<(), LedgerError> {
+    for entry in fs::read_dir(dir).map_err(at(dir))? {
+        let path = entry.map_err(at(dir))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with('.') && !name.contains(Kind::Reservation.ending()) {
+            fs::remove_file(&path).map_err(at(&path))?;
+        }
+    }
+    Ok(())
+}
+
 /// Reads one file; one that went meanwhile is not there.
 fn take<T: DeserializeOwned>(
     into: &mut BTreeMap<String, T>,

@@ -315,3 +315,43 @@ fn containers_correct_what_the_files_say() {
         matches!(&judged[1].health, GpuHealth::Quarantined { reason } if reason.contains("still on it"))
     );
 }
+
+#[test]
+fn what_a_killed_agent_half_made_is_removed_and_a_persons_file_in_the_making_is_not() {
+    let mut world = World::new();
+    world.book(&[example("GPU-1")]).unwrap();
+    let bookings = world.dir.path().join("bookings");
+    let half_made = [".GPU-1.json.Xq3", ".GPU-2.quarantine.json.b7"];
+    let in_the_making = ".GPU-2.reserved.json.k2";
+    for name in half_made.into_iter().chain([in_the_making]) {
+        fs::write(bookings.join(name), "{").unwrap();
+    }
+    world.restart();
+    let mut left: Vec<String> = fs::read_dir(&bookings)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, [in_the_making, "GPU-1.json"]);
+    assert_eq!(world.ledger.bookings()["GPU-1"].attempt, world.attempt);
+}
+
+#[test]
+fn gpus_are_taken_back_of_an_attempt_that_is_gone_and_of_no_other() {
+    let world = World::new();
+    let ids = [(); 3].map(|()| AttemptId::generate());
+    let uuids = ["GPU-1", "GPU-2", "GPU-3"];
+    let readings = uuids.map(example);
+    for (id, uuid) in ids.iter().zip(uuids) {
+        world.ledger.book(id, &[uuid.into()], &readings).unwrap();
+    }
+    let [begins, stays, gone] = &ids;
+    let containers = [(stays.clone(), vec!["GPU-2".to_owned()])];
+    let ledger = &world.ledger;
+    ledger
+        .take_back(&containers, |id| id == begins, &readings)
+        .unwrap();
+    let booked: Vec<AttemptId> = ledger.bookings().into_values().map(|b| b.attempt).collect();
+    assert_eq!(booked, [begins.clone(), stays.clone()]);
+    assert!(!booked.contains(gone));
+}

@@ -196,7 +196,7 @@ impl Carrier<'_> {
         };
         given.map_err(|error| {
             let words = format!("the GPUs in {}: {error}", self.dir.path().display());
-            Box::new(Failure::new(FailureKind::Internal, words))
+            Box::new(Failure::new(FailureKind::ExecutorFailed, words))
         })
     }
 

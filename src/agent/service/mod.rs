@@ -48,8 +48,6 @@ use sight::Sight;
 
 /// The most that a server may hold a poll.
 const LONGEST_POLL: Span = Span::secs(20);
-/// How often kept workspaces are looked through.
-const SWEEP: Duration = Duration::from_secs(60);
 
 /// The service cannot start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -135,6 +133,18 @@ impl Shared {
         self.over.cancel();
     }
 
+    /// Removes containers that an engine made for an agent that was killed, and takes their GPUs back.
+    async fn sweep_containers(&self) {
+        let Some(containers) = orphans::remove(&self.host).await else {
+            return;
+        };
+        let goes_on = |id: &AttemptId| orphans::goes_on(&self.host, id.as_str());
+        let now = self.gpus().await;
+        if let Err(error) = self.ledger.take_back(&containers, goes_on, &now) {
+            tracing::error!("{error}; the next look tries again");
+        }
+    }
+
     fn backoff(&self) -> Backoff {
         let timing = &self.host.config.timing;
         Backoff::new(timing.retry, timing.retry_most)
@@ -203,10 +213,9 @@ impl Service {
             _lock: lock,
         };
         if let Some(containers) = orphans::remove(&service.shared.host).await {
-            let attempts = service.shared.host.data().join("attempts");
-            let has_folder = |id: &AttemptId| attempts.join(id.as_str()).exists();
-            let ledger = &service.shared.ledger;
-            ledger.correct(&containers, has_folder, &readings)?;
+            let shared = &service.shared;
+            let goes_on = |id: &AttemptId| orphans::goes_on(&shared.host, id.as_str());
+            shared.ledger.correct(&containers, goes_on, &readings)?;
         }
         service.resume()?;
         tracing::info!(agent = %identity.agent, server = service.shared.client.server(), "agent started");
@@ -223,7 +232,7 @@ impl Service {
         let mut sweep = Instant::now();
         loop {
             let idle = self.sweeping.as_ref().is_none_or(JoinHandle::is_finished);
-            if idle && sweep.elapsed() >= SWEEP {
+            if idle && sweep.elapsed() >= self.shared.host.config.timing.sweep.into() {
                 sweep = Instant::now();
                 self.sweep();
             }
@@ -293,24 +302,15 @@ impl Service {
         }
     }
 
-    /// Removes what is kept too long and, below the watermark, what can be made again. Large folders take their
-    /// time: polls go on meanwhile.
+    /// Removes what is left of attempts, what is kept too long and, below the watermark, what can be made again. Large
+    /// folders take their time: polls go on meanwhile.
     fn sweep(&mut self) {
-        let config = &self.shared.host.config;
-        let (data, disk) = (config.data.clone(), config.disk.clone());
-        let keep_for = config.jobs.keep_checkpoints;
-        let low = Sight::is_low(config);
-        self.sweeping = Some(tokio::task::spawn_blocking(move || {
-            keep::sweep(&data, low);
-            crate::checkpoints::sweep(
-                &data,
-                || keep::living(&data),
-                keep_for,
-                disk.checkpoints,
-                low,
-            );
-            if low {
-                environment::prune(&data, &disk, || attempt::in_use(&data));
+        let shared = Arc::clone(&self.shared);
+        self.sweeping = Some(tokio::spawn(async move {
+            shared.sweep_containers().await;
+            let folders = tokio::task::spawn_blocking(move || sweep_folders(&shared.host.config));
+            if let Err(error) = folders.await {
+                tracing::error!("looking through what is kept failed: {error}");
             }
         }));
     }
@@ -458,6 +458,21 @@ impl Service {
             self.spawn(dir, order);
         }
         Ok(())
+    }
+}
+
+fn sweep_folders(config: &Config) {
+    let (data, disk, low) = (&config.data, &config.disk, Sight::is_low(config));
+    keep::sweep(data, low);
+    crate::checkpoints::sweep(
+        data,
+        || keep::living(data),
+        config.jobs.keep_checkpoints,
+        disk.checkpoints,
+        low,
+    );
+    if low {
+        environment::prune(data, disk, || attempt::in_use(data));
     }
 }
 

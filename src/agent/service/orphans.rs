@@ -1,14 +1,16 @@
-//! Containers that an earlier agent of this data folder left, and that no attempt will ask for.
+//! Containers that no attempt will ask for any more. An agent looks for them at its start, and again and again: an engine
+//! may still be making one for an agent that was killed when the next one looks.
 
 use protocol::AttemptId;
 
-use crate::attempt::{ATTEMPT_LABEL, GPUS_LABEL};
+use super::keep;
+use crate::attempt::{ATTEMPT_LABEL, AttemptDir, GPUS_LABEL};
 use crate::executor::{Engine, EngineError};
 use crate::host::Host;
 
-/// Removes them: those whose attempt's folder is gone, and helpers of attempts (builds, sweeps), which no
-/// attempt goes on with. To be called before attempts go on; an engine that does not answer is asked at the next start.
-/// Answers with the GPUs of the containers that stay; none where nobody can tell.
+/// Removes them: those whose attempt's folder is gone, or only kept for people. An attempt that begins has its folder
+/// before its container. Answers with the GPUs of the containers that stay, also because the engine does not remove them;
+/// none where nobody can tell: an engine that does not answer is asked at the next look.
 pub(super) async fn remove(host: &Host) -> Option<Vec<(AttemptId, Vec<String>)>> {
     if !host.config.executors.docker {
         return Some(Vec::new());
@@ -27,20 +29,28 @@ pub(super) async fn remove(host: &Host) -> Option<Vec<(AttemptId, Vec<String>)>>
     }
 }
 
+/// Whether an attempt goes on here.
+pub(super) fn goes_on(host: &Host, attempt: &str) -> bool {
+    let dir = AttemptDir::open(host.data().join("attempts").join(attempt));
+    dir.path().exists() && !keep::is_reported(&dir)
+}
+
 async fn try_remove(host: &Host) -> Result<Vec<(AttemptId, Vec<String>)>, EngineError> {
     let mut stay = Vec::new();
     let engine = Engine::connect(&host.config).await?;
     for found in engine.find(&host.labels()).await? {
         let attempt = found.labels.get(ATTEMPT_LABEL);
-        let wanted = attempt.is_some_and(|id| host.data().join("attempts").join(id).exists());
-        if !wanted {
+        if !attempt.is_some_and(|attempt| goes_on(host, attempt)) {
             let attempt = attempt.map_or("none", String::as_str);
             tracing::info!(
                 attempt,
                 "a container is removed that nothing asks for any more"
             );
-            found.container.remove().await;
-        } else if let (Some(Ok(attempt)), Some(gpus)) =
+            if found.container.remove().await {
+                continue;
+            }
+        }
+        if let (Some(Ok(attempt)), Some(gpus)) =
             (attempt.map(|id| id.parse()), found.labels.get(GPUS_LABEL))
         {
             stay.push((attempt, gpus.split(',').map(str::to_owned).collect()));
@@ -113,9 +123,12 @@ mod tests {
             return;
         };
         std::fs::create_dir_all(own.data().join("attempts/here")).unwrap();
+        std::fs::create_dir_all(own.data().join("attempts/kept")).unwrap();
+        std::fs::write(own.data().join("attempts/kept/reported"), "").unwrap();
         for (host, name, attempt) in [
             (&own, "here", Some("here")),
             (&own, "gone", Some("gone")),
+            (&own, "kept", Some("kept")),
             (&own, "build", None),
             (&other, "other", Some("gone")),
         ] {

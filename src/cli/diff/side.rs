@@ -1,10 +1,12 @@
 //! One of two notebooks that are named one by one: a file, standard input, or a file as a commit has it.
 
+use std::fs::File;
 use std::path::Path;
 
 use anyhow::Context as _;
 use mirror::{Repository, Tree as _};
 use notebook::Notebook;
+use notebook::nbformat::{self, MAX_BYTES};
 
 use super::super::notebooks::{self, STDIN};
 use super::within;
@@ -70,9 +72,20 @@ pub(super) fn file(path: &str) -> anyhow::Result<Option<Notebook>> {
     if path == "/dev/null" {
         return Ok(None);
     }
+    if let Some(notebook) = in_pieces(path) {
+        return Ok(Some(notebook));
+    }
     let bytes = bytes(path)?;
     let read = notebook::read(&bytes);
     Ok(Some(read.with_context(|| path.to_owned())?))
+}
+
+/// The notebook in a file that may be read twice, where it can be read without holding all of it.
+fn in_pieces(path: &str) -> Option<Notebook> {
+    let mut file = File::open(path).ok()?;
+    let about = file.metadata().ok()?;
+    let fits = about.is_file() && about.len() <= MAX_BYTES as u64;
+    fits.then(|| nbformat::read_in_pieces(&mut file))?
 }
 
 pub(super) fn bytes(path: &str) -> anyhow::Result<Vec<u8>> {

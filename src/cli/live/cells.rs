@@ -1,8 +1,10 @@
 //! How cells are called on the command line: as the repository's file counts them, all of them, from 1. The cell with
 //! the values that a run was given is not in that file.
 
+use std::collections::HashMap;
 use std::path::Path;
 
+use protocol::event::CellSource;
 use protocol::{JobSpec, Work};
 
 /// The cells of the notebook that is executed; none where it is not here.
@@ -11,12 +13,13 @@ pub(super) struct Cells {
     executed: Vec<Executed>,
     /// How many the repository's file has.
     of: usize,
+    /// Which ones they are, as the driver told, where the notebook is not here.
+    told: HashMap<u32, CellSource>,
 }
 
 #[derive(Debug)]
 struct Executed {
-    /// Its number in the repository's file; none: it was injected.
-    number: Option<usize>,
+    source: CellSource,
     first_line: String,
     runs: bool,
 }
@@ -37,13 +40,16 @@ impl Cells {
         };
         let cells = injected.notebook.cells.iter().zip(injected.origin);
         let executed = cells.map(|(cell, origin)| Executed {
-            number: origin.map(|origin| origin + 1),
+            source: origin.map_or(CellSource::Injected, |origin| {
+                CellSource::Number(u32::try_from(origin + 1).unwrap_or(u32::MAX))
+            }),
             first_line: first_line(&cell.source).to_owned(),
             runs: cell.runs(),
         });
         Self {
             executed: executed.collect(),
             of,
+            told: HashMap::new(),
         }
     }
 
@@ -51,23 +57,32 @@ impl Cells {
         self.executed.get(usize::try_from(cell).ok()?)
     }
 
+    /// The driver told which cell it is.
+    pub(super) fn hear(&mut self, cell: u32, source: CellSource) {
+        self.told.insert(cell, source);
+    }
+
+    /// Which cell it is. `cell` counts from 0 among those that are executed. Older drivers do not tell.
+    fn source(&self, cell: u32) -> CellSource {
+        let known = self.get(cell).map(|one| one.source);
+        known
+            .or_else(|| self.told.get(&cell).copied())
+            .unwrap_or(CellSource::Number(cell.saturating_add(1)))
+    }
+
     /// `cell 3`. `cell` counts from 0 among those that are executed.
     pub(super) fn name(&self, cell: u32) -> String {
-        match self.get(cell) {
-            Some(Executed { number: None, .. }) => "values of this run".to_owned(),
-            Some(Executed {
-                number: Some(number),
-                ..
-            }) => format!("cell {number}"),
-            None => format!("cell {}", cell + 1),
+        match self.source(cell) {
+            CellSource::Injected => "values of this run".to_owned(),
+            CellSource::Number(number) => format!("cell {number}"),
         }
     }
 
     /// `[3/14]`.
     pub(super) fn head(&self, cell: u32) -> String {
-        match self.get(cell).and_then(|one| one.number) {
-            Some(number) => format!("[{number}/{}]", self.of),
-            None => format!("[{}]", self.name(cell)),
+        match self.source(cell) {
+            CellSource::Number(number) if self.of > 0 => format!("[{number}/{}]", self.of),
+            CellSource::Number(_) | CellSource::Injected => format!("[{}]", self.name(cell)),
         }
     }
 
@@ -127,8 +142,16 @@ mod tests {
             [(true, false), (false, false), (false, true), (true, false)]
         );
         // Of a notebook that is not here nothing is known, and every cell is shown.
-        let unknown = Cells::default();
+        let mut unknown = Cells::default();
         assert_eq!(unknown.head(2), "[cell 3]");
         assert!(unknown.runs(2) && !unknown.is_blank(2));
+        // The driver tells how they count.
+        unknown.hear(2, CellSource::Injected);
+        unknown.hear(3, CellSource::Number(3));
+        assert_eq!(
+            [2, 3].map(|cell| unknown.head(cell)),
+            ["[values of this run]", "[cell 3]"]
+        );
+        assert_eq!(unknown.name(3), "cell 3");
     }
 }

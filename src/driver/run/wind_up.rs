@@ -40,13 +40,9 @@ impl Run<'_, '_> {
 
     /// Ends the kernel, politely where that may help, and closes the cell that still runs. Says how the kernel ended.
     pub(super) fn wind_up(&mut self, halt: &Halt) -> Option<End> {
-        let mut end = match halt {
-            Halt::Ended(end) => Some(*end),
-            Halt::Done | Halt::Stopped | Halt::Broken(_) | Halt::Failed(_) => None,
-        };
         let polite = !matches!(halt, Halt::Ended(_) | Halt::Broken(_));
         if polite && self.running.is_some() {
-            end = self.interrupt();
+            self.interrupt();
         }
         if let Some(running) = &self.running {
             let (cell, took) = (running.cell, running.began.elapsed());
@@ -60,14 +56,15 @@ impl Run<'_, '_> {
                 .cell_finished(cell, CellStatus::Interrupted, took, count);
             self.executed += u32::from(running_is_counted(halt));
         }
-        if polite && end.is_none() && self.running.as_ref().is_none_or(Running::is_left) {
+        if polite && self.running.as_ref().is_none_or(Running::is_left) {
             self.kernel.shut_down();
-            end = self.ended_by(self.end_of(halt));
+            self.wait_for_end(self.end_of(halt));
         }
-        if !self.kernel.has_ended() {
+        if self.kernel.end().is_none() {
             self.kernel.kill();
-            end = self.ended_by(self.grace()).or(end);
+            self.wait_for_end(self.grace());
         }
+        let end = self.kernel.end();
         let lost = self.story.widget_changes_lost();
         if lost > 0 {
             let _ = self.story.note(&format!(
@@ -77,7 +74,6 @@ impl Run<'_, '_> {
         let (status, detail) = match (halt, end) {
             (Halt::Ended(end), _) => ("died", end.to_string()),
             (_, Some(end)) => ("ended", end.to_string()),
-            (_, None) if self.kernel.has_ended() => ("ended", "nobody heard how".to_owned()),
             (_, None) => ("ended", "it does not react to SIGKILL".to_owned()),
         };
         let _ = kernel_event(self.story, status, &detail);
@@ -85,32 +81,28 @@ impl Run<'_, '_> {
     }
 
     /// Interrupts the cell that runs, and listens to what it says about that.
-    fn interrupt(&mut self) -> Option<End> {
+    fn interrupt(&mut self) {
         let (deadline, left) = (self.grace(), |running: &Running| running.is_left());
         let begun = |running: &Running| running.input;
         let early = self.running.as_ref().is_some_and(|running| !begun(running));
         self.kernel.interrupt();
         if early {
             // IPython ignores the interrupt of a cell that it has not begun.
-            let end = self.listen(deadline, |running| left(running) || begun(running));
-            if end.is_some() || self.running.as_ref().is_none_or(left) {
-                return end;
+            self.listen(deadline, |running| left(running) || begun(running));
+            if self.running.as_ref().is_none_or(left) {
+                return;
             }
             self.kernel.interrupt();
         }
-        self.listen(deadline, left)
+        self.listen(deadline, left);
     }
 
-    /// Waits for the kernel's end, and says how it ended. Its channels are closed before that, perhaps long before on a busy
-    /// host. None also where it has ended and a full disk took the word of it.
-    fn ended_by(&mut self, deadline: Instant) -> Option<End> {
-        while Instant::now() < deadline && !self.kernel.has_ended() {
-            let end = self.listen(deadline, |_| false);
-            if end.is_some() {
-                return end;
-            }
+    /// Waits for the kernel's end. Its channels are closed before that, perhaps long before on a busy host, and a full
+    /// disk may not take what it says: neither is the end.
+    fn wait_for_end(&mut self, deadline: Instant) {
+        while Instant::now() < deadline && self.kernel.end().is_none() {
+            self.listen(deadline, |_| false);
         }
-        None
     }
 
     /// Until when the kernel may take to end by itself.
@@ -127,18 +119,16 @@ impl Run<'_, '_> {
         Instant::now() + Duration::from(self.job.grace)
     }
 
-    /// Goes on listening until then, or until `enough` of the cell that runs, or until the kernel has ended, and says
-    /// how it did.
-    fn listen(&mut self, deadline: Instant, enough: impl Fn(&Running) -> bool) -> Option<End> {
+    /// Goes on listening until then, or until `enough` of the cell that runs, or until the kernel has ended or cannot be
+    /// heard any more.
+    fn listen(&mut self, deadline: Instant, enough: impl Fn(&Running) -> bool) {
         while Instant::now() < deadline && !self.running.as_ref().is_some_and(&enough) {
             match self.step(Some(deadline)) {
                 // A second SIGTERM changes nothing, nor does it that somebody is asked again.
                 Ok(()) | Err(Halt::Stopped | Halt::Failed(_)) => {}
-                Err(Halt::Ended(end)) => return Some(end),
-                Err(Halt::Broken(_) | Halt::Done) => return None,
+                Err(Halt::Ended(_) | Halt::Broken(_) | Halt::Done) => return,
             }
         }
-        None
     }
 }
 

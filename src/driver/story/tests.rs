@@ -88,3 +88,18 @@ fn a_job_without_end_is_told_once() {
     story.close().unwrap();
     assert_eq!(told(&folder).len(), 3);
 }
+
+/// While a kernel ends the story is asked again and again.
+#[test]
+fn a_disk_that_takes_no_notebook_is_not_asked_without_a_pause() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut story = story(&folder, 1 << 30);
+    story.fold_into(Notebook::default());
+    let in_the_way = format!("out/{NOTEBOOK_FILE}.new");
+    fs::create_dir(folder.path().join(&in_the_way)).unwrap();
+    assert!(story.save().is_err());
+    assert!(story.due().unwrap() > Instant::now() + Duration::from_secs(1));
+    fs::remove_dir(folder.path().join(&in_the_way)).unwrap();
+    story.close().unwrap();
+    assert!(folder.path().join("out").join(NOTEBOOK_FILE).exists());
+}

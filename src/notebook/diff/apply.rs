@@ -6,14 +6,14 @@ use crate::model::{Cell, Notebook, Output};
 /// The later notebook, from the earlier one. Of a diff that was made from another notebook, what finds no
 /// place is left out.
 #[must_use]
-pub fn apply(before: &Notebook, diff: &Diff) -> Notebook {
+pub fn apply(before: &Notebook, diff: &Diff<'_>) -> Notebook {
     let mut metadata = before.metadata.clone();
     values::apply(&mut metadata, &diff.metadata);
     let mut extra = before.extra.clone();
     values::apply(&mut extra, &diff.extra);
     let cells = diff.cells.iter().filter_map(|step| match step {
         Step::Kept(kept) => kept_cell(before, kept),
-        Step::Added { cell, .. } => Some((**cell).clone()),
+        Step::Added { cell, .. } => Some((*cell).clone()),
         Step::Removed { .. } => None,
     });
     Notebook {
@@ -27,7 +27,7 @@ pub fn apply(before: &Notebook, diff: &Diff) -> Notebook {
     }
 }
 
-fn kept_cell(before: &Notebook, kept: &Kept) -> Option<Cell> {
+fn kept_cell(before: &Notebook, kept: &Kept<'_>) -> Option<Cell> {
     let cell = before.cells.get(kept.before)?;
     Some(match &kept.change {
         None => cell.clone(),
@@ -35,7 +35,7 @@ fn kept_cell(before: &Notebook, kept: &Kept) -> Option<Cell> {
     })
 }
 
-fn changed_cell(before: &Cell, change: &CellChange) -> Cell {
+fn changed_cell(before: &Cell, change: &CellChange<'_>) -> Cell {
     let mut metadata = before.metadata.clone();
     values::apply(&mut metadata, &change.metadata);
     let mut extra = before.extra.clone();
@@ -60,14 +60,14 @@ fn changed_cell(before: &Cell, change: &CellChange) -> Cell {
     }
 }
 
-fn outputs(before: &[Output], steps: &[OutputStep]) -> Vec<Output> {
+fn outputs(before: &[Output], steps: &[OutputStep<'_>]) -> Vec<Output> {
     if steps.is_empty() {
         return before.to_vec();
     }
     let outputs = steps.iter().filter_map(|step| match step {
         OutputStep::Kept { before: place } => before.get(*place).cloned(),
         OutputStep::Changed { output, .. } | OutputStep::Added { output } => {
-            Some((**output).clone())
+            Some((*output).clone())
         }
         OutputStep::Removed { .. } => None,
     });

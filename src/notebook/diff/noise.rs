@@ -102,7 +102,7 @@ impl Entry {
     }
 }
 
-impl OutputStep {
+impl OutputStep<'_> {
     /// Whether it differs by more than the kernel's count, where the view does not look at that.
     #[must_use]
     pub fn is_seen(&self, view: View) -> bool {
@@ -114,7 +114,7 @@ impl OutputStep {
     }
 }
 
-impl CellChange {
+impl CellChange<'_> {
     /// The id before and after, where it stands in both files.
     #[must_use]
     pub fn id_change(&self) -> Option<&Change<String>> {
@@ -162,7 +162,7 @@ impl CellChange {
     }
 }
 
-impl Diff {
+impl Diff<'_> {
     /// How much differs.
     #[must_use]
     pub fn summary(&self, view: View) -> Summary {

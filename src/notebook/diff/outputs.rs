@@ -10,7 +10,7 @@ use crate::message::OutputMessage;
 use crate::model::Output;
 
 /// The steps from one list to the other; empty where they are the same.
-pub(super) fn diff(before: &[Output], after: &[Output]) -> Vec<OutputStep> {
+pub(super) fn diff<'a>(before: &[Output], after: &'a [Output]) -> Vec<OutputStep<'a>> {
     let same = |(a, b): (&Output, &Output)| same(a, b);
     if before.len() == after.len() && before.iter().zip(after).all(same) {
         return Vec::new();
@@ -35,9 +35,7 @@ pub(super) fn diff(before: &[Output], after: &[Output]) -> Vec<OutputStep> {
         for j in come {
             match gone.next_if(|&i| kind(&before[i]) == kind(&after[j])) {
                 Some(i) => steps.push(changed(before, after, (i, j))),
-                None => steps.push(OutputStep::Added {
-                    output: Box::new(after[j].clone()),
-                }),
+                None => steps.push(OutputStep::Added { output: &after[j] }),
             }
         }
         steps.extend(gone.map(|before| OutputStep::Removed { before }));
@@ -47,13 +45,13 @@ pub(super) fn diff(before: &[Output], after: &[Output]) -> Vec<OutputStep> {
     steps
 }
 
-fn changed(before: &[Output], after: &[Output], (i, j): (usize, usize)) -> OutputStep {
+fn changed<'a>(before: &[Output], after: &'a [Output], (i, j): (usize, usize)) -> OutputStep<'a> {
     if same(&before[i], &after[j]) {
         return OutputStep::Kept { before: i };
     }
     OutputStep::Changed {
         before: i,
-        output: Box::new(after[j].clone()),
+        output: &after[j],
         only_count: only_count(&before[i], &after[j]),
     }
 }

@@ -184,7 +184,8 @@ fn equal_and_blank_cells_go_in_order() {
                 .collect::<Vec<_>>(),
         )
     };
-    let diff = diff(&all(10_000, "a"), &all(9_999, "b"));
+    let (before, after) = (all(10_000, "a"), all(9_999, "b"));
+    let diff = diff(&before, &after);
     let summary = diff.summary(View::default());
     assert_eq!((summary.removed, summary.added, summary.moved), (1, 0, 0));
 }
@@ -213,7 +214,8 @@ fn many_cells_all_edited_with_other_ids_find_each_other() {
             ..Notebook::default()
         }
     };
-    let diff = diff(&book(0, ""), &book(7, "00"));
+    let (before, after) = (book(0, ""), book(7, "00"));
+    let diff = diff(&before, &after);
     let summary = diff.summary(View::default());
     assert_eq!(
         (summary.changed, summary.removed, summary.added),

@@ -184,19 +184,18 @@ pub fn edits<T: Hash + Eq>(before: &[T], after: &[T]) -> Vec<(Range<usize>, Rang
 
 /// [`edits`] of lists that differ at both ends.
 fn searched<T: Hash + Eq>(before: &[T], after: &[T]) -> Vec<(Range<usize>, Range<usize>)> {
-    let mut numbers: HashMap<&T, u32, foldhash::fast::RandomState> =
-        HashMap::with_capacity_and_hasher(before.len(), Default::default());
-    let mut number = |item| {
-        let next = numbers.len() as u32;
-        *numbers.entry(item).or_insert(next)
-    };
-    let old: Vec<u32> = before.iter().map(&mut number).collect();
-    // Numbers from here on are of items that only the later list has.
-    let known = old.iter().max().map_or(0, |most| most + 1);
-    let new: Vec<u32> = after.iter().map(&mut number).collect();
-    if new.iter().all(|&number| number >= known) {
-        return vec![(0..old.len(), 0..new.len())];
+    let mut numbers = Numbers::with_capacity_and_hasher(before.len(), Default::default());
+    let old: Vec<u32> = before
+        .iter()
+        .map(|item| number(&mut numbers, item))
+        .collect();
+    if !after.iter().any(|item| numbers.contains_key(item)) {
+        return vec![(0..before.len(), 0..after.len())];
     }
+    let new: Vec<u32> = after
+        .iter()
+        .map(|item| number(&mut numbers, item))
+        .collect();
     let mut edits: Vec<(Range<usize>, Range<usize>)> = Vec::new();
     for op in capture_diff_slices(Algorithm::Histogram, &old, &new) {
         if let DiffOp::Equal { .. } = op {
@@ -213,6 +212,14 @@ fn searched<T: Hash + Eq>(before: &[T], after: &[T]) -> Vec<(Range<usize>, Range
         }
     }
     edits
+}
+
+/// A number for each item, the same for equal ones.
+type Numbers<'a, T> = HashMap<&'a T, u32, foldhash::fast::RandomState>;
+
+fn number<'a, T: Hash + Eq>(numbers: &mut Numbers<'a, T>, item: &'a T) -> u32 {
+    let next = numbers.len() as u32;
+    *numbers.entry(item).or_insert(next)
 }
 
 /// Words, runs of blanks, single signs.

@@ -1,9 +1,17 @@
 //! Reads JSON from text, with the byte offset of whatever is being read. Knows nothing of notebooks.
 
+use std::borrow::Cow;
+use std::io::Read;
+
 use serde_json::{Map, Number, Value};
+
+use super::pieces::Pieces;
 
 /// Values deeper than this are refused: reading, writing and dropping are recursive.
 const MAX_DEPTH: usize = 128;
+
+/// Longer numbers are not read of text that comes in pieces. Bytes.
+const LONGEST_TOKEN: usize = 4 << 10;
 
 /// Why text is not JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,20 +38,23 @@ pub(crate) fn place(text: &str, at: usize) -> (usize, usize) {
 
 /// A place in JSON text.
 pub(crate) struct Reader<'a> {
-    text: &'a str,
+    text: Cow<'a, str>,
     at: usize,
     depth: usize,
     /// Where texts are joined.
     scratch: String,
+    /// Where the text goes on.
+    more: Option<Pieces<'a>>,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(text: &'a str) -> Self {
         Self {
-            text,
+            text: Cow::Borrowed(text),
             at: 0,
             depth: 0,
             scratch: String::new(),
+            more: None,
         }
     }
 
@@ -55,12 +66,22 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads text that comes in pieces, of which memory holds one or two. Offsets are within those, and what would have to
+    /// be read twice is a fault: such text must be read whole.
+    pub(crate) fn in_pieces(source: &'a mut dyn Read) -> Self {
+        Self {
+            more: Some(Pieces::new(source)),
+            ..Self::new("")
+        }
+    }
+
     /// Skips blanks and looks at the next byte without taking it.
     ///
     /// # Errors
     /// At the end of the text.
     pub(crate) fn peek(&mut self) -> Result<u8, Fault> {
         self.skip_blanks();
+        self.look_ahead()?;
         self.byte()
     }
 
@@ -71,11 +92,10 @@ impl<'a> Reader<'a> {
 
     /// Makes sure that nothing but blanks follows.
     pub(crate) fn end(&mut self) -> Result<(), Fault> {
-        self.skip_blanks();
-        if self.at == self.text.len() {
-            Ok(())
-        } else {
-            Err(self.fault("something follows the end of the document"))
+        match self.peek() {
+            Ok(_) => Err(self.fault("something follows the end of the document")),
+            Err(fault) if fault.truncated => Ok(()),
+            Err(fault) => Err(fault),
         }
     }
 
@@ -125,6 +145,9 @@ impl<'a> Reader<'a> {
         self.scratch = text;
         if let Some(joined) = joined {
             return Ok(joined);
+        }
+        if self.more.is_some() {
+            return Err(self.fault("a list was expected to hold strings only"));
         }
         (self.at, self.depth) = (start, depth);
         self.value()
@@ -197,7 +220,11 @@ impl<'a> Reader<'a> {
                 return Err(self.fault("a control character must be escaped in a string"));
             }
             let Some(length) = end else {
+                out.push_str(part);
                 self.at = self.text.len();
+                if self.next_piece()? {
+                    continue;
+                }
                 return Err(self.truncated(opened, "a string is not closed"));
             };
             self.at += length;
@@ -209,6 +236,7 @@ impl<'a> Reader<'a> {
             // Most have one escape, at their end.
             out.reserve(length + 8);
             out.push_str(part);
+            self.look_ahead()?;
             out.push(self.escape()?);
         }
     }
@@ -343,6 +371,29 @@ impl<'a> Reader<'a> {
             .iter()
             .take_while(|b| matches!(b, b' ' | b'\n' | b'\r' | b'\t'));
         self.at += blanks.count();
+    }
+
+    /// Takes further pieces until what begins here, behind blanks, is there as a whole; of a string, its beginning is.
+    fn look_ahead(&mut self) -> Result<(), Fault> {
+        while self.more.is_some()
+            && self.text.len() - self.at < LONGEST_TOKEN
+            && self.next_piece()?
+        {
+            self.skip_blanks();
+        }
+        Ok(())
+    }
+
+    /// Lets go of what was read and takes the next piece; false: there is none.
+    fn next_piece(&mut self) -> Result<bool, Fault> {
+        let Some(pieces) = self.more.as_mut().filter(|pieces| !pieces.ended()) else {
+            return Ok(false);
+        };
+        let text = self.text.to_mut();
+        text.drain(..self.at);
+        self.at = 0;
+        let put = pieces.put_next(text);
+        put.map_err(|_| self.fault("what follows cannot be read as text"))
     }
 
     fn byte(&self) -> Result<u8, Fault> {

@@ -74,3 +74,12 @@ pub(crate) fn is_derived(cell: &Cell) -> bool {
         None => rest.is_empty(),
     })
 }
+
+impl Cell {
+    /// Its id; none where that says no more than the cell's content does: reading made it up, of a file that has none,
+    /// or a wrong or repeated one.
+    #[must_use]
+    pub fn own_id(&self) -> Option<&str> {
+        (!is_derived(self)).then_some(&self.id)
+    }
+}

@@ -1,5 +1,7 @@
 //! From the bytes of a file to a [`Notebook`], with errors that name the place.
 
+use std::io;
+
 use serde_json::{Map, Value};
 
 use super::{ids, output, upgrade};
@@ -126,6 +128,21 @@ pub fn read(bytes: &[u8]) -> Result<Notebook, ReadError> {
         });
     };
     notebook(fields)
+}
+
+/// Reads a notebook of nbformat 4 from where its bytes come from: memory never holds the file's text. None: it has to be
+/// [`read`] whole, as one of nbformat 3, or one that is wrong: only that tells where.
+#[must_use]
+pub fn read_in_pieces(source: &mut dyn io::Read) -> Option<Notebook> {
+    let mut reader = Reader::in_pieces(source);
+    let document = document(&mut reader).ok()?;
+    reader.end().ok()?;
+    match document {
+        Value::Object(fields) if fields.get("nbformat").and_then(Value::as_u64) == Some(4) => {
+            notebook(fields).ok()
+        }
+        _ => None,
+    }
 }
 
 /// The whole of a file of nbformat 4. Texts of cells and streams, most of what there is, are joined as they are read:

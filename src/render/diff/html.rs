@@ -59,12 +59,13 @@ fn put_notebook(out: &mut String, compared: &Compared<'_>, options: &Options) {
     );
     put_notes(out, &words::notebook_notes(compared, options));
     let (cells, mut more) = story::cells(compared, options);
-    for (at, shown) in cells.iter().enumerate() {
+    let all = cells.len();
+    for (at, shown) in cells.enumerate() {
         if out.len() > options.max_bytes {
-            more += cells.len() - at;
+            more += all - at;
             break;
         }
-        put_cell(out, compared, shown, options);
+        put_cell(out, compared, &shown, options);
     }
     if let Some(more) = words::more_cells(more) {
         put(out, format_args!("<p class=\"nb-cut\">{more}</p>\n"));
@@ -113,7 +114,7 @@ fn put_notes(out: &mut String, notes: &[String]) {
     out.push_str("</ul>\n");
 }
 
-fn put_lines(out: &mut String, lines: &[Line]) {
+fn put_lines(out: &mut String, lines: &[Line<'_>]) {
     if lines.is_empty() {
         return;
     }
@@ -155,8 +156,8 @@ fn put_lines(out: &mut String, lines: &[Line]) {
     out.push_str("</table>\n");
 }
 
-fn pieces(pieces: &[Piece], element: &str) -> String {
-    let one = |piece: &Piece| match piece.marked {
+fn pieces(pieces: &[Piece<'_>], element: &str) -> String {
+    let one = |piece: &Piece<'_>| match piece.marked {
         true => format!("<{element}>{}</{element}>", escape(&piece.text)),
         false => escape(&piece.text),
     };

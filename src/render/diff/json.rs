@@ -1,179 +1,193 @@
 //! A diff for programs. The words are stable: fields may be added, none changes its meaning.
 
-use notebook::diff::{self, Entry};
+use std::borrow::Cow;
+
+use notebook::diff::Entry;
 use serde::Serialize;
+use serde::ser::{SerializeSeq as _, Serializer};
 use serde_json::Value;
 
-use super::story::{self, Line, Shown, What};
+use super::story::{self, Line, Piece, Shown, ShownOutput, What};
 use super::{Compared, File, Options, words};
 
 /// What `--format json` prints.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Document {
+#[derive(Serialize)]
+struct Document<'a> {
     /// Whether anything differs that is looked at, in any notebook.
-    pub differs: bool,
+    differs: bool,
     /// The notebooks that differ in anything at all.
-    pub notebooks: Vec<NotebookDiff>,
+    notebooks: Vec<NotebookDiff<'a>>,
 }
 
 /// One notebook.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct NotebookDiff {
+#[derive(Serialize)]
+struct NotebookDiff<'a> {
     /// Its path, as it was given.
-    pub name: String,
+    name: &'a str,
     /// `kept`, `added` or `removed`.
-    pub file: &'static str,
+    file: &'static str,
     /// Whether anything differs that is looked at.
-    pub differs: bool,
+    differs: bool,
     /// Whether the fingerprints differ: what runs is not the same.
-    pub meaning_changed: bool,
+    meaning_changed: bool,
     /// How much differs.
-    pub summary: Summary,
+    summary: Summary,
     /// The kernel, where another one is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub kernel: Option<Kernel>,
+    kernel: Option<Kernel<'a>>,
     /// The notebook's metadata that differs and is looked at.
-    pub metadata: Vec<Metadata>,
+    metadata: Vec<Metadata<'a>>,
     /// Cells that differ in what is looked at, in the later order.
-    pub cells: Vec<Cell>,
+    cells: Cells<'a>,
     /// How many more cells differ than are listed.
-    pub more_cells: usize,
+    more_cells: usize,
 }
 
 /// Numbers of cells.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Summary {
+#[derive(Serialize)]
+struct Summary {
     /// New ones.
-    pub added: usize,
+    added: usize,
     /// Those that are gone.
-    pub removed: usize,
+    removed: usize,
     /// Those that differ in what is looked at.
-    pub changed: usize,
+    changed: usize,
     /// Those that passed others.
-    pub moved: usize,
+    moved: usize,
     /// Those whose outputs differ, looked at or not.
-    pub outputs: usize,
+    outputs: usize,
     /// Those that differ only in what is not looked at.
-    pub hidden: usize,
+    hidden: usize,
 }
 
 /// The kernel's name before and after; null where there is none.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Kernel {
+#[derive(Serialize)]
+struct Kernel<'a> {
     /// In the earlier notebook.
-    pub before: Option<String>,
+    before: Option<&'a str>,
     /// In the later one.
-    pub after: Option<String>,
+    after: Option<&'a str>,
 }
 
 /// A value of metadata.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Metadata {
+#[derive(Serialize)]
+struct Metadata<'a> {
     /// The keys that lead to it.
-    pub path: Vec<String>,
+    path: &'a [String],
     /// Null also where it was not there.
-    pub before: Option<Value>,
+    before: Option<&'a Value>,
     /// Null also where it is gone.
-    pub after: Option<Value>,
+    after: Option<&'a Value>,
+}
+
+/// A list of [`Cell`]. Each is made when it is written: memory holds one.
+struct Cells<'a> {
+    compared: &'a Compared<'a>,
+    options: Options,
 }
 
 /// A cell.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Cell {
+#[derive(Serialize)]
+struct Cell<'a> {
     /// `added`, `removed`, `changed`, `moved` or `moved_and_changed`.
-    pub change: &'static str,
+    change: &'static str,
     /// Its number in the earlier notebook, from 1.
-    pub before: Option<usize>,
+    before: Option<usize>,
     /// Its number in the later one, from 1.
-    pub after: Option<usize>,
-    /// Its id in the later one, else in the earlier one.
-    pub id: String,
+    after: Option<usize>,
+    /// Its id in the later one, else in the earlier one; null where that stands in no file.
+    id: Option<&'a str>,
     /// `code`, `markdown`, `raw`, or a kind of a newer nbformat.
-    pub kind: String,
+    kind: &'a str,
     /// Its tags.
-    pub tags: Vec<String>,
+    tags: Vec<&'a str>,
     /// Lines of its source that differ.
-    pub source: Lines,
+    source: Lines<'a>,
     /// Its metadata that differs and is looked at.
-    pub metadata: Vec<Metadata>,
+    metadata: Vec<Metadata<'a>>,
     /// Its outputs that differ, where they are looked at.
-    pub outputs: Vec<OutputChange>,
+    outputs: Vec<OutputChange<'a>>,
 }
 
 /// Lines of a text that differ.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Lines {
+#[derive(Serialize, Default)]
+struct Lines<'a> {
     /// How many came.
-    pub added: usize,
+    added: usize,
     /// How many are gone.
-    pub removed: usize,
+    removed: usize,
     /// Where.
-    pub edits: Vec<Edit>,
+    edits: Vec<Edit<'a>>,
     /// How many lines differ that are not listed.
-    pub more: usize,
+    more: usize,
 }
 
 /// Neighbouring lines that differ.
-#[derive(Debug, Clone, PartialEq, Serialize, Default)]
-pub struct Edit {
+#[derive(Serialize, Default)]
+struct Edit<'a> {
     /// Those that are gone.
-    pub removed: Vec<CellLine>,
+    removed: Vec<CellLine<'a>>,
     /// Those that came.
-    pub added: Vec<CellLine>,
+    added: Vec<CellLine<'a>>,
 }
 
 /// A line of a text. Control characters are replaced by their pictures.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct CellLine {
+#[derive(Serialize)]
+struct CellLine<'a> {
     /// From 1, within the cell's source or the output.
-    pub line: usize,
+    line: usize,
     /// Without its end.
-    pub text: String,
+    text: Cow<'a, str>,
     /// The parts of it that differ from its counterpart; none: it has none, or nothing in common with it, or is a
     /// line of an output.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub words: Vec<String>,
+    words: Vec<Cow<'a, str>>,
 }
 
 /// An output.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct OutputChange {
+#[derive(Serialize)]
+struct OutputChange<'a> {
     /// `added`, `removed` or `changed`.
-    pub change: &'static str,
+    change: &'static str,
     /// Its number among the cell's later outputs, else among the earlier ones, from 1.
-    pub number: usize,
+    number: usize,
     /// `stdout`, `stderr`, `error`, or MIME types.
-    pub kind: String,
+    kind: String,
     /// Lines of its text that differ.
-    pub text: Lines,
+    text: OutputText<'a>,
+}
+
+/// [`Lines`] of an output, looked for when they are written.
+struct OutputText<'a> {
+    output: &'a ShownOutput<'a>,
+    options: &'a Options,
 }
 
 /// Most lines of an output that are listed.
 const OUTPUT_LINES: usize = 40;
 
-/// The notebooks that differ in anything.
+/// The notebooks that differ in anything. What is written of a cell is made then.
 #[must_use]
-pub fn document(compared: &[Compared<'_>], options: &Options) -> Document {
+pub fn document<'a>(compared: &'a [Compared<'a>], options: &Options) -> impl Serialize + use<'a> {
     let options = Options {
         context: 0,
         ..options.clone()
     };
     let all = compared.iter();
     let different = all.filter(|one| !one.diff.is_empty() || one.file != File::Kept);
-    let notebooks: Vec<NotebookDiff> = different.map(|one| notebook(one, &options)).collect();
+    let notebooks: Vec<NotebookDiff<'_>> = different.map(|one| notebook(one, &options)).collect();
     Document {
         differs: notebooks.iter().any(|one| one.differs),
         notebooks,
     }
 }
 
-fn notebook(compared: &Compared<'_>, options: &Options) -> NotebookDiff {
+fn notebook<'a>(compared: &'a Compared<'a>, options: &Options) -> NotebookDiff<'a> {
     let diff = compared.diff;
     let summary = diff.summary(options.view);
-    let (cells, more_cells) = story::cells(compared, options);
     let entries = diff.metadata.iter().chain(&diff.extra);
     NotebookDiff {
-        name: compared.name.to_owned(),
+        name: compared.name,
         file: match compared.file {
             File::Kept => "kept",
             File::Added => "added",
@@ -190,44 +204,65 @@ fn notebook(compared: &Compared<'_>, options: &Options) -> NotebookDiff {
             hidden: summary.hidden,
         },
         kernel: diff.kernel.as_ref().map(|kernel| Kernel {
-            before: kernel.before.clone(),
-            after: kernel.after.clone(),
+            before: kernel.before.as_deref(),
+            after: kernel.after.as_deref(),
         }),
         metadata: entries
             .filter(|entry| entry.is_seen(options.view))
             .map(metadata)
             .collect(),
-        cells: cells.iter().map(|shown| cell(shown, options)).collect(),
-        more_cells,
+        cells: Cells {
+            compared,
+            options: options.clone(),
+        },
+        more_cells: story::cells(compared, options).1,
     }
 }
 
-fn cell(shown: &Shown<'_>, options: &Options) -> Cell {
-    // Outputs may be long, words of theirs help nobody, and who wants them whole has the notebooks.
-    let of_outputs = Options {
-        words: false,
-        max_lines: options.max_lines.min(OUTPUT_LINES),
-        ..options.clone()
+impl Serialize for Cells<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // Outputs may be long, words of theirs help nobody, and who wants them whole has the notebooks.
+        let of_outputs = Options {
+            words: false,
+            max_lines: self.options.max_lines.min(OUTPUT_LINES),
+            ..self.options.clone()
+        };
+        let (cells, _) = story::cells(self.compared, &self.options);
+        let mut list = serializer.serialize_seq(Some(cells.len()))?;
+        for shown in cells {
+            list.serialize_element(&cell(&shown, &of_outputs))?;
+        }
+        list.end()
+    }
+}
+
+fn cell<'a>(shown: &'a Shown<'_>, of_outputs: &'a Options) -> Cell<'a> {
+    let output = |output: &'a ShownOutput<'_>| OutputChange {
+        change: word(output.what()),
+        number: output.number,
+        kind: output.kind(),
+        text: OutputText {
+            output,
+            options: of_outputs,
+        },
     };
     Cell {
         change: word(shown.what),
         before: shown.before,
         after: shown.after,
-        id: shown.cell.id.clone(),
-        kind: shown.cell.kind.word().to_owned(),
-        tags: shown.cell.tags().map(str::to_owned).collect(),
+        id: shown.cell.own_id(),
+        kind: shown.cell.kind.word(),
+        tags: shown.cell.tags().collect(),
         source: lines(&shown.source),
-        metadata: shown.entries(options.view).map(metadata).collect(),
-        outputs: shown
-            .outputs
-            .iter()
-            .map(|output| OutputChange {
-                change: word(output.what()),
-                number: output.number,
-                kind: output.kind(),
-                text: lines(&output.lines(&of_outputs)),
-            })
-            .collect(),
+        metadata: shown.entries(of_outputs.view).map(metadata).collect(),
+        outputs: shown.outputs.iter().map(output).collect(),
+    }
+}
+
+impl Serialize for OutputText<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let texts = self.output.texts();
+        lines(&texts.lines(self.options)).serialize(serializer)
     }
 }
 
@@ -238,28 +273,18 @@ fn word(what: What) -> &'static str {
     }
 }
 
-fn metadata(entry: &Entry) -> Metadata {
-    let diff::Entry {
-        path,
-        before,
-        after,
-    } = entry.clone();
+fn metadata(entry: &Entry) -> Metadata<'_> {
     Metadata {
-        path,
-        before,
-        after,
+        path: &entry.path,
+        before: entry.before.as_ref(),
+        after: entry.after.as_ref(),
     }
 }
 
-fn lines(told: &[Line]) -> Lines {
-    let mut out = Lines {
-        added: 0,
-        removed: 0,
-        edits: Vec::new(),
-        more: 0,
-    };
+fn lines<'a>(told: &[Line<'a>]) -> Lines<'a> {
+    let mut out = Lines::default();
     // A removed line behind an added one begins a new edit, and so does what stands between.
-    let mut open: Option<Edit> = None;
+    let mut open: Option<Edit<'a>> = None;
     for line in told {
         match line {
             Line::Removed(number, pieces) => {
@@ -282,14 +307,11 @@ fn lines(told: &[Line]) -> Lines {
     out
 }
 
-fn cell_line(line: usize, pieces: &[story::Piece]) -> CellLine {
+fn cell_line<'a>(line: usize, pieces: &[Piece<'a>]) -> CellLine<'a> {
+    let marked = pieces.iter().filter(|piece| piece.marked);
     CellLine {
         line,
-        text: pieces.iter().map(|piece| piece.text.as_str()).collect(),
-        words: pieces
-            .iter()
-            .filter(|piece| piece.marked)
-            .map(|piece| piece.text.clone())
-            .collect(),
+        text: story::joined(pieces),
+        words: marked.map(|piece| piece.text.clone()).collect(),
     }
 }

@@ -59,10 +59,11 @@ fn put_notebook(out: &mut String, compared: &Compared<'_>, options: &Options) {
         out.push('\n');
     }
     let (cells, mut more) = story::cells(compared, options);
-    for (at, shown) in cells.iter().enumerate() {
-        let block = cell(shown, options);
+    let all = cells.len();
+    for (at, shown) in cells.enumerate() {
+        let block = cell(&shown, options);
         if out.len() + block.len() + RESERVE > options.max_bytes {
-            more += cells.len() - at;
+            more += all - at;
             break;
         }
         out.push_str(&block);
@@ -95,7 +96,8 @@ fn cell(shown: &Shown<'_>, options: &Options) -> String {
         let kind = markdown::escape(&output.kind(), 100);
         let what = words::word(output.what());
         body.push_str(&format!("\noutput {} ({kind}) {what}\n", output.number));
-        let lines = output.lines(options);
+        let texts = output.texts();
+        let lines = texts.lines(options);
         if lines.is_empty() && output.what() == What::Changed {
             body.push_str("\nIts text is the same.\n");
         }
@@ -119,7 +121,7 @@ fn defused(text: &str) -> String {
     escape(&out)
 }
 
-fn block(lines: &[Line]) -> String {
+fn block(lines: &[Line<'_>]) -> String {
     if lines.is_empty() {
         return String::new();
     }
@@ -127,9 +129,11 @@ fn block(lines: &[Line]) -> String {
     for line in lines {
         let (sign, words) = match line {
             Line::Same(_, _, text) => (' ', text.clone()),
-            Line::Removed(_, pieces) => ('-', pieces.iter().map(|p| p.text.as_str()).collect()),
-            Line::Added(_, pieces) => ('+', pieces.iter().map(|p| p.text.as_str()).collect()),
-            Line::Fold(_) | Line::More(_) => ('@', words::left_out(line).unwrap_or_default()),
+            Line::Removed(_, pieces) => ('-', story::joined(pieces)),
+            Line::Added(_, pieces) => ('+', story::joined(pieces)),
+            Line::Fold(_) | Line::More(_) => {
+                ('@', words::left_out(line).unwrap_or_default().into())
+            }
         };
         match sign {
             '@' => text.push_str(&format!("@@ {words} @@\n")),

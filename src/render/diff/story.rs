@@ -25,8 +25,8 @@ pub(super) struct Shown<'a> {
     /// The later one, else the earlier one.
     pub(super) cell: &'a Cell,
     pub(super) what: What,
-    pub(super) change: Option<&'a CellChange>,
-    pub(super) source: Vec<Line>,
+    pub(super) change: Option<&'a CellChange<'a>>,
+    pub(super) source: Vec<Line<'a>>,
     pub(super) outputs: Vec<ShownOutput<'a>>,
 }
 
@@ -49,13 +49,13 @@ pub(super) struct ShownOutput<'a> {
 
 /// A line of a text that is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Line {
+pub(super) enum Line<'a> {
     /// It is in both; numbers from 1.
-    Same(usize, usize, String),
+    Same(usize, usize, Cow<'a, str>),
     /// It is gone.
-    Removed(usize, Vec<Piece>),
+    Removed(usize, Vec<Piece<'a>>),
     /// It is new.
-    Added(usize, Vec<Piece>),
+    Added(usize, Vec<Piece<'a>>),
     /// So many that are the same are left out.
     Fold(usize),
     /// So many are left out, the same or not.
@@ -64,15 +64,18 @@ pub(super) enum Line {
 
 /// A piece of a line, harmless to show.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Piece {
-    pub(super) text: String,
+pub(super) struct Piece<'a> {
+    pub(super) text: Cow<'a, str>,
     /// Whether it is what differs within the line.
     pub(super) marked: bool,
 }
 
-/// The cells that are shown, and how many more there are.
-pub(super) fn cells<'a>(compared: &Compared<'a>, options: &Options) -> (Vec<Shown<'a>>, usize) {
-    let seen = |step: &&Step| match step {
+/// The cells that are shown, each made when it is its turn, and how many more there are.
+pub(super) fn cells<'a>(
+    compared: &Compared<'a>,
+    options: &Options,
+) -> (impl ExactSizeIterator<Item = Shown<'a>>, usize) {
+    let seen = |step: &&Step<'_>| match step {
         Step::Added { .. } | Step::Removed { .. } => true,
         Step::Kept(kept) => {
             kept.moved
@@ -82,13 +85,14 @@ pub(super) fn cells<'a>(compared: &Compared<'a>, options: &Options) -> (Vec<Show
                     .is_some_and(|c| c.is_seen(options.view))
         }
     };
-    let mut steps = compared.diff.cells.iter().filter(seen);
-    let shown = steps.by_ref().take(options.max_cells);
-    let shown = shown.map(|step| cell(compared, step, options)).collect();
-    (shown, steps.count())
+    let mut steps: Vec<&Step<'a>> = compared.diff.cells.iter().filter(seen).collect();
+    let more = steps.len().saturating_sub(options.max_cells);
+    steps.truncate(options.max_cells);
+    let shown = steps.into_iter();
+    (shown.map(|step| cell(compared, step, options)), more)
 }
 
-fn cell<'a>(compared: &Compared<'a>, step: &'a Step, options: &Options) -> Shown<'a> {
+fn cell<'a>(compared: &Compared<'a>, step: &'a Step<'a>, options: &Options) -> Shown<'a> {
     let outputs = |list: &'a [Output], added: bool| -> Vec<ShownOutput<'a>> {
         let list = list.iter().enumerate().filter(|_| options.view.outputs);
         let one = |(at, output)| ShownOutput {
@@ -127,7 +131,7 @@ fn cell<'a>(compared: &Compared<'a>, step: &'a Step, options: &Options) -> Shown
     }
 }
 
-fn kept_cell<'a>(compared: &Compared<'a>, kept: &'a Kept, options: &Options) -> Shown<'a> {
+fn kept_cell<'a>(compared: &Compared<'a>, kept: &'a Kept<'a>, options: &Options) -> Shown<'a> {
     let (before, after) = (
         &compared.before.cells[kept.before],
         &compared.after.cells[kept.after],
@@ -156,7 +160,7 @@ fn kept_cell<'a>(compared: &Compared<'a>, kept: &'a Kept, options: &Options) -> 
 
 fn changed_outputs<'a>(
     cell: &'a Cell,
-    steps: &'a [OutputStep],
+    steps: &[OutputStep<'a>],
     view: View,
 ) -> Vec<ShownOutput<'a>> {
     let mut shown = Vec::new();
@@ -169,11 +173,11 @@ fn changed_outputs<'a>(
             }
             OutputStep::Changed { before, output, .. } => {
                 later += 1;
-                (later, cell.outputs.get(*before), Some(&**output))
+                (later, cell.outputs.get(*before), Some(*output))
             }
             OutputStep::Added { output } => {
                 later += 1;
-                (later, None, Some(&**output))
+                (later, None, Some(*output))
             }
             OutputStep::Removed { before } => (before + 1, cell.outputs.get(*before), None),
         };
@@ -212,7 +216,7 @@ impl Shown<'_> {
     }
 }
 
-impl ShownOutput<'_> {
+impl<'a> ShownOutput<'a> {
     /// What it is: `stdout`, `error`, or its MIME types.
     pub(super) fn kind(&self) -> String {
         let output = self.after.or(self.before);
@@ -224,7 +228,8 @@ impl ShownOutput<'_> {
                 | OutputMessage::ExecuteResult { data, .. }
                 | OutputMessage::UpdateDisplayData { data, .. },
             ) => {
-                let types: Vec<String> = data.keys().take(4).map(|mime| plain(mime, 60)).collect();
+                let types: Vec<Cow<'_, str>> =
+                    data.keys().take(4).map(|mime| plain(mime, 60)).collect();
                 types.join(", ")
             }
             Some(OutputMessage::ClearOutput { .. } | OutputMessage::Widget(_)) | None => {
@@ -242,10 +247,25 @@ impl ShownOutput<'_> {
         }
     }
 
-    /// Its text, compared line by line: what a terminal would show of it.
-    pub(super) fn lines(&self, options: &Options) -> Vec<Line> {
-        let (before, after) = (shown(self.before), shown(self.after));
-        text(cut(&before), cut(&after), options)
+    /// Its text: what a terminal would show of it.
+    pub(super) fn texts(&self) -> Texts<'a> {
+        Texts {
+            before: shown(self.before),
+            after: shown(self.after),
+        }
+    }
+}
+
+/// The text of an output before and after.
+pub(super) struct Texts<'a> {
+    before: Cow<'a, str>,
+    after: Cow<'a, str>,
+}
+
+impl Texts<'_> {
+    /// Compared line by line.
+    pub(super) fn lines(&self, options: &Options) -> Vec<Line<'_>> {
+        text(cut(&self.before), cut(&self.after), options)
     }
 }
 
@@ -262,13 +282,13 @@ fn cut(text: &str) -> &str {
 }
 
 /// Lines that others took the place of: where they were, and those that came.
-struct Edit<'a> {
+struct Edit<'a, 't> {
     before: Range<usize>,
-    after: &'a [&'a str],
+    after: &'a [&'t str],
 }
 
 /// Two texts compared.
-fn text(before: &str, after: &str, options: &Options) -> Vec<Line> {
+fn text<'a>(before: &'a str, after: &'a str, options: &Options) -> Vec<Line<'a>> {
     let (old, new) = (lines(before), lines(after));
     let found = edits(&old, &new).into_iter();
     let found = found.map(|(before, come)| Edit {
@@ -279,7 +299,7 @@ fn text(before: &str, after: &str, options: &Options) -> Vec<Line> {
 }
 
 /// A source compared.
-fn source(before: &str, diff: &TextDiff, options: &Options) -> Vec<Line> {
+fn source<'a>(before: &'a str, diff: &'a TextDiff, options: &Options) -> Vec<Line<'a>> {
     let come = diff
         .0
         .iter()
@@ -294,7 +314,7 @@ fn source(before: &str, diff: &TextDiff, options: &Options) -> Vec<Line> {
 }
 
 /// The lines of a text that differ, with some around them.
-fn told(old: &[&str], edits: &[Edit<'_>], options: &Options) -> Vec<Line> {
+fn told<'a>(old: &[&'a str], edits: &[Edit<'_, 'a>], options: &Options) -> Vec<Line<'a>> {
     let mut out = Vec::new();
     // Next lines to tell, from 0.
     let (mut at, mut later) = (0, 0);
@@ -316,9 +336,9 @@ fn told(old: &[&str], edits: &[Edit<'_>], options: &Options) -> Vec<Line> {
 }
 
 /// Unchanged lines: those near an edit before or behind them.
-fn put_same(
-    out: &mut Vec<Line>,
-    old: &[&str],
+fn put_same<'a>(
+    out: &mut Vec<Line<'a>>,
+    old: &[&'a str],
     (at, later): (usize, usize),
     count: usize,
     (behind, ahead): (bool, bool),
@@ -353,13 +373,19 @@ fn put_same(
 
 /// The lines that are gone, then those that came, with the words that differ marked. More than are shown
 /// anyway are not looked at.
-fn put_edit(out: &mut Vec<Line>, old: &[&str], edit: &Edit<'_>, later: usize, options: &Options) {
+fn put_edit<'a>(
+    out: &mut Vec<Line<'a>>,
+    old: &[&'a str],
+    edit: &Edit<'_, 'a>,
+    later: usize,
+    options: &Options,
+) {
     let max = options.max_lines + 1;
     let gone = &old[edit.before.clone()];
     let gone = &gone[..gone.len().min(max)];
     let come = &edit.after[..edit.after.len().min(max)];
-    let mut removed: Vec<Vec<Piece>> = gone.iter().map(|line| whole(line)).collect();
-    let mut added: Vec<Vec<Piece>> = come.iter().map(|line| whole(line)).collect();
+    let mut removed: Vec<Vec<Piece<'_>>> = gone.iter().map(|line| whole(line)).collect();
+    let mut added: Vec<Vec<Piece<'_>>> = come.iter().map(|line| whole(line)).collect();
     let pairs = if options.words {
         pairs(gone, come)
     } else {
@@ -379,14 +405,14 @@ fn put_edit(out: &mut Vec<Line>, old: &[&str], edit: &Edit<'_>, later: usize, op
     out.extend(lines.map(|(n, pieces)| Line::Added(later + n + 1, pieces)));
 }
 
-fn whole(line: &str) -> Vec<Piece> {
+fn whole(line: &str) -> Vec<Piece<'_>> {
     vec![Piece {
         text: plain(line, MAX_LINE),
         marked: false,
     }]
 }
 
-fn pieces(parts: &[Part<'_>], keep: impl Fn(&Part<'_>) -> bool) -> Vec<Piece> {
+fn pieces<'a>(parts: &[Part<'a>], keep: impl Fn(&Part<'_>) -> bool) -> Vec<Piece<'a>> {
     let mut left = MAX_LINE;
     let mut pieces = Vec::new();
     for part in parts.iter().filter(|part| keep(part)) {
@@ -403,8 +429,16 @@ fn pieces(parts: &[Part<'_>], keep: impl Fn(&Part<'_>) -> bool) -> Vec<Piece> {
     pieces
 }
 
+/// The whole line.
+pub(super) fn joined<'a>(pieces: &[Piece<'a>]) -> Cow<'a, str> {
+    match pieces {
+        [one] => one.text.clone(),
+        pieces => pieces.iter().map(|piece| &*piece.text).collect(),
+    }
+}
+
 /// At most so many lines, and the number of those left out.
-fn bounded(mut out: Vec<Line>, edits: &[Edit<'_>], max: usize) -> Vec<Line> {
+fn bounded<'a>(mut out: Vec<Line<'a>>, edits: &[Edit<'_, '_>], max: usize) -> Vec<Line<'a>> {
     if out.len() > max {
         let all: usize = edits.iter().map(|e| e.before.len() + e.after.len()).sum();
         out.truncate(max);
@@ -420,11 +454,11 @@ fn bounded(mut out: Vec<Line>, edits: &[Edit<'_>], max: usize) -> Vec<Line> {
 
 /// Text of one line, harmless wherever it is shown: control characters and those that turn the direction of
 /// writing are seen instead of obeyed.
-pub(super) fn plain(text: &str, max: usize) -> String {
+pub(super) fn plain(text: &str, max: usize) -> Cow<'_, str> {
     let head = crate::text::head(text, max);
     let seen = |all, byte| all & matches!(byte, b' '..=b'~');
     if head.len() == text.len() && text.bytes().fold(true, seen) {
-        return text.to_owned();
+        return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(head.len());
     for c in head.chars() {
@@ -436,13 +470,13 @@ pub(super) fn plain(text: &str, max: usize) -> String {
     if head.len() < text.len() {
         out.push('…');
     }
-    out
+    Cow::Owned(out)
 }
 
 /// A value of metadata on one line.
 pub(super) fn value(value: Option<&serde_json::Value>) -> String {
     match value {
         None => "nothing".to_owned(),
-        Some(value) => plain(&clean(&value.to_string(), false), 200),
+        Some(value) => plain(&clean(&value.to_string(), false), 200).into_owned(),
     }
 }

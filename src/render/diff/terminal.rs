@@ -57,8 +57,8 @@ fn put_notebook(out: &mut String, compared: &Compared<'_>, options: &Options) {
         put_notes(out, &notes);
     }
     let (cells, more) = story::cells(compared, options);
-    for shown in &cells {
-        put_cell(out, shown, options);
+    for shown in cells {
+        put_cell(out, &shown, options);
     }
     if let Some(more) = words::more_cells(more) {
         put(out, format_args!("\n{}\n", paint.text(CYAN, &more)));
@@ -81,7 +81,8 @@ fn put_cell(out: &mut String, shown: &Shown<'_>, options: &Options) {
         let what = words::word(output.what());
         let title = format!("  output {} ({}) {what}", output.number, output.kind());
         put(out, format_args!("{}\n", paint.text(CYAN, &title)));
-        let lines = output.lines(options);
+        let texts = output.texts();
+        let lines = texts.lines(options);
         if lines.is_empty() && output.what() == What::Changed {
             out.push_str("    what a terminal shows of it is the same; --format html shows it\n");
         }
@@ -95,7 +96,7 @@ fn put_notes(out: &mut String, notes: &[String]) {
     }
 }
 
-fn put_lines(out: &mut String, lines: &[Line], paint: Paint) {
+fn put_lines(out: &mut String, lines: &[Line<'_>], paint: Paint) {
     let largest = lines.iter().map(|line| match line {
         Line::Same(before, after, _) => *before.max(after),
         Line::Removed(number, _) | Line::Added(number, _) => *number,
@@ -129,7 +130,7 @@ fn put_lines(out: &mut String, lines: &[Line], paint: Paint) {
     }
 }
 
-fn put_pieces(out: &mut String, sign: &str, pieces: &[Piece], colour: &str, paint: Paint) {
+fn put_pieces(out: &mut String, sign: &str, pieces: &[Piece<'_>], colour: &str, paint: Paint) {
     if !paint.0 {
         out.push_str(sign);
         pieces.iter().for_each(|piece| out.push_str(&piece.text));

@@ -36,6 +36,13 @@ fn display(data: Value) -> Output {
     Output::from(serde_json::from_value::<OutputMessage>(message).unwrap())
 }
 
+/// What a program gets.
+fn program(before: &Notebook, after: &Notebook, options: &Options) -> Value {
+    shown(before, after, |one| {
+        serde_json::to_value(document(one, options)).unwrap()
+    })
+}
+
 /// A cell that is edited, one that is gone, one that is new, and one that was only run.
 fn pair() -> (Notebook, Notebook) {
     let lines: Vec<String> = (1..=12).map(|n| format!("step_{n}()")).collect();
@@ -319,11 +326,11 @@ fn what_is_too_much_is_counted() {
     );
     let html = shown(&before, &after, |one| page("x", one, &few));
     assert!(html.contains("and 390 more cells"));
-    let json = shown(&before, &after, |one| document(one, &few));
-    let one = &json.notebooks[0];
+    let one = &program(&before, &after, &few)["notebooks"][0];
+    let cells = one["cells"].as_array().unwrap();
     assert_eq!(
-        (one.cells.len(), one.more_cells, one.cells[0].source.more),
-        (10, 390, 580)
+        (cells.len(), &one["more_cells"], &cells[0]["source"]["more"]),
+        (10, &json!(390), &json!(580))
     );
     let long = |c: &str| book(vec![Cell::code("a", c.repeat(100_000))]);
     let text = shown(&long("a"), &long("b"), |one| {
@@ -339,8 +346,7 @@ fn a_program_gets_stable_words() {
         view: ALL,
         ..Options::default()
     };
-    let value =
-        serde_json::to_value(shown(&before, &after, |one| document(one, &options))).unwrap();
+    let value = program(&before, &after, &options);
     let one = &value["notebooks"][0];
     assert_eq!(value["differs"], true);
     assert_eq!(
@@ -370,6 +376,29 @@ fn a_program_gets_stable_words() {
         (&json!("removed"), &Value::Null)
     );
     assert_eq!(one["cells"][3]["outputs"][0]["kind"], "stdout");
+}
+
+#[test]
+fn a_program_gets_no_id_that_stands_in_no_file() {
+    let file = |source: &str| {
+        let cell = json!({"cell_type": "markdown", "metadata": {}, "source": source});
+        let mut other = cell.clone();
+        other["id"] = "own".into();
+        let file =
+            json!({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [cell, other]});
+        notebook::read(file.to_string().as_bytes()).unwrap()
+    };
+    let (before, after) = (file("# Results"), file("# Results\n\nSoon."));
+    let value = program(&before, &after, &Options::default());
+    let cells = &value["notebooks"][0]["cells"];
+    assert_eq!(
+        (&cells[0]["change"], &cells[0]["id"]),
+        (&json!("changed"), &Value::Null)
+    );
+    assert_eq!(
+        (&cells[1]["change"], &cells[1]["id"]),
+        (&json!("changed"), &json!("own"))
+    );
 }
 
 #[test]

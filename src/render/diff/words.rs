@@ -1,5 +1,7 @@
 //! The sentences about a diff, the same wherever it is shown.
 
+use std::borrow::Cow;
+
 use notebook::diff::{Entry, Summary};
 use notebook::{Cell, CellKind};
 
@@ -96,7 +98,7 @@ pub(super) fn place(shown: &Shown<'_>) -> String {
     }
 }
 
-pub(super) fn tags(cell: &Cell) -> Vec<String> {
+pub(super) fn tags(cell: &Cell) -> Vec<Cow<'_, str>> {
     cell.tags().take(4).map(|tag| plain(tag, 40)).collect()
 }
 
@@ -124,7 +126,7 @@ pub(super) fn word(what: What) -> &'static str {
 
 /// `tags: ["a"] -> ["b"]`.
 pub(super) fn entry(entry: &Entry) -> String {
-    let path: Vec<String> = entry.path.iter().map(|key| plain(key, 60)).collect();
+    let path: Vec<Cow<'_, str>> = entry.path.iter().map(|key| plain(key, 60)).collect();
     let (before, after) = (value(entry.before.as_ref()), value(entry.after.as_ref()));
     format!("{}: {before} -> {after}", path.join("."))
 }
@@ -175,7 +177,7 @@ pub(super) fn notebook_notes(compared: &Compared<'_>, options: &Options) -> Vec<
     let mut notes = Vec::new();
     if let Some(kernel) = &diff.kernel {
         let name =
-            |name: &Option<String>| name.as_deref().map_or("none".to_owned(), |n| plain(n, 100));
+            |name: &Option<String>| plain(name.as_deref().unwrap_or("none"), 100).into_owned();
         notes.push(format!(
             "kernel: {} -> {}",
             name(&kernel.before),

@@ -78,7 +78,7 @@ pub(super) async fn look(server: &Server, db: &mut Connection, most: u32) -> Res
     let (mut jobs, mut places, mut resting) = (Vec::new(), Vec::new(), Vec::new());
     for (place, job) in waiting.jobs.iter().enumerate() {
         let before = before.get(&job.id).map_or(&[][..], Vec::as_slice);
-        if let Some(pause) = rest(server, before, now) {
+        if let Some(pause) = rest(server.config.retry_delay, before, now) {
             resting.push((place, pause));
             continue;
         }
@@ -120,13 +120,15 @@ pub(crate) fn named(mut demand: Demand, rows: &[projects::Project]) -> Demand {
 
 /// The pause of a job whose last attempt ended by a fault that its agent reported: what was broken then is
 /// perhaps broken for some seconds more. None: it is over.
-fn rest(server: &Server, before: &[Before], now: Timestamp) -> Option<Span> {
+fn rest(delay: Span, before: &[Before], now: Timestamp) -> Option<Span> {
     let last = before.last()?;
     if last.fate != Fate::Finished || last.evicted {
         return None;
     }
-    let pause = Span(server.config.retry_delay.0 * before.len() as u64);
-    (now.since(last.finished_at?) < pause).then_some(pause)
+    let pause = Span(delay.0 * before.len() as u64);
+    let finished = last.finished_at?;
+    // What ended later than now ended before the clock went back, who knows when.
+    (finished <= now && now.since(finished) < pause).then_some(pause)
 }
 
 /// When an attempt will probably end. One that has overrun what is usual is expected to take a quarter more of
@@ -346,5 +348,28 @@ impl Look {
     /// The id of a job of the queue.
     pub(super) fn job(&self, number: usize) -> &JobId {
         &self.waiting[self.places[number]].id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_rests_after_a_reported_fault_and_no_longer_where_the_clock_goes_back() {
+        let before = |fate, evicted| Before {
+            agent: AgentId::generate(),
+            fate,
+            finished_at: Some(Timestamp(100_000)),
+            ended: true,
+            evicted,
+        };
+        let rests = |before: &[Before], now| rest(Span::secs(10), before, Timestamp(now));
+        let reported = [before(Fate::Lost, false), before(Fate::Finished, false)];
+        assert_eq!(rests(&reported, 119_999), Some(Span::secs(20)));
+        assert_eq!(rests(&reported, 120_000), None);
+        assert_eq!(rests(&reported, 99_999), None, "the clock went back");
+        assert_eq!(rests(&[before(Fate::Lost, false)], 100_001), None);
+        assert_eq!(rests(&[before(Fate::Finished, true)], 100_001), None);
     }
 }

@@ -82,7 +82,8 @@ async fn note_agent(
         || request.closed != agent.closed
         || request.version != agent.version;
     let evicts = request.evict && has_unevicted(server, agent).await?;
-    let due = at.since(agent.seen_at) >= SEEN_EVERY;
+    // A time to come was written before the clock went back.
+    let due = at < agent.seen_at || at.since(agent.seen_at) >= SEEN_EVERY;
     if inventory.is_none() && !changed && !due && !evicts {
         return Ok(());
     }

@@ -1,13 +1,17 @@
 //! Any bytes: what is read as a notebook and written is read back as the same, with the same meaning, and written
-//! again byte for byte.
+//! again byte for byte. What is read in pieces is read whole as the same.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use notebook::nbformat::{read, write};
+use notebook::nbformat::{read, read_in_pieces, write};
 use notebook::{Fold, fingerprint};
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(first) = read(bytes) else { return };
+    let whole = read(bytes);
+    if let Some(in_pieces) = read_in_pieces(&mut &*bytes) {
+        assert_eq!(whole.as_ref(), Ok(&in_pieces));
+    }
+    let Ok(first) = whole else { return };
     let text = write(&first);
     let second = match read(text.as_bytes()) {
         Ok(second) => second,

@@ -6,6 +6,7 @@ mod checkpoints;
 mod debug;
 mod engine_away;
 mod environments;
+mod full_disk;
 mod gpus;
 mod hostile;
 mod lint;
@@ -14,5 +15,9 @@ mod ordinary;
 mod samples;
 mod support;
 
+#[path = "../../../../tests/support/built.rs"]
+mod built;
+#[path = "../../../../tests/support/disk.rs"]
+mod disk;
 #[path = "../../../../tests/support/gpus.rs"]
 mod fake_gpus;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use notebook::message::StreamName;
 use protocol::driver::{CellCount, Verdict};
 use protocol::event::{CellStatus, EventKind};
 use protocol::outcome::{FailureKind, LimitReached, Owner};
@@ -83,16 +84,30 @@ fn a_kernel_that_ends_itself_is_told_from_one_that_is_killed() {
         (FailureKind::KernelDied, 0)
     );
     assert!(
-        failure.message.contains("exit code 7"),
+        failure.message.contains("exit code 7: fatal: no more"),
         "{}",
         failure.message
     );
+    assert_eq!(told.stream(0, StreamName::Stderr), "fatal: no more\n");
     assert_eq!(told.statuses(), [(0, CellStatus::Interrupted)]);
     assert!(
         told.events
             .iter()
             .any(|e| matches!(e, EventKind::Kernel { status, .. } if status == "died"))
     );
+
+    // Python itself says why it crashes, while it does.
+    let crash = "import faulthandler, os\nfaulthandler.enable()\nos.abort()";
+    let told = World::notebook(&[
+        ("import os; _ = os.write(2, b'earlier\\n')", &[]),
+        (crash, &[]),
+    ])
+    .run();
+    let failure = told.failure();
+    let reason = "signal 6 (SIGABRT): Fatal Python error: Aborted";
+    assert!(failure.message.ends_with(reason), "{}", failure.message);
+    let detail = failure.detail.as_ref().unwrap();
+    assert!(detail.starts_with("Fatal Python error"), "{detail}");
 
     let mut world = World::cell(
         "import os, signal, time\nopen('t', 'w').write(str(time.time()))\nos.kill(os.getpid(), signal.SIGKILL)",
@@ -329,4 +344,26 @@ fn what_a_notebook_leaves_running_does_not_keep_it_from_its_end() {
         assert!(!lives(told.stdout(0).trim()));
         assert!(began.elapsed() < Duration::from_secs(30), "{cell}");
     }
+}
+
+/// The threads of the kernel that answer and that send what is said stop in an order in which none waits for ever: here
+/// with the moments drawn out in which they did.
+#[test]
+fn the_threads_of_a_kernel_do_not_wait_for_each_other_at_its_end() {
+    // At that end the cell's names are gone.
+    let source = "import time\ndef draw_out(kernel, sleep):\n    loop = kernel.iopub_thread.io_loop\n    \
+        close, shut_down = loop.close, kernel.control_handlers['shutdown_request']\n    \
+        def slow_close(*args, **more):\n        sleep(2)\n        close(*args, **more)\n    \
+        async def slow_answer(*args):\n        await shut_down(*args)\n        sleep(0.5)\n    \
+        loop.close = slow_close\n    kernel.control_handlers['shutdown_request'] = slow_answer\n\
+        draw_out(get_ipython().kernel, time.sleep)";
+    let told = World::cell(source).run();
+    told.succeeded();
+    let Some(EventKind::Kernel { status, detail }) = told.events.last() else {
+        panic!("{:?}", told.events.last())
+    };
+    assert_eq!(
+        (status.as_str(), detail.as_deref()),
+        ("ended", Some("exit code 0"))
+    );
 }

@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use notebook::message::OutputMessage;
+use notebook::message::{OutputMessage, StreamName};
 use protocol::driver::{CellCount, DriverWork};
-use protocol::event::{CellStatus, EventKind, OutputContent};
+use protocol::event::{CellSource, CellStatus, EventKind, LogStream, OutputContent};
 use protocol::outcome::FailureKind;
 use serde_json::json;
 
@@ -124,6 +124,17 @@ fn parameters_stand_behind_the_defaults_and_places_are_those_of_the_repository()
     };
     let told = world.run();
     assert_eq!(told.stdout(2), "0.5 2\n");
+    let source = |event: &EventKind| match event {
+        EventKind::CellStarted { source, .. } => *source,
+        _ => None,
+    };
+    let sources: Vec<CellSource> = told.events.iter().filter_map(source).collect();
+    let expected = [
+        CellSource::Number(1),
+        CellSource::Injected,
+        CellSource::Number(2),
+    ];
+    assert_eq!(sources, expected);
     let failure = told.failure();
     let cell = failure.cell.as_ref().unwrap();
     assert_eq!(
@@ -188,17 +199,36 @@ fn what_a_thread_says_late_is_kept() {
     assert_eq!(told.stdout(0) + &told.stdout(1), "late\nsecond\n");
 }
 
+/// What a program writes to the kernel's own file descriptors: each text once, in the cell that it was written in, also
+/// where that is over at once, and with its characters whole.
 #[test]
-fn a_program_that_the_kernel_calls_is_heard() {
+fn a_program_that_the_kernel_calls_is_heard_once() {
     let told = World::notebook(&[
         ("!echo shell", &[]),
         ("import os; os.system('echo below') and None", &[]),
+        (
+            "import os, subprocess, sys\nprint('first', flush=True)\nsubprocess.run(['echo', 'second'])\n\
+            print('third')\nwritten = os.write(2, b'beside\\n')",
+            &[],
+        ),
+        (
+            "import os\nwritten = [os.write(1, '€'.encode() * 100) for _ in range(1_000)]",
+            &[],
+        ),
+        ("written = os.write(1, b'last')", &[]),
     ])
     .run();
     told.succeeded();
-    assert!(told.stdout(0).contains("shell"));
-    let below = told.stdout(1) + &told.log(protocol::event::LogStream::Stdout);
-    assert!(below.contains("below"), "{below:?}");
+    assert_eq!(told.stdout(0).trim_end(), "shell");
+    assert_eq!(told.stdout(1), "below\n");
+    let mut said: Vec<String> = told.stdout(2).lines().map(str::to_owned).collect();
+    said.sort();
+    assert_eq!(said, ["first", "second", "third"]);
+    assert_eq!(told.stream(2, StreamName::Stderr), "beside\n");
+    assert!(told.stdout(3) == "€".repeat(100_000));
+    assert_eq!(told.stdout(4), "last");
+    assert_eq!(told.log(LogStream::Stdout), "");
+    assert_eq!(told.log(LogStream::Stderr), "");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use notebook::message::{OutputMessage, StreamName};
+use protocol::event::LogStream;
 use protocol::outcome::FailureKind;
 use protocol::units::ByteSize;
 use rustix::process::Signal;
@@ -16,19 +17,48 @@ const PROGRESS: &str = "import sys\nfrom IPython.display import display\nshown =
     for i in range(10_000):\n    print('step', i, flush=True)\n    print('warn', i, file=sys.stderr, flush=True)\n    \
     shown.update({'text/plain': str(i)}, raw=True)\n    display({'text/plain': f'd{i}'}, raw=True)";
 
+/// How long a reader or a disk stands still: longer than ipykernel itself waits for what it has said to be sent.
+const STALL: Duration = Duration::from_secs(12);
+
+/// Holds that a stream of the cell is `prefix` and a number on each line, and nothing else.
+fn counts(told: &Told, name: StreamName, prefix: &str) {
+    let expected: String = (0..10_000).map(|i| format!("{prefix} {i}\n")).collect();
+    let said = told.stream(0, name);
+    if said == expected {
+        return;
+    }
+    let pairs = said.bytes().zip(expected.bytes());
+    let at = pairs
+        .take_while(|(said, expected)| said == expected)
+        .count();
+    let mut from = 0;
+    let mut near = Vec::new();
+    for (place, output) in told.outputs(0).into_iter().enumerate() {
+        if let OutputMessage::Stream { name: of, text } = output
+            && of == name
+        {
+            let to = from + text.len();
+            if to + 100 > at && from < at + 100 {
+                near.push(format!("output {place}, bytes {from} to {to}: {text:?}"));
+            }
+            from = to;
+        }
+    }
+    panic!(
+        "{name:?} is not what was printed from byte {at} on ({} instead of {} bytes). Near it came:\n{}\nThe kernel said beside its cells: {:?}",
+        said.len(),
+        expected.len(),
+        near.join("\n"),
+        told.log(LogStream::Stderr)
+    );
+}
+
 /// Holds that nothing of [`PROGRESS`] is missing or out of order.
 fn all_is_there(told: &Told) {
     told.succeeded();
-    let numbers = |prefix: &str, text: &str| -> Vec<u32> {
-        let number = |line: &str| line.strip_prefix(prefix)?.trim().parse().ok();
-        text.lines().filter_map(number).collect()
-    };
-    let expected: Vec<u32> = (0..10_000).collect();
-    assert_eq!(numbers("step", &told.stdout(0)), expected);
-    assert_eq!(
-        numbers("warn", &told.stream(0, StreamName::Stderr)),
-        expected
-    );
+    counts(told, StreamName::Stdout, "step");
+    counts(told, StreamName::Stderr, "warn");
+    assert_eq!(told.log(LogStream::Stderr), "");
     let shown = |output: OutputMessage| match output {
         OutputMessage::DisplayData { data, .. } => {
             Some(data["text/plain"].as_str()?.to_owned() + "\n")
@@ -36,7 +66,16 @@ fn all_is_there(told: &Told) {
         _ => None,
     };
     let displays: String = told.outputs(0).into_iter().filter_map(shown).collect();
-    assert_eq!(numbers("d", &displays), expected);
+    let expected: String = (-1..10_000)
+        .map(|i| {
+            if i < 0 {
+                "0\n".to_owned()
+            } else {
+                format!("d{i}\n")
+            }
+        })
+        .collect();
+    assert!(displays == expected, "{displays}");
     let outputs = told.executed()["cells"][0]["outputs"].clone();
     assert_eq!(outputs[0]["data"]["text/plain"], json!(["9999"]));
     let kept = outputs.as_array().unwrap();
@@ -54,9 +93,37 @@ fn a_reader_that_is_stopped_for_a_while_loses_nothing() {
     running.until_said("step 500");
     running.signal(Signal::STOP);
     // The stall is what is told of: the kernel fills every buffer, and has to wait.
-    std::thread::sleep(Duration::from_secs(10));
+    std::thread::sleep(STALL);
     running.signal(Signal::CONT);
     all_is_there(&running.end());
+}
+
+/// A kernel ends by itself after a cell that calls `exit()`: not before all is on its way to us, and what it said before
+/// is heard before its end.
+#[test]
+fn a_kernel_that_leaves_is_heard_out_by_a_reader_that_is_stopped() {
+    for lines in [1, 900] {
+        let source = format!(
+            "import os, time\nprint('ready', flush=True)\nwhile not os.path.exists('go'): time.sleep(0.01)\n\
+             for i in range({lines}): print('line', i, flush=True)\nopen('said', 'w').close()\nexit()"
+        );
+        let mut running = World::cell(&source).start();
+        running.until_said("ready");
+        running.signal(Signal::STOP);
+        running.world.write("go", "");
+        running.until("the last line", |world| world.path("work/said").exists());
+        // With few lines it ends in this time; with many it would, if it did not wait for its reader.
+        std::thread::sleep(Duration::from_secs(3));
+        running.signal(Signal::CONT);
+        let told = running.end();
+        told.succeeded();
+        let said: String = (0..lines).map(|i| format!("line {i}\n")).collect();
+        assert!(
+            told.stdout(0) == "ready\n".to_owned() + &said,
+            "{}",
+            told.stdout(0)
+        );
+    }
 }
 
 /// A disk that takes nothing for a while: a file system of its own, frozen. Only root can make one.
@@ -72,7 +139,7 @@ fn a_disk_that_blocks_for_a_while_loses_nothing() {
     let mut running = world.start();
     running.until_said("step 500");
     disk.freeze(true);
-    std::thread::sleep(Duration::from_secs(10));
+    std::thread::sleep(STALL);
     let length = || fs::metadata(disk.0.join("events.ndjson")).unwrap().len();
     let frozen_at = length();
     std::thread::sleep(Duration::from_millis(200));

@@ -1,9 +1,10 @@
 //! Reading and writing, against files that Python's nbformat wrote.
 
 use std::collections::HashSet;
+use std::io::Read;
 
 use notebook::message::{OutputMessage, StreamName};
-use notebook::nbformat::{ReadError, read, write};
+use notebook::nbformat::{ReadError, read, read_in_pieces, write};
 use notebook::{CellKind, Fold, Notebook, Output};
 use serde_json::{Value, json};
 
@@ -43,6 +44,59 @@ fn what_is_odd_and_valid_is_kept_byte_for_byte() {
     let expected = include_str!("../data/odd.expected.ipynb");
     assert_eq!(write(&read(odd).unwrap()), expected);
     assert_eq!(write(&read(expected.as_bytes()).unwrap()), expected);
+}
+
+/// Gives a few bytes at a time.
+struct Drops<'a>(&'a [u8], usize);
+
+impl Read for Drops<'_> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let most = into.len().min(self.1);
+        self.0.read(&mut into[..most])
+    }
+}
+
+#[test]
+fn a_file_is_read_in_pieces_as_it_is_whole() {
+    let long = "é😀\\\"\u{7f}\n\t".repeat(9_000);
+    let lines: Vec<&str> = long.split_inclusive('\n').collect();
+    let code = json!({"cell_type": "code", "id": "a", "metadata": {"n": [1.5, -7, null, true]}, "source": lines,
+    "execution_count": 1, "outputs": [
+        {"output_type": "stream", "name": "stdout", "text": lines},
+        {"output_type": "display_data", "data": {"text/plain": long}, "metadata": {}},
+    ]});
+    let blanks = " ".repeat(200_000);
+    let made = minimal(json!([code])).replace(
+        "\"execution_count\":",
+        &format!("{blanks}\"execution_count\"{blanks}:"),
+    );
+    let odd = include_str!("../data/odd.ipynb");
+    for text in [made.as_str(), KINDS, EXECUTED, odd] {
+        let whole = read(text.as_bytes()).unwrap();
+        for size in [1, 2, 3, 1_000, 4_095, usize::MAX] {
+            let found = read_in_pieces(&mut Drops(text.as_bytes(), size));
+            assert_eq!(found.as_ref(), Some(&whole), "{size} bytes at a time");
+        }
+    }
+}
+
+#[test]
+fn what_must_be_read_whole_is_not_read_in_pieces() {
+    let good = minimal(json!([]));
+    assert!(read_in_pieces(&mut good.as_bytes()).is_some());
+    let whole = include_bytes!("../data/v3.ipynb").to_vec();
+    let wrong = [
+        good[..good.len() - 1].into(),
+        [good.as_bytes(), b"x"].concat(),
+        [good.as_bytes(), b" \xc3"].concat(),
+        [good.as_bytes(), b" \xff"].concat(),
+        good.replace("\"cells\"", "\"cel\x01ls\"").into_bytes(),
+        minimal(json!([{"cell_type": "code"}])).into_bytes(),
+        Vec::new(),
+    ];
+    for bytes in wrong.iter().chain([&whole]) {
+        assert_eq!(read_in_pieces(&mut bytes.as_slice()), None);
+    }
 }
 
 #[test]
