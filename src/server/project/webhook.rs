@@ -127,3 +127,34 @@ async fn make(
         .await
         .map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::{fleet, names};
+
+    #[tokio::test]
+    async fn no_job_gets_at_a_secret_that_was_made_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::in_folder(folder.path());
+        let server = Server::open(config, CancellationToken::new());
+        let server = server.await.unwrap();
+        let (reference, secret) = make_up(&server, "story").unwrap();
+        let read = reference.read().unwrap();
+        assert_eq!(secrecy::ExposeSecret::expose_secret(&read), secret.reveal());
+        assert_eq!(fleet::secret(&server, ".webhooks", "story"), None);
+        assert_eq!(fleet::secret(&server, "..", "story"), None);
+        names::check("project", ".webhooks").unwrap_err();
+        let kept = file(&server, "story");
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&kept), 0o600);
+        assert_eq!(mode(kept.parent().unwrap()), 0o700);
+        let (_, other) = make_up(&server, "story").unwrap();
+        assert_ne!(other.reveal(), secret.reveal());
+    }
+}
