@@ -22,6 +22,8 @@ pub(super) enum About<'a> {
     Status(&'a CommitId),
     /// What people say under a pull request.
     Request,
+    /// Its webhooks.
+    Hooks,
     /// Nothing is written.
     Look,
 }
@@ -30,7 +32,7 @@ impl<'a> About<'a> {
     fn commit(self) -> Option<&'a CommitId> {
         match self {
             About::Status(commit) => Some(commit),
-            About::Request | About::Look => None,
+            About::Request | About::Hooks | About::Look => None,
         }
     }
 
@@ -38,6 +40,7 @@ impl<'a> About<'a> {
         match self {
             About::Status(_) => Access::Statuses,
             About::Request => Access::Comments,
+            About::Hooks => Access::Hooks,
             About::Look => Access::Read,
         }
     }

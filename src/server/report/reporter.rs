@@ -12,7 +12,7 @@ use protocol::job::State;
 use protocol::{CommitId, Digest, PipelineId, ProjectId, Span, Timestamp};
 
 use super::{desired, view};
-use crate::forge::{Forge, ForgeConfig, ForgeError, Shown, Update, bounded};
+use crate::forge::{Forge, ForgeConfig, ForgeError, Forges, Shown, Update, bounded};
 use crate::store::report::{self as rows, Report};
 use crate::store::rows::id_before;
 use crate::store::{Result, Store, projects};
@@ -69,6 +69,7 @@ pub struct Pass {
 #[derive(Debug)]
 pub struct Reporter {
     store: Store,
+    forges: Forges,
     config: ReportConfig,
     /// No pipeline older than this is left to look at.
     oldest: String,
@@ -87,9 +88,10 @@ struct Link {
 impl Reporter {
     /// One that looks at everything once.
     #[must_use]
-    pub fn new(store: Store, config: ReportConfig) -> Self {
+    pub fn new(store: Store, forges: Forges, config: ReportConfig) -> Self {
         Self {
             store,
+            forges,
             config,
             oldest: String::new(),
             links: BTreeMap::new(),
@@ -119,7 +121,7 @@ impl Reporter {
             if self.links.contains_key(&project.id) {
                 continue;
             }
-            match project.forge.connect(timeout) {
+            match self.forges.connect(&project.forge, timeout) {
                 Ok(forge) => {
                     let link = Link {
                         config: project.forge,
@@ -258,6 +260,7 @@ impl Reporter {
                         ForgeError::RateLimited { until, .. } => *until,
                         ForgeError::Unauthorized { .. }
                         | ForgeError::Credential(_)
+                        | ForgeError::App { .. }
                         | ForgeError::UnknownCommit { .. }
                         | ForgeError::Refused { .. }
                         | ForgeError::Unreadable { .. }
@@ -312,7 +315,8 @@ fn next_try(error: &ForgeError, tries: u32, soon: Timestamp) -> Option<Timestamp
         ForgeError::RateLimited { until, .. } => Some(*until),
         ForgeError::Transport { .. }
         | ForgeError::Unauthorized { .. }
-        | ForgeError::Credential(_) => Some(soon),
+        | ForgeError::Credential(_)
+        | ForgeError::App { .. } => Some(soon),
         ForgeError::UnknownCommit { .. } => (tries < UNKNOWN_TRIES).then_some(soon),
         ForgeError::Refused { .. } | ForgeError::Unreadable { .. } => None,
     }

@@ -18,7 +18,7 @@ pub async fn run(server: Server) {
         ..ReportConfig::default()
     };
     let mut registrar = Registrar::new(server.store.clone());
-    let mut reporter = Reporter::new(server.store.clone(), config);
+    let mut reporter = Reporter::new(server.store.clone(), server.forges.clone(), config);
     let mut changes = server.live.subscribe();
     loop {
         let now = Timestamp::now();

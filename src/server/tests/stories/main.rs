@@ -5,7 +5,10 @@ extern crate trainyard_server as server;
 mod agents;
 mod checkpoints;
 mod commits;
+#[path = "../../../../tests/support/forge/mod.rs"]
+mod forge;
 mod hosts;
+mod identity;
 mod metrics;
 mod queue;
 mod requests;
