@@ -70,6 +70,7 @@ impl Forge for Gitlab {
         Box::pin(async move {
             match update {
                 Update::Status(status) => self.post_status(status).await.map(|()| Shown::unnamed()),
+                Update::Comment(comment) => self.0.stick(comment, remembered).await,
                 Update::Reply(reply) => self.0.reply(reply, remembered).await,
                 Update::Reaction(reaction) => self.0.react(reaction).await,
             }

@@ -36,7 +36,9 @@ use gitlab::Gitlab;
 pub use place::{ForgeKind, InvalidRepository, Place, Repository};
 pub use plain::PlainGit;
 pub use text::bounded;
-pub use update::{Reaction, Reply, Shown, StatusUpdate, Update, Verdict};
+pub use update::{
+    CommentUpdate, Reaction, Reply, Shown, StatusUpdate, Update, Verdict, comment_slot,
+};
 
 /// A forge, as the rest of the server sees it.
 pub trait Forge: Send + Sync + fmt::Debug {

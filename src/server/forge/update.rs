@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub enum Update {
     /// A commit's status.
     Status(StatusUpdate),
+    /// The one comment under a pull request that says how it stands.
+    Comment(CommentUpdate),
     /// An answer under a pull request.
     Reply(Reply),
     /// A sign on somebody's comment that it was read and done.
@@ -44,6 +46,7 @@ impl Update {
     pub fn slot(&self) -> String {
         match self {
             Update::Status(status) => format!("status {} {}", status.commit, status.context),
+            Update::Comment(comment) => comment_slot(comment.number),
             Update::Reply(reply) => format!("reply {} {}", reply.number, reply.answers),
             Update::Reaction(reaction) => {
                 format!("reaction {} {}", reaction.number, reaction.comment)
@@ -56,6 +59,7 @@ impl Update {
     pub fn commit(&self) -> Option<&CommitId> {
         match self {
             Update::Status(status) => Some(&status.commit),
+            Update::Comment(comment) => Some(&comment.commit),
             Update::Reply(_) | Update::Reaction(_) => None,
         }
     }
@@ -65,6 +69,7 @@ impl Update {
     pub fn is_final(&self) -> bool {
         match self {
             Update::Status(status) => status.verdict.is_final(),
+            Update::Comment(comment) => comment.is_final,
             Update::Reply(_) | Update::Reaction(_) => true,
         }
     }
@@ -87,6 +92,35 @@ pub struct StatusUpdate {
     /// The branch that led to it, without `refs/heads/`: GitLab files statuses under it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
+}
+
+/// The slot of a pull request's one comment.
+#[must_use]
+pub fn comment_slot(number: u64) -> String {
+    format!("comment {number}")
+}
+
+/// What the one comment under a pull request should say: it is edited, and not followed by another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommentUpdate {
+    /// The number of the pull request.
+    pub number: u64,
+    /// The head that it speaks of.
+    pub commit: CommitId,
+    /// Whose it is: two projects, perhaps of two servers, may watch one repository, and each has its comment.
+    pub project: String,
+    /// Markdown.
+    pub text: String,
+    /// Whether it is all that is to be said of this head.
+    pub is_final: bool,
+}
+
+impl CommentUpdate {
+    /// An invisible line by which the comment is found again where its row was lost.
+    pub(super) fn marker(&self) -> String {
+        let digest = Digest::of(&self.project);
+        format!("<!-- trainyard comment {} -->", &digest.as_str()[..32])
+    }
 }
 
 /// A comment that is written once.

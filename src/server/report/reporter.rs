@@ -8,14 +8,13 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream;
-use protocol::job::State;
 use protocol::{CommitId, Digest, PipelineId, ProjectId, Span, Timestamp};
 
-use super::{desired, view};
-use crate::forge::{Forge, ForgeConfig, ForgeError, Shown, Update, bounded};
+use super::{RequestView, comment, desired, view};
+use crate::forge::{Forge, ForgeConfig, ForgeError, Shown, Update, bounded, comment_slot};
 use crate::store::report::{self as rows, Report};
 use crate::store::rows::id_before;
-use crate::store::{Result, Store, projects};
+use crate::store::{Connection, Result, Store, projects};
 
 /// Most pipelines of one pass.
 const MOST_PIPELINES: u32 = 200;
@@ -152,9 +151,8 @@ impl Reporter {
             commits.entry(of).or_default().push(pipeline.id);
         }
         for (of, waiting) in commits {
-            if let Some(link) = self.links.get(&of.0) {
-                let forge = Arc::clone(&link.forge);
-                self.derive_one(&of, &waiting, forge.as_ref(), now).await?;
+            if self.links.contains_key(&of.0) {
+                self.derive_one(&of, &waiting, now).await?;
             }
         }
         Ok(())
@@ -164,27 +162,40 @@ impl Reporter {
         &self,
         (project, commit): &(ProjectId, CommitId),
         waiting: &[PipelineId],
-        forge: &dyn Forge,
         now: Timestamp,
     ) -> Result<()> {
+        let Some(link) = self.links.get(project) else {
+            return Ok(());
+        };
         // One transaction: what is read cannot change before it is written down as settled.
         let mut tx = self.store.begin().await?;
+        let project = projects::find(&mut tx, project).await?;
+        let Some(project) = project.filter(|_| link.forge.listens()) else {
+            for id in waiting {
+                rows::mark_reported(&mut tx, id).await?;
+            }
+            tx.commit().await?;
+            return Ok(());
+        };
         let pages = self.config.pages.as_deref();
-        let view = view::of_commit(&mut tx, project, commit, pages).await?;
-        if forge.listens() {
-            for status in desired(&view, forge.description_limit()) {
-                rows::put(&mut tx, project, &Update::Status(status), now).await?;
-            }
+        let seen = view::of_commit(&mut tx, &project, commit, pages, now).await?;
+        for status in desired(&seen.commit, link.forge.description_limit()) {
+            rows::put(&mut tx, &project.id, &Update::Status(status), now).await?;
         }
-        for pipeline in &view.pipelines {
-            let over = |state: &State| matches!(state, State::Finished { .. });
-            if !forge.listens() || pipeline.jobs.iter().all(|job| over(&job.state)) {
-                rows::mark_reported(&mut tx, &pipeline.id).await?;
-            }
+        for request in &seen.requests {
+            put_comment(&mut tx, &project.id, request, now).await?;
+        }
+        for id in &seen.settled {
+            rows::mark_reported(&mut tx, id).await?;
         }
         // Newer pipelines of the commit speak for what is not in view any more: it must not fill the list.
         for id in waiting {
-            if !view.pipelines.iter().any(|pipeline| pipeline.id == *id) {
+            if !seen
+                .commit
+                .pipelines
+                .iter()
+                .any(|pipeline| pipeline.id == *id)
+            {
                 rows::mark_reported(&mut tx, id).await?;
             }
         }
@@ -293,6 +304,23 @@ impl Reporter {
         let chance = u64::from_str_radix(&digest.as_str()[..4], 16).unwrap_or(0);
         Span(wait + wait * chance / (4 << 16))
     }
+}
+
+/// A request of which there is nothing to say gets no comment; one that has a comment is not left with an older text.
+async fn put_comment(
+    db: &mut Connection,
+    project: &ProjectId,
+    request: &RequestView,
+    now: Timestamp,
+) -> Result<()> {
+    let slot = comment_slot(request.number);
+    if request.says_nothing() && !rows::is_known(db, project, &slot).await? {
+        return Ok(());
+    }
+    if let Some(update) = comment(request) {
+        rows::put(db, project, &Update::Comment(update), now).await?;
+    }
+    Ok(())
 }
 
 /// A row that was sent, and what the forge said.

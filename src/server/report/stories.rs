@@ -2,6 +2,7 @@
 
 mod github;
 mod many;
+mod requests;
 mod talk;
 
 use protocol::job::Move;
@@ -10,6 +11,7 @@ use protocol::{AttemptId, Failure, FailureKind, Outcome, Span, Timestamp};
 use self::github::{Github, TOKEN};
 use super::{ReportConfig, Reporter};
 use crate::forge::{Credential, ForgeConfig, Place, Repository};
+use crate::registry::Registrar;
 use crate::store::jobs::Job;
 use crate::store::pipelines::Pipeline;
 use crate::store::projects::Project;
@@ -23,6 +25,7 @@ struct World {
     pipeline: Pipeline,
     token: tempfile::NamedTempFile,
     now: Timestamp,
+    registrar: Registrar,
     reporter: Reporter,
 }
 
@@ -50,6 +53,7 @@ impl World {
         let mut tx = store.begin().await.unwrap();
         projects::insert(&mut tx, &project).await.unwrap();
         tx.commit().await.unwrap();
+        let registrar = Registrar::new(store.clone());
         let reporter = Reporter::new(store.clone(), quick());
         let now = Timestamp::now();
         Self {
@@ -59,6 +63,7 @@ impl World {
             pipeline,
             token,
             now,
+            registrar,
             reporter,
         }
     }
@@ -120,6 +125,7 @@ impl World {
     /// Passes until one sends nothing; gives what was taken.
     async fn settle(&mut self) -> Vec<String> {
         for _ in 0..50 {
+            self.registrar.tick(self.now).await.unwrap();
             let pass = self.reporter.tick(self.now).await.unwrap();
             if pass.accepted + pass.refused == 0 {
                 return self.github.taken();
@@ -138,8 +144,8 @@ impl World {
 
     async fn problems(&self) -> Vec<String> {
         let mut db = self.store.read().await.unwrap();
-        let rows = rows::problems(&mut db, 10).await.unwrap();
-        rows.into_iter().filter_map(|row| row.problem).collect()
+        let all = rows::problems(&mut db, Timestamp(0)).await.unwrap();
+        all.into_values().collect()
     }
 }
 

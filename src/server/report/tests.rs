@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use protocol::job::{Block, State};
 use protocol::outcome::CellPlace;
 use protocol::report::{AttemptReport, MetricValue, Setting, Usage};
-use protocol::spec::{Goal, MetricSpec};
+use protocol::spec::{Goal, MetricSpec, Parameters, Work};
 use protocol::{AttemptId, Failure, FailureKind, JobId, Outcome, PipelineId, Span, Timestamp};
 
 use super::*;
 use crate::forge::Verdict;
+use crate::store::registry::Base;
 
-const COMMIT: &str = "6113728f27ae82c7b1a177c8d03f9e96e0adf246";
+pub(super) const COMMIT: &str = "6113728f27ae82c7b1a177c8d03f9e96e0adf246";
 
-fn metric(name: &str, value: f64) -> MetricValue {
+pub(super) fn metric(name: &str, value: f64) -> MetricValue {
     MetricValue {
         name: name.into(),
         value,
@@ -21,7 +22,7 @@ fn metric(name: &str, value: f64) -> MetricValue {
     }
 }
 
-fn report(metrics: Vec<MetricValue>) -> AttemptReport {
+pub(super) fn report(metrics: Vec<MetricValue>) -> AttemptReport {
     AttemptReport {
         outcome: Outcome::Succeeded,
         started_at: Timestamp(0),
@@ -40,41 +41,55 @@ fn report(metrics: Vec<MetricValue>) -> AttemptReport {
     }
 }
 
-fn job(name: &str, state: State) -> JobView {
+pub(super) fn job(name: &str, state: State) -> JobView {
     JobView {
         id: JobId::generate(),
         name: name.into(),
+        definition: name.into(),
+        work: Work::Command {
+            text: "python train.py".into(),
+        },
+        parameters: Parameters::new(),
         state,
         reason: None,
         needs: Vec::new(),
         fault: None,
         report: None,
         reused: None,
-        base: Vec::new(),
+        base: None,
         metrics: BTreeMap::new(),
         unversioned: Vec::new(),
+        findings: Vec::new(),
+        model: None,
+        gpu_ms: 0,
     }
 }
 
-fn ended(name: &str, outcome: Outcome) -> JobView {
+pub(super) fn base(metrics: Vec<MetricValue>) -> Option<Base> {
+    let commit = "1a2b3c4d00000000000000000000000000000000".parse().unwrap();
+    Some(Base { commit, metrics })
+}
+
+pub(super) fn ended(name: &str, outcome: Outcome) -> JobView {
     job(name, State::Finished { outcome })
 }
 
-fn failed(name: &str, failure: Failure) -> JobView {
+pub(super) fn failed(name: &str, failure: Failure) -> JobView {
     ended(name, Outcome::Failed(failure))
 }
 
-fn pipeline(jobs: Vec<JobView>) -> PipelineView {
+pub(super) fn pipeline(jobs: Vec<JobView>) -> PipelineView {
     PipelineView {
         branch: None,
         id: PipelineId::generate(),
+        number: 12,
         problem: None,
         nothing: None,
         jobs,
     }
 }
 
-fn commit(pipelines: Vec<PipelineView>) -> CommitView {
+pub(super) fn commit(pipelines: Vec<PipelineView>) -> CommitView {
     CommitView {
         commit: COMMIT.parse().unwrap(),
         pipelines,
@@ -106,7 +121,7 @@ fn a_success_says_what_matters() {
         metric("accuracy", 0.962),
         metric("loss", 0.11),
     ]));
-    train.base = vec![metric("accuracy", 0.958)];
+    train.base = base(vec![metric("accuracy", 0.958)]);
     let spec = MetricSpec {
         goal: Goal::Maximize,
         max_regression: None,
@@ -122,7 +137,7 @@ fn a_success_says_what_matters() {
          trainyard/train Success: accuracy 0.962 (+0.004) · 14 cells · 3m12s\n"
     );
     train.metrics.clear();
-    train.base = vec![metric("accuracy", f64::NAN)];
+    train.base = base(vec![metric("accuracy", f64::NAN)]);
     train.unversioned = vec!["open network".into()];
     assert_eq!(
         one(train.clone()).1,
@@ -221,6 +236,7 @@ fn a_reused_result_is_green_and_named() {
         "equal to an earlier result; nothing had to run"
     );
     train.reused = Some(Reused {
+        of: JobId::generate(),
         commit: "a".repeat(40).parse().unwrap(),
         number: 12,
         metrics: vec![metric("accuracy", 0.958)],

@@ -1,5 +1,7 @@
 //! Rows of reports: what a forge should show, what it accepted, and when to try again.
 
+use std::collections::BTreeMap;
+
 use protocol::{CommitId, PipelineId, ProjectId, Span, Timestamp};
 use sqlx::any::AnyRow;
 
@@ -73,6 +75,16 @@ pub async fn put(
     .execute(db)
     .await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// Whether anything was ever to be shown in a slot.
+pub async fn is_known(db: &mut Connection, project: &ProjectId, slot: &str) -> Result<bool> {
+    let row = sqlx::query("SELECT slot FROM reports WHERE project = $1 AND slot = $2")
+        .bind(project.as_str())
+        .bind(slot)
+        .fetch_optional(db)
+        .await?;
+    Ok(row.is_some())
 }
 
 /// What is to be sent for a project now: final states first, then the oldest; at most `limit`. What
@@ -156,15 +168,40 @@ pub async fn not_accepted(
     Ok(())
 }
 
-/// Reports that a forge did not take and that an administrator should see, newest first.
-pub async fn problems(db: &mut Connection, limit: u32) -> Result<Vec<Report>> {
+/// Why a forge does not show what it should of a commit; each reason once, the newest first.
+pub async fn problems_of(
+    db: &mut Connection,
+    project: &ProjectId,
+    commit: &CommitId,
+) -> Result<Vec<String>> {
     let rows = sqlx::query(
-        "SELECT * FROM reports WHERE problem IS NOT NULL ORDER BY changed_at DESC LIMIT $1",
+        "SELECT problem, MAX(changed_at) AS at FROM reports WHERE project = $1 AND commit_id = $2 \
+         AND problem IS NOT NULL GROUP BY problem ORDER BY at DESC",
     )
-    .bind(i64::from(limit))
+    .bind(project.as_str())
+    .bind(commit.as_str())
     .fetch_all(db)
     .await?;
-    rows.iter().map(report).collect()
+    rows.iter().map(|row| row.text("problem")).collect()
+}
+
+/// Why the forges of projects do not show something, the newest reason of each project since then.
+pub async fn problems(
+    db: &mut Connection,
+    since: Timestamp,
+) -> Result<BTreeMap<ProjectId, String>> {
+    let rows = sqlx::query(
+        "SELECT project, problem FROM reports WHERE problem IS NOT NULL AND changed_at = \
+         (SELECT MAX(newest.changed_at) FROM reports AS newest \
+         WHERE newest.project = reports.project AND newest.problem IS NOT NULL) \
+         AND changed_at >= $1",
+    )
+    .bind(since.0)
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| Ok((row.parsed("project")?, row.text("problem")?)))
+        .collect()
 }
 
 /// All that should be shown of a commit.

@@ -127,6 +127,16 @@ impl Schema {
     }
 }
 
+/// As if all rows of reports had been lost.
+pub async fn forget_reports(store: &Store) {
+    let mut tx = store.begin().await.expect("a transaction");
+    sqlx::query("DELETE FROM reports")
+        .execute(&mut *tx)
+        .await
+        .expect("the table");
+    tx.commit().await.expect("a commit");
+}
+
 /// A project of this name at a plain remote.
 #[must_use]
 pub fn project(name: &str) -> Project {
