@@ -20,6 +20,8 @@ const LONGEST_WAIT: Span = Span::secs(2 * 3_600);
 pub(super) enum About<'a> {
     /// A commit's status.
     Status(&'a CommitId),
+    /// A commit's check.
+    Check(&'a CommitId),
     /// What people say under a pull request.
     Request,
     /// Nothing is written.
@@ -29,7 +31,7 @@ pub(super) enum About<'a> {
 impl<'a> About<'a> {
     fn commit(self) -> Option<&'a CommitId> {
         match self {
-            About::Status(commit) => Some(commit),
+            About::Status(commit) | About::Check(commit) => Some(commit),
             About::Request | About::Look => None,
         }
     }
@@ -37,6 +39,7 @@ impl<'a> About<'a> {
     fn needs(self) -> Access {
         match self {
             About::Status(_) => Access::Statuses,
+            About::Check(_) => Access::Checks,
             About::Request => Access::Comments,
             About::Look => Access::Read,
         }

@@ -4,6 +4,7 @@
 mod address;
 mod answer;
 mod api;
+mod checks;
 mod comments;
 pub mod credential;
 mod error;
@@ -15,6 +16,9 @@ pub mod hook;
 mod people;
 mod place;
 mod plain;
+#[cfg(test)]
+#[path = "../../../tests/support/forge/schema.rs"]
+mod schema;
 mod text;
 mod update;
 
@@ -37,7 +41,8 @@ pub use place::{ForgeKind, InvalidRepository, Place, Repository};
 pub use plain::PlainGit;
 pub use text::bounded;
 pub use update::{
-    CommentUpdate, Reaction, Reply, Shown, StatusUpdate, Update, Verdict, comment_slot,
+    Annotation, Button, CheckState, CheckUpdate, CommentUpdate, Reaction, Reply, Shown,
+    StatusUpdate, Update, Verdict, comment_slot,
 };
 
 /// A forge, as the rest of the server sees it.
@@ -50,6 +55,9 @@ pub trait Forge: Send + Sync + fmt::Debug {
 
     /// Whether anything can be shown there. Where it cannot, no report is written for it.
     fn listens(&self) -> bool;
+
+    /// Whether it shows check runs, and none of our statuses.
+    fn checks(&self) -> bool;
 
     /// Asks for a pull request; none: there is none of this number.
     fn pull_request(&self, number: u64) -> BoxFuture<'_, Result<Option<PullRequest>, ForgeError>>;

@@ -67,6 +67,9 @@ pub struct Place {
     /// Where the token lies; without one nothing is shown there.
     #[serde(default)]
     pub token: Option<Credential>,
+    /// It is spoken for by the server's GitHub App: the repository's number there, which stays where it is renamed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<u64>,
     /// Where the webhook's secret lies; without one every delivery is refused.
     #[serde(default)]
     pub webhook_secret: Option<Credential>,
@@ -85,6 +88,7 @@ impl Place {
             repository,
             api,
             token: None,
+            app: None,
             webhook_secret: None,
         }
     }

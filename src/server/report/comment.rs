@@ -73,25 +73,38 @@ impl Pages<'_> {
 /// What the comment of a pull request should say; none where nothing was planned.
 #[must_use]
 pub fn comment(view: &RequestView) -> Option<CommentUpdate> {
-    let newest = view.commit.pipelines.last()?;
     let lines = desired::lines(&view.commit, usize::MAX);
-    let (verdict, _) = desired::whole(newest, &lines, usize::MAX);
+    let text = written(&view.commit, &lines, Some(view))?;
     Some(CommentUpdate {
         number: view.number,
         commit: view.commit.commit.clone(),
         project: view.project.clone(),
-        text: written(view, newest, &lines, verdict),
+        text,
         is_final: lines.iter().all(|line| line.verdict.is_final()),
     })
 }
 
-fn written(
-    view: &RequestView,
-    newest: &PipelineView,
+/// What a job's own page says first, as Markdown.
+pub(super) fn of_job(job: &JobView, verdict: Verdict, pages: Option<&str>) -> String {
+    let pages = Pages(pages);
+    let mut text = Text::new(COMMENT_BYTES);
+    text.put("| job | result |\n| --- | --- |");
+    text.put(&jobs::row(job, verdict, pages));
+    text.gap();
+    put_results(&mut text, &[job], pages);
+    text.finish()
+}
+
+/// All that is to be said of a commit, with the notebooks where it is the head of a pull request; none where nothing
+/// was planned.
+pub(super) fn written(
+    view: &CommitView,
     lines: &[Line<'_>],
-    verdict: Verdict,
-) -> String {
-    let pages = Pages(view.commit.pages.as_deref());
+    request: Option<&RequestView>,
+) -> Option<String> {
+    let newest = view.pipelines.last()?;
+    let (verdict, _) = desired::whole(newest, lines, usize::MAX);
+    let pages = Pages(view.pages.as_deref());
     let jobs: Vec<&JobView> = lines.iter().map(|line| line.job).collect();
     let page = format!("pipelines/{}", newest.id);
     let mut text = Text::new(COMMENT_BYTES - FOOT);
@@ -99,22 +112,30 @@ fn written(
     if let Some(said) = said(newest, lines) {
         text.put(&format!("{said}\n"));
     }
-    if let Some(how) = approval(view, &jobs, pages) {
+    if let Some(how) = approval(&view.commit, &jobs, pages) {
         text.put(&format!("{how}\n"));
     }
     put_table(&mut text, lines, pages, &page);
-    put_part(&mut text, "Metrics", metrics::lines(&jobs), METRICS);
+    put_results(&mut text, &jobs, pages);
+    if let Some(request) = request {
+        put_notebooks(&mut text, request, pages, &page);
+    }
+    let mut out = text.finish();
+    let foot = foot(&view.commit, newest, &jobs, pages, &page);
+    out.push_str(&format!("\n{foot}\n"));
+    Some(out)
+}
+
+/// What jobs measured, what failed, what was found, what models there are.
+fn put_results(text: &mut Text, jobs: &[&JobView], pages: Pages<'_>) {
+    put_part(text, "Metrics", metrics::lines(jobs), METRICS);
     let details = jobs.iter().filter_map(|job| jobs::detail(job));
     let details: Vec<String> = details.take(MOST_DETAILS).collect();
     text.put_list(&details, DETAILS, |more| {
         format!("and {} more failed\n", counted(more))
     });
-    put_findings(&mut text, &jobs, pages);
-    put_part(&mut text, "Models", models(&jobs, pages), MODELS);
-    put_notebooks(&mut text, view, pages, &page);
-    let mut out = text.finish();
-    out.push_str(&format!("\n{}\n", foot(view, newest, &jobs, pages, &page)));
-    out
+    put_findings(text, jobs, pages);
+    put_part(text, "Models", models(jobs, pages), MODELS);
 }
 
 /// One sign for each verdict.
@@ -188,9 +209,9 @@ fn said(newest: &PipelineView, lines: &[Line<'_>]) -> Option<String> {
 }
 
 /// How a held commit is approved.
-fn approval(view: &RequestView, jobs: &[&JobView], pages: Pages<'_>) -> Option<String> {
+fn approval(commit: &CommitId, jobs: &[&JobView], pages: Pages<'_>) -> Option<String> {
     let held = jobs.iter().find(|job| is_held(job))?;
-    let commit = view.commit.commit.short();
+    let commit = commit.short();
     let button = match pages.0 {
         Some(_) => {
             let page = pages.link("its page", &format!("jobs/{}", held.id));
@@ -323,7 +344,7 @@ fn whole_cells(diff: &str, room: usize) -> &str {
 }
 
 fn foot(
-    view: &RequestView,
+    commit: &CommitId,
     newest: &PipelineView,
     jobs: &[&JobView],
     pages: Pages<'_>,
@@ -331,7 +352,7 @@ fn foot(
 ) -> String {
     let mut parts = vec![
         pages.link(&format!("Pipeline \\#{}", newest.number), page),
-        format!("`{}`", view.commit.commit.short()),
+        format!("`{}`", commit.short()),
     ];
     let ms: u64 = jobs.iter().map(|job| job.gpu_ms).sum();
     if ms > 0 {

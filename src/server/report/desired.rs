@@ -14,7 +14,7 @@ use crate::forge::{StatusUpdate, Verdict, bounded};
 use crate::store::registry::Base;
 
 /// Context of the whole commit; a job's is `trainyard/<job>`.
-const WHOLE: &str = "trainyard";
+pub(super) const WHOLE: &str = "trainyard";
 /// Most contexts of one commit: a large matrix is on the page, and in the sum of the whole.
 const MOST_CONTEXTS: usize = 100;
 /// Most characters of a context.
@@ -144,13 +144,20 @@ pub fn desired(view: &CommitView, limit: usize) -> Vec<StatusUpdate> {
         bounded(&text, limit),
         page,
     )];
-    let mut taken = BTreeSet::new();
-    for line in lines.into_iter().take(MOST_CONTEXTS - 1) {
-        let context = context(&line.job.name, &mut taken);
+    for (context, line) in contexts(&lines) {
         let page = format!("/jobs/{}", line.job.id);
-        statuses.push(status(context, line.verdict, line.text, page));
+        statuses.push(status(context, line.verdict, line.text.clone(), page));
     }
     statuses
+}
+
+/// The jobs that have a context of their own, with it.
+pub(super) fn contexts<'a, 'b>(lines: &'a [Line<'b>]) -> Vec<(String, &'a Line<'b>)> {
+    let mut taken = BTreeSet::new();
+    let shown = lines.iter().take(MOST_CONTEXTS - 1);
+    shown
+        .map(|line| (context(&line.job.name, &mut taken), line))
+        .collect()
 }
 
 /// The jobs of a commit with what is said of each, in at most `limit` characters.

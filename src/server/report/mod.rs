@@ -1,7 +1,8 @@
-//! What a forge should show of a commit. [`desired`] and [`comment`] are pure: rows in, statuses and the one comment of
-//! a pull request out. [`Reporter`] makes the forge match it, and remembers what was accepted. [`Differ`] compares
+//! What a forge should show of a commit. [`desired`], [`checks`] and [`comment`] are pure: rows in, statuses, check runs
+//! and the one comment of a pull request out. [`Reporter`] makes the forge match it, and remembers what was accepted. [`Differ`] compares
 //! notebooks before.
 
+mod checks;
 mod comment;
 mod desired;
 mod differ;
@@ -15,6 +16,7 @@ mod words;
 #[cfg(test)]
 mod tests;
 
+pub use checks::checks;
 pub use comment::{RequestView, comment};
 pub use desired::{CommitView, JobView, ModelView, PipelineView, Reused, desired};
 pub use differ::Differ;

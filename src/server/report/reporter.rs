@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream;
 use protocol::{CommitId, Digest, PipelineId, ProjectId, Span, Timestamp};
 
-use super::{RequestView, comment, desired, view};
+use super::{CommitView, RequestView, checks, comment, desired, view};
 use crate::forge::{Forge, ForgeConfig, ForgeError, Shown, Update, bounded, comment_slot};
 use crate::store::report::{self as rows, Report};
 use crate::store::rows::id_before;
@@ -179,8 +179,8 @@ impl Reporter {
         };
         let pages = self.config.pages.as_deref();
         let seen = view::of_commit(&mut tx, &project, commit, pages, now).await?;
-        for status in desired(&seen.commit, link.forge.description_limit()) {
-            rows::put(&mut tx, &project.id, &Update::Status(status), now).await?;
+        for update in of_commit(&seen.commit, link.forge.as_ref()) {
+            rows::put(&mut tx, &project.id, &update, now).await?;
         }
         for request in &seen.requests {
             put_comment(&mut tx, &project.id, request, now).await?;
@@ -251,7 +251,12 @@ impl Reporter {
         let (project, sent) = (&row.project, &row.desired);
         match &answer {
             Ok(shown) => {
-                rows::accepted(&mut tx, project, sent, shown, now).await?;
+                match (shown.goes_on, &shown.remembered) {
+                    (true, Some(remembered)) => {
+                        rows::went_on(&mut tx, project, sent, remembered).await?;
+                    }
+                    _ => rows::accepted(&mut tx, project, sent, shown, now).await?,
+                }
                 self.hold(project, now + self.config.write_gap, 0);
             }
             Err(error) => {
@@ -304,6 +309,15 @@ impl Reporter {
         let chance = u64::from_str_radix(&digest.as_str()[..4], 16).unwrap_or(0);
         Span(wait + wait * chance / (4 << 16))
     }
+}
+
+/// What a forge should show at a commit: checks where it has them, else statuses.
+fn of_commit(view: &CommitView, forge: &dyn Forge) -> Vec<Update> {
+    if forge.checks() {
+        return checks(view).into_iter().map(Update::Check).collect();
+    }
+    let statuses = desired(view, forge.description_limit()).into_iter();
+    statuses.map(Update::Status).collect()
 }
 
 /// A request of which there is nothing to say gets no comment; one that has a comment is not left with an older text.

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use protocol::event::Finding;
 use protocol::job::{Block, State};
 use protocol::outcome::CellPlace;
 use protocol::report::{AttemptReport, MetricValue, Setting, Usage};
-use protocol::spec::{Goal, MetricSpec, Parameters, Work};
+use protocol::spec::{Goal, LintLevel, MetricSpec, Parameters, Work};
 use protocol::{AttemptId, Failure, FailureKind, JobId, Outcome, PipelineId, Span, Timestamp};
 
 use super::*;
@@ -424,4 +425,105 @@ fn contexts_are_bounded_and_apart() {
     let statuses = desired(&commit(vec![pipeline(matrix)]), 140);
     assert_eq!(statuses.len(), 100);
     assert_eq!(statuses[0].description, "300 succeeded");
+}
+
+/// One line a check: name, state, title, buttons, lines with sentences.
+fn checked(jobs: Vec<JobView>) -> String {
+    let mut out = String::new();
+    for check in checks(&commit(vec![pipeline(jobs)])) {
+        assert!(check.summary.len() <= 65_535 && !check.summary.is_empty());
+        let buttons: Vec<&str> = check.buttons.iter().map(|button| button.word()).collect();
+        let buttons = buttons.join(",");
+        out += &format!(
+            "{} {:?} [{buttons}] {}\n",
+            check.name, check.state, check.title
+        );
+        for note in check.annotations {
+            let level = if note.is_failure {
+                "failure"
+            } else {
+                "warning"
+            };
+            let (path, line) = (note.path, note.line);
+            out += &format!("  {path}:{line} {level} {}: {}\n", note.title, note.message);
+        }
+    }
+    out
+}
+
+#[test]
+fn a_check_says_what_follows() {
+    let place = CellPlace {
+        path: "notebooks/train.ipynb".into(),
+        index: 4,
+        line: Some(3),
+        raw_line: Some(83),
+    };
+    let raised = Failure::new(FailureKind::CellRaised, "KeyError: 'x'").cell(place);
+    let slow = Failure::new(FailureKind::CellTimeout, "cell 2 ran longer than 10m00s");
+    let lost = Failure::new(FailureKind::AgentLost, "gpu-3 was not seen for 10m00s");
+    let skipped = Outcome::Skipped {
+        why: "train failed".into(),
+    };
+    assert_eq!(
+        checked(vec![
+            failed("train", raised),
+            failed("slow", slow),
+            failed("far", lost),
+            ended("after", skipped),
+            job("big", State::Queued),
+        ]),
+        "trainyard Failure [rerun] train (and 1 more): train.ipynb cell 5 line 3: KeyError: 'x'\n\
+         trainyard/train Failure [rerun] train.ipynb cell 5 line 3: KeyError: 'x'\n  \
+         notebooks/train.ipynb:83 failure train, cell 5: KeyError: 'x'\n\
+         trainyard/slow TimedOut [rerun] limit: cell 2 ran longer than 10m00s\n\
+         trainyard/far Failure [rerun] platform fault, not the commit's: gpu-3 was not seen for 10m00s\n\
+         trainyard/after Cancelled [rerun] not run: train failed\n\
+         trainyard/big Queued [cancel] queued: waits for a host\n"
+    );
+    let held = State::Blocked {
+        on: Block::Approval,
+    };
+    assert_eq!(
+        checked(vec![job("train", held)]),
+        "trainyard ActionRequired [approve,cancel] waits for an approval: the commit is from a fork\n\
+         trainyard/train ActionRequired [approve,cancel] waits for an approval: the commit is from a fork\n"
+    );
+    assert!(checked(Vec::new()).starts_with("trainyard Neutral [] no job asks"));
+}
+
+#[test]
+fn findings_stand_at_lines_of_the_file_as_it_lies_in_git() {
+    let finding = |path: &str, cell, line, raw_line| Finding {
+        tool: "ruff".into(),
+        level: LintLevel::Warn,
+        path: path.into(),
+        cell,
+        code_cell: cell,
+        line,
+        column: None,
+        raw_line,
+        code: Some("F841".into()),
+        message: "unused".into(),
+        suggestion: None,
+    };
+    let mut lint = ended("lint", Outcome::Succeeded);
+    lint.findings = vec![
+        finding("a.ipynb", Some(5), Some(3), Some(83)),
+        finding("a.ipynb", Some(5), Some(3), None),
+        finding("a.py", None, Some(12), None),
+        finding("b.ipynb", None, None, None),
+    ];
+    let shown = checked(vec![lint]);
+    let lines: Vec<&str> = shown.lines().filter(|l| l.starts_with("  ")).collect();
+    assert_eq!(
+        lines,
+        [
+            "  a.ipynb:83 warning ruff F841: cell 5 line 3: unused",
+            // A line of the cell is none of the file.
+            "  a.ipynb:1 warning ruff F841: cell 5 line 3: unused",
+            "  a.py:12 warning ruff F841: unused",
+            "  b.ipynb:1 warning ruff F841: unused",
+        ]
+    );
 }

@@ -144,6 +144,25 @@ pub async fn accepted(
     Ok(())
 }
 
+/// Notes that the forge took a part of `sent`: what is to be known for the next part.
+pub async fn went_on(
+    db: &mut Connection,
+    project: &ProjectId,
+    sent: &Update,
+    remembered: &str,
+) -> Result<()> {
+    sqlx::query(
+        "UPDATE reports SET remembered = $1, tries = 0, problem = NULL \
+         WHERE project = $2 AND slot = $3",
+    )
+    .bind(remembered)
+    .bind(project.as_str())
+    .bind(sent.slot())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// Notes that the forge did not take `sent`, and when to try again; none: not before it changes. A
 /// row that changed in between is left alone.
 pub async fn not_accepted(
