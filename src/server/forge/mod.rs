@@ -26,6 +26,8 @@ use std::fmt;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use protocol::Digest;
+use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 
 pub use address::{Address, AddressError};
@@ -145,6 +147,13 @@ impl ForgeConfig {
     #[must_use]
     pub fn token(&self) -> Option<&Credential> {
         self.place()?.1.token.as_ref()
+    }
+
+    /// Tells whether the token is another one by now, and not what it is; none: there is none, or it cannot be read.
+    #[must_use]
+    pub fn token_digest(&self) -> Option<Digest> {
+        let token = self.place()?.1.token.as_ref()?.read().ok()?;
+        Some(Digest::of(token.expose_secret()))
     }
 
     /// The secret that proves a webhook, where one is set up.

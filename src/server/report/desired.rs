@@ -126,6 +126,11 @@ pub fn desired(view: &CommitView, limit: usize) -> Vec<StatusUpdate> {
     };
     let lines = lines(view, limit);
     let (verdict, text) = whole(newest, &lines, limit);
+    // One for all of a commit: GitLab would make a pipeline for each.
+    let branches = view.pipelines.iter().rev();
+    let branch = branches
+        .filter_map(|pipeline| pipeline.branch.clone())
+        .next();
     let status = |context: String, verdict, description, page: String| StatusUpdate {
         commit: view.commit.clone(),
         context,
@@ -135,7 +140,7 @@ pub fn desired(view: &CommitView, limit: usize) -> Vec<StatusUpdate> {
             .pages
             .as_ref()
             .map(|pages| format!("{}{page}", pages.trim_end_matches('/'))),
-        branch: newest.branch.clone(),
+        branch: branch.clone(),
     };
     let page = format!("/pipelines/{}", newest.id);
     let mut statuses = vec![status(

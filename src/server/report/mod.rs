@@ -6,6 +6,7 @@ mod checks;
 mod comment;
 mod desired;
 mod differ;
+mod link;
 mod reporter;
 mod run;
 #[cfg(test)]

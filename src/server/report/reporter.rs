@@ -8,10 +8,11 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream;
-use protocol::{CommitId, Digest, PipelineId, ProjectId, Span, Timestamp};
+use protocol::{CommitId, PipelineId, ProjectId, Span, Timestamp};
 
+use super::link::{Link, May};
 use super::{CommitView, RequestView, checks, comment, desired, view};
-use crate::forge::{Forge, ForgeConfig, ForgeError, Shown, Update, bounded, comment_slot};
+use crate::forge::{Forge, ForgeError, Shown, Update, bounded, comment_slot};
 use crate::store::report::{self as rows, Report};
 use crate::store::rows::id_before;
 use crate::store::{Connection, Result, Store, projects};
@@ -20,8 +21,8 @@ use crate::store::{Connection, Result, Store, projects};
 const MOST_PIPELINES: u32 = 200;
 /// Projects that are told at the same time.
 const AT_ONCE: usize = 8;
-/// How often a commit that the forge does not know yet is tried: it may be behind its own webhook.
-const UNKNOWN_TRIES: u32 = 6;
+/// How often something is tried that only a person may mend, or time: a forge may be behind its own webhook.
+const TRIES: u32 = 6;
 
 /// How a reporter behaves. Time-outs are settings so that tests can shorten them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,15 +75,6 @@ pub struct Reporter {
     links: BTreeMap<ProjectId, Link>,
 }
 
-/// The way to a project's forge, and since when it may be used again.
-#[derive(Debug, Clone)]
-struct Link {
-    config: ForgeConfig,
-    forge: Arc<dyn Forge>,
-    not_before: Timestamp,
-    failures: u32,
-}
-
 impl Reporter {
     /// One that looks at everything once.
     #[must_use]
@@ -100,32 +92,33 @@ impl Reporter {
     /// # Errors
     /// The store's. What a forge answers is no error here: it stands in the row.
     pub async fn tick(&mut self, now: Timestamp) -> Result<Pass> {
-        self.connect().await?;
+        self.connect(now).await?;
         self.derive(now).await?;
         self.send(now).await
     }
 
-    /// Keeps one link for each project, and makes it anew where its settings changed.
-    async fn connect(&mut self) -> Result<()> {
+    /// Keeps one link for each project, and makes it anew where its settings changed, or its token after a refusal.
+    async fn connect(&mut self, now: Timestamp) -> Result<()> {
         let mut db = self.store.read().await?;
         let all = projects::all(&mut db).await?;
+        drop(db);
         self.links.retain(|id, link| {
             let same = |p: &projects::Project| p.id == *id && p.forge == link.config;
             all.iter().any(same)
         });
         let timeout = Duration::from(self.config.call_timeout);
         for project in all {
-            if self.links.contains_key(&project.id) {
+            if let Some(link) = self.links.get_mut(&project.id) {
+                if link.has_another_token() {
+                    let mut tx = self.store.begin().await?;
+                    rows::try_now(&mut tx, &project.id, now).await?;
+                    tx.commit().await?;
+                }
                 continue;
             }
             match project.forge.connect(timeout) {
                 Ok(forge) => {
-                    let link = Link {
-                        config: project.forge,
-                        forge: forge.into(),
-                        not_before: Timestamp(0),
-                        failures: 0,
-                    };
+                    let link = Link::new(project.forge, forge.into());
                     self.links.insert(project.id, link);
                 }
                 Err(error) => {
@@ -212,14 +205,17 @@ impl Reporter {
             let Some(link) = self.links.get(&project).filter(|l| l.forge.listens()) else {
                 continue;
             };
-            // A wait that is too long to be ours was set before the clock went back.
-            let clock_went_back = link.not_before > now + Span::hours(24);
-            if link.not_before > now && !clock_went_back {
-                pass.next = Some(
-                    pass.next
-                        .map_or(link.not_before, |at| at.min(link.not_before)),
-                );
-                continue;
+            match link.may(now) {
+                May::Now => {}
+                May::At(at) => {
+                    pass.next = Some(pass.next.map_or(at, |next| next.min(at)));
+                    continue;
+                }
+                May::OnChangeSince(at) => {
+                    if !rows::changed_since(&mut db, &project, at).await? {
+                        continue;
+                    }
+                }
             }
             let due = rows::due(&mut db, &project, now, self.config.quiet, 1).await?;
             for row in due {
@@ -257,57 +253,28 @@ impl Reporter {
                     }
                     _ => rows::accepted(&mut tx, project, sent, shown, now).await?,
                 }
-                self.hold(project, now + self.config.write_gap, 0);
+                if let Some(link) = self.links.get_mut(project) {
+                    link.answered(&self.config, now);
+                }
             }
             Err(error) => {
                 let slot = sent.slot();
-                let wait = self.wait(row.tries, &slot);
-                let next = next_try(error, row.tries, now + wait);
+                let next = next_try(error, row.tries, now + self.config.wait(row.tries, &slot));
                 let text = bounded(&error.to_string(), 1_000);
                 if row.problem.as_ref() != Some(&text) {
                     tracing::warn!(%project, slot, error = text, "a forge did not take an update");
                 }
                 rows::not_accepted(&mut tx, project, sent, &text, next).await?;
-                if error.concerns_project() {
-                    let failures = self.links.get(project).map_or(0, |link| link.failures);
-                    let until = match error {
-                        ForgeError::RateLimited { until, .. } => *until,
-                        ForgeError::Unauthorized { .. }
-                        | ForgeError::Credential(_)
-                        | ForgeError::UnknownCommit { .. }
-                        | ForgeError::Refused { .. }
-                        | ForgeError::Unreadable { .. }
-                        | ForgeError::Transport { .. } => {
-                            now + self.wait(failures, project.as_str())
-                        }
-                    };
-                    self.hold(project, until, failures.saturating_add(1));
-                } else {
-                    self.hold(project, now + self.config.write_gap, 0);
+                if let Some(link) = self.links.get_mut(project) {
+                    match error.concerns_project() {
+                        true => link.failed(error, &self.config, project.as_str(), now),
+                        false => link.answered(&self.config, now),
+                    }
                 }
             }
         }
         tx.commit().await?;
         Ok(())
-    }
-
-    fn hold(&mut self, project: &ProjectId, until: Timestamp, failures: u32) {
-        if let Some(link) = self.links.get_mut(project) {
-            link.not_before = until;
-            link.failures = failures;
-        }
-    }
-
-    /// Doubles with each try, and is a little longer by chance of the name, so that what failed
-    /// together does not come back together.
-    fn wait(&self, tries: u32, name: &str) -> Span {
-        let first = self.config.retry_first.0;
-        let wait = first
-            .saturating_mul(1 << tries.min(20))
-            .min(self.config.retry_most.0);
-        let digest = Digest::of(format!("{name} {tries}"));
-        let chance = u64::from_str_radix(&digest.as_str()[..4], 16).unwrap_or(0);
-        Span(wait + wait * chance / (4 << 16))
     }
 }
 
@@ -352,10 +319,12 @@ fn call(row: Report, forge: Arc<dyn Forge>) -> BoxFuture<'static, Answer> {
 fn next_try(error: &ForgeError, tries: u32, soon: Timestamp) -> Option<Timestamp> {
     match error {
         ForgeError::RateLimited { until, .. } => Some(*until),
-        ForgeError::Transport { .. }
-        | ForgeError::Unauthorized { .. }
-        | ForgeError::Credential(_) => Some(soon),
-        ForgeError::UnknownCommit { .. } => (tries < UNKNOWN_TRIES).then_some(soon),
+        ForgeError::Transport { .. } | ForgeError::Credential(_) => Some(soon),
+        // The link knows when to leave the forge alone.
+        ForgeError::Unauthorized { .. } if error.concerns_project() => Some(soon),
+        ForgeError::Unauthorized { .. } | ForgeError::UnknownCommit { .. } => {
+            (tries < TRIES).then_some(soon)
+        }
         ForgeError::Refused { .. } | ForgeError::Unreadable { .. } => None,
     }
 }

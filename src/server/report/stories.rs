@@ -318,6 +318,38 @@ async fn a_wrong_token_is_shown_and_a_new_one_is_read() {
 }
 
 #[tokio::test]
+async fn a_revoked_token_is_not_tried_for_ever() {
+    on_both(|store| async move {
+        let mut world = World::new(store).await;
+        let job = world.job("train").await;
+        std::fs::write(world.token.path(), "revoked").unwrap();
+        for _ in 0..60 {
+            world.tick().await;
+            world.wait(Span::secs(90));
+        }
+        assert_eq!(world.github.calls(), 10);
+        assert!(world.problems().await[0].contains("refuses the token"));
+        // Something else to say is a reason to try once.
+        world.start(&job).await;
+        for _ in 0..20 {
+            world.tick().await;
+            world.wait(Span::hours(1));
+        }
+        assert_eq!(world.github.calls(), 1);
+        std::fs::write(world.token.path(), TOKEN).unwrap();
+        assert_eq!(
+            world.settle().await,
+            [
+                "trainyard pending: running",
+                "trainyard/train pending: running"
+            ]
+        );
+        assert!(world.problems().await.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_a_forge_refuses_is_shown_and_tried_again_when_it_changes() {
     on_both(|store| async move {
         let mut world = World::new(store).await;

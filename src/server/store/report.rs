@@ -120,6 +120,32 @@ pub async fn open_projects(db: &mut Connection) -> Result<Vec<ProjectId>> {
     rows.iter().map(|row| row.parsed("project")).collect()
 }
 
+/// Whether anything that is to be sent for a project changed after `since`.
+pub async fn changed_since(
+    db: &mut Connection,
+    project: &ProjectId,
+    since: Timestamp,
+) -> Result<bool> {
+    let row = sqlx::query(
+        "SELECT slot FROM reports WHERE open = 1 AND project = $1 AND changed_at > $2 LIMIT 1",
+    )
+    .bind(project.as_str())
+    .bind(since.0)
+    .fetch_optional(db)
+    .await?;
+    Ok(row.is_some())
+}
+
+/// Ends the waits of what a forge did not take.
+pub async fn try_now(db: &mut Connection, project: &ProjectId, now: Timestamp) -> Result<()> {
+    sqlx::query("UPDATE reports SET next_try = $1 WHERE open = 1 AND project = $2 AND tries > 0")
+        .bind(now.0)
+        .bind(project.as_str())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
 /// Notes that the forge took `sent` and what it made of it. Where another update is desired by now, the row stays
 /// open.
 pub async fn accepted(
