@@ -5,9 +5,12 @@ extern crate trainyard_server as server;
 mod agents;
 mod checkpoints;
 mod commits;
+#[path = "../../../../tests/support/forge/mod.rs"]
+mod forge;
 mod hosts;
 mod metrics;
 mod queue;
 mod requests;
 mod support;
+mod verdicts;
 mod web;
