@@ -112,7 +112,7 @@ pub struct CheckUpdate {
     pub commit: CommitId,
     /// `trainyard` for the whole commit, `trainyard/<job>` for a job.
     pub name: String,
-    /// The id of the job, of the whole that of its pipeline: a press on a button comes back with it. Another id is
+    /// The id of the job, or a word that is none for the whole: a press on a button comes back with it. Another id is
     /// another run of the same check.
     pub id: String,
     /// Where it stands.

@@ -10,6 +10,8 @@ use super::comment;
 use super::desired::{self, CommitView, JobView, Line};
 use crate::forge::{Annotation, Button, CheckState, CheckUpdate, Verdict, bounded};
 
+/// What comes back with a press on a button of the whole, where a job's check has the job's id.
+const WHOLE: &str = "whole";
 /// Most characters of the line for people.
 const TITLE: usize = 200;
 /// Most characters of a sentence at a line.
@@ -31,7 +33,7 @@ pub fn checks(view: &CommitView) -> Vec<CheckUpdate> {
     let mut checks = vec![CheckUpdate {
         commit: view.commit.clone(),
         name: desired::WHOLE.to_owned(),
-        id: newest.id.to_string(),
+        id: WHOLE.to_owned(),
         state: if held {
             CheckState::ActionRequired
         } else {
