@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use clap::{Args as ClapArgs, Subcommand};
 use protocol::api::{NewProject, Page, Project, Quota};
+use protocol::setup::{AddedProject, Examined, Level, Webhook};
 
 use super::client::{Client, ServerArgs};
 use super::{Exit, out};
@@ -21,6 +22,8 @@ pub(crate) struct Args {
 enum Action {
     /// Watch a repository
     Add(Add),
+    /// Look whether all is well between a project and its forge
+    Doctor(Doctor),
     /// Show or set what the jobs of a project may use
     Quota(QuotaArgs),
     /// Show the repositories that are watched
@@ -32,25 +35,35 @@ enum Action {
 }
 
 #[derive(Debug, ClapArgs)]
-#[command(after_help = "Examples:
-  trainyard project add digits /srv/git/digits.git
+#[command(
+    allow_missing_positional = true,
+    after_help = "Examples:
+  trainyard project add /srv/git/digits.git
+  trainyard project add https://github.com/acme/digits --app
   trainyard project add digits https://github.com/acme/digits --credential file:/etc/trainyard/github-token \\
       --webhook-secret file:/etc/trainyard/webhook-secret
-  trainyard project add digits https://git.example.com/ml/digits.git --forge gitea --credential file:/etc/trainyard/gitea-token
+  trainyard project add https://git.example.com/ml/digits.git --credential file:/etc/trainyard/gitea-token
 
-Secrets are named, never given: env:NAME, file:/path or credential:NAME, as the server finds them.")]
+Which forge it is, the URL says, or its host when the server asks it. Where the token allows it the webhook is made there; else what
+to fill in by hand is printed.
+
+Secrets are named, never given: env:NAME, file:/path or credential:NAME, as the server finds them."
+)]
 struct Add {
-    /// Its name on screens and in URLs
-    name: String,
+    /// Its name on screens and in URLs [default: the last part of the URL]
+    name: Option<String>,
     /// What `git fetch` takes: https://…, ssh://…, user@host:path, or a path on the server's host
     url: String,
     /// Where the server finds the token for fetches and statuses
     #[arg(long, value_name = "REFERENCE")]
     credential: Option<String>,
-    /// Where the server finds the secret of the forge's webhook
+    /// Let the server's GitHub App speak for it, instead of a token
+    #[arg(long, conflicts_with_all = ["credential", "webhook_secret"])]
+    app: bool,
+    /// Where the server finds the secret of the forge's webhook [default: one is made up]
     #[arg(long, value_name = "REFERENCE")]
     webhook_secret: Option<String>,
-    /// What speaks for it: github, gitlab, gitea, forgejo or git [default: what the URL's host says]
+    /// What speaks for it: github, gitlab, gitea, forgejo or git [default: what the URL or its host says]
     #[arg(long, value_name = "KIND")]
     forge: Option<String>,
     /// The repository's path at its forge [default: what the URL says]
@@ -83,6 +96,44 @@ struct QuotaArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  trainyard project doctor digits
+  trainyard project doctor digits --json
+
+It looks at clone, token (or GitHub App), webhook and what came of it, and changes nothing. It ends with 1 where something fails.")]
+struct Doctor {
+    /// The project
+    name: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Shows what an examination found.
+async fn doctor(client: &Client, args: Doctor) -> anyhow::Result<Exit> {
+    let found: Examined = client
+        .get(&format!("projects/{}/doctor", args.name))
+        .await?;
+    if args.json {
+        out::json(&found)?;
+    } else {
+        let rows = found.checks.iter().map(|check| {
+            [
+                check.level.word().to_owned(),
+                check.name.clone(),
+                check.found.clone(),
+                check.hint.clone().unwrap_or_default(),
+            ]
+        });
+        out::table(["", "WHAT", "FOUND", "WHAT TO DO"], rows)?;
+    }
+    Ok(match found.checks.iter().map(|check| check.level).max() {
+        Some(Level::Fail) => Exit::Failed,
+        Some(Level::Ok | Level::Warn) | None => Exit::Done,
+    })
 }
 
 /// A number, or no limit.
@@ -127,33 +178,65 @@ async fn quota(client: &Client, args: QuotaArgs) -> anyhow::Result<()> {
     out::table(["NAME", "GPUS AT ONCE", "GPU-HOURS IN SEVEN DAYS"], [row])
 }
 
+/// Adds a project, and says what is left to do.
+async fn add(client: &Client, args: Add) -> anyhow::Result<()> {
+    let url = address(&args.url)?;
+    let wanted = NewProject {
+        name: args.name.unwrap_or_else(|| last_part(&url)),
+        url,
+        credential: args.credential,
+        app: args.app,
+        webhook_secret: args.webhook_secret,
+        forge: args.forge,
+        repository: args.repository,
+        api: args.api,
+    };
+    let AddedProject { project, webhook } = client.post("projects", Some(&wanted)).await?;
+    if args.json {
+        return out::json(&AddedProject { project, webhook });
+    }
+    out::say(&format!(
+        "{} is watched ({}): {}",
+        project.name, project.forge, project.url
+    ))?;
+    match webhook {
+        Webhook::None if is_here(&project.url) => {}
+        Webhook::None => out::say(
+            "its host answers as no forge: a push is seen at the next look, and nothing is shown there. Where it is one, say so: --forge",
+        )?,
+        Webhook::Made { url } => out::say(&format!("its webhook is made: {url}"))?,
+        Webhook::App => out::say("the GitHub App tells of it")?,
+        Webhook::ByHand { why, page, fields } => {
+            out::say(&format!(
+                "\nIts webhook has to be made by hand ({why}).\nOpen {page} and fill in:\n"
+            ))?;
+            let rows = fields.into_iter().map(|field| [field.name, field.value]);
+            out::table(["FIELD", "VALUE"], rows)?;
+            out::say(
+                "\nThe secret is not shown again. Without a webhook a push is seen at the next look.\n",
+            )?;
+        }
+    }
+    out::say(&format!("push to it, and see {}", client.page("/")))
+}
+
+/// Whether a repository lies on the server's own disk.
+fn is_here(url: &str) -> bool {
+    url.starts_with('/') || url.starts_with("file:")
+}
+
+/// The name of a repository that nobody gave one.
+fn last_part(url: &str) -> String {
+    let path = url.trim_end_matches('/');
+    let last = path.rsplit(['/', ':']).next().unwrap_or_default();
+    last.strip_suffix(".git").unwrap_or(last).to_owned()
+}
+
 pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
     let client = Client::new(&args.server)?;
     match args.action {
-        Action::Add(add) => {
-            let json = add.json;
-            let wanted = NewProject {
-                url: address(&add.url)?,
-                name: add.name,
-                credential: add.credential,
-                webhook_secret: add.webhook_secret,
-                forge: add.forge,
-                repository: add.repository,
-                api: add.api,
-            };
-            let project: Project = client.post("projects", Some(&wanted)).await?;
-            if json {
-                out::json(&project)?;
-            } else {
-                out::say(&format!(
-                    "{} is watched ({}): {}\npush to it, and see {}",
-                    project.name,
-                    project.forge,
-                    project.url,
-                    client.page("/")
-                ))?;
-            }
-        }
+        Action::Add(args) => add(&client, args).await?,
+        Action::Doctor(args) => return doctor(&client, args).await,
         Action::Quota(args) => quota(&client, args).await?,
         Action::List { json } => {
             let page: Page<Project> = client.get("projects").await?;

@@ -2,7 +2,8 @@
 //!
 //! | call | role | answer |
 //! | --- | --- | --- |
-//! | `GET projects`, `POST projects` ([`NewProject`]) | read, admin | [`Page`] of [`Project`], [`Project`] |
+//! | `GET projects`, `POST projects` ([`NewProject`]) | read, admin | [`Page`] of [`Project`], [`crate::setup::AddedProject`] |
+//! | `GET projects/{name}/doctor` | admin | [`crate::setup::Examined`] |
 //! | `GET pipelines?project=NAME` | read | [`Page`] of [`Pipeline`] |
 //! | `GET pipelines/{id}` | read | [`PipelineDetail`] |
 //! | `POST pipelines` ([`NewPipeline`]) | run | [`Pipeline`] |
@@ -130,10 +131,13 @@ pub struct NewProject {
     /// Where the server finds the token for fetches and statuses: `env:NAME`, `file:/path`, `credential:NAME`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<String>,
-    /// The same for the secret of the forge's webhook.
+    /// It is spoken for by the server's GitHub App; then it has no credential and no webhook of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub app: bool,
+    /// The same for the secret of the forge's webhook; none: one is made up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook_secret: Option<String>,
-    /// `github`, `gitlab`, `gitea`, `forgejo` or `git`, where the URL does not say it.
+    /// `github`, `gitlab`, `gitea`, `forgejo` or `git`, where neither the URL nor its host says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forge: Option<String>,
     /// The repository's path at its forge, such as `owner/name`, where the URL does not say it.
@@ -152,6 +156,7 @@ impl NewProject {
             name: name.into(),
             url: url.into(),
             credential: None,
+            app: false,
             webhook_secret: None,
             forge: None,
             repository: None,

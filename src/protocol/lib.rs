@@ -14,6 +14,7 @@ pub mod job;
 pub mod outcome;
 pub mod registry;
 pub mod report;
+pub mod setup;
 pub mod spec;
 pub mod text;
 pub mod trigger;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use protocol::{ByteSize, Span};
 use serde::Deserialize;
 
+use crate::forge::app::AppConfig;
 use crate::store::{Address, StoreError};
 
 /// What an administrator can set. A missing key has its default; an unknown one is an error.
@@ -27,6 +28,8 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// A proxy before it speaks TLS: it may then listen beyond loopback without a certificate.
     pub behind_proxy: bool,
+    /// The GitHub App that this server is.
+    pub github_app: Option<AppConfig>,
     /// Time between two looks at a remote.
     #[serde(deserialize_with = "span")]
     pub poll_interval: Span,
@@ -72,6 +75,7 @@ impl Default for Config {
             names: Vec::new(),
             tls: None,
             behind_proxy: false,
+            github_app: None,
             poll_interval: Span::secs(60),
             poll_interval_local: Span::secs(1),
             fetch_timeout: Span::secs(300),
@@ -139,7 +143,7 @@ impl Config {
         })?;
         toml::from_str(&text).map_err(|error| ConfigError::Wrong {
             path: path.to_owned(),
-            message: error.to_string(),
+            message: placed(&text, &error),
         })
     }
 
@@ -193,6 +197,17 @@ impl Config {
     }
 }
 
+/// What is wrong and where. The line itself is not repeated: it may hold a secret that was pasted.
+fn placed(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let Some(before) = before else {
+        return error.message().to_owned();
+    };
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+    format!("line {line}, column {column}: {}", error.message())
+}
+
 /// Reads `90s`, as people write it.
 fn span<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
     let text = String::deserialize(deserializer)?;
@@ -221,6 +236,25 @@ mod tests {
             config.address().unwrap(),
             Address::Sqlite("/srv/trainyard/trainyard.db".into())
         );
+    }
+
+    #[test]
+    fn the_app_is_named_by_either_id_and_its_secrets_by_reference() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("server.toml");
+        for (id, said) in [("4711", "4711"), ("\"Iv23abc\"", "Iv23abc")] {
+            let text = format!("[github_app]\nid = {id}\nprivate_key = \"credential:app\"\n");
+            std::fs::write(&path, text).unwrap();
+            let app = Config::read(&path).unwrap().github_app.unwrap();
+            assert_eq!(app.id.to_string(), said);
+            assert_eq!(app.api, "https://api.github.com");
+        }
+        let pasted = "[github_app]\nid = 1\nprivate_key = \"-----BEGIN s3cret\"\n";
+        std::fs::write(&path, pasted).unwrap();
+        let message = Config::read(&path).unwrap_err().to_string();
+        assert!(message.contains("line 3, column"), "{message}");
+        assert!(message.contains("by reference"), "{message}");
+        assert!(!message.contains("s3cret"), "{message}");
     }
 
     #[test]

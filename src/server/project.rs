@@ -1,14 +1,20 @@
 //! Adds projects: a repository to watch, under a name. Whether a remote can be reached the watch loop
-//! finds out; what can be known without a network is refused here.
+//! finds out; what can be known without it is refused here.
 
+pub mod doctor;
+mod webhook;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
 use mirror::{Deadline, MirrorError};
 use protocol::api::{NewProject, Quota};
+use protocol::setup::Webhook;
 use protocol::{ProjectId, Timestamp};
 
-use crate::forge::{Address, AddressError, Credential, CredentialError, ForgeConfig};
+use crate::forge::{Address, AddressError, Credential, CredentialError, ForgeConfig, Place, found};
 use crate::names::{self, BadName};
+use crate::secret::Secret;
 use crate::state::Server;
 use crate::store::access::Audit;
 use crate::store::projects::Project;
@@ -39,7 +45,18 @@ pub enum AddError {
     Credential(#[from] CredentialError),
     /// What is said of its forge.
     #[error(transparent)]
-    Forge(#[from] AddressError),
+    Address(#[from] AddressError),
+    /// The GitHub App.
+    #[error("{0}")]
+    App(String),
+    /// The secret of its webhook cannot be kept.
+    #[error("a secret for the webhook cannot be written below {}: {source}", folder.display())]
+    Secret {
+        /// The folder of secrets.
+        folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The store's.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -50,21 +67,31 @@ pub enum AddError {
 /// # Errors
 /// [`AddError`]; then nothing was added.
 pub async fn add(server: &Server, name: &str, url: &str) -> Result<Project, AddError> {
-    add_for(server, NewProject::new(name, url), "local").await
+    let added = add_for(server, NewProject::new(name, url), "local").await?;
+    Ok(added.project)
 }
 
-/// Adds a project for `by`, and wakes the loop that looks at remotes.
+/// A project that was added.
+#[derive(Debug)]
+pub struct Added {
+    /// The project.
+    pub project: Project,
+    /// What became of its webhook.
+    pub webhook: Webhook,
+}
+
+/// Adds a project for `by`, wakes the loop that looks at remotes, and makes the webhook where that can be done.
 ///
 /// # Errors
 /// [`AddError`]; then nothing was added.
-pub async fn add_for(server: &Server, wanted: NewProject, by: &str) -> Result<Project, AddError> {
+pub async fn add_for(server: &Server, wanted: NewProject, by: &str) -> Result<Added, AddError> {
     names::check("project", &wanted.name)?;
     let url = wanted.url.trim().to_owned();
     let credential: Option<Credential> =
         wanted.credential.as_deref().map(str::parse).transpose()?;
-    let forge = forge(&wanted, &url, credential.clone())?;
+    let forge = forge(server, &wanted, &url, credential.clone()).await?;
     look(url.clone()).await?;
-    let project = Project {
+    let mut project = Project {
         id: ProjectId::generate(),
         name: wanted.name,
         url,
@@ -83,6 +110,8 @@ pub async fn add_for(server: &Server, wanted: NewProject, by: &str) -> Result<Pr
             url: there.url,
         });
     }
+    // Only now: another project's secret would be overwritten.
+    let made_up = make_up_secret(server, &mut project)?;
     projects::insert(&mut tx, &project).await?;
     let entry = Audit {
         at: project.created_at,
@@ -93,7 +122,25 @@ pub async fn add_for(server: &Server, wanted: NewProject, by: &str) -> Result<Pr
     tx.commit().await.map_err(StoreError::from)?;
     server.live.refs_changed();
     tracing::info!(project = project.name, url = project.url, by, "added");
-    Ok(project)
+    // The forge tries a new webhook at once: the project has to be there.
+    let webhook = webhook::set_up(server, &project, made_up).await;
+    Ok(Added { project, webhook })
+}
+
+/// Makes up a secret for the webhook of a forge where nobody named one.
+fn make_up_secret(server: &Server, project: &mut Project) -> Result<Option<Secret>, AddError> {
+    let bare = |place: &Place| place.app.is_none() && place.webhook_secret.is_none();
+    let wants = project.forge.place().is_some_and(|(_, place)| bare(place));
+    if !wants {
+        return Ok(None);
+    }
+    let (reference, secret) =
+        webhook::make_up(server, &project.name).map_err(|source| AddError::Secret {
+            folder: server.config.secrets(),
+            source,
+        })?;
+    project.forge.set_webhook_secret(reference);
+    Ok(Some(secret))
 }
 
 /// Sets what the jobs of a project may use, for `by`; gives the project as it is then.
@@ -128,10 +175,33 @@ pub async fn set_quota(
     })
 }
 
-/// What speaks for the repository.
-fn forge(
+/// What speaks for the repository; a host whose name does not say it is asked.
+async fn forge(
+    server: &Server,
     wanted: &NewProject,
     url: &str,
+    token: Option<Credential>,
+) -> Result<ForgeConfig, AddError> {
+    let address = Address {
+        url,
+        forge: wanted.forge.as_deref(),
+        repository: wanted.repository.as_deref(),
+        api: wanted.api.as_deref(),
+    };
+    let asked = match address.stranger() {
+        Some(web) => found::ask(&web).await,
+        None => None,
+    };
+    let config = address.find(asked)?;
+    if wanted.app {
+        return of_app(server, wanted, config).await;
+    }
+    with_secrets(config, wanted, token)
+}
+
+fn with_secrets(
+    config: ForgeConfig,
+    wanted: &NewProject,
     token: Option<Credential>,
 ) -> Result<ForgeConfig, AddError> {
     let webhook_secret: Option<Credential> = wanted
@@ -139,17 +209,37 @@ fn forge(
         .as_deref()
         .map(str::parse)
         .transpose()?;
-    let address = Address {
-        url,
-        forge: wanted.forge.as_deref(),
-        repository: wanted.repository.as_deref(),
-        api: wanted.api.as_deref(),
-    };
-    let config = address.find()?;
     if config == ForgeConfig::Git && webhook_secret.is_some() {
         return Err(AddressError::NoForge("webhook_secret").into());
     }
     Ok(config.with(token, webhook_secret))
+}
+
+/// The same as the GitHub App, which has to be installed in the repository.
+async fn of_app(
+    server: &Server,
+    wanted: &NewProject,
+    config: ForgeConfig,
+) -> Result<ForgeConfig, AddError> {
+    let wrong = |words: &str| Err(AddError::App(words.to_owned()));
+    if wanted.credential.is_some() || wanted.webhook_secret.is_some() {
+        return wrong(
+            "the GitHub App needs neither 'credential' nor 'webhook_secret': leave them out",
+        );
+    }
+    let ForgeConfig::Github(mut place) = config else {
+        return wrong("the GitHub App is for repositories at GitHub");
+    };
+    let app = server.forges.app().filter(|app| app.is_at(&place.api));
+    let Some(app) = app else {
+        let api = &place.api;
+        return wrong(&format!(
+            "the server's configuration names no GitHub App at {api}: set [github_app]"
+        ));
+    };
+    let number = app.number_of(&place.repository).await;
+    place.app = Some(number.map_err(|error| AddError::App(error.to_string()))?);
+    Ok(ForgeConfig::Github(place))
 }
 
 /// Refuses an address that git may not fetch from, and a path of this host without a repository.
@@ -177,17 +267,7 @@ mod tests {
             webhook_secret: Some("env:SECRET".into()),
             ..NewProject::new("p", "/srv/git/b.git")
         };
-        let error = forge(&wanted, &wanted.url, None).unwrap_err();
+        let error = with_secrets(ForgeConfig::Git, &wanted, None).unwrap_err();
         assert!(error.to_string().contains("webhook_secret"), "{error}");
-    }
-
-    #[test]
-    fn secrets_go_with_the_forge() {
-        let wanted = NewProject {
-            webhook_secret: Some("env:SECRET".into()),
-            ..NewProject::new("p", "https://github.com/a/b")
-        };
-        let config = forge(&wanted, &wanted.url, Some(Credential::Env("TOKEN".into()))).unwrap();
-        assert!(config.token().is_some() && config.webhook_secret().is_some());
     }
 }

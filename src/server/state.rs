@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::blobs::{BlobError, Blobs};
 use crate::config::Config;
 use crate::dispatch::Recent;
+use crate::forge::Forges;
 use crate::inbox::Inbox;
 use crate::live::Live;
 use crate::store::{self, Store, StoreError};
@@ -77,6 +78,8 @@ pub struct Inner {
     pub store: Store,
     /// The contents.
     pub blobs: Blobs,
+    /// The ways to forges.
+    pub forges: Forges,
     /// Messages of forges on their way into rows.
     pub inbox: Inbox,
     /// Who wakes whom.
@@ -110,10 +113,12 @@ impl Server {
         let store = Store::open(&config.address()?).await?;
         refuse_exposure(&config, &store).await?;
         let blobs = Blobs::open(&config.data)?;
+        let forges = Forges::new(config.github_app.clone());
         Ok(Self(Arc::new(Inner {
             config,
             store,
             blobs,
+            forges,
             inbox: Inbox::default(),
             live: Live::default(),
             leases: Leases::default(),

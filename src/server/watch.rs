@@ -13,7 +13,6 @@ use protocol::{
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::fleet::authorization;
 use crate::forge::ForgeError;
 use crate::offers;
 use crate::pipelines::{self, Planned, Words};
@@ -30,10 +29,7 @@ pub enum WatchError {
     /// Git's.
     #[error(transparent)]
     Mirror(#[from] MirrorError),
-    /// The project's credential.
-    #[error("{0}")]
-    Credential(String),
-    /// The forge's, when it was asked for a pull request.
+    /// The forge's, when it was asked for a pull request or a token; or the project's credential.
     #[error(transparent)]
     Forge(#[from] ForgeError),
     /// The store.
@@ -128,6 +124,10 @@ async fn look_and_note(server: Server, project: Project) -> (ProjectId, Span) {
         server.config.poll_interval
     };
     if let Err(error) = look(&server, &project).await {
+        if let WatchError::Mirror(_) = error {
+            // A token that git was refused is not offered again: the next look says why there is none.
+            server.forges.forget(&project.forge);
+        }
         let problem = error.to_string();
         if project.problem.as_ref() != Some(&problem) && !server.shutdown.is_cancelled() {
             tracing::warn!(
@@ -159,7 +159,7 @@ fn is_local(url: &str) -> bool {
 /// [`WatchError`]; what was planned before it stays, and the rest comes at the next look.
 pub async fn look(server: &Server, project: &Project) -> Result<Vec<Pipeline>, WatchError> {
     let at = Timestamp::now();
-    let auth = credential(project)?;
+    let auth = authorization(server, project).await?;
     let (url, deadline) = (project.url.clone(), deadline(server));
     let found =
         blocking(move || Ok(mirror::remote_refs(&url, auth.as_deref(), &deadline)?)).await?;
@@ -233,11 +233,11 @@ async fn ask(
     numbers: &[u64],
     known: &mut Known,
 ) -> Result<bool, WatchError> {
-    if numbers.is_empty() || project.forge.token().is_none() {
+    if numbers.is_empty() || !project.forge.speaks() {
         return Ok(false);
     }
     let timeout = ReportConfig::default().call_timeout;
-    let forge = project.forge.connect(timeout.into())?;
+    let forge = server.forges.connect(&project.forge, timeout.into())?;
     // The newest first: they are the ones that somebody waits for.
     for number in numbers.iter().rev().take(MOST_ASKED) {
         if let Some(told) = forge.pull_request(*number).await? {
@@ -258,7 +258,7 @@ async fn met(server: &Server, project: &Project, asked: Asked) -> Result<Trigger
     if !matches!(trigger.kind, TriggerKind::PullRequest { .. }) {
         return Ok(trigger);
     }
-    let auth = credential(project)?;
+    let auth = authorization(server, project).await?;
     let (root, url, deadline) = (
         server.config.mirrors(),
         project.url.clone(),
@@ -436,7 +436,7 @@ pub(crate) async fn head_of(
 /// # Errors
 /// [`WatchError`].
 pub async fn fetch(server: &Server, project: &Project) -> Result<(), WatchError> {
-    let auth = credential(project)?;
+    let auth = authorization(server, project).await?;
     let (root, url, deadline) = (
         server.config.mirrors(),
         project.url.clone(),
@@ -449,13 +449,16 @@ pub async fn fetch(server: &Server, project: &Project) -> Result<(), WatchError>
     Ok(())
 }
 
-fn credential(project: &Project) -> Result<Option<String>, WatchError> {
-    project
-        .credential
-        .as_ref()
-        .map(|credential| authorization(&project.forge, credential))
-        .transpose()
-        .map_err(WatchError::Credential)
+/// What git says to the project's remote.
+pub(crate) async fn authorization(
+    server: &Server,
+    project: &Project,
+) -> Result<Option<String>, ForgeError> {
+    let credential = project.credential.as_ref();
+    server
+        .forges
+        .authorization(&project.forge, credential)
+        .await
 }
 
 fn deadline(server: &Server) -> Deadline {

@@ -232,6 +232,15 @@ impl World {
         self.ok(&[arguments, &["--server", &server]].concat())
     }
 
+    /// How such a command ends, and what it prints.
+    pub(crate) fn ended(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let server = self.api().url.clone();
+        let arguments = [arguments, &["--server", &server]].concat();
+        let output = self.command(&arguments).output().unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        (output.status.code(), printed)
+    }
+
     /// Watches the project, with more arguments to `project add`.
     pub(crate) fn watch(&self, more: &[&str]) {
         let url = self.project.remote().display().to_string();

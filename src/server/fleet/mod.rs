@@ -14,7 +14,7 @@ pub mod poll;
 pub mod register;
 pub mod uploads;
 
-pub(crate) use orders::{authorization, secret};
+pub(crate) use orders::secret;
 
 use protocol::agent_api::{ABANDONED, ApiError, TWIN};
 use protocol::job::{Move, State};

@@ -326,6 +326,7 @@ async fn answer(
             (Standing::Resumable | Standing::Over, _) => {}
         }
     }
+    let mut orders = Vec::new();
     for attempt in attempts::unsettled_of_agent(&mut db, &agent.id).await? {
         let open = attempt.fate == Fate::Open && attempt.evicted_by.is_none();
         if !open || reported.contains(&attempt.id) {
@@ -334,10 +335,13 @@ async fn answer(
         let job = jobs::get(&mut db, &attempt.job).await?;
         let leased = matches!(&job.state, State::Leased { attempt: of } if *of == attempt.id);
         if leased {
-            answer
-                .start
-                .push(orders::complete(server, &mut db, attempt.order).await?);
+            orders.push(attempt.order);
         }
+    }
+    // A forge may be asked for a token: no connection is held meanwhile.
+    drop(db);
+    for order in orders {
+        answer.start.push(orders::complete(server, order).await?);
     }
     Ok(answer)
 }

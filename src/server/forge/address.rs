@@ -1,5 +1,9 @@
 //! What a clone URL, and what is said beside it, tell of a project's forge.
 
+use reqwest::Url;
+
+use super::api::is_loopback;
+use super::place::GITHUB_API;
 use super::{ForgeConfig, ForgeKind, InvalidRepository, Place, Repository};
 
 /// Words for forges.
@@ -10,8 +14,6 @@ const WORDS: [(&str, Option<ForgeKind>); 5] = [
     ("forgejo", Some(ForgeKind::Gitea)),
     ("git", None),
 ];
-/// Where github.com has its API.
-const GITHUB_API: &str = "https://api.github.com";
 /// Hosts that need no word.
 const HOSTS: [(&str, ForgeKind); 4] = [
     ("github.com", ForgeKind::Github),
@@ -41,7 +43,7 @@ pub enum AddressError {
     Unknown(String),
     /// A setting that says nothing for a plain remote.
     #[error(
-        "'{0}' is for repositories at a forge, and the URL's host does not say which: name it with 'forge' (github, gitlab, gitea, forgejo)"
+        "'{0}' is for repositories at a forge, and neither the URL nor its host says which: name it with 'forge' (github, gitlab, gitea, forgejo)"
     )]
     NoForge(&'static str),
     /// No path.
@@ -53,11 +55,19 @@ pub enum AddressError {
 }
 
 impl Address<'_> {
-    /// The forge, without secrets.
+    /// Where to ask which forge it is, `https://host`; none: it is said, or there is no host.
+    #[must_use]
+    pub fn stranger(&self) -> Option<String> {
+        let (host, _) = parts(self.url)?;
+        let known = self.forge.is_some() || known_host(host).is_some();
+        (!known).then(|| web(self.url, host))
+    }
+
+    /// The forge, without secrets. `asked` is what its host answered.
     ///
     /// # Errors
     /// [`AddressError`].
-    pub fn find(&self) -> Result<ForgeConfig, AddressError> {
+    pub fn find(&self, asked: Option<ForgeKind>) -> Result<ForgeConfig, AddressError> {
         let found = parts(self.url);
         let kind = match self.forge {
             Some(word) => {
@@ -67,7 +77,7 @@ impl Address<'_> {
                     .ok_or_else(|| AddressError::Unknown(word.chars().take(40).collect()))?
                     .1
             }
-            None => found.and_then(|(host, _)| known_host(host)),
+            None => found.and_then(|(host, _)| known_host(host)).or(asked),
         };
         let Some(kind) = kind else {
             let useless = [("repository", self.repository), ("api", self.api)];
@@ -83,7 +93,7 @@ impl Address<'_> {
         }
         let api = match (self.api, found) {
             (Some(api), _) => api.to_owned(),
-            (None, Some((host, _))) => api(kind, host),
+            (None, Some((host, _))) => api(kind, &web(self.url, host)),
             // It has one address for nearly everybody.
             (None, None) if kind == ForgeKind::Github => GITHUB_API.to_owned(),
             (None, None) => return Err(AddressError::NoHost(kind)),
@@ -104,13 +114,26 @@ fn known_host(host: &str) -> Option<ForgeKind> {
     found.map(|(_, kind)| kind)
 }
 
+/// Where a host has its pages. Without TLS only on this host itself: tokens go there.
+fn web(url: &str, host: &str) -> String {
+    let plain = format!("http://{host}");
+    let here = Url::parse(&plain).is_ok_and(|url| is_loopback(&url));
+    if here && url.starts_with("http://") {
+        plain
+    } else {
+        format!("https://{host}")
+    }
+}
+
 /// Where a forge of this kind has its API.
-fn api(kind: ForgeKind, host: &str) -> String {
+fn api(kind: ForgeKind, web: &str) -> String {
     match kind {
-        ForgeKind::Github if host.eq_ignore_ascii_case("github.com") => GITHUB_API.to_owned(),
-        ForgeKind::Github => format!("https://{host}/api/v3"),
-        ForgeKind::Gitlab => format!("https://{host}/api/v4"),
-        ForgeKind::Gitea => format!("https://{host}/api/v1"),
+        ForgeKind::Github if web.eq_ignore_ascii_case("https://github.com") => {
+            GITHUB_API.to_owned()
+        }
+        ForgeKind::Github => format!("{web}/api/v3"),
+        ForgeKind::Gitlab => format!("{web}/api/v4"),
+        ForgeKind::Gitea => format!("{web}/api/v1"),
     }
 }
 
@@ -144,7 +167,7 @@ mod tests {
             repository: None,
             api: None,
         };
-        let config = address.find()?;
+        let config = address.find(None)?;
         Ok(match config.place() {
             None => "git".to_owned(),
             Some((kind, place)) => {
@@ -201,6 +224,36 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_nobody_knows_is_asked_and_its_answer_counts() {
+        let address = |url, forge| Address {
+            url,
+            forge,
+            repository: None,
+            api: None,
+        };
+        for (url, forge, asked) in [
+            ("https://git.example/a/b", None, Some("https://git.example")),
+            ("git@git.example:a/b", None, Some("https://git.example")),
+            ("http://git.example/a/b", None, Some("https://git.example")),
+            (
+                "http://localhost:3000/a/b",
+                None,
+                Some("http://localhost:3000"),
+            ),
+            ("https://git.example/a/b", Some("git"), None),
+            ("https://github.com/a/b", None, None),
+            ("/srv/git/b.git", None, None),
+        ] {
+            assert_eq!(address(url, forge).stranger().as_deref(), asked, "{url}");
+        }
+        let here = address("http://localhost:3000/a/b", None);
+        let config = here.find(Some(ForgeKind::Gitea)).unwrap();
+        let (_, place) = config.place().unwrap();
+        assert_eq!(place.api, "http://localhost:3000/api/v1");
+        assert_eq!(place.web(), "http://localhost:3000");
+    }
+
+    #[test]
     fn what_is_said_beside_it_wins() {
         let address = Address {
             url: "/srv/git/b.git",
@@ -208,7 +261,7 @@ mod tests {
             repository: Some("a/b"),
             api: Some("https://ghe.example/api/v3"),
         };
-        let config = address.find().unwrap();
+        let config = address.find(None).unwrap();
         let (kind, place) = config.place().unwrap();
         assert_eq!(
             (kind, place.repository.as_str()),
@@ -219,7 +272,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused_in_words() {
-        let refused = |address: Address<'_>| address.find().unwrap_err().to_string();
+        let refused = |address: Address<'_>| address.find(None).unwrap_err().to_string();
         let plain = Address {
             url: "/srv/git/b.git",
             forge: None,

@@ -24,6 +24,8 @@ pub(super) enum About<'a> {
     Check(&'a CommitId),
     /// What people say under a pull request.
     Request,
+    /// Its webhooks.
+    Hooks,
     /// Nothing is written.
     Look,
 }
@@ -32,7 +34,7 @@ impl<'a> About<'a> {
     fn commit(self) -> Option<&'a CommitId> {
         match self {
             About::Status(commit) | About::Check(commit) => Some(commit),
-            About::Request | About::Look => None,
+            About::Request | About::Hooks | About::Look => None,
         }
     }
 
@@ -41,6 +43,7 @@ impl<'a> About<'a> {
             About::Status(_) => Access::Statuses,
             About::Check(_) => Access::Checks,
             About::Request => Access::Comments,
+            About::Hooks => Access::Hooks,
             About::Look => Access::Read,
         }
     }

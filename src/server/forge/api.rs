@@ -1,16 +1,14 @@
-//! Calls of a forge's REST API: where it is, with what token, and what its answers mean.
+//! Calls of a forge's REST API: where it is, as whom it is called, and what its answers mean.
 
 use std::time::Duration;
 
 use protocol::Timestamp;
-use reqwest::header::HeaderValue;
 use reqwest::{Method, RequestBuilder, Response, Url};
-use secrecy::ExposeSecret as _;
 
 use super::ForgeError;
 use super::answer;
 pub(super) use super::answer::About;
-use super::credential::CredentialError;
+pub(super) use super::identity::Identity;
 use super::place::{ForgeKind, Place};
 use super::text::bounded;
 
@@ -23,6 +21,7 @@ const GITHUB_VERSION: &str = "2022-11-28";
 pub(super) struct Api {
     kind: ForgeKind,
     place: Place,
+    identity: Identity,
     base: Url,
     client: reqwest::Client,
 }
@@ -36,6 +35,7 @@ impl Api {
     pub(super) fn connect(
         kind: ForgeKind,
         place: Place,
+        identity: Identity,
         timeout: Duration,
     ) -> Result<Self, ForgeError> {
         let wrong = |message: String| ForgeError::Transport {
@@ -49,24 +49,11 @@ impl Api {
                 "'{base}' would carry the token in clear: use https"
             )));
         }
-        // One TLS library for the whole program; a second installation is refused and harmless.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut client = reqwest::Client::builder();
-        if is_loopback(&base) {
-            // A proxy would not find this host's own address.
-            client = client.no_proxy();
-        }
-        let client = client
-            .user_agent(concat!("trainyard/", env!("CARGO_PKG_VERSION")))
-            .timeout(timeout)
-            .connect_timeout(timeout)
-            // A redirect would carry the token to an address that nobody configured.
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|e| wrong(e.to_string()))?;
+        let client = client(&base, timeout).map_err(|e| wrong(e.to_string()))?;
         Ok(Self {
             kind,
             place,
+            identity,
             base,
             client,
         })
@@ -83,7 +70,7 @@ impl Api {
     /// A request below the base. The parts of `path` are escaped: they may hold anything.
     ///
     /// # Errors
-    /// [`ForgeError::Credential`] where the token cannot be read.
+    /// [`ForgeError::Credential`] where there is nobody to call as.
     pub(super) fn request(
         &self,
         method: Method,
@@ -92,22 +79,19 @@ impl Api {
         self.asked(method, path, &[])
     }
 
-    fn asked(
+    /// The same with a query.
+    ///
+    /// # Errors
+    /// As [`Api::request`].
+    pub(super) fn asked(
         &self,
         method: Method,
         path: &[&str],
         query: &[(&str, String)],
     ) -> Result<RequestBuilder, ForgeError> {
-        let token = match &self.place.token {
-            Some(reference) => reference.read()?,
-            None => {
-                return Err(CredentialError::Unreadable {
-                    reference: format!("of {}'s token", self.kind),
-                    why: "the project has none".into(),
-                }
-                .into());
-            }
-        };
+        if let Identity::Nobody(why) = &self.identity {
+            return Err(why.clone().into());
+        }
         let mut url = self.base.clone();
         if let Ok(mut parts) = url.path_segments_mut() {
             parts.pop_if_empty().extend(path);
@@ -118,14 +102,9 @@ impl Api {
         let request = self.client.request(method, url);
         Ok(match self.kind {
             ForgeKind::Github => request
-                .bearer_auth(token.expose_secret())
                 .header("accept", "application/vnd.github+json")
                 .header("x-github-api-version", GITHUB_VERSION),
-            ForgeKind::Gitlab => request.header("private-token", hidden(token.expose_secret())?),
-            ForgeKind::Gitea => {
-                let value = format!("token {}", token.expose_secret());
-                request.header("authorization", hidden(&value)?)
-            }
+            ForgeKind::Gitlab | ForgeKind::Gitea => request,
         })
     }
 
@@ -207,26 +186,39 @@ impl Api {
         request: RequestBuilder,
         about: About<'_>,
     ) -> Result<Response, ForgeError> {
+        let repository = &self.place.repository;
+        let request = self.identity.sign(request, self.kind, repository).await?;
         let response = request.send().await.map_err(|e| ForgeError::Transport {
             forge: self.kind.name(),
             message: causes(&e.without_url()),
         })?;
-        let repository = &self.place.repository;
-        answer::judge(response, self.kind, repository, about, Timestamp::now()).await
+        let answer = answer::judge(response, self.kind, repository, about, Timestamp::now()).await;
+        if let Err(ForgeError::Unauthorized { status: 401, .. }) = &answer {
+            self.identity.refused(repository);
+        }
+        answer
     }
 }
 
-/// A header that no log shows.
-fn hidden(text: &str) -> Result<HeaderValue, ForgeError> {
-    let mut value = HeaderValue::from_str(text).map_err(|_| CredentialError::Unreadable {
-        reference: "of the token".to_owned(),
-        why: "it has characters that no token has".to_owned(),
-    })?;
-    value.set_sensitive(true);
-    Ok(value)
+/// A client for one host, whose calls take at most `timeout` each.
+pub(super) fn client(base: &Url, timeout: Duration) -> reqwest::Result<reqwest::Client> {
+    // One TLS library for the whole program; a second installation is refused and harmless.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut client = reqwest::Client::builder();
+    if is_loopback(base) {
+        // A proxy would not find this host's own address.
+        client = client.no_proxy();
+    }
+    client
+        .user_agent(concat!("trainyard/", env!("CARGO_PKG_VERSION")))
+        .timeout(timeout)
+        .connect_timeout(timeout)
+        // A redirect would carry the token to an address that nobody configured.
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
 }
 
-fn is_loopback(url: &Url) -> bool {
+pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host_str() {
         Some("localhost") => true,
         Some(host) => host
@@ -259,7 +251,8 @@ mod tests {
         let repository = Repository::try_from("o/r".to_owned()).unwrap();
         let open = |api: &str| {
             let place = Place::new(repository.clone(), api.to_owned());
-            Api::connect(ForgeKind::Gitea, place, Duration::from_secs(1))
+            let identity = Identity::of(ForgeKind::Gitea, &place, None);
+            Api::connect(ForgeKind::Gitea, place, identity, Duration::from_secs(1))
         };
         assert!(open("http://forge.example.com/api/v1").is_err());
         assert!(open("no address").is_err());
@@ -274,7 +267,8 @@ mod tests {
         let repository = Repository::try_from("a/b/c".to_owned()).unwrap();
         let mut place = Place::new(repository, "https://forge.example.com/api/v4/".to_owned());
         place.token = Some(crate::forge::Credential::File(token));
-        let api = Api::connect(ForgeKind::Gitlab, place, Duration::from_secs(1)).unwrap();
+        let identity = Identity::of(ForgeKind::Gitlab, &place, None);
+        let api = Api::connect(ForgeKind::Gitlab, place, identity, Duration::from_secs(1)).unwrap();
         let path = ["projects", "a/b/c", "x?y#z"];
         let request = api.request(Method::GET, &path).unwrap().build().unwrap();
         assert_eq!(

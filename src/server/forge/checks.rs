@@ -276,6 +276,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::forge::identity::Identity;
     use crate::forge::{Credential, ForgeKind, Place, Repository, schema};
 
     /// What came: method and path, body.
@@ -308,7 +309,9 @@ mod tests {
         let repository = Repository::try_from("o/r".to_owned()).unwrap();
         let mut place = Place::new(repository, format!("http://{address}"));
         place.token = Some(Credential::File(token));
-        let api = Api::connect(ForgeKind::Github, place, Duration::from_secs(5)).unwrap();
+        let identity = Identity::of(ForgeKind::Github, &place, None);
+        let timeout = Duration::from_secs(5);
+        let api = Api::connect(ForgeKind::Github, place, identity, timeout).unwrap();
         (api, calls)
     }
 

@@ -39,6 +39,14 @@ pub enum CredentialError {
         /// Why.
         why: String,
     },
+    /// The project speaks as the GitHub App, and the server is none.
+    #[error(
+        "the project speaks as the GitHub App at {api}, and the server's configuration names none there: set [github_app]"
+    )]
+    NoApp {
+        /// Base of the API.
+        api: String,
+    },
 }
 
 impl Credential {

@@ -17,6 +17,8 @@ pub enum Access {
     Checks,
     /// To write comments.
     Comments,
+    /// To look at webhooks and change them.
+    Hooks,
 }
 
 impl fmt::Display for Access {
@@ -25,12 +27,13 @@ impl fmt::Display for Access {
             Access::Read => "read access to code and pull requests",
             Access::Statuses => "write access to commit statuses",
             Access::Checks => "write access to checks",
+            Access::Hooks => "administration of the webhooks",
             Access::Comments => "write access to pull requests (and issues, where they are apart)",
         })
     }
 }
 
-/// Why a forge did not do something. The first four do not go away by repeating at once.
+/// Why a forge did not do something. The first five do not go away by repeating at once.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ForgeError {
     /// The token is missing, wrong, or not allowed this.
@@ -50,6 +53,14 @@ pub enum ForgeError {
     /// The reference to the token leads to nothing.
     #[error(transparent)]
     Credential(#[from] CredentialError),
+    /// The GitHub App gets no token for the repository.
+    #[error("the GitHub App cannot speak for {repository}: {why}")]
+    App {
+        /// The repository there.
+        repository: String,
+        /// Why, and what to do.
+        why: String,
+    },
     /// The forge does not have this commit (any more), or the repository is not visible to the token.
     #[error("{forge} does not know commit {commit} of {repository} ({status}): {message}")]
     UnknownCommit {
@@ -108,6 +119,7 @@ impl ForgeError {
         match self {
             ForgeError::Unauthorized { .. }
             | ForgeError::Credential(_)
+            | ForgeError::App { .. }
             | ForgeError::UnknownCommit { .. }
             | ForgeError::Refused { .. }
             | ForgeError::Unreadable { .. } => true,
@@ -125,9 +137,10 @@ impl ForgeError {
             } => true,
             ForgeError::Unauthorized { needs, .. } => match needs {
                 Access::Read | Access::Statuses | Access::Checks => true,
-                Access::Comments => false,
+                Access::Comments | Access::Hooks => false,
             },
             ForgeError::Credential(_)
+            | ForgeError::App { .. }
             | ForgeError::RateLimited { .. }
             | ForgeError::Transport { .. } => true,
             ForgeError::UnknownCommit { .. }

@@ -56,7 +56,7 @@ impl Forge for Gitea {
     }
 
     fn listens(&self) -> bool {
-        self.0.place().token.is_some()
+        self.0.place().speaks()
     }
 
     fn checks(&self) -> bool {

@@ -38,7 +38,7 @@ impl Forge for Github {
     }
 
     fn listens(&self) -> bool {
-        self.0.place().token.is_some()
+        self.0.place().speaks()
     }
 
     fn checks(&self) -> bool {

@@ -44,7 +44,7 @@ impl Forge for Gitlab {
     }
 
     fn listens(&self) -> bool {
-        self.0.place().token.is_some()
+        self.0.place().speaks()
     }
 
     fn checks(&self) -> bool {

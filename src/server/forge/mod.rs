@@ -4,18 +4,24 @@
 mod address;
 mod answer;
 mod api;
+pub mod app;
 mod checks;
 mod comments;
 pub mod credential;
 mod error;
 pub mod event;
+mod forges;
+pub mod found;
 mod gitea;
 mod github;
 mod gitlab;
 pub mod hook;
+pub mod hooks;
+mod identity;
 mod people;
 mod place;
 mod plain;
+pub mod rights;
 #[cfg(test)]
 #[path = "../../../tests/support/forge/schema.rs"]
 mod schema;
@@ -23,7 +29,6 @@ mod text;
 mod update;
 
 use std::fmt;
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use protocol::Digest;
@@ -31,14 +36,11 @@ use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 
 pub use address::{Address, AddressError};
-use api::Api;
 pub use credential::{Credential, CredentialError};
 pub use error::{Access, ForgeError};
 pub use event::ForgeEvent;
 use event::PullRequest;
-use gitea::Gitea;
-use github::Github;
-use gitlab::Gitlab;
+pub use forges::Forges;
 pub use place::{ForgeKind, InvalidRepository, Place, Repository};
 pub use plain::PlainGit;
 pub use text::bounded;
@@ -114,22 +116,6 @@ impl ForgeConfig {
         self.place().map_or("git", |(kind, _)| kind.word())
     }
 
-    /// The forge that this describes.
-    ///
-    /// # Errors
-    /// Where the HTTP client cannot be made: no root certificates on this host, or a wrong address.
-    pub fn connect(&self, timeout: Duration) -> Result<Box<dyn Forge>, ForgeError> {
-        let Some((kind, place)) = self.place() else {
-            return Ok(Box::new(PlainGit));
-        };
-        let api = Api::connect(kind, place.clone(), timeout)?;
-        Ok(match kind {
-            ForgeKind::Github => Box::new(Github(api)),
-            ForgeKind::Gitlab => Box::new(Gitlab(api)),
-            ForgeKind::Gitea => Box::new(Gitea(api)),
-        })
-    }
-
     /// The same with a token and a webhook's secret; a plain remote has no use for them.
     #[must_use]
     pub fn with(mut self, token: Option<Credential>, webhook_secret: Option<Credential>) -> Self {
@@ -143,10 +129,20 @@ impl ForgeConfig {
         self
     }
 
-    /// The token, where one is set up.
+    /// Sets where the webhook's secret lies; a plain remote has no use for one.
+    pub fn set_webhook_secret(&mut self, reference: Credential) {
+        match self {
+            ForgeConfig::Git => {}
+            ForgeConfig::Github(place) | ForgeConfig::Gitlab(place) | ForgeConfig::Gitea(place) => {
+                place.webhook_secret = Some(reference);
+            }
+        }
+    }
+
+    /// Whether somebody can be called there: with a token, or as the GitHub App.
     #[must_use]
-    pub fn token(&self) -> Option<&Credential> {
-        self.place()?.1.token.as_ref()
+    pub fn speaks(&self) -> bool {
+        self.place().is_some_and(|(_, place)| place.speaks())
     }
 
     /// Tells whether the token is another one by now, and not what it is; none: there is none, or it cannot be read.

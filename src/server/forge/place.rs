@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Credential;
 
+/// Where github.com has its API.
+pub(super) const GITHUB_API: &str = "https://api.github.com";
+
 /// Which API a forge speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -76,8 +79,8 @@ pub struct Place {
 }
 
 /// Rows of before the other forges name no API.
-fn github_api() -> String {
-    "https://api.github.com".to_owned()
+pub(super) fn github_api() -> String {
+    GITHUB_API.to_owned()
 }
 
 impl Place {
@@ -91,6 +94,24 @@ impl Place {
             app: None,
             webhook_secret: None,
         }
+    }
+
+    /// Where the forge's pages are.
+    #[must_use]
+    pub fn web(&self) -> String {
+        let api = self.api.trim_end_matches('/');
+        if api == GITHUB_API {
+            return "https://github.com".to_owned();
+        }
+        let ends = ["/api/v1", "/api/v3", "/api/v4"];
+        let base = ends.into_iter().find_map(|end| api.strip_suffix(end));
+        base.unwrap_or(api).to_owned()
+    }
+
+    /// Whether there is somebody to call as.
+    #[must_use]
+    pub fn speaks(&self) -> bool {
+        self.token.is_some() || self.app.is_some()
     }
 }
 
@@ -126,6 +147,18 @@ impl Repository {
     #[must_use]
     pub fn is(&self, other: &str) -> bool {
         self.0.eq_ignore_ascii_case(other)
+    }
+
+    /// Who has it: all of its path but the name.
+    #[must_use]
+    pub fn owner(&self) -> &str {
+        self.0.rsplit_once('/').map_or("", |(owner, _)| owner)
+    }
+
+    /// Its name, the last part of its path.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.rsplit_once('/').map_or(&self.0, |(_, name)| name)
     }
 
     /// How many parts its path has.

@@ -1,9 +1,12 @@
 //! Messages of forges that were proved: each is kept once before it is answered. Those that come at the same time are
 //! kept together, so that a thousand of them do not wait for a thousand writes to the disk.
 
+mod app;
 mod command;
 mod deeds;
 mod obey;
+
+pub use app::{AppMessage, keep_for_app};
 
 use std::sync::{Mutex, PoisonError};
 

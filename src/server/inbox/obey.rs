@@ -102,7 +102,7 @@ async fn answer(
         return Ok(None);
     };
     let timeout = ReportConfig::default().call_timeout;
-    let forge = project.forge.connect(timeout.into())?;
+    let forge = server.forges.connect(&project.forge, timeout.into())?;
     match event {
         ForgeEvent::Comment(comment) => {
             let told = Told {

@@ -89,7 +89,9 @@ impl Link {
         now: Timestamp,
     ) {
         let is_refusal = match error {
-            ForgeError::Unauthorized { .. } | ForgeError::Credential(_) => true,
+            ForgeError::Unauthorized { .. }
+            | ForgeError::Credential(_)
+            | ForgeError::App { .. } => true,
             ForgeError::UnknownCommit { .. }
             | ForgeError::Refused { .. }
             | ForgeError::Unreadable { .. }
@@ -100,6 +102,7 @@ impl Link {
             ForgeError::RateLimited { until, .. } => *until,
             ForgeError::Unauthorized { .. }
             | ForgeError::Credential(_)
+            | ForgeError::App { .. }
             | ForgeError::UnknownCommit { .. }
             | ForgeError::Refused { .. }
             | ForgeError::Unreadable { .. }

@@ -12,7 +12,7 @@ use protocol::{CommitId, PipelineId, ProjectId, Span, Timestamp};
 
 use super::link::{Link, May};
 use super::{CommitView, RequestView, checks, comment, desired, view};
-use crate::forge::{Forge, ForgeError, Shown, Update, bounded, comment_slot};
+use crate::forge::{Forge, ForgeError, Forges, Shown, Update, bounded, comment_slot};
 use crate::store::report::{self as rows, Report};
 use crate::store::rows::id_before;
 use crate::store::{Connection, Result, Store, projects};
@@ -69,6 +69,7 @@ pub struct Pass {
 #[derive(Debug)]
 pub struct Reporter {
     store: Store,
+    forges: Forges,
     config: ReportConfig,
     /// No pipeline older than this is left to look at.
     oldest: String,
@@ -78,9 +79,10 @@ pub struct Reporter {
 impl Reporter {
     /// One that looks at everything once.
     #[must_use]
-    pub fn new(store: Store, config: ReportConfig) -> Self {
+    pub fn new(store: Store, forges: Forges, config: ReportConfig) -> Self {
         Self {
             store,
+            forges,
             config,
             oldest: String::new(),
             links: BTreeMap::new(),
@@ -116,7 +118,7 @@ impl Reporter {
                 }
                 continue;
             }
-            match project.forge.connect(timeout) {
+            match self.forges.connect(&project.forge, timeout) {
                 Ok(forge) => {
                     let link = Link::new(project.forge, forge.into());
                     self.links.insert(project.id, link);
@@ -319,7 +321,9 @@ fn call(row: Report, forge: Arc<dyn Forge>) -> BoxFuture<'static, Answer> {
 fn next_try(error: &ForgeError, tries: u32, soon: Timestamp) -> Option<Timestamp> {
     match error {
         ForgeError::RateLimited { until, .. } => Some(*until),
-        ForgeError::Transport { .. } | ForgeError::Credential(_) => Some(soon),
+        ForgeError::Transport { .. } | ForgeError::Credential(_) | ForgeError::App { .. } => {
+            Some(soon)
+        }
         // The link knows when to leave the forge alone.
         ForgeError::Unauthorized { .. } if error.concerns_project() => Some(soon),
         ForgeError::Unauthorized { .. } | ForgeError::UnknownCommit { .. } => {

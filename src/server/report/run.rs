@@ -19,7 +19,7 @@ pub async fn run(server: Server) {
     };
     let mut registrar = Registrar::new(server.store.clone());
     let mut differ = Differ::new(server.store.clone(), server.config.mirrors());
-    let mut reporter = Reporter::new(server.store.clone(), config);
+    let mut reporter = Reporter::new(server.store.clone(), server.forges.clone(), config);
     let mut changes = server.live.subscribe();
     loop {
         let now = Timestamp::now();

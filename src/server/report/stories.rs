@@ -10,7 +10,7 @@ use protocol::{AttemptId, Failure, FailureKind, Outcome, Span, Timestamp};
 
 use self::github::{Github, TOKEN};
 use super::{ReportConfig, Reporter};
-use crate::forge::{Credential, ForgeConfig, Place, Repository};
+use crate::forge::{Credential, ForgeConfig, Forges, Place, Repository};
 use crate::registry::Registrar;
 use crate::store::jobs::Job;
 use crate::store::pipelines::Pipeline;
@@ -54,7 +54,7 @@ impl World {
         projects::insert(&mut tx, &project).await.unwrap();
         tx.commit().await.unwrap();
         let registrar = Registrar::new(store.clone());
-        let reporter = Reporter::new(store.clone(), quick());
+        let reporter = Reporter::new(store.clone(), Forges::default(), quick());
         let now = Timestamp::now();
         Self {
             store,
@@ -135,7 +135,7 @@ impl World {
     }
 
     fn restart(&mut self) {
-        self.reporter = Reporter::new(self.store.clone(), quick());
+        self.reporter = Reporter::new(self.store.clone(), Forges::default(), quick());
     }
 
     fn wait(&mut self, span: Span) {
@@ -226,7 +226,7 @@ async fn writes_of_a_project_keep_their_distance() {
             write_gap: Span::secs(1),
             ..quick()
         };
-        world.reporter = Reporter::new(world.store.clone(), config);
+        world.reporter = Reporter::new(world.store.clone(), Forges::default(), config);
         world.tick().await;
         assert_eq!(world.github.calls(), 1, "one at a time");
         let pass = world.reporter.tick(world.now).await.unwrap();

@@ -199,7 +199,15 @@ impl Store {
     /// # Errors
     /// Where it cannot begin within half a minute, or the database is away.
     pub async fn begin(&self) -> Result<Transaction> {
-        Ok(self.writer.begin_with(self.begin).await?)
+        match self.writer.begin_with(self.begin).await {
+            // SQLite ends a transaction by itself where its disk is full. The driver does not know that, and would begin
+            // none on this connection any more: a new one takes its place.
+            Err(sqlx::Error::InvalidSavePointStatement) => {
+                self.writer.acquire().await?.close().await?;
+                Ok(self.writer.begin_with(self.begin).await?)
+            }
+            begun => Ok(begun?),
+        }
     }
 
     /// Ends all connections; unfinished transactions are rolled back.

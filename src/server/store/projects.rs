@@ -229,6 +229,22 @@ pub async fn insert_delivery(db: &mut Connection, delivery: &Delivery) -> Result
     Ok(done.rows_affected() == 1)
 }
 
+/// The forge's word of the newest message of a project, and when it came.
+pub async fn last_delivery(
+    db: &mut Connection,
+    project: &ProjectId,
+) -> Result<Option<(String, Timestamp)>> {
+    let row = sqlx::query(
+        "SELECT event, received_at FROM deliveries WHERE project = $1 \
+         ORDER BY received_at DESC, delivery LIMIT 1",
+    )
+    .bind(project.as_str())
+    .fetch_optional(db)
+    .await?;
+    row.map(|row| Ok((row.text("event")?, row.time("received_at")?)))
+        .transpose()
+}
+
 /// Deliveries that nobody has handled, oldest first, at most `limit`.
 pub async fn unhandled_deliveries(db: &mut Connection, limit: u32) -> Result<Vec<Delivery>> {
     let rows = sqlx::query(

@@ -48,6 +48,25 @@ async fn rows_read_back_as_they_were_written() {
 }
 
 #[tokio::test]
+async fn a_transaction_that_the_database_ended_by_itself_stops_no_later_one() {
+    on_both(|store| async move {
+        for _ in 0..2 {
+            let mut tx = store.begin().await.unwrap();
+            seed(&mut tx).await;
+            // As SQLite does where its disk is full.
+            sqlx::raw_sql("ROLLBACK").execute(&mut *tx).await.unwrap();
+            drop(tx);
+        }
+        let mut tx = store.begin().await.unwrap();
+        let (project, ..) = seed(&mut tx).await;
+        tx.commit().await.unwrap();
+        let mut db = store.read().await.unwrap();
+        assert_eq!(projects::all(&mut db).await.unwrap(), [project]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_transaction_that_is_dropped_leaves_nothing() {
     on_both(|store| async move {
         let mut tx = store.begin().await.unwrap();

@@ -130,10 +130,10 @@ impl Schema {
 /// As if all rows of reports had been lost.
 pub async fn forget_reports(store: &Store) {
     let mut tx = store.begin().await.expect("a transaction");
-    sqlx::query("DELETE FROM reports")
+    sqlx::raw_sql("DELETE FROM reports; DELETE FROM reported_pipelines")
         .execute(&mut *tx)
         .await
-        .expect("the table");
+        .expect("the tables");
     tx.commit().await.expect("a commit");
 }
 

@@ -5,6 +5,7 @@ mod access;
 pub mod agent_api;
 mod answer;
 mod api;
+mod app_hook;
 mod assets;
 mod download;
 mod guard;
@@ -156,6 +157,10 @@ fn administrators() -> Router<Site> {
         .route("/api/v1/agents/{name}/revoke", post(hosts::revoke))
         .route("/api/v1/projects", post(writes::add_project))
         .route("/api/v1/projects/{name}/quota", put(writes::set_quota))
+        .route(
+            "/api/v1/projects/{name}/doctor",
+            get(writes::examine_project),
+        )
         .layer(from_fn(api::json_writes))
 }
 

@@ -14,8 +14,9 @@ use axum::{Json, body};
 use protocol::Timestamp;
 use protocol::agent_api::ApiError;
 use secrecy::SecretString;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::app_hook;
 use crate::forge::hook::{BadProof, Message};
 use crate::forge::{ForgeKind, Place};
 use crate::inbox::{self, NotKept};
@@ -32,14 +33,16 @@ static ROOM: Semaphore = Semaphore::const_new(400);
 /// How long a body waits for room.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The route.
+/// The routes: a project's, and the GitHub App's.
 pub fn routes() -> Router<Server> {
-    Router::new().route("/hooks/{project}", post(receive))
+    Router::new()
+        .route("/hooks", post(app_hook::receive))
+        .route("/hooks/{project}", post(receive))
 }
 
 /// Why a delivery is not taken. Nothing of it is stored.
 #[derive(Debug, thiserror::Error)]
-enum Refused {
+pub(super) enum Refused {
     /// Which of the reasons it is, an outsider is not told.
     #[error("there is no such webhook, or {}", BadProof)]
     Unproved,
@@ -96,23 +99,7 @@ async fn receive(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refused> {
-    let length = header(&headers, header::CONTENT_LENGTH.as_str())
-        .and_then(|length| length.parse().ok())
-        .unwrap_or(MOST_BYTES);
-    if length > MOST_BYTES {
-        return Err(Refused::TooLarge);
-    }
-    // A body without a length may grow to the most.
-    let megabytes = u32::try_from(length >> 20)
-        .unwrap_or(u32::MAX)
-        .saturating_add(1);
-    let _room = tokio::time::timeout(ROOM_TIMEOUT, ROOM.acquire_many(megabytes))
-        .await
-        .map_err(|_| Refused::Busy)?;
-    let body = tokio::time::timeout(READ_TIMEOUT, body::to_bytes(body, MOST_BYTES))
-        .await
-        .map_err(|_| Refused::TooSlow)?
-        .map_err(|_| Refused::TooLarge)?;
+    let (body, _room) = whole(&headers, body).await?;
     let hook = Hook::of(&server, &name).await?;
     let now = Timestamp::now();
     let message = hook.take(&headers, &body, now).inspect_err(|refused| {
@@ -123,6 +110,32 @@ async fn receive(
     })?;
     inbox::keep(&server, message).await?;
     Ok(StatusCode::ACCEPTED.into_response())
+}
+
+/// The body, within its limits of size and time, and the room in memory that it takes: to be held as long as it is.
+pub(super) async fn whole(
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(body::Bytes, SemaphorePermit<'static>), Refused> {
+    let length = header(headers, header::CONTENT_LENGTH.as_str())
+        .and_then(|length| length.parse().ok())
+        .unwrap_or(MOST_BYTES);
+    if length > MOST_BYTES {
+        return Err(Refused::TooLarge);
+    }
+    // A body without a length may grow to the most.
+    let megabytes = u32::try_from(length >> 20)
+        .unwrap_or(u32::MAX)
+        .saturating_add(1);
+    let room = tokio::time::timeout(ROOM_TIMEOUT, ROOM.acquire_many(megabytes))
+        .await
+        .map_err(|_| Refused::Busy)?
+        .map_err(|_| Refused::Busy)?;
+    let body = tokio::time::timeout(READ_TIMEOUT, body::to_bytes(body, MOST_BYTES))
+        .await
+        .map_err(|_| Refused::TooSlow)?
+        .map_err(|_| Refused::TooLarge)?;
+    Ok((body, room))
 }
 
 /// A project's webhook.
@@ -177,10 +190,7 @@ impl Hook {
         if message.kind != self.kind {
             return Err(Refused::OtherForge(message.kind, self.kind));
         }
-        let json = header(headers, header::CONTENT_TYPE.as_str()).is_some_and(|kind| {
-            kind.split(';').next().unwrap_or_default().trim() == "application/json"
-        });
-        if !json {
+        if !is_json(headers) {
             return Err(Refused::NotJson);
         }
         let told = message
@@ -202,7 +212,13 @@ impl Hook {
     }
 }
 
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+/// A form is signed otherwise.
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
+    header(headers, header::CONTENT_TYPE.as_str())
+        .is_some_and(|kind| kind.split(';').next().unwrap_or_default().trim() == "application/json")
+}
+
+pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 

@@ -2,9 +2,11 @@
 //! may ask, and that it is written down who did.
 
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::{Extension, Json};
 use protocol::api::{self, Done, NewPipeline, NewProject, Quota};
 use protocol::job::{Block, State as JobState};
+use protocol::setup::{AddedProject, Examined};
 use protocol::{CommitId, JobId, Timestamp};
 
 use super::access::Who;
@@ -23,9 +25,24 @@ pub(super) async fn add_project(
     State(site): State<Site>,
     Extension(who): Extension<Who>,
     Sent(wanted): Sent<NewProject>,
-) -> Answer<Json<api::Project>> {
-    let project = project::add_for(&site, wanted, who.name()).await?;
-    Ok(Json(views::project(&project)))
+) -> Answer<Json<AddedProject>> {
+    let added = project::add_for(&site, wanted, who.name()).await?;
+    Ok(Json(AddedProject {
+        project: views::project(&added.project),
+        webhook: added.webhook,
+    }))
+}
+
+/// `GET /api/v1/projects/{name}/doctor`
+pub(super) async fn examine_project(
+    State(site): State<Site>,
+    Path(name): Path<String>,
+) -> Answer<Json<Examined>> {
+    let mut db = site.store.read().await?;
+    let project = project_named(&mut db, &name).await?;
+    drop(db);
+    let checks = project::doctor::examine(&site, &project).await?;
+    Ok(Json(Examined { checks }))
 }
 
 /// `PUT /api/v1/projects/{name}/quota`
@@ -46,11 +63,17 @@ impl From<AddError> for Problem {
     fn from(error: AddError) -> Self {
         match error {
             AddError::Store(error) => error.into(),
+            broken @ AddError::Secret { .. } => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                broken.to_string(),
+            ),
             taken @ AddError::Taken { .. } => Self::conflict(taken),
             wrong @ (AddError::Name(_)
             | AddError::Repository(_)
             | AddError::Credential(_)
-            | AddError::Forge(_)) => Self::invalid(wrong),
+            | AddError::Address(_)
+            | AddError::App(_)) => Self::invalid(wrong),
         }
     }
 }
@@ -87,10 +110,9 @@ impl From<WatchError> for Problem {
         match error {
             WatchError::Store(error) => error.into(),
             WatchError::Stopping => Self::stopping(),
-            wrong @ (WatchError::Mirror(_)
-            | WatchError::Credential(_)
-            | WatchError::Forge(_)
-            | WatchError::Wrong(_)) => Self::invalid(wrong),
+            wrong @ (WatchError::Mirror(_) | WatchError::Forge(_) | WatchError::Wrong(_)) => {
+                Self::invalid(wrong)
+            }
         }
     }
 }

@@ -128,7 +128,9 @@ impl State {
         let mut ready = Vec::new();
         for event in std::mem::take(&mut self.outbox) {
             for hook in self.hooks.clone() {
-                let reaches = !hook.app || self.app.is_some();
+                // That it is gone it is told all the same.
+                let installed = self.app.is_some() || event.name == "installation";
+                let reaches = !hook.app || installed;
                 if reaches && hook.wants(&event) {
                     let delivery = self.delivery(&hook, &event);
                     if !matches!(self.way, Way::Held | Way::Lost) {

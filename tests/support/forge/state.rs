@@ -138,6 +138,8 @@ pub(crate) struct Call {
     pub(crate) method: String,
     /// Behind the API's base, without the query.
     pub(crate) path: String,
+    /// Whether it came with a token, good or not.
+    pub(crate) with_token: bool,
     pub(crate) status: u16,
 }
 
@@ -162,7 +164,11 @@ pub(super) struct State {
     pub(super) levels: BTreeMap<String, Level>,
     pub(super) tokens: BTreeMap<String, Token>,
     pub(super) app: Option<App>,
+    /// Whether the App's installation is.
+    pub(super) suspended: bool,
     pub(super) hooks: Vec<Hook>,
+    /// Whether its GitLab is new enough to sign what hooks are told.
+    pub(super) signs: bool,
     /// What has to be told to hooks, and was not yet.
     pub(super) outbox: Vec<Event>,
     pub(super) way: Way,
@@ -194,7 +200,9 @@ impl State {
             levels: BTreeMap::from([(OWNER.to_owned(), Level::Admin)]),
             tokens: BTreeMap::new(),
             app: None,
+            suspended: false,
             hooks: Vec::new(),
+            signs: true,
             outbox: Vec::new(),
             way: Way::Open,
             deliveries: Vec::new(),

@@ -204,7 +204,7 @@ impl ForgeWorld {
     pub(crate) async fn install_app(&self) {
         self.told(|state| {
             state.app = Some(App::new());
-            let event = payload::github::installation(state, true);
+            let event = payload::github::installation(state, "created");
             state.outbox.push(event);
         })
         .await;
@@ -214,11 +214,25 @@ impl ForgeWorld {
     pub(crate) async fn uninstall_app(&self) {
         self.told(|state| {
             state.tokens.retain(|_, token| token.ends.is_none());
-            let event = payload::github::installation(state, false);
+            state.app = None;
+            let event = payload::github::installation(state, "deleted");
             state.outbox.push(event);
         })
         .await;
-        self.shared.lock().app = None;
+    }
+
+    /// The repository's owner suspends the App, or lets it work again.
+    pub(crate) async fn suspend_app(&self, suspended: bool) {
+        self.told(|state| {
+            state.suspended = suspended;
+            if suspended {
+                state.tokens.retain(|_, token| token.ends.is_none());
+            }
+            let action = if suspended { "suspend" } else { "unsuspend" };
+            let event = payload::github::installation(state, action);
+            state.outbox.push(event);
+        })
+        .await;
     }
 
     /// Registers a hook of the repository by hand, for all events.
@@ -229,6 +243,11 @@ impl ForgeWorld {
     /// Sets the App's hook.
     pub(crate) fn app_hook(&self, url: &str, secret: &str) -> u64 {
         self.shared.lock().register(url, secret, true)
+    }
+
+    /// It is a GitLab of before keys that sign: it leaves them out and says nothing.
+    pub(crate) fn cannot_sign(&self) {
+        self.shared.lock().signs = false;
     }
 
     /// The hooks that are registered.

@@ -1,5 +1,6 @@
 //! A forge's message: its headers say who sends it, the raw body is proved, and only then read. It stores nothing.
 
+mod app;
 pub(super) mod github;
 pub(super) mod gitlab;
 mod proof;
@@ -10,6 +11,8 @@ use protocol::{Digest, Timestamp};
 use secrecy::SecretString;
 use serde::Deserialize;
 
+pub use app::AppTold;
+pub(super) use proof::SIGNING_SECRET;
 pub use proof::{BadProof, Verified};
 
 use super::{ForgeEvent, ForgeKind, bounded};
@@ -112,10 +115,22 @@ impl Message {
             ForgeKind::Github | ForgeKind::Gitea => github::read(&self.name, body.bytes()),
             ForgeKind::Gitlab => gitlab::read(&self.name, body.bytes()),
         };
-        told.map_err(|why| Unreadable {
+        told.map_err(|why| self.unreadable(why))
+    }
+
+    /// The same of a message to the GitHub App, which says whose it is.
+    ///
+    /// # Errors
+    /// As [`Message::read`].
+    pub fn read_for_app(&self, body: Verified<'_>) -> Result<AppTold, Unreadable> {
+        app::read(&self.name, body.bytes()).map_err(|why| self.unreadable(why))
+    }
+
+    fn unreadable(&self, why: String) -> Unreadable {
+        Unreadable {
             event: self.name.clone(),
             why,
-        })
+        }
     }
 }
 

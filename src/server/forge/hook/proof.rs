@@ -13,7 +13,7 @@ use crate::forge::ForgeKind;
 /// A signed time further away than this, before or after, is refused (Standard Webhooks, "Verifying signatures").
 const WINDOW: Span = Span::secs(300);
 /// A secret of this form signs messages in the form of Standard Webhooks.
-const SIGNING_SECRET: &str = "whsec_";
+pub(in crate::forge) const SIGNING_SECRET: &str = "whsec_";
 /// Most signatures of one message that are looked at: a secret that is being changed has two.
 const MOST_SIGNATURES: usize = 8;
 

@@ -8,6 +8,7 @@ mod commits;
 #[path = "../../../../tests/support/forge/mod.rs"]
 mod forge;
 mod hosts;
+mod identity;
 mod metrics;
 mod queue;
 mod requests;

@@ -62,7 +62,7 @@ impl<'a> Town<'a> {
             agent,
             registrar: Registrar::new(server.store.clone()),
             differ: Differ::new(server.store.clone(), server.config.mirrors()),
-            reporter: Reporter::new(server.store.clone(), config),
+            reporter: Reporter::new(server.store.clone(), server.forges.clone(), config),
             now: Timestamp::now(),
         };
         town.look().await;

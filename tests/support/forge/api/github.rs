@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::super::app::{INSTALLATION, SLUG, TOKEN_LASTS};
 use super::super::payload::github as shapes;
 use super::super::schema;
-use super::super::state::{Level, State, Status, Token, iso};
+use super::super::state::{Level, NAME, State, Status, Token, iso};
 use super::{Answer, Ask, Denied, checks, hooks, page};
 
 /// The most of one page.
@@ -33,6 +33,10 @@ type Answered = Result<Answer, Answer>;
 pub(super) fn answer(state: &mut State, ask: &Ask) -> Answered {
     match (ask.method.as_str(), ask.parts().as_slice()) {
         ("GET", ["app"]) => app(state, ask),
+        ("GET", ["app", "hook", rest]) => {
+            proven(state, ask)?;
+            hooks::of_app(state, ask, rest).ok_or_else(not_found)
+        }
         ("POST", ["app", "installations", id, "access_tokens"]) => access_token(state, ask, id),
         ("GET", ["meta"]) => Ok(Answer::new(200, json!({"installed_version": "3.14.0"}))),
         ("GET", ["user"]) => user(state, ask),
@@ -301,16 +305,47 @@ fn app(state: &mut State, ask: &Ask) -> Answered {
     proven(state, ask)?;
     let body = json!({
         "id": super::super::APP_ID, "slug": SLUG, "name": "Trainyard", "owner": {"login": "octo"},
-        "permissions": {"checks": "write", "contents": "read", "issues": "write", "pull_requests": "write"},
-        "events": ["push", "pull_request", "issue_comment", "check_run"],
+        "html_url": format!("{}/apps/{SLUG}", state.url), "permissions": permissions(), "events": EVENTS,
     });
     Ok(Answer::new(200, body))
 }
 
+const EVENTS: [&str; 4] = ["push", "pull_request", "issue_comment", "check_run"];
+
+fn permissions() -> Value {
+    json!({
+        "checks": "write", "contents": "read", "issues": "write", "metadata": "read", "pull_requests": "write",
+        "statuses": "write",
+    })
+}
+
 fn installation(state: &mut State, ask: &Ask) -> Answered {
     proven(state, ask)?;
-    let body = json!({"id": INSTALLATION, "app_id": super::super::APP_ID, "app_slug": SLUG, "account": {"login": "octo"}});
+    let suspended = state.suspended.then(|| state.iso());
+    let body = json!({
+        "id": INSTALLATION, "app_id": super::super::APP_ID, "app_slug": SLUG, "account": {"login": "octo"},
+        "suspended_at": suspended, "permissions": permissions(), "events": EVENTS,
+        "html_url": format!("{}/settings/installations/{INSTALLATION}", state.url),
+    });
     Ok(Answer::new(200, body))
+}
+
+/// What a token is to be good for. One that is to read code alone writes nothing.
+fn narrowed(state: &mut State, ask: &Ask) -> Result<&'static str, Answer> {
+    let repositories = ask.body["repositories"].as_array();
+    let others = repositories.is_some_and(|all| all.iter().any(|name| *name != NAME));
+    if others {
+        let message = "There is at least one repository that does not exist or is not accessible";
+        return Err(invalid(state, ask, message));
+    }
+    match &ask.body["permissions"] {
+        Value::Null => Ok("installation"),
+        asked if *asked == json!({"contents": "read"}) => Ok("contents"),
+        asked => {
+            let message = format!("no story asks for {asked}");
+            Err(invalid(state, ask, &message))
+        }
+    }
 }
 
 fn access_token(state: &mut State, ask: &Ask, id: &str) -> Answered {
@@ -318,18 +353,21 @@ fn access_token(state: &mut State, ask: &Ask, id: &str) -> Answered {
     if id != INSTALLATION.to_string() {
         return Err(not_found());
     }
+    if state.suspended {
+        return Err(Answer::message(403, "This installation has been suspended"));
+    }
+    let scope = narrowed(state, ask)?;
     // Long, as those of the newer format.
     let text = format!("ghs_{}", state.uuid().repeat(14));
     let ends = state.now() + TOKEN_LASTS;
     let login = format!("{SLUG}[bot]");
     let token = Token {
         login,
-        scopes: vec!["installation".to_owned()],
+        scopes: vec![scope.to_owned()],
         ends: Some(ends),
     };
     state.tokens.insert(text.clone(), token);
     let expires_at = iso(state.unix() + TOKEN_LASTS.as_secs());
-    let permissions = json!({"checks": "write", "contents": "read", "issues": "write"});
-    let body = json!({"token": text, "expires_at": expires_at, "permissions": permissions, "repository_selection": "selected"});
+    let body = json!({"token": text, "expires_at": expires_at, "permissions": permissions(), "repository_selection": "selected"});
     Ok(Answer::new(201, body))
 }

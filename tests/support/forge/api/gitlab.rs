@@ -81,6 +81,9 @@ fn of_project(state: &mut State, ask: &Ask, who: Option<&Token>, rest: &[&str]) 
             Ok(Answer::new(200, shapes::merge_request(state, &request)))
         }
         (_, ["merge_requests", iid, "notes", rest @ ..]) => {
+            if ask.writes() {
+                allow(state, who, Level::Read, WRITES)?;
+            }
             let iid = iid
                 .parse()
                 .ok()

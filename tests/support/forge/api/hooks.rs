@@ -29,29 +29,45 @@ pub(super) fn answer(state: &mut State, ask: &Ask, rest: &[&str]) -> Option<Answ
             Some(Answer::new(200, json(state.face, hook)))
         }
         ("PATCH" | "PUT", [id]) => {
-            let face = state.face;
+            let (face, signs) = (state.face, state.signs);
             let hook = state
                 .hooks
                 .iter_mut()
                 .find(|hook| hook.id.to_string() == *id)?;
-            write(face, hook, ask);
+            write(face, signs, hook, ask);
             Some(Answer::new(200, json(face, hook)))
         }
         // Gitea and Forgejo show it on their pages alone.
         ("GET", [id, "deliveries" | "events"])
             if matches!(state.face, Face::Github | Face::Gitlab) =>
         {
-            let of_it = |delivery: &&Delivery| delivery.hook.to_string() == *id;
-            let told: Vec<_> = state.deliveries.iter().filter(of_it).collect();
-            let items: Vec<_> = told
-                .into_iter()
-                .rev()
-                .flat_map(|d| sent(state.face, d))
-                .collect();
-            Some(page(state, ask, 30, 100, &items))
+            Some(told(state, ask, id.parse().ok()?))
         }
         _ => None,
     }
+}
+
+/// The App's own hook, which only the App sees.
+pub(super) fn of_app(state: &State, ask: &Ask, rest: &str) -> Option<Answer> {
+    let hook = state.hooks.iter().find(|hook| hook.app)?;
+    match rest {
+        "config" => Some(Answer::new(
+            200,
+            json!({"url": hook.url, "content_type": "json", "insecure_ssl": "0", "secret": "********"}),
+        )),
+        "deliveries" => Some(told(state, ask, hook.id)),
+        _ => None,
+    }
+}
+
+/// What a hook was told, newest first.
+fn told(state: &State, ask: &Ask, hook: u64) -> Answer {
+    let of_it = |delivery: &&Delivery| delivery.hook == hook;
+    let told = state.deliveries.iter().filter(of_it).rev();
+    let items: Vec<_> = told
+        .flat_map(|delivery| sent(state.face, delivery))
+        .collect();
+    page(state, ask, 30, 100, &items)
 }
 
 fn create(state: &mut State, ask: &Ask) -> Answer {
@@ -64,7 +80,7 @@ fn create(state: &mut State, ask: &Ask) -> Answer {
         form: state.face == Face::Github,
         app: false,
     };
-    write(state.face, &mut hook, ask);
+    write(state.face, state.signs, &mut hook, ask);
     if !hook.url.starts_with("http") {
         return Answer::message(422, "Validation Failed: url is missing");
     }
@@ -85,7 +101,7 @@ fn create(state: &mut State, ask: &Ask) -> Answer {
     Answer::new(201, body)
 }
 
-fn write(face: Face, hook: &mut Hook, ask: &Ask) {
+fn write(face: Face, signs: bool, hook: &mut Hook, ask: &Ask) {
     let text = |value: &Value, into: &mut String| {
         if let Some(text) = value.as_str() {
             text.clone_into(into);
@@ -94,6 +110,9 @@ fn write(face: Face, hook: &mut Hook, ask: &Ask) {
     if face == Face::Gitlab {
         text(&ask.body["url"], &mut hook.url);
         text(&ask.body["token"], &mut hook.secret);
+        if signs {
+            text(&ask.body["signing_token"], &mut hook.secret);
+        }
         for flag in FLAGS {
             // Pushes are told of unless somebody says no.
             let has = hook.events.iter().any(|event| event == flag);
@@ -129,7 +148,11 @@ fn write(face: Face, hook: &mut Hook, ask: &Ask) {
 fn json(face: Face, hook: &Hook) -> Value {
     match face {
         Face::Gitlab => {
-            let mut json = json!({"id": hook.id, "url": hook.url, "enable_ssl_verification": true});
+            let signs = hook.secret.starts_with("whsec_");
+            let mut json = json!({
+                "id": hook.id, "url": hook.url, "enable_ssl_verification": true, "alert_status": "executable",
+                "token_present": !signs && !hook.secret.is_empty(), "signing_token_present": signs,
+            });
             for flag in FLAGS {
                 json[flag] = json!(
                     hook.events

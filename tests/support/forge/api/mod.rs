@@ -303,6 +303,7 @@ impl State {
             at: self.now(),
             method: ask.method.clone(),
             path: ask.raw_path.clone(),
+            with_token: ask.token.is_some(),
             status: answer.status,
         });
         answer

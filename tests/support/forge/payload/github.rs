@@ -402,12 +402,12 @@ pub(crate) fn ping(state: &mut State, hook: &Hook) -> Event {
     }
 }
 
-/// The App is installed in the repository, or not any more.
-pub(crate) fn installation(state: &mut State, installed: bool) -> Event {
-    let (action, template) = if installed {
-        ("created", template!("installation.created"))
-    } else {
-        ("deleted", template!("installation.deleted"))
+/// Something became of the App's installation, in GitHub's word.
+pub(crate) fn installation(state: &mut State, action: &str) -> Event {
+    let template = match action {
+        "created" => template!("installation.created"),
+        "suspend" | "unsuspend" => template!("installation.suspend"),
+        _ => template!("installation.deleted"),
     };
     let mut body: Value = filled(template, &[("https://api.github.com", &state.url)]);
     be_user(&mut body["sender"], state, OWNER);
@@ -417,9 +417,11 @@ pub(crate) fn installation(state: &mut State, installed: bool) -> Event {
         [("id", json!(INSTALLATION)), ("app_id", json!(APP_ID))],
     );
     body["action"] = json!(action);
-    body["repositories"] = json!([{
-        "id": PROJECT, "name": NAME, "full_name": state.full_name(), "private": state.private,
-    }]);
+    if matches!(action, "created" | "deleted") {
+        body["repositories"] = json!([{
+            "id": PROJECT, "name": NAME, "full_name": state.full_name(), "private": state.private,
+        }]);
+    }
     let whom = Whom::App;
     Event {
         whom,

@@ -65,6 +65,7 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("POST", "/api/v1/jobs/{id}/approve", "run"),
     ("POST", "/api/v1/projects", "admin"),
     ("PUT", "/api/v1/projects/{name}/quota", "admin"),
+    ("GET", "/api/v1/projects/{name}/doctor", "admin"),
     ("GET", "/api/v1/tokens", "admin"),
     ("POST", "/api/v1/tokens", "admin"),
     ("DELETE", "/api/v1/tokens/{name}", "admin"),
