@@ -12,7 +12,7 @@ use mirror::{ChangedFile, Deadline, Repository};
 use notebook::Notebook;
 use notebook::diff::{Diff, View, plain_conflict, plain_text};
 use protocol::CommitId;
-use render::diff::{COMMENT_BYTES, Compared, File, Options};
+use render::diff::{COMMENT_BYTES, Compared, Options, Pair};
 
 use super::Exit;
 use super::notebooks::STDIN;
@@ -112,14 +112,6 @@ impl Args {
     }
 }
 
-/// Two versions of a notebook.
-struct Pair {
-    name: String,
-    before: Notebook,
-    after: Notebook,
-    file: File,
-}
-
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     if args.git_driver {
         return git_driver(args);
@@ -154,47 +146,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         (true, true) => Exit::Failed,
         (true, false) => Exit::Done,
     })
-}
-
-impl Pair {
-    fn new(name: String, before: Option<Notebook>, after: Option<Notebook>) -> Self {
-        let file = match (&before, &after) {
-            (None, Some(_)) => File::Added,
-            (Some(_), None) => File::Removed,
-            (Some(_), Some(_)) | (None, None) => File::Kept,
-        };
-        // A file that is not there must not differ by its version, too.
-        let minor = before
-            .as_ref()
-            .or(after.as_ref())
-            .map_or(5, |one| one.minor);
-        let nothing = || Notebook {
-            minor,
-            ..Notebook::default()
-        };
-        let before = before.unwrap_or_else(nothing);
-        let after = after.unwrap_or_else(nothing);
-        Self {
-            name,
-            before,
-            after,
-            file,
-        }
-    }
-
-    fn diff(&self) -> Diff<'_> {
-        notebook::diff::diff(&self.before, &self.after)
-    }
-
-    fn compared<'a>((pair, diff): (&'a Self, &'a Diff<'a>)) -> Compared<'a> {
-        Compared {
-            name: &pair.name,
-            before: &pair.before,
-            after: &pair.after,
-            diff,
-            file: pair.file,
-        }
-    }
 }
 
 fn options(args: &Args, colour: bool) -> Options {

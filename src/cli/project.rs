@@ -251,7 +251,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
                         project.forge,
                         project.default_branch.unwrap_or_default(),
                         project.url,
-                        project.error.unwrap_or_default(),
+                        project.error.or(project.not_shown).unwrap_or_default(),
                     ]
                 });
                 out::table(["NAME", "FORGE", "BRANCH", "URL", "PROBLEM"], rows)?;

@@ -43,6 +43,62 @@ pub enum File {
     Removed,
 }
 
+/// Two versions of a notebook.
+#[derive(Debug)]
+pub struct Pair {
+    name: String,
+    before: Notebook,
+    after: Notebook,
+    file: File,
+}
+
+impl Pair {
+    /// Of a version that is not there: none. `name` is what people call it.
+    #[must_use]
+    pub fn new(name: String, before: Option<Notebook>, after: Option<Notebook>) -> Self {
+        let file = match (&before, &after) {
+            (None, Some(_)) => File::Added,
+            (Some(_), None) => File::Removed,
+            (Some(_), Some(_)) | (None, None) => File::Kept,
+        };
+        // A file that is not there must not differ by its version, too.
+        let minor = before
+            .as_ref()
+            .or(after.as_ref())
+            .map_or(5, |one| one.minor);
+        let nothing = || Notebook {
+            minor,
+            ..Notebook::default()
+        };
+        let before = before.unwrap_or_else(nothing);
+        let after = after.unwrap_or_else(nothing);
+        Self {
+            name,
+            before,
+            after,
+            file,
+        }
+    }
+
+    /// What differs.
+    #[must_use]
+    pub fn diff(&self) -> Diff<'_> {
+        notebook::diff::diff(&self.before, &self.after)
+    }
+
+    /// What a text is made of: a pair and its [`Pair::diff`].
+    #[must_use]
+    pub fn compared<'a>((pair, diff): (&'a Self, &'a Diff<'a>)) -> Compared<'a> {
+        Compared {
+            name: &pair.name,
+            before: &pair.before,
+            after: &pair.after,
+            diff,
+            file: pair.file,
+        }
+    }
+}
+
 /// What is shown, and how much of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {

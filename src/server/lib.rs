@@ -11,6 +11,7 @@ pub mod housekeeping;
 pub mod inbox;
 pub mod live;
 pub mod names;
+mod notebooks;
 pub mod offers;
 pub mod pipelines;
 pub mod project;

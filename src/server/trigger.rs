@@ -170,6 +170,13 @@ pub(crate) fn request_number(reference: &str) -> Option<u64> {
         .ok()
 }
 
+/// Where the pull request, at whose head a trigger works, left the branch that it goes to; none where it works at no
+/// request's head.
+pub(crate) fn met(trigger: &Trigger) -> Option<&CommitId> {
+    request_number(trigger.reference.as_deref()?)?;
+    trigger.base.as_ref()
+}
+
 /// Equal for triggers that ask for the same: planning one twice makes one pipeline. Schedules are the same
 /// in the same minute; re-runs and people always ask anew, by the time of asking.
 #[must_use]

@@ -12,7 +12,7 @@ use crate::state::Server;
 use crate::store::agents::Agent;
 use crate::store::attempts::{self, Attempt, Fate};
 use crate::store::jobs::{self, Job};
-use crate::store::{Connection, StoreError, blobs, registry};
+use crate::store::{Connection, StoreError, blobs, pipelines, registry};
 
 /// Takes the agent's report. The same one again is answered as the first was.
 ///
@@ -56,7 +56,7 @@ pub async fn take(
 }
 
 /// The report as it counts: a success whose metric is worse than `max_regression` allows, compared with
-/// the last success on the default branch, is a failure.
+/// the last success on the default branch (of a pull request: where it left that), is a failure.
 async fn judged(
     db: &mut Connection,
     job: &Job,
@@ -69,7 +69,9 @@ async fn judged(
         .values()
         .any(|m| m.max_regression.is_some());
     if bounded && report.outcome == Outcome::Succeeded {
-        let base = registry::base_metrics(db, &job.project, &job.spec.name, &job.id).await?;
+        let pipeline = pipelines::get(db, &job.pipeline).await?;
+        let base = registry::base(db, job, &pipeline).await?;
+        let base = base.map(|base| base.metrics).unwrap_or_default();
         if let Some(found) = regression(&job.spec.metrics, &base, &report.metrics) {
             report.outcome = Outcome::Failed(found.failure());
         }

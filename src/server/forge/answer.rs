@@ -20,6 +20,8 @@ const LONGEST_WAIT: Span = Span::secs(2 * 3_600);
 pub(super) enum About<'a> {
     /// A commit's status.
     Status(&'a CommitId),
+    /// A commit's check.
+    Check(&'a CommitId),
     /// What people say under a pull request.
     Request,
     /// Its webhooks.
@@ -31,7 +33,7 @@ pub(super) enum About<'a> {
 impl<'a> About<'a> {
     fn commit(self) -> Option<&'a CommitId> {
         match self {
-            About::Status(commit) => Some(commit),
+            About::Status(commit) | About::Check(commit) => Some(commit),
             About::Request | About::Hooks | About::Look => None,
         }
     }
@@ -39,6 +41,7 @@ impl<'a> About<'a> {
     fn needs(self) -> Access {
         match self {
             About::Status(_) => Access::Statuses,
+            About::Check(_) => Access::Checks,
             About::Request => Access::Comments,
             About::Hooks => Access::Hooks,
             About::Look => Access::Read,

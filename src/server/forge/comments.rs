@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::api::{About, Api};
-use super::{ForgeError, ForgeKind, Reaction, Reply, Shown};
+use super::{CommentUpdate, ForgeError, ForgeKind, Reaction, Reply, Shown};
 
 /// Most pages that are looked through for a comment of ours.
 const MOST_PAGES: usize = 10;
@@ -79,6 +79,46 @@ impl Api {
             }
         };
         Ok(Shown::named(id))
+    }
+
+    /// Edits the one comment of a pull request, and writes it where it is not there, or not there any more.
+    pub(super) async fn stick(
+        &self,
+        comment: &CommentUpdate,
+        remembered: Option<&str>,
+    ) -> Result<Shown, ForgeError> {
+        let (number, marker) = (comment.number, comment.marker());
+        let text = marked(&marker, &comment.text);
+        if let Some(id) = remembered {
+            match self.edit(number, id, &text).await {
+                // Somebody removed it, or it is another account's since the token changed.
+                Err(ForgeError::Refused { status: 404, .. })
+                | Err(ForgeError::Unauthorized { status: 403, .. }) => {}
+                answer => return answer.map(|()| Shown::named(id)),
+            }
+        }
+        match self.ours(number, &marker, None).await? {
+            Some(id) if remembered != Some(id.to_string().as_str()) => {
+                self.edit(number, &id.to_string(), &text).await?;
+                Ok(Shown::named(id))
+            }
+            Some(_) | None => self.comment(number, &text).await.map(Shown::named),
+        }
+    }
+
+    /// Gives a comment another text.
+    async fn edit(&self, number: u64, id: &str, text: &str) -> Result<(), ForgeError> {
+        let request = match self.kind() {
+            ForgeKind::Github | ForgeKind::Gitea => {
+                self.below(Method::PATCH, &["issues", "comments", id])?
+            }
+            ForgeKind::Gitlab => {
+                let number = number.to_string();
+                self.below(Method::PUT, &["merge_requests", &number, "notes", id])?
+            }
+        };
+        let request = request.json(&json!({"body": text}));
+        self.send(request, About::Request).await.map(drop)
     }
 
     /// Thumbs up on a comment; twice is once.

@@ -13,6 +13,8 @@ pub enum Access {
     Read,
     /// To write statuses.
     Statuses,
+    /// To write check runs.
+    Checks,
     /// To write comments.
     Comments,
     /// To look at webhooks and change them.
@@ -24,6 +26,7 @@ impl fmt::Display for Access {
         f.write_str(match self {
             Access::Read => "read access to code and pull requests",
             Access::Statuses => "write access to commit statuses",
+            Access::Checks => "write access to checks",
             Access::Hooks => "administration of the webhooks",
             Access::Comments => "write access to pull requests (and issues, where they are apart)",
         })
@@ -133,7 +136,7 @@ impl ForgeError {
                 status: 401 | 407, ..
             } => true,
             ForgeError::Unauthorized { needs, .. } => match needs {
-                Access::Read | Access::Statuses => true,
+                Access::Read | Access::Statuses | Access::Checks => true,
                 Access::Comments | Access::Hooks => false,
             },
             ForgeError::Credential(_)

@@ -41,6 +41,11 @@ impl Forge for Github {
         self.0.place().speaks()
     }
 
+    fn checks(&self) -> bool {
+        // GitHub takes check runs from an App alone.
+        self.0.place().app.is_some()
+    }
+
     fn pull_request(&self, number: u64) -> BoxFuture<'_, Result<Option<PullRequest>, ForgeError>> {
         Box::pin(async move {
             let path = ["pulls", &number.to_string()];
@@ -64,6 +69,8 @@ impl Forge for Github {
         Box::pin(async move {
             match update {
                 Update::Status(status) => self.post_status(status).await.map(|()| Shown::unnamed()),
+                Update::Check(check) => self.0.check(check, remembered).await,
+                Update::Comment(comment) => self.0.stick(comment, remembered).await,
                 Update::Reply(reply) => self.0.reply(reply, remembered).await,
                 Update::Reaction(reaction) => self.0.react(reaction).await,
             }
@@ -112,9 +119,10 @@ fn state_word(verdict: Verdict) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::Value;
 
     use super::*;
+    use crate::forge::schema;
 
     fn update(verdict: Verdict, description: &str) -> StatusUpdate {
         StatusUpdate {
@@ -125,40 +133,6 @@ mod tests {
             url: Some("https://ci.example.com/jobs/1".into()),
             branch: None,
         }
-    }
-
-    /// Holds a body against GitHub's own schema, with the keywords that it uses and no others.
-    fn check(schema: &Value, body: &Value) -> Result<(), String> {
-        let body = body.as_object().ok_or("no object")?;
-        for required in schema["required"].as_array().ok_or("no list")? {
-            let name = required.as_str().ok_or("no name")?;
-            body.get(name).ok_or(format!("{name} is missing"))?;
-        }
-        for (name, value) in body {
-            let property = schema["properties"][name]
-                .as_object()
-                .ok_or(format!("{name} is no property"))?;
-            for (keyword, wanted) in property {
-                match keyword.as_str() {
-                    "description" | "default" => {}
-                    "type" => {
-                        let kind = match value {
-                            Value::String(_) => json!("string"),
-                            Value::Null => json!("null"),
-                            other => return Err(format!("{name} is {other}")),
-                        };
-                        let listed = wanted.as_array().is_some_and(|kinds| kinds.contains(&kind));
-                        if *wanted != kind && !listed {
-                            return Err(format!("{name} is {kind}, not {wanted}"));
-                        }
-                    }
-                    "enum" if wanted.as_array().is_some_and(|words| words.contains(value)) => {}
-                    "enum" => return Err(format!("{value} is not one of {wanted}")),
-                    other => return Err(format!("the check does not know {other}")),
-                }
-            }
-        }
-        Ok(())
     }
 
     #[test]
@@ -178,18 +152,11 @@ mod tests {
         ] {
             let mut update = update(verdict, "accuracy 0.962");
             let body = serde_json::to_value(StatusBody::of(&update)).unwrap();
-            check(&schema, &body).unwrap();
+            schema::check(&schema, &body).unwrap();
             update.url = None;
             let body = serde_json::to_value(StatusBody::of(&update)).unwrap();
-            check(&schema, &body).unwrap();
+            schema::check(&schema, &body).unwrap();
             assert!(body.get("target_url").is_none());
-        }
-        for wrong in [
-            json!({"context": "x"}),
-            json!({"state": "green"}),
-            json!({"state": "error", "x": ""}),
-        ] {
-            check(&schema, &wrong).unwrap_err();
         }
     }
 

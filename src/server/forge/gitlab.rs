@@ -47,6 +47,10 @@ impl Forge for Gitlab {
         self.0.place().speaks()
     }
 
+    fn checks(&self) -> bool {
+        false
+    }
+
     fn pull_request(&self, number: u64) -> BoxFuture<'_, Result<Option<PullRequest>, ForgeError>> {
         Box::pin(async move {
             let path = ["merge_requests", &number.to_string()];
@@ -70,6 +74,9 @@ impl Forge for Gitlab {
         Box::pin(async move {
             match update {
                 Update::Status(status) => self.post_status(status).await.map(|()| Shown::unnamed()),
+                // It has none, and is told of none.
+                Update::Check(_) => Ok(Shown::unnamed()),
+                Update::Comment(comment) => self.0.stick(comment, remembered).await,
                 Update::Reply(reply) => self.0.reply(reply, remembered).await,
                 Update::Reaction(reaction) => self.0.react(reaction).await,
             }

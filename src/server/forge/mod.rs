@@ -5,6 +5,7 @@ mod address;
 mod answer;
 mod api;
 pub mod app;
+mod checks;
 mod comments;
 pub mod credential;
 mod error;
@@ -21,12 +22,17 @@ mod people;
 mod place;
 mod plain;
 pub mod rights;
+#[cfg(test)]
+#[path = "../../../tests/support/forge/schema.rs"]
+mod schema;
 mod text;
 mod update;
 
 use std::fmt;
 
 use futures_util::future::BoxFuture;
+use protocol::Digest;
+use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 
 pub use address::{Address, AddressError};
@@ -38,7 +44,10 @@ pub use forges::Forges;
 pub use place::{ForgeKind, InvalidRepository, Place, Repository};
 pub use plain::PlainGit;
 pub use text::bounded;
-pub use update::{Reaction, Reply, Shown, StatusUpdate, Update, Verdict};
+pub use update::{
+    Annotation, Button, CheckState, CheckUpdate, CommentUpdate, Reaction, Reply, Shown,
+    StatusUpdate, Update, Verdict, comment_slot,
+};
 
 /// A forge, as the rest of the server sees it.
 pub trait Forge: Send + Sync + fmt::Debug {
@@ -50,6 +59,9 @@ pub trait Forge: Send + Sync + fmt::Debug {
 
     /// Whether anything can be shown there. Where it cannot, no report is written for it.
     fn listens(&self) -> bool;
+
+    /// Whether it shows check runs, and none of our statuses.
+    fn checks(&self) -> bool;
 
     /// Asks for a pull request; none: there is none of this number.
     fn pull_request(&self, number: u64) -> BoxFuture<'_, Result<Option<PullRequest>, ForgeError>>;
@@ -131,6 +143,13 @@ impl ForgeConfig {
     #[must_use]
     pub fn speaks(&self) -> bool {
         self.place().is_some_and(|(_, place)| place.speaks())
+    }
+
+    /// Tells whether the token is another one by now, and not what it is; none: there is none, or it cannot be read.
+    #[must_use]
+    pub fn token_digest(&self) -> Option<Digest> {
+        let token = self.place()?.1.token.as_ref()?.read().ok()?;
+        Some(Digest::of(token.expose_secret()))
     }
 
     /// The secret that proves a webhook, where one is set up.

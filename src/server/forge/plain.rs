@@ -22,6 +22,10 @@ impl Forge for PlainGit {
         false
     }
 
+    fn checks(&self) -> bool {
+        false
+    }
+
     fn pull_request(&self, _: u64) -> BoxFuture<'_, Result<Option<PullRequest>, ForgeError>> {
         Box::pin(std::future::ready(Ok(None)))
     }

@@ -114,7 +114,8 @@ struct TokenItself {
 /// [`ForgeError::Unauthorized`] where the token may not; others where that could not be found out.
 pub async fn try_to(forge: &dyn Forge, access: Access) -> Result<(), ForgeError> {
     let update = match access {
-        Access::Read | Access::Hooks => return Ok(()),
+        // Only an App writes checks, and its permissions are written down.
+        Access::Read | Access::Hooks | Access::Checks => return Ok(()),
         Access::Statuses => Update::Status(nothing()),
         Access::Comments => Update::Reaction(Reaction {
             number: 0,
@@ -149,6 +150,7 @@ pub fn needed(kind: ForgeKind, access: Access) -> &'static str {
         (ForgeKind::Github, Access::Statuses) => {
             "fine-grained token: Commit statuses read and write; classic: scope repo"
         }
+        (ForgeKind::Github, Access::Checks) => "a GitHub App: Checks read and write",
         (ForgeKind::Github, Access::Comments) => {
             "fine-grained token: Issues and Pull requests read and write; classic: scope repo"
         }
@@ -156,14 +158,14 @@ pub fn needed(kind: ForgeKind, access: Access) -> &'static str {
             "fine-grained token: Webhooks read and write; classic: scope admin:repo_hook; of an administrator of the repository"
         }
         (ForgeKind::Gitlab, Access::Read) => "scope api, role Developer",
-        (ForgeKind::Gitlab, Access::Statuses | Access::Comments) => {
+        (ForgeKind::Gitlab, Access::Statuses | Access::Checks | Access::Comments) => {
             "scope api, role Developer (Settings, Access tokens)"
         }
         (ForgeKind::Gitlab, Access::Hooks) => {
             "scope api, role Maintainer (Settings, Access tokens)"
         }
         (ForgeKind::Gitea, Access::Read) => "permission repository: read",
-        (ForgeKind::Gitea, Access::Statuses) => {
+        (ForgeKind::Gitea, Access::Statuses | Access::Checks) => {
             "permission repository: read and write (write:repository), of somebody who may write to it"
         }
         (ForgeKind::Gitea, Access::Comments) => "permission issue: read and write (write:issue)",

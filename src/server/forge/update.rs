@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 pub enum Update {
     /// A commit's status.
     Status(StatusUpdate),
+    /// A check run, where the forge has them and lets us write them; then there are no statuses.
+    Check(CheckUpdate),
+    /// The one comment under a pull request that says how it stands.
+    Comment(CommentUpdate),
     /// An answer under a pull request.
     Reply(Reply),
     /// A sign on somebody's comment that it was read and done.
@@ -18,15 +22,20 @@ pub enum Update {
 /// What a forge made of an [`Update`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
-    /// What the forge calls the thing, for the next time; none: it is found by what stands in the update.
+    /// What is to be known of the thing the next time; none: it is found by what stands in the update.
     pub remembered: Option<String>,
+    /// Whether there is more of it than one call takes: another call goes on.
+    pub goes_on: bool,
 }
 
 impl Shown {
     /// Of what needs no name: doing it again does no harm.
     #[must_use]
     pub fn unnamed() -> Self {
-        Self { remembered: None }
+        Self {
+            remembered: None,
+            goes_on: false,
+        }
     }
 
     /// Of what the forge calls `name`.
@@ -34,6 +43,7 @@ impl Shown {
     pub fn named(name: impl ToString) -> Self {
         Self {
             remembered: Some(name.to_string()),
+            goes_on: false,
         }
     }
 }
@@ -44,6 +54,8 @@ impl Update {
     pub fn slot(&self) -> String {
         match self {
             Update::Status(status) => format!("status {} {}", status.commit, status.context),
+            Update::Check(check) => format!("check {} {}", check.commit, check.name),
+            Update::Comment(comment) => comment_slot(comment.number),
             Update::Reply(reply) => format!("reply {} {}", reply.number, reply.answers),
             Update::Reaction(reaction) => {
                 format!("reaction {} {}", reaction.number, reaction.comment)
@@ -56,6 +68,8 @@ impl Update {
     pub fn commit(&self) -> Option<&CommitId> {
         match self {
             Update::Status(status) => Some(&status.commit),
+            Update::Check(check) => Some(&check.commit),
+            Update::Comment(comment) => Some(&comment.commit),
             Update::Reply(_) | Update::Reaction(_) => None,
         }
     }
@@ -65,6 +79,8 @@ impl Update {
     pub fn is_final(&self) -> bool {
         match self {
             Update::Status(status) => status.verdict.is_final(),
+            Update::Check(check) => check.state.is_done(),
+            Update::Comment(comment) => comment.is_final,
             Update::Reply(_) | Update::Reaction(_) => true,
         }
     }
@@ -87,6 +103,137 @@ pub struct StatusUpdate {
     /// The branch that led to it, without `refs/heads/`: GitLab files statuses under it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
+}
+
+/// What one check of one commit should show.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckUpdate {
+    /// The commit.
+    pub commit: CommitId,
+    /// `trainyard` for the whole commit, `trainyard/<job>` for a job.
+    pub name: String,
+    /// The id of the job, or a word that is none for the whole: a press on a button comes back with it. Another id is
+    /// another run of the same check.
+    pub id: String,
+    /// Where it stands.
+    pub state: CheckState,
+    /// One line for people.
+    pub title: String,
+    /// Markdown.
+    pub summary: String,
+    /// What is to be said at lines of files. Only a check that is done has them: they are added and never taken back.
+    pub annotations: Vec<Annotation>,
+    /// Buttons; at most three.
+    pub buttons: Vec<Button>,
+    /// The page that says more, where the server knows its own address.
+    #[serde(default)]
+    pub url: Option<String>,
+}
+
+/// Where a check stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckState {
+    /// It waits.
+    Queued,
+    /// It runs.
+    InProgress,
+    /// Green.
+    Success,
+    /// There was nothing to judge.
+    Neutral,
+    /// Red.
+    Failure,
+    /// Red: a limit of time.
+    TimedOut,
+    /// Ended by somebody, or never begun because of something else. Not green.
+    Cancelled,
+    /// A person has to look at it first.
+    ActionRequired,
+}
+
+impl CheckState {
+    /// Whether GitHub has a conclusion for it. What waits for a person has one: buttons stand on nothing else.
+    #[must_use]
+    pub fn is_done(self) -> bool {
+        match self {
+            CheckState::Queued | CheckState::InProgress => false,
+            CheckState::Success
+            | CheckState::Neutral
+            | CheckState::Failure
+            | CheckState::TimedOut
+            | CheckState::Cancelled
+            | CheckState::ActionRequired => true,
+        }
+    }
+}
+
+/// Something to say at a line of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Annotation {
+    /// Path in the repository.
+    pub path: String,
+    /// Line of the file as it lies there, from 1.
+    pub line: u32,
+    /// Whether it is why the check is red.
+    pub is_failure: bool,
+    /// A short heading.
+    pub title: String,
+    /// A sentence or more; never empty.
+    pub message: String,
+}
+
+/// A button of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Button {
+    /// Run the job again.
+    Rerun,
+    /// Let an untrusted commit run.
+    Approve,
+    /// End the job.
+    Cancel,
+}
+
+impl Button {
+    /// What comes back when it is pressed: `rerun`, `approve`, `cancel`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Button::Rerun => "rerun",
+            Button::Approve => "approve",
+            Button::Cancel => "cancel",
+        }
+    }
+}
+
+/// The slot of a pull request's one comment.
+#[must_use]
+pub fn comment_slot(number: u64) -> String {
+    format!("comment {number}")
+}
+
+/// What the one comment under a pull request should say: it is edited, and not followed by another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommentUpdate {
+    /// The number of the pull request.
+    pub number: u64,
+    /// The head that it speaks of.
+    pub commit: CommitId,
+    /// Whose it is: two projects, perhaps of two servers, may watch one repository, and each has its comment.
+    pub project: String,
+    /// Markdown.
+    pub text: String,
+    /// Whether it is all that is to be said of this head.
+    pub is_final: bool,
+}
+
+impl CommentUpdate {
+    /// An invisible line by which the comment is found again where its row was lost.
+    pub(super) fn marker(&self) -> String {
+        let digest = Digest::of(&self.project);
+        format!("<!-- trainyard comment {} -->", &digest.as_str()[..32])
+    }
 }
 
 /// A comment that is written once.

@@ -255,6 +255,7 @@ impl Told<'_> {
             (None | Some("rerun"), Some(id)) => asking.again(id).await,
             (None | Some("rerun"), None) => asking.obey(Command::Retry).await,
             (Some("cancel"), Some(id)) => asking.end(id).await,
+            (Some("cancel"), None) => asking.obey(Command::Cancel { job: None }).await,
             // The check stands on its commit: that is the one that was looked at.
             (Some("approve"), _) => {
                 let commit = Some(pipeline.trigger.commit.to_string());

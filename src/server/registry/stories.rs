@@ -1,6 +1,7 @@
 //! Stories of the registry on both databases: from finished attempts to versions, and what people do
 //! with them.
 
+mod bases;
 mod versions;
 
 use std::collections::BTreeMap;
@@ -414,15 +415,15 @@ async fn a_merged_candidate_becomes_the_version() {
         );
 
         let mut db = world.store.read().await.unwrap();
-        let project = &world.project.id;
-        let base = rows::base_metrics(&mut db, project, "train", &again.id)
-            .await
-            .unwrap();
-        assert_eq!(base[0].value, 0.9, "an equal result is a base too");
-        let none = rows::base_metrics(&mut db, project, "train", &merged.id)
-            .await
-            .unwrap();
-        assert!(none.is_empty(), "the pull request itself was none");
+        let push = testing::pipeline(&world.project, 99);
+        let base = rows::base(&mut db, &again, &push).await.unwrap();
+        assert_eq!(
+            base.unwrap().metrics[0].value,
+            0.9,
+            "an equal result is a base too"
+        );
+        let none = rows::base(&mut db, &merged, &push).await.unwrap();
+        assert!(none.is_none(), "the pull request itself was none");
     })
     .await;
 }

@@ -2,17 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use protocol::event::Finding;
 use protocol::job::State;
 use protocol::outcome::Failure;
 use protocol::report::{AttemptReport, MetricValue};
-use protocol::spec::MetricSpec;
+use protocol::spec::{MetricSpec, Parameters, Work};
 use protocol::{CommitId, JobId, PipelineId};
 
 use super::words;
 use crate::forge::{StatusUpdate, Verdict, bounded};
+use crate::store::registry::Base;
 
 /// Context of the whole commit; a job's is `trainyard/<job>`.
-const WHOLE: &str = "trainyard";
+pub(super) const WHOLE: &str = "trainyard";
 /// Most contexts of one commit: a large matrix is on the page, and in the sum of the whole.
 const MOST_CONTEXTS: usize = 100;
 /// Most characters of a context.
@@ -34,6 +36,8 @@ pub struct CommitView {
 pub struct PipelineView {
     /// Its id.
     pub id: PipelineId,
+    /// Its number, which people say.
+    pub number: u64,
     /// The branch that led to it, without `refs/heads/`.
     pub branch: Option<String>,
     /// Why nothing could be planned.
@@ -51,6 +55,12 @@ pub struct JobView {
     pub id: JobId,
     /// Its name.
     pub name: String,
+    /// The key in the pipeline file: members of a matrix have it in common.
+    pub definition: String,
+    /// What runs.
+    pub work: Work,
+    /// Its parameters.
+    pub parameters: Parameters,
     /// Where it stands.
     pub state: State,
     /// Why no host has it yet.
@@ -59,21 +69,40 @@ pub struct JobView {
     pub needs: Vec<String>,
     /// The last platform fault, while a further attempt is to come.
     pub fault: Option<Failure>,
-    /// The report of the attempt that finished it.
+    /// The report of the attempt that did what it was asked; a metric may be worse than allowed.
     pub report: Option<AttemptReport>,
     /// What stands for it, where nothing ran.
     pub reused: Option<Reused>,
-    /// Metrics of the last success on the base branch.
-    pub base: Vec<MetricValue>,
+    /// The last success on the base branch.
+    pub base: Option<Base>,
     /// Metrics that the pipeline file names.
     pub metrics: BTreeMap<String, MetricSpec>,
     /// What could not be versioned.
     pub unversioned: Vec<String>,
+    /// What lint tools found, once it is over.
+    pub findings: Vec<Finding>,
+    /// The model that it left, or that stands for it.
+    pub model: Option<ModelView>,
+    /// Milliseconds of GPUs that its attempts had, of those that are over.
+    pub gpu_ms: u64,
+}
+
+/// A model's version or candidate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelView {
+    /// The model's name.
+    pub name: String,
+    /// Its number; none of a candidate.
+    pub version: Option<u64>,
+    /// Its id.
+    pub id: String,
 }
 
 /// The earlier result that stands for a job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reused {
+    /// Its job.
+    pub of: JobId,
     /// Its commit.
     pub commit: CommitId,
     /// Number of its pipeline.
@@ -83,10 +112,10 @@ pub struct Reused {
 }
 
 /// A job as it will stand at the forge.
-struct Line<'a> {
-    job: &'a JobView,
-    verdict: Verdict,
-    text: String,
+pub(super) struct Line<'a> {
+    pub(super) job: &'a JobView,
+    pub(super) verdict: Verdict,
+    pub(super) text: String,
 }
 
 /// The statuses of a commit, the whole first. Descriptions have at most `limit` characters.
@@ -95,14 +124,13 @@ pub fn desired(view: &CommitView, limit: usize) -> Vec<StatusUpdate> {
     let Some(newest) = view.pipelines.last() else {
         return Vec::new();
     };
-    let lines: Vec<Line<'_>> = newest_jobs(&view.pipelines)
-        .into_iter()
-        .map(|job| {
-            let (verdict, text) = words::of_job(job, limit);
-            Line { job, verdict, text }
-        })
-        .collect();
+    let lines = lines(view, limit);
     let (verdict, text) = whole(newest, &lines, limit);
+    // One for all of a commit: GitLab would make a pipeline for each.
+    let branches = view.pipelines.iter().rev();
+    let branch = branches
+        .filter_map(|pipeline| pipeline.branch.clone())
+        .next();
     let status = |context: String, verdict, description, page: String| StatusUpdate {
         commit: view.commit.clone(),
         context,
@@ -112,7 +140,7 @@ pub fn desired(view: &CommitView, limit: usize) -> Vec<StatusUpdate> {
             .pages
             .as_ref()
             .map(|pages| format!("{}{page}", pages.trim_end_matches('/'))),
-        branch: newest.branch.clone(),
+        branch: branch.clone(),
     };
     let page = format!("/pipelines/{}", newest.id);
     let mut statuses = vec![status(
@@ -121,13 +149,30 @@ pub fn desired(view: &CommitView, limit: usize) -> Vec<StatusUpdate> {
         bounded(&text, limit),
         page,
     )];
-    let mut taken = BTreeSet::new();
-    for line in lines.into_iter().take(MOST_CONTEXTS - 1) {
-        let context = context(&line.job.name, &mut taken);
+    for (context, line) in contexts(&lines) {
         let page = format!("/jobs/{}", line.job.id);
-        statuses.push(status(context, line.verdict, line.text, page));
+        statuses.push(status(context, line.verdict, line.text.clone(), page));
     }
     statuses
+}
+
+/// The jobs that have a context of their own, with it.
+pub(super) fn contexts<'a, 'b>(lines: &'a [Line<'b>]) -> Vec<(String, &'a Line<'b>)> {
+    let mut taken = BTreeSet::new();
+    let shown = lines.iter().take(MOST_CONTEXTS - 1);
+    shown
+        .map(|line| (context(&line.job.name, &mut taken), line))
+        .collect()
+}
+
+/// The jobs of a commit with what is said of each, in at most `limit` characters.
+pub(super) fn lines(view: &CommitView, limit: usize) -> Vec<Line<'_>> {
+    let jobs = newest_jobs(&view.pipelines).into_iter();
+    jobs.map(|job| {
+        let (verdict, text) = words::of_job(job, limit);
+        Line { job, verdict, text }
+    })
+    .collect()
 }
 
 /// Each job by its name, as the newest pipeline that has it says, in the order of first appearance.
@@ -158,7 +203,7 @@ fn context(name: &str, taken: &mut BTreeSet<String>) -> String {
 }
 
 /// The verdict on the whole commit. Red is said at once, everything else when all is over.
-fn whole(newest: &PipelineView, lines: &[Line<'_>], limit: usize) -> (Verdict, String) {
+pub(super) fn whole(newest: &PipelineView, lines: &[Line<'_>], limit: usize) -> (Verdict, String) {
     if let Some(problem) = &newest.problem {
         let verdict = match problem.owner() {
             protocol::Owner::Platform => Verdict::Error,
@@ -191,7 +236,7 @@ fn whole(newest: &PipelineView, lines: &[Line<'_>], limit: usize) -> (Verdict, S
     }
 }
 
-fn nothing(pipeline: &PipelineView) -> String {
+pub(super) fn nothing(pipeline: &PipelineView) -> String {
     let why = pipeline.nothing.as_deref();
     why.unwrap_or("no job asks to run at this commit")
         .to_owned()

@@ -8,21 +8,21 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream;
-use protocol::job::State;
-use protocol::{CommitId, Digest, PipelineId, ProjectId, Span, Timestamp};
+use protocol::{CommitId, PipelineId, ProjectId, Span, Timestamp};
 
-use super::{desired, view};
-use crate::forge::{Forge, ForgeConfig, ForgeError, Forges, Shown, Update, bounded};
+use super::link::{Link, May};
+use super::{CommitView, RequestView, checks, comment, desired, view};
+use crate::forge::{Forge, ForgeError, Forges, Shown, Update, bounded, comment_slot};
 use crate::store::report::{self as rows, Report};
 use crate::store::rows::id_before;
-use crate::store::{Result, Store, projects};
+use crate::store::{Connection, Result, Store, projects};
 
 /// Most pipelines of one pass.
 const MOST_PIPELINES: u32 = 200;
 /// Projects that are told at the same time.
 const AT_ONCE: usize = 8;
-/// How often a commit that the forge does not know yet is tried: it may be behind its own webhook.
-const UNKNOWN_TRIES: u32 = 6;
+/// How often something is tried that only a person may mend, or time: a forge may be behind its own webhook.
+const TRIES: u32 = 6;
 
 /// How a reporter behaves. Time-outs are settings so that tests can shorten them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,15 +76,6 @@ pub struct Reporter {
     links: BTreeMap<ProjectId, Link>,
 }
 
-/// The way to a project's forge, and since when it may be used again.
-#[derive(Debug, Clone)]
-struct Link {
-    config: ForgeConfig,
-    forge: Arc<dyn Forge>,
-    not_before: Timestamp,
-    failures: u32,
-}
-
 impl Reporter {
     /// One that looks at everything once.
     #[must_use]
@@ -103,32 +94,33 @@ impl Reporter {
     /// # Errors
     /// The store's. What a forge answers is no error here: it stands in the row.
     pub async fn tick(&mut self, now: Timestamp) -> Result<Pass> {
-        self.connect().await?;
+        self.connect(now).await?;
         self.derive(now).await?;
         self.send(now).await
     }
 
-    /// Keeps one link for each project, and makes it anew where its settings changed.
-    async fn connect(&mut self) -> Result<()> {
+    /// Keeps one link for each project, and makes it anew where its settings changed, or its token after a refusal.
+    async fn connect(&mut self, now: Timestamp) -> Result<()> {
         let mut db = self.store.read().await?;
         let all = projects::all(&mut db).await?;
+        drop(db);
         self.links.retain(|id, link| {
             let same = |p: &projects::Project| p.id == *id && p.forge == link.config;
             all.iter().any(same)
         });
         let timeout = Duration::from(self.config.call_timeout);
         for project in all {
-            if self.links.contains_key(&project.id) {
+            if let Some(link) = self.links.get_mut(&project.id) {
+                if link.has_another_token() {
+                    let mut tx = self.store.begin().await?;
+                    rows::try_now(&mut tx, &project.id, now).await?;
+                    tx.commit().await?;
+                }
                 continue;
             }
             match self.forges.connect(&project.forge, timeout) {
                 Ok(forge) => {
-                    let link = Link {
-                        config: project.forge,
-                        forge: forge.into(),
-                        not_before: Timestamp(0),
-                        failures: 0,
-                    };
+                    let link = Link::new(project.forge, forge.into());
                     self.links.insert(project.id, link);
                 }
                 Err(error) => {
@@ -154,9 +146,8 @@ impl Reporter {
             commits.entry(of).or_default().push(pipeline.id);
         }
         for (of, waiting) in commits {
-            if let Some(link) = self.links.get(&of.0) {
-                let forge = Arc::clone(&link.forge);
-                self.derive_one(&of, &waiting, forge.as_ref(), now).await?;
+            if self.links.contains_key(&of.0) {
+                self.derive_one(&of, &waiting, now).await?;
             }
         }
         Ok(())
@@ -166,27 +157,40 @@ impl Reporter {
         &self,
         (project, commit): &(ProjectId, CommitId),
         waiting: &[PipelineId],
-        forge: &dyn Forge,
         now: Timestamp,
     ) -> Result<()> {
+        let Some(link) = self.links.get(project) else {
+            return Ok(());
+        };
         // One transaction: what is read cannot change before it is written down as settled.
         let mut tx = self.store.begin().await?;
+        let project = projects::find(&mut tx, project).await?;
+        let Some(project) = project.filter(|_| link.forge.listens()) else {
+            for id in waiting {
+                rows::mark_reported(&mut tx, id).await?;
+            }
+            tx.commit().await?;
+            return Ok(());
+        };
         let pages = self.config.pages.as_deref();
-        let view = view::of_commit(&mut tx, project, commit, pages).await?;
-        if forge.listens() {
-            for status in desired(&view, forge.description_limit()) {
-                rows::put(&mut tx, project, &Update::Status(status), now).await?;
-            }
+        let seen = view::of_commit(&mut tx, &project, commit, pages, now).await?;
+        for update in of_commit(&seen.commit, link.forge.as_ref()) {
+            rows::put(&mut tx, &project.id, &update, now).await?;
         }
-        for pipeline in &view.pipelines {
-            let over = |state: &State| matches!(state, State::Finished { .. });
-            if !forge.listens() || pipeline.jobs.iter().all(|job| over(&job.state)) {
-                rows::mark_reported(&mut tx, &pipeline.id).await?;
-            }
+        for request in &seen.requests {
+            put_comment(&mut tx, &project.id, request, now).await?;
+        }
+        for id in &seen.settled {
+            rows::mark_reported(&mut tx, id).await?;
         }
         // Newer pipelines of the commit speak for what is not in view any more: it must not fill the list.
         for id in waiting {
-            if !view.pipelines.iter().any(|pipeline| pipeline.id == *id) {
+            if !seen
+                .commit
+                .pipelines
+                .iter()
+                .any(|pipeline| pipeline.id == *id)
+            {
                 rows::mark_reported(&mut tx, id).await?;
             }
         }
@@ -203,14 +207,17 @@ impl Reporter {
             let Some(link) = self.links.get(&project).filter(|l| l.forge.listens()) else {
                 continue;
             };
-            // A wait that is too long to be ours was set before the clock went back.
-            let clock_went_back = link.not_before > now + Span::hours(24);
-            if link.not_before > now && !clock_went_back {
-                pass.next = Some(
-                    pass.next
-                        .map_or(link.not_before, |at| at.min(link.not_before)),
-                );
-                continue;
+            match link.may(now) {
+                May::Now => {}
+                May::At(at) => {
+                    pass.next = Some(pass.next.map_or(at, |next| next.min(at)));
+                    continue;
+                }
+                May::OnChangeSince(at) => {
+                    if !rows::changed_since(&mut db, &project, at).await? {
+                        continue;
+                    }
+                }
             }
             let due = rows::due(&mut db, &project, now, self.config.quiet, 1).await?;
             for row in due {
@@ -242,60 +249,61 @@ impl Reporter {
         let (project, sent) = (&row.project, &row.desired);
         match &answer {
             Ok(shown) => {
-                rows::accepted(&mut tx, project, sent, shown, now).await?;
-                self.hold(project, now + self.config.write_gap, 0);
+                match (shown.goes_on, &shown.remembered) {
+                    (true, Some(remembered)) => {
+                        rows::went_on(&mut tx, project, sent, remembered).await?;
+                    }
+                    _ => rows::accepted(&mut tx, project, sent, shown, now).await?,
+                }
+                if let Some(link) = self.links.get_mut(project) {
+                    link.answered(&self.config, now);
+                }
             }
             Err(error) => {
                 let slot = sent.slot();
-                let wait = self.wait(row.tries, &slot);
-                let next = next_try(error, row.tries, now + wait);
+                let next = next_try(error, row.tries, now + self.config.wait(row.tries, &slot));
                 let text = bounded(&error.to_string(), 1_000);
                 if row.problem.as_ref() != Some(&text) {
                     tracing::warn!(%project, slot, error = text, "a forge did not take an update");
                 }
                 rows::not_accepted(&mut tx, project, sent, &text, next).await?;
-                if error.concerns_project() {
-                    let failures = self.links.get(project).map_or(0, |link| link.failures);
-                    let until = match error {
-                        ForgeError::RateLimited { until, .. } => *until,
-                        ForgeError::Unauthorized { .. }
-                        | ForgeError::Credential(_)
-                        | ForgeError::App { .. }
-                        | ForgeError::UnknownCommit { .. }
-                        | ForgeError::Refused { .. }
-                        | ForgeError::Unreadable { .. }
-                        | ForgeError::Transport { .. } => {
-                            now + self.wait(failures, project.as_str())
-                        }
-                    };
-                    self.hold(project, until, failures.saturating_add(1));
-                } else {
-                    self.hold(project, now + self.config.write_gap, 0);
+                if let Some(link) = self.links.get_mut(project) {
+                    match error.concerns_project() {
+                        true => link.failed(error, &self.config, project.as_str(), now),
+                        false => link.answered(&self.config, now),
+                    }
                 }
             }
         }
         tx.commit().await?;
         Ok(())
     }
+}
 
-    fn hold(&mut self, project: &ProjectId, until: Timestamp, failures: u32) {
-        if let Some(link) = self.links.get_mut(project) {
-            link.not_before = until;
-            link.failures = failures;
-        }
+/// What a forge should show at a commit: checks where it has them, else statuses.
+fn of_commit(view: &CommitView, forge: &dyn Forge) -> Vec<Update> {
+    if forge.checks() {
+        return checks(view).into_iter().map(Update::Check).collect();
     }
+    let statuses = desired(view, forge.description_limit()).into_iter();
+    statuses.map(Update::Status).collect()
+}
 
-    /// Doubles with each try, and is a little longer by chance of the name, so that what failed
-    /// together does not come back together.
-    fn wait(&self, tries: u32, name: &str) -> Span {
-        let first = self.config.retry_first.0;
-        let wait = first
-            .saturating_mul(1 << tries.min(20))
-            .min(self.config.retry_most.0);
-        let digest = Digest::of(format!("{name} {tries}"));
-        let chance = u64::from_str_radix(&digest.as_str()[..4], 16).unwrap_or(0);
-        Span(wait + wait * chance / (4 << 16))
+/// A request of which there is nothing to say gets no comment; one that has a comment is not left with an older text.
+async fn put_comment(
+    db: &mut Connection,
+    project: &ProjectId,
+    request: &RequestView,
+    now: Timestamp,
+) -> Result<()> {
+    let slot = comment_slot(request.number);
+    if request.says_nothing() && !rows::is_known(db, project, &slot).await? {
+        return Ok(());
     }
+    if let Some(update) = comment(request) {
+        rows::put(db, project, &Update::Comment(update), now).await?;
+    }
+    Ok(())
 }
 
 /// A row that was sent, and what the forge said.
@@ -313,11 +321,14 @@ fn call(row: Report, forge: Arc<dyn Forge>) -> BoxFuture<'static, Answer> {
 fn next_try(error: &ForgeError, tries: u32, soon: Timestamp) -> Option<Timestamp> {
     match error {
         ForgeError::RateLimited { until, .. } => Some(*until),
-        ForgeError::Transport { .. }
-        | ForgeError::Unauthorized { .. }
-        | ForgeError::Credential(_)
-        | ForgeError::App { .. } => Some(soon),
-        ForgeError::UnknownCommit { .. } => (tries < UNKNOWN_TRIES).then_some(soon),
+        ForgeError::Transport { .. } | ForgeError::Credential(_) | ForgeError::App { .. } => {
+            Some(soon)
+        }
+        // The link knows when to leave the forge alone.
+        ForgeError::Unauthorized { .. } if error.concerns_project() => Some(soon),
+        ForgeError::Unauthorized { .. } | ForgeError::UnknownCommit { .. } => {
+            (tries < TRIES).then_some(soon)
+        }
         ForgeError::Refused { .. } | ForgeError::Unreadable { .. } => None,
     }
 }

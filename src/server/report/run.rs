@@ -5,25 +5,29 @@ use std::time::Duration;
 use protocol::Timestamp;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::{ReportConfig, Reporter};
+use super::{Differ, ReportConfig, Reporter};
 use crate::live::{self, Change};
 use crate::registry::Registrar;
 use crate::state::Server;
 
 /// Runs until the server stops: woken by every job that moves, and at every tick as a safety net. The
-/// registry goes first, so that a report can compare with what it has just kept.
+/// registry and the notebooks go first, so that a report can tell of what they have just kept.
 pub async fn run(server: Server) {
     let config = ReportConfig {
         pages: server.config.url.clone(),
         ..ReportConfig::default()
     };
     let mut registrar = Registrar::new(server.store.clone());
+    let mut differ = Differ::new(server.store.clone(), server.config.mirrors());
     let mut reporter = Reporter::new(server.store.clone(), server.forges.clone(), config);
     let mut changes = server.live.subscribe();
     loop {
         let now = Timestamp::now();
         if let Err(error) = registrar.tick(now).await {
             tracing::error!(%error, "the registry could not be brought up to date; the next pass tries again");
+        }
+        if let Err(error) = differ.tick().await {
+            tracing::error!(%error, "notebooks of pull requests could not be compared; the next pass tries again");
         }
         let mut wait = Duration::from(server.config.tick);
         match reporter.tick(now).await {

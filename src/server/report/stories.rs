@@ -2,6 +2,7 @@
 
 mod github;
 mod many;
+mod requests;
 mod talk;
 
 use protocol::job::Move;
@@ -10,6 +11,7 @@ use protocol::{AttemptId, Failure, FailureKind, Outcome, Span, Timestamp};
 use self::github::{Github, TOKEN};
 use super::{ReportConfig, Reporter};
 use crate::forge::{Credential, ForgeConfig, Forges, Place, Repository};
+use crate::registry::Registrar;
 use crate::store::jobs::Job;
 use crate::store::pipelines::Pipeline;
 use crate::store::projects::Project;
@@ -23,6 +25,7 @@ struct World {
     pipeline: Pipeline,
     token: tempfile::NamedTempFile,
     now: Timestamp,
+    registrar: Registrar,
     reporter: Reporter,
 }
 
@@ -50,6 +53,7 @@ impl World {
         let mut tx = store.begin().await.unwrap();
         projects::insert(&mut tx, &project).await.unwrap();
         tx.commit().await.unwrap();
+        let registrar = Registrar::new(store.clone());
         let reporter = Reporter::new(store.clone(), Forges::default(), quick());
         let now = Timestamp::now();
         Self {
@@ -59,6 +63,7 @@ impl World {
             pipeline,
             token,
             now,
+            registrar,
             reporter,
         }
     }
@@ -120,6 +125,7 @@ impl World {
     /// Passes until one sends nothing; gives what was taken.
     async fn settle(&mut self) -> Vec<String> {
         for _ in 0..50 {
+            self.registrar.tick(self.now).await.unwrap();
             let pass = self.reporter.tick(self.now).await.unwrap();
             if pass.accepted + pass.refused == 0 {
                 return self.github.taken();
@@ -138,8 +144,8 @@ impl World {
 
     async fn problems(&self) -> Vec<String> {
         let mut db = self.store.read().await.unwrap();
-        let rows = rows::problems(&mut db, 10).await.unwrap();
-        rows.into_iter().filter_map(|row| row.problem).collect()
+        let all = rows::problems(&mut db, Timestamp(0)).await.unwrap();
+        all.into_values().collect()
     }
 }
 
@@ -306,6 +312,38 @@ async fn a_wrong_token_is_shown_and_a_new_one_is_read() {
         std::fs::write(world.token.path(), TOKEN).unwrap();
         world.wait(Span::secs(60));
         assert_eq!(world.settle().await.len(), 2);
+        assert!(world.problems().await.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_revoked_token_is_not_tried_for_ever() {
+    on_both(|store| async move {
+        let mut world = World::new(store).await;
+        let job = world.job("train").await;
+        std::fs::write(world.token.path(), "revoked").unwrap();
+        for _ in 0..60 {
+            world.tick().await;
+            world.wait(Span::secs(90));
+        }
+        assert_eq!(world.github.calls(), 10);
+        assert!(world.problems().await[0].contains("refuses the token"));
+        // Something else to say is a reason to try once.
+        world.start(&job).await;
+        for _ in 0..20 {
+            world.tick().await;
+            world.wait(Span::hours(1));
+        }
+        assert_eq!(world.github.calls(), 1);
+        std::fs::write(world.token.path(), TOKEN).unwrap();
+        assert_eq!(
+            world.settle().await,
+            [
+                "trainyard pending: running",
+                "trainyard/train pending: running"
+            ]
+        );
         assert!(world.problems().await.is_empty());
     })
     .await;

@@ -2,18 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use protocol::event::Finding;
 use protocol::job::{Block, State};
 use protocol::outcome::CellPlace;
 use protocol::report::{AttemptReport, MetricValue, Setting, Usage};
-use protocol::spec::{Goal, MetricSpec};
+use protocol::spec::{Goal, LintLevel, MetricSpec, Parameters, Work};
 use protocol::{AttemptId, Failure, FailureKind, JobId, Outcome, PipelineId, Span, Timestamp};
 
 use super::*;
 use crate::forge::Verdict;
+use crate::store::registry::Base;
 
-const COMMIT: &str = "6113728f27ae82c7b1a177c8d03f9e96e0adf246";
+pub(super) const COMMIT: &str = "6113728f27ae82c7b1a177c8d03f9e96e0adf246";
 
-fn metric(name: &str, value: f64) -> MetricValue {
+pub(super) fn metric(name: &str, value: f64) -> MetricValue {
     MetricValue {
         name: name.into(),
         value,
@@ -21,7 +23,7 @@ fn metric(name: &str, value: f64) -> MetricValue {
     }
 }
 
-fn report(metrics: Vec<MetricValue>) -> AttemptReport {
+pub(super) fn report(metrics: Vec<MetricValue>) -> AttemptReport {
     AttemptReport {
         outcome: Outcome::Succeeded,
         started_at: Timestamp(0),
@@ -40,41 +42,55 @@ fn report(metrics: Vec<MetricValue>) -> AttemptReport {
     }
 }
 
-fn job(name: &str, state: State) -> JobView {
+pub(super) fn job(name: &str, state: State) -> JobView {
     JobView {
         id: JobId::generate(),
         name: name.into(),
+        definition: name.into(),
+        work: Work::Command {
+            text: "python train.py".into(),
+        },
+        parameters: Parameters::new(),
         state,
         reason: None,
         needs: Vec::new(),
         fault: None,
         report: None,
         reused: None,
-        base: Vec::new(),
+        base: None,
         metrics: BTreeMap::new(),
         unversioned: Vec::new(),
+        findings: Vec::new(),
+        model: None,
+        gpu_ms: 0,
     }
 }
 
-fn ended(name: &str, outcome: Outcome) -> JobView {
+pub(super) fn base(metrics: Vec<MetricValue>) -> Option<Base> {
+    let commit = "1a2b3c4d00000000000000000000000000000000".parse().unwrap();
+    Some(Base { commit, metrics })
+}
+
+pub(super) fn ended(name: &str, outcome: Outcome) -> JobView {
     job(name, State::Finished { outcome })
 }
 
-fn failed(name: &str, failure: Failure) -> JobView {
+pub(super) fn failed(name: &str, failure: Failure) -> JobView {
     ended(name, Outcome::Failed(failure))
 }
 
-fn pipeline(jobs: Vec<JobView>) -> PipelineView {
+pub(super) fn pipeline(jobs: Vec<JobView>) -> PipelineView {
     PipelineView {
         branch: None,
         id: PipelineId::generate(),
+        number: 12,
         problem: None,
         nothing: None,
         jobs,
     }
 }
 
-fn commit(pipelines: Vec<PipelineView>) -> CommitView {
+pub(super) fn commit(pipelines: Vec<PipelineView>) -> CommitView {
     CommitView {
         commit: COMMIT.parse().unwrap(),
         pipelines,
@@ -106,7 +122,7 @@ fn a_success_says_what_matters() {
         metric("accuracy", 0.962),
         metric("loss", 0.11),
     ]));
-    train.base = vec![metric("accuracy", 0.958)];
+    train.base = base(vec![metric("accuracy", 0.958)]);
     let spec = MetricSpec {
         goal: Goal::Maximize,
         max_regression: None,
@@ -122,7 +138,7 @@ fn a_success_says_what_matters() {
          trainyard/train Success: accuracy 0.962 (+0.004) · 14 cells · 3m12s\n"
     );
     train.metrics.clear();
-    train.base = vec![metric("accuracy", f64::NAN)];
+    train.base = base(vec![metric("accuracy", f64::NAN)]);
     train.unversioned = vec!["open network".into()];
     assert_eq!(
         one(train.clone()).1,
@@ -221,6 +237,7 @@ fn a_reused_result_is_green_and_named() {
         "equal to an earlier result; nothing had to run"
     );
     train.reused = Some(Reused {
+        of: JobId::generate(),
         commit: "a".repeat(40).parse().unwrap(),
         number: 12,
         metrics: vec![metric("accuracy", 0.958)],
@@ -408,4 +425,105 @@ fn contexts_are_bounded_and_apart() {
     let statuses = desired(&commit(vec![pipeline(matrix)]), 140);
     assert_eq!(statuses.len(), 100);
     assert_eq!(statuses[0].description, "300 succeeded");
+}
+
+/// One line a check: name, state, title, buttons, lines with sentences.
+fn checked(jobs: Vec<JobView>) -> String {
+    let mut out = String::new();
+    for check in checks(&commit(vec![pipeline(jobs)])) {
+        assert!(check.summary.len() <= 65_535 && !check.summary.is_empty());
+        let buttons: Vec<&str> = check.buttons.iter().map(|button| button.word()).collect();
+        let buttons = buttons.join(",");
+        out += &format!(
+            "{} {:?} [{buttons}] {}\n",
+            check.name, check.state, check.title
+        );
+        for note in check.annotations {
+            let level = if note.is_failure {
+                "failure"
+            } else {
+                "warning"
+            };
+            let (path, line) = (note.path, note.line);
+            out += &format!("  {path}:{line} {level} {}: {}\n", note.title, note.message);
+        }
+    }
+    out
+}
+
+#[test]
+fn a_check_says_what_follows() {
+    let place = CellPlace {
+        path: "notebooks/train.ipynb".into(),
+        index: 4,
+        line: Some(3),
+        raw_line: Some(83),
+    };
+    let raised = Failure::new(FailureKind::CellRaised, "KeyError: 'x'").cell(place);
+    let slow = Failure::new(FailureKind::CellTimeout, "cell 2 ran longer than 10m00s");
+    let lost = Failure::new(FailureKind::AgentLost, "gpu-3 was not seen for 10m00s");
+    let skipped = Outcome::Skipped {
+        why: "train failed".into(),
+    };
+    assert_eq!(
+        checked(vec![
+            failed("train", raised),
+            failed("slow", slow),
+            failed("far", lost),
+            ended("after", skipped),
+            job("big", State::Queued),
+        ]),
+        "trainyard Failure [rerun] train (and 1 more): train.ipynb cell 5 line 3: KeyError: 'x'\n\
+         trainyard/train Failure [rerun] train.ipynb cell 5 line 3: KeyError: 'x'\n  \
+         notebooks/train.ipynb:83 failure train, cell 5: KeyError: 'x'\n\
+         trainyard/slow TimedOut [rerun] limit: cell 2 ran longer than 10m00s\n\
+         trainyard/far Failure [rerun] platform fault, not the commit's: gpu-3 was not seen for 10m00s\n\
+         trainyard/after Cancelled [rerun] not run: train failed\n\
+         trainyard/big Queued [cancel] queued: waits for a host\n"
+    );
+    let held = State::Blocked {
+        on: Block::Approval,
+    };
+    assert_eq!(
+        checked(vec![job("train", held)]),
+        "trainyard ActionRequired [approve,cancel] waits for an approval: the commit is from a fork\n\
+         trainyard/train ActionRequired [approve,cancel] waits for an approval: the commit is from a fork\n"
+    );
+    assert!(checked(Vec::new()).starts_with("trainyard Neutral [] no job asks"));
+}
+
+#[test]
+fn findings_stand_at_lines_of_the_file_as_it_lies_in_git() {
+    let finding = |path: &str, cell, line, raw_line| Finding {
+        tool: "ruff".into(),
+        level: LintLevel::Warn,
+        path: path.into(),
+        cell,
+        code_cell: cell,
+        line,
+        column: None,
+        raw_line,
+        code: Some("F841".into()),
+        message: "unused".into(),
+        suggestion: None,
+    };
+    let mut lint = ended("lint", Outcome::Succeeded);
+    lint.findings = vec![
+        finding("a.ipynb", Some(5), Some(3), Some(83)),
+        finding("a.ipynb", Some(5), Some(3), None),
+        finding("a.py", None, Some(12), None),
+        finding("b.ipynb", None, None, None),
+    ];
+    let shown = checked(vec![lint]);
+    let lines: Vec<&str> = shown.lines().filter(|l| l.starts_with("  ")).collect();
+    assert_eq!(
+        lines,
+        [
+            "  a.ipynb:83 warning ruff F841: cell 5 line 3: unused",
+            // A line of the cell is none of the file.
+            "  a.ipynb:1 warning ruff F841: cell 5 line 3: unused",
+            "  a.py:12 warning ruff F841: unused",
+            "  b.ipynb:1 warning ruff F841: unused",
+        ]
+    );
 }

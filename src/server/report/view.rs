@@ -1,55 +1,130 @@
-//! From rows to what [`super::desired`] reads.
+//! From rows to what [`super::desired`] and [`super::comment`] read.
 
 use protocol::job::State;
 use protocol::outcome::Outcome;
 use protocol::report::AttemptReport;
-use protocol::{CommitId, JobId, ProjectId};
+use protocol::{CommitId, FailureKind, JobId, PipelineId, Span, Timestamp, TriggerKind, Work};
 
-use super::{CommitView, JobView, PipelineView, Reused};
+use super::{CommitView, JobView, ModelView, PipelineView, RequestView, Reused};
 use crate::store::attempts::{Attempt, Fate};
 use crate::store::jobs::Job;
 use crate::store::pipelines::Pipeline;
-use crate::store::{Connection, Result, attempts, jobs, pipelines, registry, requests};
+use crate::store::projects::Project;
+use crate::store::{
+    Connection, Result, attempts, diffs, events, jobs, models, pipelines, registry, requests,
+};
 use crate::trigger;
 
 /// Most pipelines of a commit that are looked at, the newest: re-runs pile up.
 const MOST_PIPELINES: usize = 20;
+/// Most findings of a lint job: as many as an agent keeps of one tool.
+const MOST_FINDINGS: u32 = 5_000;
+/// How long a commit waits for the registry and for its notebooks before it is settled without them.
+const PATIENCE: Span = Span::secs(600);
 
-/// All that is known of a commit.
+/// All that is known of a commit, and which of its pipelines will not change any more.
+pub(super) struct Seen {
+    pub(super) commit: CommitView,
+    pub(super) requests: Vec<RequestView>,
+    pub(super) settled: Vec<PipelineId>,
+}
+
+/// Looks at a commit.
 pub(super) async fn of_commit(
     db: &mut Connection,
-    project: &ProjectId,
+    project: &Project,
     commit: &CommitId,
     pages: Option<&str>,
-) -> Result<CommitView> {
-    let mut rows = pipelines::of_commit(db, project, commit).await?;
-    let mut views = Vec::new();
-    for row in rows.split_off(rows.len().saturating_sub(MOST_PIPELINES)) {
-        views.push(of_pipeline(db, row).await?);
+    now: Timestamp,
+) -> Result<Seen> {
+    let mut rows = pipelines::of_commit(db, &project.id, commit).await?;
+    let rows = rows.split_off(rows.len().saturating_sub(MOST_PIPELINES));
+    let (mut views, mut settled) = (Vec::new(), Vec::new());
+    for row in &rows {
+        let (view, is_settled) = of_pipeline(db, row, now).await?;
+        if is_settled {
+            settled.push(row.id.clone());
+        }
+        views.push(view);
     }
-    Ok(CommitView {
+    let commit = CommitView {
         commit: commit.clone(),
         pipelines: views,
         pages: pages.map(str::to_owned),
+    };
+    Ok(Seen {
+        requests: of_requests(db, project, &rows, &commit).await?,
+        commit,
+        settled,
     })
 }
 
-async fn of_pipeline(db: &mut Connection, row: Pipeline) -> Result<PipelineView> {
-    let mut views = Vec::new();
-    for job in jobs::of_pipeline(db, &row.id).await? {
-        views.push(of_job(db, job).await?);
+/// The pull requests whose newest head the commit is.
+async fn of_requests(
+    db: &mut Connection,
+    project: &Project,
+    rows: &[Pipeline],
+    commit: &CommitView,
+) -> Result<Vec<RequestView>> {
+    let mut views: Vec<RequestView> = Vec::new();
+    for row in rows.iter().rev() {
+        let (TriggerKind::PullRequest { number }, Some(reference)) =
+            (&row.trigger.kind, &row.trigger.reference)
+        else {
+            continue;
+        };
+        if views.iter().any(|view| view.number == *number) {
+            continue;
+        }
+        let newest = pipelines::newest_of_request(db, &project.id, reference).await?;
+        if newest.is_some_and(|newest| newest.id == row.id) {
+            views.push(RequestView {
+                number: *number,
+                project: project.name.clone(),
+                commit: commit.clone(),
+                base: row.trigger.base.clone(),
+                notebooks: diffs::find(db, &row.id).await?,
+            });
+        }
     }
-    Ok(PipelineView {
-        branch: branch_of(db, &row).await?,
-        id: row.id,
-        problem: row.problem,
-        nothing: row
-            .notes
-            .into_iter()
-            .next_back()
-            .filter(|_| views.is_empty()),
+    Ok(views)
+}
+
+async fn of_pipeline(
+    db: &mut Connection,
+    row: &Pipeline,
+    now: Timestamp,
+) -> Result<(PipelineView, bool)> {
+    let mut views = Vec::new();
+    let mut settled = match &row.trigger.kind {
+        TriggerKind::PullRequest { .. } => {
+            diffs::find(db, &row.id).await?.is_some() || is_long_ago(row.created_at, now)
+        }
+        TriggerKind::Push
+        | TriggerKind::Schedule { .. }
+        | TriggerKind::Rerun { .. }
+        | TriggerKind::Person { .. } => true,
+    };
+    for job in jobs::of_pipeline(db, &row.id).await? {
+        settled &= match job.finished_at {
+            Some(at) => registry::is_registered(db, &job.id).await? || is_long_ago(at, now),
+            None => false,
+        };
+        views.push(of_job(db, row, job).await?);
+    }
+    let view = PipelineView {
+        branch: branch_of(db, row).await?,
+        id: row.id.clone(),
+        number: row.number,
+        problem: row.problem.clone(),
+        nothing: row.notes.last().cloned().filter(|_| views.is_empty()),
         jobs: views,
-    })
+    };
+    Ok((view, settled))
+}
+
+fn is_long_ago(at: Timestamp, now: Timestamp) -> bool {
+    at + PATIENCE < now
 }
 
 /// The branch of a push, or that a pull request comes from; of one from another repository the ref of its head, for
@@ -69,7 +144,7 @@ async fn branch_of(db: &mut Connection, row: &Pipeline) -> Result<Option<String>
     })
 }
 
-async fn of_job(db: &mut Connection, job: Job) -> Result<JobView> {
+async fn of_job(db: &mut Connection, pipeline: &Pipeline, job: Job) -> Result<JobView> {
     let tried = attempts::of_job(db, &job.id).await?;
     let fault = match &job.state {
         State::Queued | State::Leased { .. } => tried.iter().rev().find_map(platform_fault),
@@ -78,11 +153,9 @@ async fn of_job(db: &mut Connection, job: Job) -> Result<JobView> {
         | State::Stopping { .. }
         | State::Finished { .. } => None,
     };
-    let report = succeeded(tried);
-    let base = match &report {
-        Some(_) => registry::base_metrics(db, &job.project, &job.spec.name, &job.id).await?,
-        None => Vec::new(),
-    };
+    let gpu_ms = tried.iter().map(gpu_ms).sum();
+    let findings = findings(db, &job, &tried).await?;
+    let report = measured(tried);
     let reused = match &job.state {
         State::Finished {
             outcome: Outcome::Reused { of },
@@ -94,9 +167,18 @@ async fn of_job(db: &mut Connection, job: Job) -> Result<JobView> {
         | State::Running { .. }
         | State::Stopping { .. } => None,
     };
+    let base = match (&report, &reused) {
+        (None, None) => None,
+        (Some(_), _) | (_, Some(_)) => registry::base(db, &job, pipeline).await?,
+    };
+    let result = reused.as_ref().map_or(&job.id, |reused| &reused.of);
     Ok(JobView {
+        model: model(db, result).await?,
         id: job.id,
         name: job.spec.name,
+        definition: job.spec.definition,
+        work: job.spec.work,
+        parameters: job.spec.parameters,
         state: job.state,
         reason: job.reason,
         needs: job.spec.needs,
@@ -106,6 +188,8 @@ async fn of_job(db: &mut Connection, job: Job) -> Result<JobView> {
         base,
         metrics: job.spec.metrics,
         unversioned: job.lineage.unversioned,
+        findings,
+        gpu_ms,
     })
 }
 
@@ -122,14 +206,53 @@ fn platform_fault(attempt: &Attempt) -> Option<protocol::Failure> {
     }
 }
 
-/// The report of the attempt that succeeded.
-fn succeeded(attempts: Vec<Attempt>) -> Option<AttemptReport> {
+/// What an attempt that is over had of GPUs: one that runs would change what is said all the time.
+fn gpu_ms(attempt: &Attempt) -> u64 {
+    match (attempt.started_at, attempt.finished_at) {
+        (Some(from), Some(to)) => to.since(from).0 * attempt.order.gpus.len() as u64,
+        _ => 0,
+    }
+}
+
+/// The report of the attempt that did what it was asked, whatever became of its metrics.
+fn measured(attempts: Vec<Attempt>) -> Option<AttemptReport> {
+    let did = |outcome: &Outcome| match outcome {
+        Outcome::Succeeded => true,
+        Outcome::Failed(failure) => failure.kind == FailureKind::MetricRegressed,
+        Outcome::Reused { .. } | Outcome::Skipped { .. } | Outcome::Cancelled { .. } => false,
+    };
     attempts
         .into_iter()
         .rev()
         .filter(|attempt| attempt.fate == Fate::Finished)
         .filter_map(|attempt| attempt.report)
-        .find(|report| report.outcome == Outcome::Succeeded)
+        .find(|report| did(&report.outcome))
+}
+
+/// What the last attempt of a lint job found, once the job is over: before that there may be another attempt.
+async fn findings(
+    db: &mut Connection,
+    job: &Job,
+    tried: &[Attempt],
+) -> Result<Vec<protocol::event::Finding>> {
+    match (&job.spec.work, job.state.outcome(), tried.last()) {
+        (Work::Lint { .. }, Some(_), Some(last)) => {
+            events::findings(db, &last.id, MOST_FINDINGS).await
+        }
+        _ => Ok(Vec::new()),
+    }
+}
+
+async fn model(db: &mut Connection, job: &JobId) -> Result<Option<ModelView>> {
+    let Some(run) = registry::succeeded_run(db, job).await? else {
+        return Ok(None);
+    };
+    let left = models::by_run(db, &run).await?;
+    Ok(left.map(|left| ModelView {
+        name: left.model,
+        version: left.version,
+        id: left.id,
+    }))
 }
 
 async fn stands_for(db: &mut Connection, of: &JobId) -> Result<Option<Reused>> {
@@ -137,8 +260,9 @@ async fn stands_for(db: &mut Connection, of: &JobId) -> Result<Option<Reused>> {
         return Ok(None);
     };
     let pipeline = pipelines::get(db, &job.pipeline).await?;
-    let report = succeeded(attempts::of_job(db, of).await?);
+    let report = measured(attempts::of_job(db, of).await?);
     Ok(Some(Reused {
+        of: of.clone(),
         commit: pipeline.trigger.commit,
         number: pipeline.number,
         metrics: report.map(|report| report.metrics).unwrap_or_default(),

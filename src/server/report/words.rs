@@ -1,6 +1,8 @@
 //! The sentences of statuses. They say first what a person has to know, and are built of parts, so
 //! that a bound drops the least important part and not the end of a number.
 
+use std::collections::BTreeMap;
+
 use protocol::job::{Block, State};
 use protocol::outcome::{CellPlace, Failure, Outcome, Owner};
 use protocol::report::{AttemptReport, MetricValue};
@@ -72,7 +74,8 @@ fn finished(job: &JobView, outcome: &Outcome, limit: usize) -> (Verdict, String)
 fn succeeded(job: &JobView, report: &AttemptReport, limit: usize) -> Vec<String> {
     let mut parts: Vec<String> = chosen(job, &report.metrics)
         .map(|metric| {
-            let base = job.base.iter().find(|b| b.name == metric.name);
+            let base = job.base.iter().flat_map(|base| &base.metrics);
+            let base = base.into_iter().find(|b| b.name == metric.name);
             with_delta(metric, base.map(|b| b.value))
         })
         .collect();
@@ -86,6 +89,7 @@ fn succeeded(job: &JobView, report: &AttemptReport, limit: usize) -> Vec<String>
         run_time => run_time,
     };
     parts.push(ran.to_string());
+    parts.extend(gpus(report));
     if !job.unversioned.is_empty() {
         parts.push(unversioned(
             &job.unversioned,
@@ -93,6 +97,21 @@ fn succeeded(job: &JobView, report: &AttemptReport, limit: usize) -> Vec<String>
         ));
     }
     parts
+}
+
+/// `1×A100`: the GPUs that it had, by the one word of their name that tells them from others.
+fn gpus(report: &AttemptReport) -> Option<String> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for gpu in &report.setting.gpus {
+        let is_model = |word: &&str| word.bytes().any(|b| b.is_ascii_digit());
+        let word = gpu.model.split([' ', '-']).find(is_model);
+        *counts.entry(word.unwrap_or(&gpu.model)).or_default() += 1;
+    }
+    let words: Vec<String> = counts
+        .iter()
+        .map(|(model, count)| format!("{count}×{model}"))
+        .collect();
+    (!words.is_empty()).then(|| words.join(" "))
 }
 
 /// What could not be versioned is said: in full where there is room, else by its number.
@@ -131,6 +150,7 @@ fn reused(job: &JobView, limit: usize) -> String {
         commit,
         number,
         metrics,
+        ..
     }) = &job.reused
     else {
         return "equal to an earlier result; nothing had to run".to_owned();
@@ -143,16 +163,7 @@ fn reused(job: &JobView, limit: usize) -> String {
 
 /// The owner's words: a platform fault never reads as the commit's.
 fn failed(failure: &Failure) -> (Verdict, String) {
-    let place = failure.cell.as_ref().map(place).unwrap_or_default();
-    let said = if place.is_empty() || failure.message.contains("cell ") {
-        failure.message.clone()
-    } else {
-        format!("{place}: {}", failure.message)
-    };
-    let said = match &failure.hint {
-        Some(hint) => format!("{said}. {hint}"),
-        None => said,
-    };
+    let said = blame(failure);
     match failure.owner() {
         Owner::User => (Verdict::Failure, said),
         Owner::Limit => (Verdict::Failure, format!("limit: {said}")),
@@ -160,6 +171,20 @@ fn failed(failure: &Failure) -> (Verdict, String) {
             Verdict::Error,
             format!("platform fault, not the commit's: {said}"),
         ),
+    }
+}
+
+/// Where it failed, how, and what to do next; not whose it is.
+pub(super) fn blame(failure: &Failure) -> String {
+    let place = failure.cell.as_ref().map(place).unwrap_or_default();
+    let said = if place.is_empty() || failure.message.contains("cell ") {
+        failure.message.clone()
+    } else {
+        format!("{place}: {}", failure.message)
+    };
+    match &failure.hint {
+        Some(hint) => format!("{said}. {hint}"),
+        None => said,
     }
 }
 
@@ -217,7 +242,7 @@ pub(crate) fn figure(value: f64) -> String {
 }
 
 /// A difference with its sign; what four digits cannot show is no change.
-fn change(delta: f64) -> String {
+pub(super) fn change(delta: f64) -> String {
     match figure(delta) {
         zero if zero == "0" || zero == "-0" => "±0".to_owned(),
         negative if negative.starts_with('-') => negative,

@@ -1,7 +1,8 @@
 //! Rows of events. A number is stored once: what comes again is passed over, what comes after a gap
 //! is not taken.
 
-use protocol::AttemptId;
+use protocol::event::{EventKind, Finding};
+use protocol::{AttemptId, Event};
 use sqlx::AssertSqlSafe;
 
 use super::rows::{Columns as _, placeholders, to_int};
@@ -61,4 +62,29 @@ pub async fn from(
     rows.iter()
         .map(|row| Ok((row.size("seq")?, row.text("body")?)))
         .collect()
+}
+
+/// What lint tools found, in the order of the story, at most `limit`.
+pub async fn findings(
+    db: &mut Connection,
+    attempt: &AttemptId,
+    limit: u32,
+) -> Result<Vec<Finding>> {
+    // The pattern only spares reading what is something else.
+    let rows = sqlx::query(
+        "SELECT body FROM events WHERE attempt = $1 AND body LIKE '%\"finding\"%' \
+         ORDER BY seq LIMIT $2",
+    )
+    .bind(attempt.as_str())
+    .bind(i64::from(limit))
+    .fetch_all(db)
+    .await?;
+    let mut findings = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let event: Option<Event> = serde_json::from_str(&row.text("body")?).ok();
+        if let Some(EventKind::Finding(finding)) = event.as_ref().and_then(|e| e.body.known()) {
+            findings.push(finding.clone());
+        }
+    }
+    Ok(findings)
 }

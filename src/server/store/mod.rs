@@ -11,6 +11,7 @@ pub mod agents;
 pub mod attempts;
 pub mod blobs;
 pub mod checkpoints;
+pub mod diffs;
 pub mod events;
 pub mod jobs;
 pub mod migrate;

@@ -174,6 +174,23 @@ pub async fn newest_at(
     row.as_ref().map(pipeline).transpose()
 }
 
+/// The newest pipeline that a pull request itself asked for, by its ref.
+pub async fn newest_of_request(
+    db: &mut Connection,
+    project: &ProjectId,
+    reference: &str,
+) -> Result<Option<Pipeline>> {
+    let row = sqlx::query(
+        "SELECT * FROM pipelines WHERE project = $1 AND trigger_kind = 'pull_request' \
+         AND reference = $2 ORDER BY id DESC LIMIT 1",
+    )
+    .bind(project.as_str())
+    .bind(reference)
+    .fetch_optional(db)
+    .await?;
+    row.as_ref().map(pipeline).transpose()
+}
+
 /// Earlier pipelines of the same kind of trigger and ref with jobs that no host has yet, or, with `running`,
 /// that are not over. It begins at these jobs, which are few.
 pub async fn unsettled(

@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use protocol::registry::Lineage;
 use protocol::report::MetricValue;
 use protocol::spec::Goal;
-use protocol::{AttemptId, JobId, ProjectId, Timestamp};
+use protocol::{AttemptId, CommitId, JobId, ProjectId, Timestamp};
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
 use super::jobs::Job;
+use super::pipelines::Pipeline;
 use super::rows::{Columns as _, to_json, to_word};
 use super::{Connection, Result, StoreError, jobs};
+use crate::trigger;
 
 /// How a run ended, in MLflow's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -230,27 +232,72 @@ pub async fn insert_baseline(db: &mut Connection, job: &Job, run: &str) -> Resul
     Ok(())
 }
 
-/// Metrics of the last success on the default branch of the job with this name, older than `before`;
-/// empty where there is none.
-pub async fn base_metrics(
-    db: &mut Connection,
-    project: &ProjectId,
-    name: &str,
-    before: &JobId,
-) -> Result<Vec<MetricValue>> {
+/// What a job is compared with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Base {
+    /// The commit of the job whose result it is.
+    pub commit: CommitId,
+    /// Its metrics.
+    pub metrics: Vec<MetricValue>,
+}
+
+/// The last success on the default branch of the job with this name that is older than `job`; none: there is none.
+/// Of a pull request's job it is the last one where the request left the branch: what others did since is not the
+/// request's.
+pub async fn base(db: &mut Connection, job: &Job, of: &Pipeline) -> Result<Option<Base>> {
+    let met = trigger::met(&of.trigger);
+    let mut before = job.id.to_string();
+    if let Some(met) = met {
+        if let Some(base) = base_at(db, job, met).await? {
+            return Ok(Some(base));
+        }
+        let row = sqlx::query(
+            "SELECT MIN(jobs.id) AS first FROM jobs JOIN pipelines ON pipelines.id = jobs.pipeline \
+             WHERE pipelines.project = $1 AND pipelines.commit_id = $2",
+        )
+        .bind(job.project.as_str())
+        .bind(met.as_str())
+        .fetch_one(&mut *db)
+        .await?;
+        before = row.maybe_text("first")?.unwrap_or(before);
+    }
     let row = sqlx::query(
-        "SELECT run FROM baselines WHERE project = $1 AND name = $2 AND job < $3 \
-         ORDER BY job DESC LIMIT 1",
+        "SELECT baselines.run AS run, pipelines.commit_id AS commit_id FROM baselines \
+         JOIN jobs ON jobs.id = baselines.job JOIN pipelines ON pipelines.id = jobs.pipeline \
+         WHERE baselines.project = $1 AND baselines.name = $2 AND baselines.job < $3 \
+         ORDER BY baselines.job DESC LIMIT 1",
     )
-    .bind(project.as_str())
-    .bind(name)
-    .bind(before.as_str())
+    .bind(job.project.as_str())
+    .bind(&job.spec.name)
+    .bind(before)
     .fetch_optional(&mut *db)
     .await?;
-    match row {
-        Some(row) => metrics(db, &row.text("run")?).await,
-        None => Ok(Vec::new()),
-    }
+    base_of(db, row).await
+}
+
+/// The last success of the job's name at one commit of the default branch.
+async fn base_at(db: &mut Connection, job: &Job, commit: &CommitId) -> Result<Option<Base>> {
+    let row = sqlx::query(
+        "SELECT baselines.run AS run, pipelines.commit_id AS commit_id FROM pipelines \
+         JOIN jobs ON jobs.pipeline = pipelines.id JOIN baselines ON baselines.job = jobs.id \
+         WHERE pipelines.project = $1 AND pipelines.commit_id = $2 AND baselines.name = $3 \
+         AND baselines.job < $4 ORDER BY baselines.job DESC LIMIT 1",
+    )
+    .bind(job.project.as_str())
+    .bind(commit.as_str())
+    .bind(&job.spec.name)
+    .bind(job.id.as_str())
+    .fetch_optional(&mut *db)
+    .await?;
+    base_of(db, row).await
+}
+
+async fn base_of(db: &mut Connection, row: Option<AnyRow>) -> Result<Option<Base>> {
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(Base {
+        commit: row.parsed("commit_id")?,
+        metrics: metrics(db, &row.text("run")?).await?,
+    }))
 }
 
 /// Finished jobs, not older than `from`, that the registry has not looked at; oldest first.

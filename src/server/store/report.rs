@@ -1,5 +1,7 @@
 //! Rows of reports: what a forge should show, what it accepted, and when to try again.
 
+use std::collections::BTreeMap;
+
 use protocol::{CommitId, PipelineId, ProjectId, Span, Timestamp};
 use sqlx::any::AnyRow;
 
@@ -75,6 +77,16 @@ pub async fn put(
     Ok(done.rows_affected() == 1)
 }
 
+/// Whether anything was ever to be shown in a slot.
+pub async fn is_known(db: &mut Connection, project: &ProjectId, slot: &str) -> Result<bool> {
+    let row = sqlx::query("SELECT slot FROM reports WHERE project = $1 AND slot = $2")
+        .bind(project.as_str())
+        .bind(slot)
+        .fetch_optional(db)
+        .await?;
+    Ok(row.is_some())
+}
+
 /// What is to be sent for a project now: final states first, then the oldest; at most `limit`. What
 /// is not final is sent again only `quiet` after it was sent last.
 pub async fn due(
@@ -108,6 +120,32 @@ pub async fn open_projects(db: &mut Connection) -> Result<Vec<ProjectId>> {
     rows.iter().map(|row| row.parsed("project")).collect()
 }
 
+/// Whether anything that is to be sent for a project changed after `since`.
+pub async fn changed_since(
+    db: &mut Connection,
+    project: &ProjectId,
+    since: Timestamp,
+) -> Result<bool> {
+    let row = sqlx::query(
+        "SELECT slot FROM reports WHERE open = 1 AND project = $1 AND changed_at > $2 LIMIT 1",
+    )
+    .bind(project.as_str())
+    .bind(since.0)
+    .fetch_optional(db)
+    .await?;
+    Ok(row.is_some())
+}
+
+/// Ends the waits of what a forge did not take.
+pub async fn try_now(db: &mut Connection, project: &ProjectId, now: Timestamp) -> Result<()> {
+    sqlx::query("UPDATE reports SET next_try = $1 WHERE open = 1 AND project = $2 AND tries > 0")
+        .bind(now.0)
+        .bind(project.as_str())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
 /// Notes that the forge took `sent` and what it made of it. Where another update is desired by now, the row stays
 /// open.
 pub async fn accepted(
@@ -125,6 +163,25 @@ pub async fn accepted(
     .bind(to_json(sent)?)
     .bind(now.0)
     .bind(&shown.remembered)
+    .bind(project.as_str())
+    .bind(sent.slot())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Notes that the forge took a part of `sent`: what is to be known for the next part.
+pub async fn went_on(
+    db: &mut Connection,
+    project: &ProjectId,
+    sent: &Update,
+    remembered: &str,
+) -> Result<()> {
+    sqlx::query(
+        "UPDATE reports SET remembered = $1, tries = 0, problem = NULL \
+         WHERE project = $2 AND slot = $3",
+    )
+    .bind(remembered)
     .bind(project.as_str())
     .bind(sent.slot())
     .execute(db)
@@ -156,15 +213,40 @@ pub async fn not_accepted(
     Ok(())
 }
 
-/// Reports that a forge did not take and that an administrator should see, newest first.
-pub async fn problems(db: &mut Connection, limit: u32) -> Result<Vec<Report>> {
+/// Why a forge does not show what it should of a commit; each reason once, the newest first.
+pub async fn problems_of(
+    db: &mut Connection,
+    project: &ProjectId,
+    commit: &CommitId,
+) -> Result<Vec<String>> {
     let rows = sqlx::query(
-        "SELECT * FROM reports WHERE problem IS NOT NULL ORDER BY changed_at DESC LIMIT $1",
+        "SELECT problem, MAX(changed_at) AS at FROM reports WHERE project = $1 AND commit_id = $2 \
+         AND problem IS NOT NULL GROUP BY problem ORDER BY at DESC",
     )
-    .bind(i64::from(limit))
+    .bind(project.as_str())
+    .bind(commit.as_str())
     .fetch_all(db)
     .await?;
-    rows.iter().map(report).collect()
+    rows.iter().map(|row| row.text("problem")).collect()
+}
+
+/// Why the forges of projects do not show something, the newest reason of each project since then.
+pub async fn problems(
+    db: &mut Connection,
+    since: Timestamp,
+) -> Result<BTreeMap<ProjectId, String>> {
+    let rows = sqlx::query(
+        "SELECT project, problem FROM reports WHERE problem IS NOT NULL AND changed_at = \
+         (SELECT MAX(newest.changed_at) FROM reports AS newest \
+         WHERE newest.project = reports.project AND newest.problem IS NOT NULL) \
+         AND changed_at >= $1",
+    )
+    .bind(since.0)
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| Ok((row.parsed("project")?, row.text("problem")?)))
+        .collect()
 }
 
 /// All that should be shown of a commit.

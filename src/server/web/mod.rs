@@ -86,6 +86,7 @@ fn readers() -> Router<Site> {
         .route("/pipelines", get(|| async { Redirect::permanent("/") }))
         .route("/pipelines/{id}", get(pages::pipelines::one))
         .route("/pipelines/{id}/live", get(stream::pipeline_page))
+        .route("/pipelines/{id}/notebooks", get(pages::notebook::changes))
         .route("/jobs/{id}", get(pages::job::page))
         .route("/jobs/{id}/live", get(stream::job_page))
         .route(

@@ -3,17 +3,31 @@
 use std::collections::BTreeMap;
 
 use protocol::api::{self, Page};
-use protocol::{AgentId, AttemptId, JobId, PipelineId, ProjectId, Timestamp};
+use protocol::{AgentId, AttemptId, JobId, PipelineId, ProjectId, Span, Timestamp};
 
 use crate::state::Server;
 use crate::store::jobs::{Job, Tally};
 use crate::store::pipelines::Pipeline;
-use crate::store::{Connection, Result, agents, attempts, jobs, pipelines, projects, queue};
+use crate::store::{
+    Connection, Result, agents, attempts, jobs, pipelines, projects, queue, report,
+};
+
+/// How long it is said of a project that its forge did not show something.
+const NOT_SHOWN_FOR: Span = Span::hours(7 * 24);
 
 /// Projects by name, oldest first.
 pub(crate) async fn projects(db: &mut Connection) -> Result<Page<api::Project>> {
-    let items = projects::all(db).await?.iter().map(project).collect();
-    Ok(Page { items, next: None })
+    let since = Timestamp::now() - NOT_SHOWN_FOR;
+    let mut not_shown = report::problems(db, since).await?;
+    let all = projects::all(db).await?;
+    let shown = all.iter().map(|row| api::Project {
+        not_shown: not_shown.remove(&row.id),
+        ..project(row)
+    });
+    Ok(Page {
+        items: shown.collect(),
+        next: None,
+    })
 }
 
 /// A project without what is nobody's business.
@@ -25,6 +39,7 @@ pub(crate) fn project(project: &projects::Project) -> api::Project {
         forge: project.forge.word().to_owned(),
         default_branch: project.default_branch.clone(),
         error: project.problem.clone(),
+        not_shown: None,
         quota: project.quota,
     }
 }

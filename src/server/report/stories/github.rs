@@ -99,6 +99,11 @@ impl Github {
         id
     }
 
+    /// Somebody removes all comments.
+    pub(super) fn remove_comments(&self) {
+        self.0.lock().unwrap().comments.clear();
+    }
+
     /// All comments are this one's.
     pub(super) fn is_by(&self, by: u64) {
         let mut inside = self.0.lock().unwrap();

@@ -23,7 +23,7 @@ impl World {
 }
 
 /// The texts of comments without the lines that nobody sees.
-fn said(github: &Github) -> Vec<String> {
+pub(super) fn said(github: &Github) -> Vec<String> {
     let texts = github.comments(5).into_iter().map(|(_, text)| text);
     texts
         .map(|text| {

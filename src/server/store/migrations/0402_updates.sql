@@ -29,3 +29,9 @@ CREATE INDEX reports_open ON reports (open, project);
 CREATE INDEX reports_of_commit ON reports (project, commit_id);
 
 DELETE FROM reported_pipelines;
+
+-- What a pull request changes in notebooks, as Markdown; empty where it changes none.
+CREATE TABLE notebook_diffs (
+    pipeline TEXT NOT NULL PRIMARY KEY REFERENCES pipelines (id),
+    markdown TEXT NOT NULL
+);

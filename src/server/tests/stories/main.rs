@@ -13,4 +13,5 @@ mod metrics;
 mod queue;
 mod requests;
 mod support;
+mod verdicts;
 mod web;

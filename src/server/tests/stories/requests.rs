@@ -4,9 +4,10 @@
 use protocol::job::{Block, State};
 use protocol::{Outcome, Timestamp, TriggerKind, Trust};
 use server::pipelines::{self, SUPERSEDED};
+use server::report::Differ;
 use server::store::jobs::Job;
 use server::store::pipelines::Pipeline;
-use server::store::{projects, requests};
+use server::store::{diffs, projects, requests};
 use server::trigger::Request;
 
 use crate::commits::{Repository, git, jobs_of, only_job};
@@ -189,6 +190,50 @@ async fn a_closed_request_runs_nothing_until_it_is_open_again() {
         tell(&world, &repository, false, true).await;
         let job = only_job(&world, &repository.look(&world).await).await;
         assert_eq!(job.state, State::Queued);
+    })
+    .await;
+}
+
+/// A notebook with one cell of code.
+fn notebook(source: &str) -> String {
+    format!(
+        r#"{{"nbformat": 4, "nbformat_minor": 5, "metadata": {{}}, "cells": [{{"cell_type": "code",
+        "id": "a", "metadata": {{}}, "source": "{source}", "outputs": [], "execution_count": null}}]}}"#
+    )
+}
+
+#[tokio::test]
+async fn what_a_request_changes_in_notebooks_is_compared_once_and_has_a_page() {
+    on_both(Times::default(), |world| async move {
+        let repository = repository(&world).await;
+        repository.commit(&[("a.ipynb", &notebook("epochs = 10"))]);
+        repository.look_all(&world).await;
+        let broken = ("b.ipynb", "no notebook");
+        let change = notebook("epochs = 20");
+        push_to_request(&repository, &[("a.ipynb", &change), broken]);
+        tell(&world, &repository, false, true).await;
+        let pipeline = repository.look(&world).await;
+
+        let server = world.server();
+        let mut differ = Differ::new(server.store.clone(), server.config.mirrors());
+        assert_eq!(differ.tick().await.unwrap(), 1);
+        assert_eq!(differ.tick().await.unwrap(), 0);
+        let mut db = server.store.read().await.unwrap();
+        let text = diffs::find(&mut db, &pipeline.id).await.unwrap().unwrap();
+        assert!(text.contains("-epochs = 10\n+epochs = 20\n"), "{text}");
+        assert!(
+            text.contains("`b.ipynb` cannot be read as a notebook"),
+            "{text}"
+        );
+
+        let page = format!("{}/pipelines/{}", world.url, pipeline.id);
+        let shown = reqwest::get(&page).await.unwrap().text().await.unwrap();
+        assert!(shown.contains("What it changes in notebooks"), "{shown}");
+        let answer = reqwest::get(format!("{page}/notebooks")).await.unwrap();
+        let policy = answer.headers()["content-security-policy"].clone();
+        assert!(policy.to_str().unwrap().starts_with("default-src 'none'"));
+        let shown = answer.text().await.unwrap();
+        assert!(shown.contains("a.ipynb") && shown.contains("20"), "{shown}");
     })
     .await;
 }

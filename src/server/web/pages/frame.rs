@@ -57,13 +57,18 @@ pub(super) fn show_as(status: StatusCode, page: &impl Template) -> Shown {
         let words = "this page could not be drawn; the server's log says why";
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", words)
     })?;
+    Ok((status, document(html)).into_response())
+}
+
+/// A whole HTML document, which may not do more than a page may.
+pub(super) fn document(html: String) -> Response {
     let headers = [
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::REFERRER_POLICY, "same-origin"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::CACHE_CONTROL, "no-store"),
     ];
-    Ok((status, headers, Html(html)).into_response())
+    (headers, Html(html)).into_response()
 }
 
 /// An error as a page.

@@ -14,7 +14,8 @@ use super::super::site::Site;
 use super::super::views;
 use super::frame::{Frame, Shown, show};
 use super::words::{ago, iso, took, value};
-use crate::store::{attempts, jobs, pipelines, projects};
+use crate::store::{attempts, jobs, pipelines, projects, report};
+use crate::trigger;
 
 /// Pipelines on one page.
 const PAGE: u32 = 50;
@@ -196,7 +197,14 @@ struct OnePage {
     pipeline: PipelineRow,
     jobs: Vec<JobRow>,
     live: Option<String>,
+    /// Where it is said what a pull request changes in notebooks.
+    notebooks: Option<String>,
+    /// What its forge does not show, and why.
+    not_shown: Vec<String>,
 }
+
+/// Most sentences on what a forge does not show.
+const MOST_NOT_SHOWN: usize = 5;
 
 #[derive(Template)]
 #[template(path = "jobs.html")]
@@ -273,10 +281,16 @@ pub(in super::super) async fn one(
     let row = pipelines::get(&mut db, &id).await?;
     let detail = views::pipeline_detail(&mut db, &row).await?;
     let open = detail.pipeline.finished_at.is_none();
+    let is_of_request = trigger::met(&row.trigger).is_some();
+    let commit = &row.trigger.commit;
+    let mut not_shown = report::problems_of(&mut db, &row.project, commit).await?;
+    not_shown.truncate(MOST_NOT_SHOWN);
     show(&OnePage {
         frame: Frame::new("pipelines", &site.access, &who),
         pipeline: PipelineRow::new(&detail.pipeline, Timestamp::now()),
         jobs: job_rows(&mut db, &id).await?,
         live: open.then(|| format!("/pipelines/{id}/live")),
+        notebooks: is_of_request.then(|| format!("/pipelines/{id}/notebooks")),
+        not_shown,
     })
 }

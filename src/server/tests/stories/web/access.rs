@@ -24,6 +24,7 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/pipelines", "read"),
     ("GET", "/pipelines/{id}", "read"),
     ("GET", "/pipelines/{id}/live", "read"),
+    ("GET", "/pipelines/{id}/notebooks", "read"),
     ("GET", "/jobs/{id}", "read"),
     ("GET", "/jobs/{id}/live", "read"),
     ("GET", "/jobs/{id}/frames/{cell}/{output}", "read"),
