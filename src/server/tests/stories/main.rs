@@ -11,6 +11,7 @@ mod hosts;
 mod identity;
 mod metrics;
 mod queue;
+mod replay;
 mod requests;
 mod support;
 mod verdicts;
