@@ -9,9 +9,6 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::api::{Api, Identity};
 use super::app::{App, AppConfig, Purpose};
-use super::gitea::Gitea;
-use super::github::Github;
-use super::gitlab::Gitlab;
 use super::hooks::Hooks;
 use super::rights::Rights;
 use super::{Credential, CredentialError, Forge, ForgeConfig, ForgeError, ForgeKind, PlainGit};
@@ -57,11 +54,7 @@ impl Forges {
     ) -> Result<Box<dyn Forge>, ForgeError> {
         Ok(match self.api(config, timeout)? {
             None => Box::new(PlainGit),
-            Some(api) => match api.kind() {
-                ForgeKind::Github => Box::new(Github(api)),
-                ForgeKind::Gitlab => Box::new(Gitlab(api)),
-                ForgeKind::Gitea => Box::new(Gitea(api)),
-            },
+            Some(api) => Box::new(api),
         })
     }
 

@@ -1,80 +1,24 @@
 //! GitHub and GitHub Enterprise: commit statuses.
 
-use futures_util::future::BoxFuture;
 use reqwest::Method;
 use serde::Serialize;
 
 use super::api::{About, Api};
-use super::event::PullRequest;
 use super::text::bounded;
-use super::{Forge, ForgeError, ForgeKind, Shown, StatusUpdate, Update, Verdict, hook};
+use super::{ForgeError, StatusUpdate, Verdict};
 
 /// GitHub answers 422 to a longer description.
-const DESCRIPTION_LIMIT: usize = 140;
+pub(super) const DESCRIPTION_LIMIT: usize = 140;
 
-/// A repository at GitHub.
-#[derive(Debug)]
-pub(super) struct Github(pub(super) Api);
-
-impl Github {
-    async fn post_status(&self, update: &StatusUpdate) -> Result<(), ForgeError> {
+impl Api {
+    /// Shows a status at GitHub.
+    pub(super) async fn github_status(&self, update: &StatusUpdate) -> Result<(), ForgeError> {
         let path = ["statuses", update.commit.as_str()];
-        let request = self.0.below(Method::POST, &path)?;
+        let request = self.below(Method::POST, &path)?;
         let request = request.json(&StatusBody::of(update));
-        self.0
-            .send(request, About::Status(&update.commit))
+        self.send(request, About::Status(&update.commit))
             .await
             .map(drop)
-    }
-}
-
-impl Forge for Github {
-    fn name(&self) -> &'static str {
-        ForgeKind::Github.name()
-    }
-
-    fn description_limit(&self) -> usize {
-        DESCRIPTION_LIMIT
-    }
-
-    fn listens(&self) -> bool {
-        self.0.place().speaks()
-    }
-
-    fn checks(&self) -> bool {
-        // GitHub takes check runs from an App alone.
-        self.0.place().app.is_some()
-    }
-
-    fn pull_request(&self, number: u64) -> BoxFuture<'_, Result<Option<PullRequest>, ForgeError>> {
-        Box::pin(async move {
-            let path = ["pulls", &number.to_string()];
-            self.0.find(&path, hook::github::pull_request).await
-        })
-    }
-
-    fn may_write<'a>(
-        &'a self,
-        login: &'a str,
-        number: Option<u64>,
-    ) -> BoxFuture<'a, Result<bool, ForgeError>> {
-        Box::pin(self.0.may_write(login, number))
-    }
-
-    fn show<'a>(
-        &'a self,
-        update: &'a Update,
-        remembered: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<Shown, ForgeError>> {
-        Box::pin(async move {
-            match update {
-                Update::Status(status) => self.post_status(status).await.map(|()| Shown::unnamed()),
-                Update::Check(check) => self.0.check(check, remembered).await,
-                Update::Comment(comment) => self.0.stick(comment, remembered).await,
-                Update::Reply(reply) => self.0.reply(reply, remembered).await,
-                Update::Reaction(reaction) => self.0.react(reaction).await,
-            }
-        })
     }
 }
 

@@ -21,6 +21,7 @@ mod identity;
 mod people;
 mod place;
 mod plain;
+mod remote;
 pub mod rights;
 #[cfg(test)]
 #[path = "../../../tests/support/forge/schema.rs"]

@@ -10,7 +10,7 @@ const DEVELOPER: u64 = 30;
 
 impl Api {
     /// Whether somebody may write to the repository. GitLab asks for their number, the others for their name.
-    pub(super) async fn may_write(
+    pub(super) async fn writes(
         &self,
         login: &str,
         number: Option<u64>,

@@ -1,0 +1,84 @@
+//! A repository at a forge with an API: what all forges do alike, and who does what its own way.
+
+use futures_util::future::BoxFuture;
+
+use super::api::Api;
+use super::event::PullRequest;
+use super::{
+    Forge, ForgeError, ForgeKind, Shown, StatusUpdate, Update, gitea, github, gitlab, hook,
+};
+
+impl Forge for Api {
+    fn name(&self) -> &'static str {
+        self.kind().name()
+    }
+
+    fn description_limit(&self) -> usize {
+        match self.kind() {
+            ForgeKind::Github => github::DESCRIPTION_LIMIT,
+            ForgeKind::Gitlab => gitlab::DESCRIPTION_LIMIT,
+            ForgeKind::Gitea => gitea::DESCRIPTION_LIMIT,
+        }
+    }
+
+    fn listens(&self) -> bool {
+        self.place().speaks()
+    }
+
+    fn checks(&self) -> bool {
+        // GitHub takes check runs from an App alone, and nobody else has them.
+        self.kind() == ForgeKind::Github && self.place().app.is_some()
+    }
+
+    fn pull_request(&self, number: u64) -> BoxFuture<'_, Result<Option<PullRequest>, ForgeError>> {
+        Box::pin(async move {
+            let number = number.to_string();
+            match self.kind() {
+                ForgeKind::Github | ForgeKind::Gitea => {
+                    self.find(&["pulls", &number], hook::github::pull_request)
+                        .await
+                }
+                ForgeKind::Gitlab => {
+                    let path = ["merge_requests", &number];
+                    self.find(&path, hook::gitlab::merge_request).await
+                }
+            }
+        })
+    }
+
+    fn may_write<'a>(
+        &'a self,
+        login: &'a str,
+        number: Option<u64>,
+    ) -> BoxFuture<'a, Result<bool, ForgeError>> {
+        Box::pin(self.writes(login, number))
+    }
+
+    fn show<'a>(
+        &'a self,
+        update: &'a Update,
+        remembered: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Shown, ForgeError>> {
+        Box::pin(async move {
+            match update {
+                Update::Status(status) => self.status(status).await.map(|()| Shown::unnamed()),
+                Update::Check(check) if self.checks() => self.check(check, remembered).await,
+                // It has none, and is told of none.
+                Update::Check(_) => Ok(Shown::unnamed()),
+                Update::Comment(comment) => self.stick(comment, remembered).await,
+                Update::Reply(reply) => self.reply(reply, remembered).await,
+                Update::Reaction(reaction) => self.react(reaction).await,
+            }
+        })
+    }
+}
+
+impl Api {
+    async fn status(&self, update: &StatusUpdate) -> Result<(), ForgeError> {
+        match self.kind() {
+            ForgeKind::Github => self.github_status(update).await,
+            ForgeKind::Gitlab => self.gitlab_status(update).await,
+            ForgeKind::Gitea => self.gitea_status(update).await,
+        }
+    }
+}
