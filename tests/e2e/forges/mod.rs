@@ -1,6 +1,7 @@
 //! Stories of pull requests, told to the real server by each forge: its hooks lead in, its API shows what came of it.
 
 mod commands;
+mod guides;
 mod requests;
 
 use crate::support::forge::{Face, ForgeWorld, MAIN};
