@@ -3,6 +3,7 @@
 mod commands;
 mod guides;
 mod requests;
+mod untrusted;
 
 use crate::support::forge::{Face, ForgeWorld, MAIN};
 use crate::support::{World, until};
