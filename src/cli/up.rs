@@ -23,7 +23,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FOLDER", env = "TRAINYARD_DATA")]
     data: Option<PathBuf>,
     /// Where to listen; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7480")]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "TRAINYARD_LISTEN",
+        default_value = "127.0.0.1:7480"
+    )]
     listen: SocketAddr,
     /// Settings of the agent, as in /etc/trainyard/agent.toml
     #[arg(long, value_name = "FILE")]

@@ -15,7 +15,7 @@ pub(crate) mod proxy;
 mod service;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,7 @@ use proxy::Proxy;
 use service::Service;
 
 /// How long anything may take that has to happen. Generous: the stories share a small machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Waits until there is a value, and says in vain of what.
 pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
@@ -336,23 +336,23 @@ impl World {
 
     /// The containers of an agent's attempts, ended ones included.
     pub(crate) fn containers(&self, agent: &str) -> Vec<String> {
-        docker::labelled(&self.label(agent))
+        docker::labelled(&label(&self.path(agent)))
     }
 
     /// Makes a container for an attempt, as an engine does that was asked by an agent that is gone.
     pub(crate) fn add_container(&self, agent: &str, attempt: &AttemptId) {
         docker::create(&[
-            self.label(agent),
+            label(&self.path(agent)),
             format!("trainyard.attempt={attempt}"),
             "trainyard.generation=1".to_owned(),
         ]);
     }
+}
 
-    /// The label of an agent's containers.
-    fn label(&self, agent: &str) -> String {
-        let data = Digest::of(self.path(agent).as_os_str().as_encoded_bytes());
-        format!("trainyard.data={}", data.short())
-    }
+/// The label of the containers of the agent whose data lies here.
+pub(crate) fn label(data: &Path) -> String {
+    let data = Digest::of(data.as_os_str().as_encoded_bytes());
+    format!("trainyard.data={}", data.short())
 }
 
 /// Whether a story is whole: numbered without a gap from 1 on, with its end as its last event and nowhere else.

@@ -158,7 +158,11 @@ pub fn needed(kind: ForgeKind, access: Access) -> &'static str {
             "fine-grained token: Webhooks read and write; classic: scope admin:repo_hook; of an administrator of the repository"
         }
         (ForgeKind::Gitlab, Access::Read) => "scope api, role Developer",
-        (ForgeKind::Gitlab, Access::Statuses | Access::Checks | Access::Comments) => {
+        // Its pipeline policy: who may not push to a protected branch may not write a status for it either.
+        (ForgeKind::Gitlab, Access::Statuses | Access::Checks) => {
+            "scope api, role Developer; Maintainer where the branch is protected, as the default branch is (Settings, Access tokens)"
+        }
+        (ForgeKind::Gitlab, Access::Comments) => {
             "scope api, role Developer (Settings, Access tokens)"
         }
         (ForgeKind::Gitlab, Access::Hooks) => {

@@ -73,9 +73,9 @@ impl Link {
         changed
     }
 
-    /// It did what it was asked, or refused something that says nothing of the rest.
-    pub(super) fn answered(&mut self, config: &ReportConfig, now: Timestamp) {
-        self.not_before = now + config.write_gap;
+    /// It did what it was asked, or refused something that says nothing of the rest; `took` after `now`.
+    pub(super) fn answered(&mut self, config: &ReportConfig, now: Timestamp, took: Span) {
+        self.not_before = now + config.gap_after(took);
         self.failures = 0;
         self.refused = None;
     }
@@ -117,6 +117,15 @@ impl Link {
 }
 
 impl ReportConfig {
+    /// How long after the begin of a call that took so long the next one may begin. The gap counts from the answer:
+    /// a call that was long under way came late, and the next one may be quick.
+    fn gap_after(&self, took: Span) -> Span {
+        match self.write_gap {
+            Span(0) => Span(0),
+            Span(gap) => Span(gap + took.0),
+        }
+    }
+
     /// Doubles with each try, and is a little longer by chance of the name, so that what failed
     /// together does not come back together.
     pub(super) fn wait(&self, tries: u32, name: &str) -> Span {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
@@ -31,7 +31,7 @@ pub struct ReportConfig {
     pub pages: Option<String>,
     /// How long one call may take.
     pub call_timeout: Span,
-    /// Time between two writes of one project.
+    /// Time between an answer and the next write of one project; 0: none.
     pub write_gap: Span,
     /// Time between two updates of one slot that are not final.
     pub quiet: Span,
@@ -225,16 +225,18 @@ impl Reporter {
             }
         }
         drop(db);
+        let begun = Instant::now();
         let answers: Vec<Answer> = stream::iter(calls)
             .buffer_unordered(AT_ONCE)
             .collect()
             .await;
+        let took = Span::from(begun.elapsed());
         for (row, answer) in answers {
             match answer {
                 Ok(_) => pass.accepted += 1,
                 Err(_) => pass.refused += 1,
             }
-            self.note(row, answer, now).await?;
+            self.note(row, answer, now, took).await?;
         }
         Ok(pass)
     }
@@ -244,6 +246,7 @@ impl Reporter {
         row: Report,
         answer: std::result::Result<Shown, ForgeError>,
         now: Timestamp,
+        took: Span,
     ) -> Result<()> {
         let mut tx = self.store.begin().await?;
         let (project, sent) = (&row.project, &row.desired);
@@ -256,7 +259,7 @@ impl Reporter {
                     _ => rows::accepted(&mut tx, project, sent, shown, now).await?,
                 }
                 if let Some(link) = self.links.get_mut(project) {
-                    link.answered(&self.config, now);
+                    link.answered(&self.config, now, took);
                 }
             }
             Err(error) => {
@@ -270,7 +273,7 @@ impl Reporter {
                 if let Some(link) = self.links.get_mut(project) {
                     match error.concerns_project() {
                         true => link.failed(error, &self.config, project.as_str(), now),
-                        false => link.answered(&self.config, now),
+                        false => link.answered(&self.config, now, took),
                     }
                 }
             }

@@ -1,7 +1,9 @@
 //! Stories of pull requests, told to the real server by each forge: its hooks lead in, its API shows what came of it.
 
 mod commands;
+mod guides;
 mod requests;
+mod untrusted;
 
 use crate::support::forge::{Face, ForgeWorld, MAIN};
 use crate::support::{World, until};

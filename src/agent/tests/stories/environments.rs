@@ -2,9 +2,15 @@
 
 use protocol::event::EventKind;
 use protocol::spec::PythonSource;
-use protocol::{FailureKind, Outcome, Owner};
+use protocol::{FailureKind, Outcome, Owner, Trust};
 
-use crate::support::{World, engine};
+use crate::support::{Done, World, engine};
+
+/// How many environments were built for a job.
+fn built(done: &Done) -> usize {
+    let of_it = |event: &&EventKind| matches!(event, EventKind::Phase { detail: Some(detail), .. } if detail.starts_with("built"));
+    done.events().iter().filter(of_it).count()
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_environment_is_built_once_and_shared() {
@@ -47,10 +53,33 @@ async fn an_environment_is_built_once_and_shared() {
         first.report.setting.environment,
         second.report.setting.environment
     );
-    let built = |done: &crate::support::Done| {
-        done.events().iter().filter(|event| matches!(event, EventKind::Phase { detail: Some(detail), .. } if detail.starts_with("built"))).count()
-    };
     assert_eq!(built(&first) + built(&second), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_environment_of_an_untrusted_commit_is_its_own() {
+    if !engine().await {
+        return;
+    }
+    let world = World::new();
+    if world.host.uv.is_none() {
+        eprintln!("not told: uv is not here");
+        return;
+    }
+    world.write("requirements.txt", "six==1.17.0\n");
+    for (trust, builds) in [
+        (Trust::Trusted, 1),
+        (Trust::Untrusted, 1),
+        (Trust::Untrusted, 0),
+        (Trust::Trusted, 0),
+    ] {
+        let mut order = world.command("true");
+        order.trust = trust;
+        order.spec.python = Some(PythonSource::Requirements("requirements.txt".into()));
+        let done = world.run(&order).await;
+        assert_eq!(done.report.outcome, Outcome::Succeeded, "{trust:?}");
+        assert_eq!(built(&done), builds, "{trust:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! GitHub, as far as statuses, comments and reactions go.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::extract::{Path, Query, Request, State as Shared};
 use axum::http::StatusCode;
@@ -30,6 +31,8 @@ struct Inside {
     /// Writes that are done and answered with an error.
     lost: usize,
     calls: usize,
+    /// How long it thinks about each.
+    slow: Duration,
 }
 
 #[derive(Clone)]
@@ -68,6 +71,10 @@ impl Github {
 
     pub(super) fn fail(&self, status: u16, header: Header, body: &'static str) {
         self.0.lock().unwrap().faults.push((status, header, body));
+    }
+
+    pub(super) fn slow(&self, each: Duration) {
+        self.0.lock().unwrap().slow = each;
     }
 
     /// The next write is done, and nobody hears of it.
@@ -121,6 +128,8 @@ impl Github {
 /// Counts, checks the token, and fails where it should.
 async fn door(Shared(github): Shared<Github>, request: Request, next: Next) -> Response {
     let is_write = request.method() != "GET";
+    let slow = github.0.lock().unwrap().slow;
+    tokio::time::sleep(slow).await;
     {
         let mut inside = github.0.lock().unwrap();
         inside.calls += 1;
