@@ -97,10 +97,11 @@ impl Mirror {
         auth: Option<&str>,
         deadline: &Deadline,
     ) -> Result<(), MirrorError> {
+        // Not before the lock: a fetch that goes on may have written the commit and not yet its files.
+        let _lock = lock(self.path(), deadline)?;
         if self.has(commit) {
             return Ok(());
         }
-        let _lock = lock(self.path(), deadline)?;
         let kept = format!("refs/trainyard/commits/{commit}");
         let bare = self.git_fetch(&[], &[&format!("+{commit}:{kept}")], auth, deadline);
         if self.has(commit) {

@@ -17,7 +17,7 @@ use crate::store::{Connection, Result, agents};
 /// The store's.
 pub async fn volumes(db: &mut Connection) -> Result<BTreeMap<String, Option<String>>> {
     let mut all: BTreeMap<String, Option<String>> = BTreeMap::new();
-    for agent in agents::all(db).await? {
+    for agent in agents::good(db).await? {
         for (name, version) in agent.inventory.volumes {
             all.entry(name)
                 .and_modify(|known| *known = known.take().filter(|k| Some(k) == version.as_ref()))
@@ -36,8 +36,7 @@ pub async fn refusals(
     project: &Project,
     jobs: &[PlannedJob],
 ) -> Result<Vec<Option<Failure>>> {
-    let agents = agents::all(db).await?;
-    let fleet: Vec<_> = agents.iter().map(empty_host).collect();
+    let fleet: Vec<_> = agents::good(db).await?.iter().map(empty_host).collect();
     let mut known: Vec<(Demand, Option<Failure>)> = Vec::new();
     let mut refusals = Vec::with_capacity(jobs.len());
     for job in jobs {

@@ -48,7 +48,7 @@ pub(super) async fn look(server: &Server, db: &mut Connection, most: u32) -> Res
         .map(|job| (&job.project, job.name.as_str()));
     let running = bookings.iter().map(|b| (&b.project, b.job_name.as_str()));
     let usual = recent.usual(db, names.chain(running)).await?;
-    let agents = agents::all(db).await?;
+    let agents = agents::good(db).await?;
     let rows = projects::all(db).await?;
     let groups = queue::in_groups(db).await?;
 
@@ -331,9 +331,6 @@ fn device(gpu: &protocol::hardware::Gpu) -> Option<HostGpu> {
 }
 
 fn closed(server: &Server, agent: &Agent) -> Option<String> {
-    if let Some(by) = &agent.revoked_by {
-        return Some(format!("revoked by {by}"));
-    }
     if let Some(by) = &agent.drained_by {
         return Some(format!("drained by {by}"));
     }

@@ -23,6 +23,14 @@ pub enum HostError {
         /// Those that there are.
         there: Vec<String>,
     },
+    /// Its secret was taken away.
+    #[error("agent '{name}' was revoked by {by}: it takes jobs again when it is registered anew")]
+    Revoked {
+        /// The name.
+        name: String,
+        /// Who took it.
+        by: String,
+    },
     /// The store's.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -69,6 +77,10 @@ fn words(agent: &str, by: &str) -> String {
 pub async fn undrain(server: &Server, name: &str, by: &str) -> Result<(), HostError> {
     let mut tx = server.store.begin().await?;
     let agent = named(&mut tx, name).await?;
+    if let Some(by) = agent.revoked_by {
+        let name = name.to_owned();
+        return Err(HostError::Revoked { name, by });
+    }
     agents::set_drained(&mut tx, &agent.id, None, Timestamp::now()).await?;
     write_down(&mut tx, by, format!("undrain agent {name}")).await?;
     tx.commit().await.map_err(StoreError::from)?;

@@ -82,6 +82,13 @@ pub async fn all(db: &mut Connection) -> Result<Vec<Agent>> {
     rows.iter().map(agent).collect()
 }
 
+/// Those whose secrets are good, oldest first: nobody else will ever take a job.
+pub async fn good(db: &mut Connection) -> Result<Vec<Agent>> {
+    let mut all = all(db).await?;
+    all.retain(|agent| agent.revoked_by.is_none());
+    Ok(all)
+}
+
 /// The agent whose secret has this hash.
 pub async fn by_secret(db: &mut Connection, hash: &Digest) -> Result<Option<Agent>> {
     let row = sqlx::query("SELECT * FROM agents WHERE secret_hash = $1")

@@ -58,6 +58,7 @@ impl From<HostError> for Problem {
         match error {
             HostError::Store(error) => error.into(),
             missing @ HostError::Missing { .. } => Self::not_found(missing),
+            revoked @ HostError::Revoked { .. } => Self::conflict(revoked),
         }
     }
 }

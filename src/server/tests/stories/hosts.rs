@@ -178,6 +178,9 @@ async fn a_revoked_agent_is_told_what_to_do_and_its_jobs_go_elsewhere_at_once() 
         );
         assert_eq!(other.begin().await.job, job.id);
         assert_eq!(world.shown("a").await.state, "revoked");
+        let (status, error) = world.ask("a/undrain", None).await;
+        assert_eq!(status, StatusCode::CONFLICT);
+        assert!(error.contains("was revoked by"), "{error}");
         let mut db = world.server().store.read().await.unwrap();
         let booked = queue::bookings(&mut db).await.unwrap();
         assert!(
