@@ -88,7 +88,7 @@ def words(rows, seed, at):
         "",
         f"- {len(rows)} rounds in {sum(row['seconds'] for row in rows) / 60:.0f} minutes; {len(bad)} did not hold",
         f"- jobs: {listed(jobs)}",
-        f"- faults: {listed(deeds)}",
+        f"- faults planned (one whose moment did not come, or that finds nothing to break, counts too): {listed(deeds)}",
     ]
     lines += [f"- round {row['round']} did not hold: {row['problem'].splitlines()[0]}" for row in bad]
     return "\n".join(lines) + "\n"

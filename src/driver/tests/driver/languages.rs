@@ -12,7 +12,7 @@ use crate::support::{World, python};
 /// A kernel for `sh`: each cell is a program of its own. It asks for input whatever it is told, where a cell is
 /// `ask`, and says it is done without an answer where it is `mute`.
 const KERNEL: &str = r#"
-import subprocess, sys
+import os, subprocess, sys, threading
 from ipykernel.kernelapp import IPKernelApp
 from ipykernel.kernelbase import Kernel
 class Shell(Kernel):
@@ -37,6 +37,10 @@ class Shell(Kernel):
             self.send_response(self.iopub_socket, 'error', raised)
             answer |= {'status': 'error', **raised}
         return answer
+    def do_shutdown(self, restart):
+        # ipykernel's threads may wait for each other at the end, which is another story.
+        threading.Timer(0.5, os._exit, (0,)).start()
+        return {'status': 'ok', 'restart': restart}
 IPKernelApp.launch_instance(kernel_class=Shell)
 "#;
 
