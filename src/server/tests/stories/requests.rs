@@ -3,6 +3,7 @@
 
 use protocol::job::{Block, State};
 use protocol::{Outcome, Timestamp, TriggerKind, Trust};
+use server::fleet::hosts;
 use server::pipelines::{self, SUPERSEDED};
 use server::report::Differ;
 use server::store::jobs::Job;
@@ -37,6 +38,10 @@ async fn repository(world: &World) -> Repository {
     repository.look(world).await;
     let agent = world.agent("a").await;
     agent.run(Outcome::Succeeded).await;
+    // What is queued from now on stays so.
+    hosts::drain(world.server(), "a", false, "ana")
+        .await
+        .unwrap();
     repository
 }
 
