@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use protocol::{ProjectId, Timestamp};
 use tokio::sync::oneshot;
 
-pub use obey::{run, tick};
+pub use obey::run;
 
 use crate::forge::ForgeKind;
 use crate::forge::event::{ForgeEvent, PullRequest};

@@ -1,7 +1,7 @@
 //! Does what people ask for at a forge, in comments and by the buttons of checks, if they may write to the repository.
 //! Each delivery is done with once; the answer is a row that the reporter sends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use protocol::{JobId, ProjectId, Span, Timestamp};
@@ -20,7 +20,7 @@ use crate::trigger::Request;
 
 /// Most deliveries of one pass.
 const MOST: u32 = 100;
-/// Time to the next try where a forge did not say who may do what.
+/// Time to the next try of what could not be done.
 const PAUSE: Duration = Duration::from_secs(30);
 /// What could not be done for so long is not done any more: nobody expects it.
 const GIVEN_UP: Span = Span::hours(24);
@@ -44,17 +44,23 @@ pub async fn run(server: Server) {
     }
 }
 
-/// One pass, oldest first. A project whose forge did not answer is left until `paused` says so.
+/// What could not be done yet, and when it is tried again.
+type Paused = BTreeMap<(ProjectId, String), Instant>;
+
+/// One pass, oldest first. What cannot be done now is left until `paused` says so: it holds up nothing behind it, but
+/// a forge that does not answer is asked once a pass.
 ///
 /// # Errors
 /// The store's; what was done before stays done.
-pub async fn tick(server: &Server, paused: &mut BTreeMap<ProjectId, Instant>) -> Result<()> {
+async fn tick(server: &Server, paused: &mut Paused) -> Result<()> {
     paused.retain(|_, until| *until > Instant::now());
     let mut db = server.store.read().await?;
     let asked = projects::asked(&mut db, MOST).await?;
     drop(db);
+    let mut failed = BTreeSet::new();
     for delivery in asked {
-        if paused.contains_key(&delivery.project) {
+        let key = (delivery.project.clone(), delivery.delivery.clone());
+        if paused.contains_key(&key) || failed.contains(&delivery.project) {
             continue;
         }
         let answer = match answer(server, &delivery).await {
@@ -63,7 +69,8 @@ pub async fn tick(server: &Server, paused: &mut BTreeMap<ProjectId, Instant>) ->
                 let id = &delivery.delivery;
                 if delivery.received_at + GIVEN_UP > Timestamp::now() {
                     tracing::warn!(delivery = id, "not obeyed yet: {why}");
-                    paused.insert(delivery.project, Instant::now() + PAUSE);
+                    paused.insert(key, Instant::now() + PAUSE);
+                    failed.insert(delivery.project);
                     continue;
                 }
                 tracing::error!(delivery = id, "given up: {why}");
@@ -103,25 +110,15 @@ async fn answer(
     };
     let timeout = ReportConfig::default().call_timeout;
     let forge = server.forges.connect(&project.forge, timeout.into())?;
+    let told = Told {
+        server,
+        project: &project,
+        forge: forge.as_ref(),
+        at: delivery.received_at,
+    };
     match event {
-        ForgeEvent::Comment(comment) => {
-            let told = Told {
-                server,
-                project: &project,
-                forge: forge.as_ref(),
-                at: delivery.received_at,
-            };
-            told.comment(&comment, &delivery.delivery).await
-        }
-        ForgeEvent::Asked(asked) => {
-            let told = Told {
-                server,
-                project: &project,
-                forge: forge.as_ref(),
-                at: delivery.received_at,
-            };
-            told.button(&asked).await.map(|()| None)
-        }
+        ForgeEvent::Comment(comment) => told.comment(&comment, &delivery.delivery).await,
+        ForgeEvent::Asked(asked) => told.button(&asked).await.map(|()| None),
         ForgeEvent::Ping
         | ForgeEvent::Push { .. }
         | ForgeEvent::PullRequest(_)
