@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::api::{About, Api};
 use super::text::bounded;
-use super::{ForgeError, ForgeKind, StatusUpdate, Verdict};
+use super::{ForgeError, ForgeKind, StatusUpdate, github};
 
 /// Gitea sets none; a longer line is not read.
 pub(super) const DESCRIPTION_LIMIT: usize = 255;
@@ -54,20 +54,10 @@ struct StatusBody {
 impl StatusBody {
     fn of(update: &StatusUpdate) -> Self {
         Self {
-            state: state_word(update.verdict),
+            state: github::state_word(update.verdict),
             context: bounded(&update.context, 255),
             description: bounded(&update.description, DESCRIPTION_LIMIT),
             target_url: update.url.clone(),
         }
-    }
-}
-
-/// Gitea's words; `warning` is none of ours.
-fn state_word(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Pending | Verdict::Running => "pending",
-        Verdict::Success | Verdict::Neutral => "success",
-        Verdict::Failure => "failure",
-        Verdict::Error | Verdict::Cancelled => "error",
     }
 }

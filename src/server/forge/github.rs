@@ -51,8 +51,8 @@ fn narrow(text: &str) -> String {
         .collect()
 }
 
-/// GitHub's four words.
-fn state_word(verdict: Verdict) -> &'static str {
+/// GitHub's four words. Gitea has them too, and a fifth, which is none of ours.
+pub(super) fn state_word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Pending | Verdict::Running => "pending",
         Verdict::Success | Verdict::Neutral => "success",
