@@ -23,7 +23,7 @@ pub(crate) fn models(page: &Page<Model>) -> String {
         let latest = model.latest.as_ref();
         [
             model.name.clone(),
-            model.project.clone(),
+            model.project.clone().unwrap_or_else(|| "-".to_owned()),
             latest.map_or_else(|| "-".to_owned(), named),
             model.candidates.to_string(),
             latest.map(metrics).unwrap_or_default(),
@@ -80,19 +80,26 @@ fn at_signs(aliases: &[String]) -> String {
 pub(crate) fn model(detail: &ModelDetail, client: &Client) -> String {
     let model = &detail.model;
     let rows = detail.items.iter().map(|version| {
+        let (commit, title) = match &version.origin {
+            Some(origin) => (origin.commit.short().to_owned(), short(&origin.title)),
+            None => ("-".to_owned(), "registered by a client".to_owned()),
+        };
         [
             named(version),
             metrics(version),
             at_signs(&version.aliases),
-            version.commit.short().to_owned(),
-            short(&version.title),
+            commit,
+            title,
             out::ago(version.created_at),
         ]
     });
     let mut text = format!(
-        "{} of {}\n{}\n\n{}",
+        "{}{}\n{}\n\n{}",
         clean(&model.name),
-        clean(&model.project),
+        model
+            .project
+            .as_ref()
+            .map_or_else(String::new, |project| format!(" of {}", clean(project))),
         client.page(&format!("/models/{}", super::client::segment(&model.name))),
         out::drawn(
             ["VERSION", "METRICS", "ALIASES", "COMMIT", "TITLE", "MADE"],
@@ -159,7 +166,11 @@ pub(crate) fn version(detail: &VersionDetail, client: &Client) -> String {
     }
     let params = detail.params.iter();
     let params = params.map(|(name, value)| [format!("parameter {name}"), short(value)]);
-    let rows = facts(&version.title, &detail.lineage).chain(params);
+    let title = version.origin.as_ref().map(|origin| origin.title.as_str());
+    let lineage = detail.lineage.iter();
+    let rows = lineage
+        .flat_map(|lineage| facts(title.unwrap_or_default(), lineage))
+        .chain(params);
     text += &format!("\n{}\n", out::drawn(["LINEAGE", ""], rows));
     if !detail.files.is_empty() {
         let rows = detail.files.iter().map(|file| {

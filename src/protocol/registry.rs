@@ -30,8 +30,9 @@ use crate::units::{ByteSize, Timestamp};
 pub struct Model {
     /// Its name, unique on this server.
     pub name: String,
-    /// The project that it belongs to.
-    pub project: String,
+    /// The project that it belongs to; none: a client of MLflow's registered it.
+    #[serde(default)]
+    pub project: Option<String>,
     /// When its first version or candidate was made.
     pub created_at: Timestamp,
     /// How many versions it has.
@@ -81,8 +82,28 @@ pub struct Version {
     pub version: Option<u64>,
     /// Whether it counts.
     pub status: VersionStatus,
-    /// The registry run: 32 hex digits.
-    pub run: String,
+    /// The registry run, 32 hex digits; none: a client of MLflow's named none.
+    #[serde(default)]
+    pub run: Option<String>,
+    /// The job that the run is of; none: it is no job's.
+    #[serde(flatten)]
+    pub origin: Option<Origin>,
+    /// Aliases that point to it, sorted.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// Last value of each metric, by name.
+    #[serde(default)]
+    pub metrics: Vec<MetricValue>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Who made a candidate a version, and why.
+    #[serde(default)]
+    pub promotion: Option<Promotion>,
+}
+
+/// Which job left a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
     /// The job.
     pub job: JobId,
     /// The job's name.
@@ -96,17 +117,6 @@ pub struct Version {
     /// The ref that led to the commit.
     #[serde(default)]
     pub reference: Option<String>,
-    /// Aliases that point to it, sorted.
-    #[serde(default)]
-    pub aliases: Vec<String>,
-    /// Last value of each metric, by name.
-    #[serde(default)]
-    pub metrics: Vec<MetricValue>,
-    /// When it was made.
-    pub created_at: Timestamp,
-    /// Who made a candidate a version, and why.
-    #[serde(default)]
-    pub promotion: Option<Promotion>,
 }
 
 impl Version {
@@ -145,8 +155,9 @@ pub struct VersionDetail {
     /// How the metrics are judged.
     #[serde(default)]
     pub goals: BTreeMap<String, Goal>,
-    /// Where it comes from.
-    pub lineage: Lineage,
+    /// Where it comes from; none: no job's run made it.
+    #[serde(default)]
+    pub lineage: Option<Lineage>,
     /// Its files, by path.
     pub files: Vec<ModelFile>,
     /// Changes of the aliases that point or pointed to it, newest first, at most 100.

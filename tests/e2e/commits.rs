@@ -70,7 +70,7 @@ async fn a_push_lints_and_runs_a_notebook_and_keeps_what_it_leaves() {
     assert_eq!(heads, ["[values of this run]", "[cell 1]", "[cell 2]"]);
 
     let version = world.api().version("digits", "1").await;
-    let lineage = &version.lineage;
+    let lineage = version.lineage.as_ref().unwrap();
     assert_eq!(lineage.commit.as_str(), world.project.head());
     assert_eq!(
         (&lineage.job, &lineage.attempt),

@@ -10,7 +10,8 @@ use protocol::registry::{
 
 use super::compare;
 use crate::forge::bounded;
-use crate::store::{Connection, Store, StoreError, models, projects, registry};
+use crate::store::runs::FullRun;
+use crate::store::{Connection, Store, StoreError, models, projects, registry, runs};
 
 /// Most versions of a model on one page.
 const MOST_VERSIONS: u32 = 500;
@@ -88,9 +89,12 @@ async fn own_row(db: &mut Connection, name: &str) -> Result<models::Model> {
 
 async fn shown(db: &mut Connection, row: models::Model) -> Result<Model> {
     let (versions, candidates) = models::counts(db, &row.name).await?;
-    let project = projects::find(db, &row.project).await?;
+    let project = match &row.project {
+        Some(id) => projects::find(db, id).await?.map(|project| project.name),
+        None => None,
+    };
     Ok(Model {
-        project: project.map_or_else(|| row.project.to_string(), |project| project.name),
+        project,
         created_at: row.created_at,
         versions,
         candidates,
@@ -119,9 +123,14 @@ pub async fn version(store: &Store, model: &str, wanted: &VersionRef) -> Result<
 
 async fn detail(db: &mut Connection, model: &str, wanted: &VersionRef) -> Result<VersionDetail> {
     let version = resolve(db, model, wanted).await?;
-    let run = registry::find_run(db, &version.run)
-        .await?
-        .ok_or_else(|| StoreError::Missing(format!("run {}", version.run)))?;
+    let (run, of_job) = match &version.run {
+        Some(run) => (full_run(db, run).await?, registry::of_job(db, run).await?),
+        None => (None, None),
+    };
+    let (lineage, goals) = of_job.map_or_else(Default::default, |of_job| {
+        (Some(of_job.lineage), of_job.goals)
+    });
+    let (params, tags) = run.map_or_else(Default::default, |run| (run.params, run.tags));
     let points_here = |change: &AliasChange| {
         version.version.is_some()
             && (change.version == version.version || change.previous == version.version)
@@ -129,13 +138,20 @@ async fn detail(db: &mut Connection, model: &str, wanted: &VersionRef) -> Result
     let history = models::alias_changes(db, model, MOST_CHANGES).await?;
     Ok(VersionDetail {
         files: models::files(db, &version.id).await?,
-        params: run.params,
-        tags: run.tags,
-        goals: run.goals,
-        lineage: run.lineage,
+        params: params.into_iter().collect(),
+        tags: tags.into_iter().collect(),
+        goals,
+        lineage,
         history: history.into_iter().filter(points_here).collect(),
         version,
     })
+}
+
+async fn full_run(db: &mut Connection, id: &str) -> Result<Option<FullRun>> {
+    let Some(run) = runs::find(db, id).await? else {
+        return Ok(None);
+    };
+    Ok(runs::fill(db, vec![run]).await?.pop())
 }
 
 async fn resolve(db: &mut Connection, model: &str, wanted: &VersionRef) -> Result<Version> {

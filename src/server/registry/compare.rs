@@ -14,10 +14,12 @@ const MOST: usize = 500;
 pub fn compare(base: &VersionDetail, now: &VersionDetail) -> Comparison {
     let mut differences = Vec::new();
     differing("parameter ", &base.params, &now.params, &mut differences);
-    let (old, new) = (&base.lineage, &now.lineage);
-    differing("", &facts(old), &facts(new), &mut differences);
-    differing("package ", &packages(old), &packages(new), &mut differences);
-    differing("file ", &old.deps, &new.deps, &mut differences);
+    // What no job left says nothing of where it comes from: there is nothing to tell it from.
+    if let (Some(old), Some(new)) = (&base.lineage, &now.lineage) {
+        differing("", &facts(old), &facts(new), &mut differences);
+        differing("package ", &packages(old), &packages(new), &mut differences);
+        differing("file ", &old.deps, &new.deps, &mut differences);
+    }
     differences.truncate(MOST);
     Comparison {
         base: base.version.clone(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use plan::PlannedJob;
+use protocol::event::{Artifact, ArtifactRole};
 use protocol::outcome::Outcome;
 use protocol::registry::{Lineage, LockFile, VersionStatus};
 use protocol::report::{AttemptReport, MetricValue};
@@ -11,16 +12,21 @@ use protocol::{Digest, TriggerKind, Work};
 
 use crate::forge::bounded;
 use crate::store::attempts::Attempt;
+use crate::store::files::KeptFile;
 use crate::store::jobs::Job;
 use crate::store::pipelines::Pipeline;
 use crate::store::projects::Project;
-use crate::store::registry::{Run, RunStatus};
+use crate::store::registry::JobRun;
+use crate::store::runs::RunStatus;
 
 /// Most metrics, params and tags of a run. A job that reports more is logging a curve by name.
 const MOST_VALUES: usize = 1_000;
 /// MLflow's bounds of a name and of a value.
 const NAME_LIMIT: usize = 250;
 const VALUE_LIMIT: usize = 6_000;
+
+/// The folder of a job's model among the files of its run.
+pub(super) const MODEL_FOLDER: &str = "model";
 
 /// What a job stands in.
 #[derive(Debug, Clone, Copy)]
@@ -67,16 +73,17 @@ pub(super) fn status(place: Place<'_>) -> Option<VersionStatus> {
 }
 
 /// The run of an attempt.
-pub(super) fn run(place: Place<'_>, attempt: &Attempt, report: &AttemptReport) -> Run {
+pub(super) fn run(place: Place<'_>, attempt: &Attempt, report: &AttemptReport) -> JobRun {
     let lineage = lineage(place, attempt, report);
     let mut tags = tags(place, &lineage);
     let metrics = metrics(&report.metrics, &mut tags);
     let goals = place.job.spec.metrics.iter();
-    Run {
+    JobRun {
         id: run_id(attempt),
         attempt: attempt.id.clone(),
         job: place.job.id.clone(),
         project: place.project.id.clone(),
+        experiment: format!("{}/{}", place.project.name, place.job.spec.definition),
         name: place.job.spec.name.clone(),
         status: match &report.outcome {
             Outcome::Succeeded | Outcome::Reused { .. } => RunStatus::Finished,
@@ -90,8 +97,26 @@ pub(super) fn run(place: Place<'_>, attempt: &Attempt, report: &AttemptReport) -
         metrics,
         params: params(&lineage, report),
         tags,
+        files: files(&report.artifacts),
         lineage,
     }
+}
+
+/// Where clients find what an attempt left: its model under `model/`.
+fn files(artifacts: &[Artifact]) -> Vec<KeptFile> {
+    let file = |artifact: &Artifact| {
+        let path = match artifact.role {
+            ArtifactRole::Model => format!("{MODEL_FOLDER}/{}", artifact.path),
+            ArtifactRole::Notebook | ArtifactRole::Declared => artifact.path.clone(),
+            ArtifactRole::Output => return None,
+        };
+        Some(KeptFile {
+            path,
+            blob: artifact.blob.clone(),
+            size: artifact.size,
+        })
+    };
+    artifacts.iter().filter_map(file).collect()
 }
 
 fn lineage(place: Place<'_>, attempt: &Attempt, report: &AttemptReport) -> Lineage {

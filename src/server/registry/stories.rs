@@ -132,7 +132,7 @@ impl World {
             Ok(detail) => {
                 let items = detail.items.into_iter().rev();
                 items
-                    .map(|version| (version.version, version.job))
+                    .map(|version| (version.version, version.origin.unwrap().job))
                     .collect()
             }
             Err(RegistryError::NoModel(_)) => Vec::new(),
@@ -220,7 +220,7 @@ async fn a_success_on_the_default_branch_is_a_version_with_lineage() {
             .await
             .unwrap();
         assert_eq!(shown.version.status, VersionStatus::Version);
-        assert_eq!(shown.version.run.len(), 32);
+        assert_eq!(shown.version.run.as_ref().unwrap().len(), 32);
         let paths: Vec<_> = shown.files.iter().map(|f| f.path.as_str()).collect();
         assert_eq!(
             paths,
@@ -229,7 +229,7 @@ async fn a_success_on_the_default_branch_is_a_version_with_lineage() {
         );
         assert_eq!(shown.params["epochs"], "20");
         assert_eq!(shown.params["solver"], "lbfgs");
-        let lineage = &shown.lineage;
+        let lineage = shown.lineage.as_ref().unwrap();
         assert_eq!(lineage.repository, "https://git.example/digits.git");
         assert_eq!(lineage.fingerprint, Some(Digest::of("cells")));
         assert_eq!(lineage.deps["src/model.py"], "9f86d081");
@@ -463,14 +463,14 @@ async fn a_name_that_cannot_be_used_holds_up_nobody() {
         let mut db = world.store.read().await.unwrap();
         for (job, expected) in [
             (bad, "is no name for a model"),
-            (theirs, "belongs to another project"),
+            (theirs, "is not this project's"),
             (empty, "left no file of the model"),
         ] {
             let run = rows::succeeded_run(&mut db, &job.id)
                 .await
                 .unwrap()
                 .unwrap();
-            let run = rows::find_run(&mut db, &run).await.unwrap().unwrap();
+            let run = rows::of_job(&mut db, &run).await.unwrap().unwrap();
             let problem = run.problem.unwrap_or_default();
             assert!(problem.contains(expected), "{problem}");
         }

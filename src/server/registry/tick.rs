@@ -17,6 +17,7 @@ use crate::store::models::Model;
 use crate::store::rows::id_before;
 use crate::store::{
     Result, Store, StoreError, Transaction, attempts, jobs, models, pipelines, projects, registry,
+    versions,
 };
 
 /// Most jobs of one pass.
@@ -143,10 +144,10 @@ async fn make_version(
             "'{name}' is no name for a model: it wants 1 to 100 letters, digits, '-', '_', '.', and no dot first"
         )));
     }
-    let Some(run_row) = registry::find_run(tx, run).await? else {
+    let Some(of_job) = registry::of_job(tx, run).await? else {
         return Err(StoreError::Missing(format!("run {run}")));
     };
-    let files: Vec<ModelFile> = attempts::artifacts(tx, &run_row.attempt)
+    let files: Vec<ModelFile> = attempts::artifacts(tx, &of_job.attempt)
         .await?
         .into_iter()
         .filter(|artifact| artifact.role == ArtifactRole::Model)
@@ -161,13 +162,15 @@ async fn make_version(
     }
     let wanted = Model {
         name: name.to_owned(),
-        project: place.project.id.clone(),
+        project: Some(place.project.id.clone()),
+        description: None,
         created_at: now,
+        changed_at: now,
     };
     let model = models::ensure(tx, &wanted).await?;
-    if model.project != place.project.id {
+    if model.project != wanted.project {
         return Ok(Some(format!(
-            "model '{name}' belongs to another project: choose another name in .trainyard.yml"
+            "model '{name}' is not this project's: choose another name in .trainyard.yml"
         )));
     }
     let number = match status {
@@ -179,6 +182,7 @@ async fn make_version(
     for file in &files {
         models::insert_file(tx, &id, file).await?;
     }
+    versions::touch(tx, name, now).await?;
     Ok(None)
 }
 

@@ -5,6 +5,20 @@ use protocol::{AgentId, AttemptId, Digest, Timestamp};
 use super::rows::{Columns as _, to_int};
 use super::{Connection, Result};
 
+/// Notes that a blob is complete.
+pub async fn note(db: &mut Connection, digest: &Digest, size: u64, at: Timestamp) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO blobs (digest, size, created_at) VALUES ($1, $2, $3) \
+         ON CONFLICT (digest) DO NOTHING",
+    )
+    .bind(digest.as_str())
+    .bind(to_int(size))
+    .bind(at.0)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// Notes that a blob is complete, and that an agent uploaded it.
 pub async fn insert(
     db: &mut Connection,
@@ -13,15 +27,7 @@ pub async fn insert(
     agent: &AgentId,
     at: Timestamp,
 ) -> Result<()> {
-    sqlx::query(
-        "INSERT INTO blobs (digest, size, created_at) VALUES ($1, $2, $3) \
-         ON CONFLICT (digest) DO NOTHING",
-    )
-    .bind(digest.as_str())
-    .bind(to_int(size))
-    .bind(at.0)
-    .execute(&mut *db)
-    .await?;
+    note(db, digest, size, at).await?;
     sqlx::query(
         "INSERT INTO blob_owners (digest, agent) VALUES ($1, $2) \
          ON CONFLICT (digest, agent) DO NOTHING",
@@ -52,11 +58,12 @@ pub async fn owned(db: &mut Connection, digest: &Digest, agent: &AgentId) -> Res
     Ok(row.is_some())
 }
 
-/// Forgets a blob that no artifact and no checkpoint links. False where one does.
+/// Forgets a blob that no artifact, no checkpoint and no run links. False where one does.
 pub async fn remove_unlinked(db: &mut Connection, digest: &Digest) -> Result<bool> {
     let linked = sqlx::query(
         "SELECT digest FROM artifacts WHERE digest = $1 \
-         UNION SELECT digest FROM checkpoint_files WHERE digest = $1",
+         UNION SELECT digest FROM checkpoint_files WHERE digest = $1 \
+         UNION SELECT digest FROM kept_files WHERE digest = $1",
     )
     .bind(digest.as_str())
     .fetch_optional(&mut *db)

@@ -50,6 +50,11 @@ pub const MIGRATIONS: &[Migration] = &[
         sql: include_str!("migrations/0202_reports.sql"),
     },
     Migration {
+        version: 203,
+        name: "tracking",
+        sql: include_str!("migrations/0203_tracking.sql"),
+    },
+    Migration {
         version: 301,
         name: "access",
         sql: include_str!("migrations/0301_access.sql"),

@@ -3,17 +3,22 @@
 //!
 //! Reads go through [`Store::read`], writes through [`Store::begin`]. There is one writer at a time on
 //! both databases, so that what a transaction has read still holds when it writes. Statements stay
-//! within what both understand: TEXT, BIGINT, DOUBLE PRECISION, `$1`; sums are cast, names are sorted
-//! in Rust.
+//! within what both understand: TEXT, BIGINT, DOUBLE PRECISION, `$1`; sums are cast. Text is sorted in Rust, or by
+//! `COLLATE "binary"`, which both know; `LIKE` tells case on both.
 
 pub mod access;
 pub mod agents;
 pub mod attempts;
 pub mod blobs;
 pub mod checkpoints;
+pub mod datasets;
 pub mod diffs;
 pub mod events;
+pub mod experiments;
+pub mod files;
 pub mod jobs;
+pub mod logged_models;
+pub mod metrics;
 pub mod migrate;
 pub mod models;
 pub mod pipelines;
@@ -23,10 +28,13 @@ pub mod registry;
 pub mod report;
 pub mod requests;
 pub mod rows;
+pub mod runs;
+pub mod search;
 #[cfg(test)]
 mod stories;
 pub mod testing;
 pub mod usage;
+pub mod versions;
 
 use std::path::{Path, PathBuf};
 use std::sync::Once;
@@ -164,11 +172,13 @@ impl Store {
         let url = format!("sqlite://{}?mode=rwc", encode_path(text));
         // FULL: an acknowledged event survives a power cut.
         let settings = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
-                        PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 10000;";
+                        PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 10000; \
+                        PRAGMA case_sensitive_like = ON;";
         let writer = pool(1, settings).connect(&url).await?;
         let readers = pool(
             READERS,
-            "PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 10000; PRAGMA query_only = ON;",
+            "PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 10000; PRAGMA query_only = ON; \
+             PRAGMA case_sensitive_like = ON;",
         );
         Ok(Self {
             readers: readers.connect(&url).await?,
@@ -179,9 +189,14 @@ impl Store {
 
     async fn open_postgres(url: &str) -> Result<Self> {
         let settings = "SET idle_in_transaction_session_timeout = '60s'; SET timezone = 'UTC';";
+        let writer = pool(1, settings).connect(url).await?;
+        // SQLite has it by this name.
+        sqlx::raw_sql("CREATE COLLATION IF NOT EXISTS \"binary\" FROM \"C\"")
+            .execute(&writer)
+            .await?;
         Ok(Self {
             readers: pool(READERS, settings).connect(url).await?,
-            writer: pool(1, settings).connect(url).await?,
+            writer,
             begin: "BEGIN",
         })
     }

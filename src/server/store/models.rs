@@ -1,6 +1,8 @@
 //! Rows of models, of their versions, files and aliases.
 
-use protocol::registry::{Alias, AliasChange, ModelFile, Promotion, Version, VersionStatus};
+use protocol::registry::{
+    Alias, AliasChange, ModelFile, Origin, Promotion, Version, VersionStatus,
+};
 use protocol::{ByteSize, ProjectId, Timestamp};
 use sqlx::any::AnyRow;
 
@@ -12,31 +14,45 @@ use super::{Connection, Result, StoreError, registry};
 pub struct Model {
     /// Its name.
     pub name: String,
-    /// Whose it is.
-    pub project: ProjectId,
+    /// Whose it is; none: a client registered it.
+    pub project: Option<ProjectId>,
+    /// What people say of it.
+    pub description: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
+    /// When it or one of its versions was changed last.
+    pub changed_at: Timestamp,
 }
 
-fn model(row: &AnyRow) -> Result<Model> {
+pub(super) fn model(row: &AnyRow) -> Result<Model> {
     Ok(Model {
         name: row.text("name")?,
-        project: row.parsed("project")?,
+        project: row.maybe_parsed("project")?,
+        description: row.maybe_text("description")?,
         created_at: row.time("created_at")?,
+        changed_at: row.time("changed_at")?,
     })
+}
+
+/// Makes a model. False where there is one of this name.
+pub async fn insert(db: &mut Connection, wanted: &Model) -> Result<bool> {
+    let done = sqlx::query(
+        "INSERT INTO models (name, project, description, created_at, changed_at) \
+         VALUES ($1, $2, $3, $4, $5) ON CONFLICT (name) DO NOTHING",
+    )
+    .bind(&wanted.name)
+    .bind(wanted.project.as_ref().map(ProjectId::as_str))
+    .bind(&wanted.description)
+    .bind(wanted.created_at.0)
+    .bind(wanted.changed_at.0)
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// Makes a model where there is none of this name; gives the one that is there.
 pub async fn ensure(db: &mut Connection, wanted: &Model) -> Result<Model> {
-    sqlx::query(
-        "INSERT INTO models (name, project, created_at) VALUES ($1, $2, $3) \
-         ON CONFLICT (name) DO NOTHING",
-    )
-    .bind(&wanted.name)
-    .bind(wanted.project.as_str())
-    .bind(wanted.created_at.0)
-    .execute(&mut *db)
-    .await?;
+    insert(db, wanted).await?;
     find(db, &wanted.name)
         .await?
         .ok_or_else(|| StoreError::Missing(format!("model {}", wanted.name)))
@@ -69,7 +85,8 @@ pub async fn recent(db: &mut Connection, before: Option<&Model>, limit: u32) -> 
 /// How many versions and how many candidates a model has.
 pub async fn counts(db: &mut Connection, model: &str) -> Result<(u64, u64)> {
     let row = sqlx::query(
-        "SELECT COUNT(version) AS versions, COUNT(*) AS total FROM model_versions WHERE model = $1",
+        "SELECT COUNT(version) AS versions, COUNT(*) AS total FROM model_versions \
+         WHERE model = $1 AND deleted_at IS NULL",
     )
     .bind(model)
     .fetch_one(db)
@@ -78,7 +95,7 @@ pub async fn counts(db: &mut Connection, model: &str) -> Result<(u64, u64)> {
     Ok((versions, row.size("total")?.saturating_sub(versions)))
 }
 
-/// Adds a version, or a candidate where it has no number.
+/// Adds a job's version, or its candidate where it has no number.
 pub async fn insert_version(
     db: &mut Connection,
     (id, model, run): (&str, &str, &str),
@@ -86,8 +103,8 @@ pub async fn insert_version(
     at: Timestamp,
 ) -> Result<()> {
     sqlx::query(
-        "INSERT INTO model_versions (id, model, version, run, created_at) \
-         VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO model_versions (id, model, version, run, stage, created_at, changed_at) \
+         VALUES ($1, $2, $3, $4, 'None', $5, $5)",
     )
     .bind(id)
     .bind(model)
@@ -119,7 +136,7 @@ pub async fn promote(
 ) -> Result<bool> {
     let done = sqlx::query(
         "UPDATE model_versions SET version = $1, promoted_by = $2, promoted_why = $3, \
-         promoted_at = $4 WHERE id = $5 AND version IS NULL",
+         promoted_at = $4, changed_at = $4 WHERE id = $5 AND version IS NULL",
     )
     .bind(to_int(number))
     .bind(&promotion.by)
@@ -163,17 +180,31 @@ pub async fn files(db: &mut Connection, version: &str) -> Result<Vec<ModelFile>>
     Ok(files)
 }
 
-/// What the lists of versions read: a version with its run, job and pipeline.
+/// What the lists of versions read: a version with its run, and the job and pipeline that it comes from.
 const VERSION: &str = "SELECT v.id AS id, v.model AS model, v.version AS version, v.run AS run, \
      v.created_at AS created_at, v.promoted_by AS promoted_by, v.promoted_why AS promoted_why, \
-     v.promoted_at AS promoted_at, runs.job AS job, runs.name AS job_name, \
-     runs.attempt AS attempt, p.commit_id AS commit_id, p.subject AS subject, \
+     v.promoted_at AS promoted_at, j.job AS job, jobs.name AS job_name, \
+     j.attempt AS attempt, p.commit_id AS commit_id, p.subject AS subject, \
      p.reference AS reference \
-     FROM model_versions v JOIN runs ON runs.id = v.run JOIN jobs ON jobs.id = runs.job \
-     JOIN pipelines p ON p.id = jobs.pipeline";
+     FROM model_versions v LEFT JOIN job_runs j ON j.run = v.run LEFT JOIN jobs ON jobs.id = j.job \
+     LEFT JOIN pipelines p ON p.id = jobs.pipeline";
+
+fn origin(row: &AnyRow) -> Result<Option<Origin>> {
+    let Some(job) = row.maybe_parsed("job")? else {
+        return Ok(None);
+    };
+    Ok(Some(Origin {
+        job,
+        job_name: row.text("job_name")?,
+        attempt: row.parsed("attempt")?,
+        commit: row.parsed("commit_id")?,
+        title: row.text("subject")?,
+        reference: row.maybe_text("reference")?,
+    }))
+}
 
 async fn version(db: &mut Connection, row: &AnyRow) -> Result<Version> {
-    let (model, run) = (row.text("model")?, row.text("run")?);
+    let (model, run) = (row.text("model")?, row.maybe_text("run")?);
     let number = match row.maybe_int("version")? {
         Some(_) => Some(row.size("version")?),
         None => None,
@@ -197,18 +228,16 @@ async fn version(db: &mut Connection, row: &AnyRow) -> Result<Version> {
             Some(_) => VersionStatus::Version,
             None => VersionStatus::Candidate,
         },
-        job: row.parsed("job")?,
-        job_name: row.text("job_name")?,
-        attempt: row.parsed("attempt")?,
-        commit: row.parsed("commit_id")?,
-        title: row.text("subject")?,
-        reference: row.maybe_text("reference")?,
+        origin: origin(row)?,
         aliases: aliases
             .into_iter()
             .filter(|alias| Some(alias.version) == number)
             .map(|alias| alias.alias)
             .collect(),
-        metrics: registry::metrics(db, &run).await?,
+        metrics: match &run {
+            Some(run) => registry::metrics(db, run).await?,
+            None => Vec::new(),
+        },
         created_at: row.time("created_at")?,
         promotion,
         model,
@@ -236,25 +265,26 @@ type AnyQuery<'a> = sqlx::query::Query<'a, sqlx::Any, sqlx::any::AnyArguments>;
 /// The version of a model with this number.
 pub async fn by_number(db: &mut Connection, model: &str, number: u64) -> Result<Option<Version>> {
     let (model, number) = (model.to_owned(), to_int(number));
-    one_version(db, "WHERE v.model = $1 AND v.version = $2", |q| {
-        q.bind(model).bind(number)
-    })
-    .await
+    let condition = "WHERE v.model = $1 AND v.version = $2 AND v.deleted_at IS NULL";
+    one_version(db, condition, |q| q.bind(model).bind(number)).await
 }
 
 /// The version or candidate of a model with this id.
 pub async fn by_id(db: &mut Connection, model: &str, id: &str) -> Result<Option<Version>> {
     let (model, id) = (model.to_owned(), id.to_owned());
-    one_version(db, "WHERE v.model = $1 AND v.id = $2", |q| {
-        q.bind(model).bind(id)
-    })
-    .await
+    let condition = "WHERE v.model = $1 AND v.id = $2 AND v.deleted_at IS NULL";
+    one_version(db, condition, |q| q.bind(model).bind(id)).await
 }
 
-/// What a run left.
+/// What a job's run left.
 pub async fn by_run(db: &mut Connection, run: &str) -> Result<Option<Version>> {
     let run = run.to_owned();
-    one_version(db, "WHERE v.run = $1", |q| q.bind(run)).await
+    one_version(
+        db,
+        "WHERE v.run = $1 AND v.source IS NULL AND v.deleted_at IS NULL",
+        |q| q.bind(run),
+    )
+    .await
 }
 
 /// The version of a model with the highest number.
@@ -262,7 +292,8 @@ pub async fn latest(db: &mut Connection, model: &str) -> Result<Option<Version>>
     let model = model.to_owned();
     one_version(
         db,
-        "WHERE v.model = $1 AND v.version IS NOT NULL ORDER BY v.version DESC LIMIT 1",
+        "WHERE v.model = $1 AND v.version IS NOT NULL AND v.deleted_at IS NULL \
+         ORDER BY v.version DESC LIMIT 1",
         |q| q.bind(model),
     )
     .await
@@ -270,7 +301,9 @@ pub async fn latest(db: &mut Connection, model: &str) -> Result<Option<Version>>
 
 /// The newest versions and candidates of a model, at most `limit`.
 pub async fn versions(db: &mut Connection, model: &str, limit: u32) -> Result<Vec<Version>> {
-    let sql = format!("{VERSION} WHERE v.model = $1 ORDER BY v.id DESC LIMIT $2");
+    let sql = format!(
+        "{VERSION} WHERE v.model = $1 AND v.deleted_at IS NULL ORDER BY v.id DESC LIMIT $2"
+    );
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(model)
         .bind(i64::from(limit))

@@ -6,30 +6,20 @@ use protocol::registry::Lineage;
 use protocol::report::MetricValue;
 use protocol::spec::Goal;
 use protocol::{AttemptId, CommitId, JobId, ProjectId, Timestamp};
-use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
+use super::files::{self, KeptFile};
 use super::jobs::Job;
+use super::metrics::{self, Point};
 use super::pipelines::Pipeline;
-use super::rows::{Columns as _, to_json, to_word};
-use super::{Connection, Result, StoreError, jobs};
+use super::rows::{Columns as _, to_json};
+use super::runs::{self, RunStatus};
+use super::{Connection, Result, experiments, jobs};
 use crate::trigger;
 
-/// How a run ended, in MLflow's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum RunStatus {
-    /// Its attempt succeeded.
-    Finished,
-    /// Its attempt failed.
-    Failed,
-    /// Its attempt was ended.
-    Killed,
-}
-
-/// One run.
+/// The run of an attempt.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Run {
+pub struct JobRun {
     /// 32 hex digits.
     pub id: String,
     /// Its attempt.
@@ -38,6 +28,8 @@ pub struct Run {
     pub job: JobId,
     /// The job's project.
     pub project: ProjectId,
+    /// The name of its experiment.
+    pub experiment: String,
     /// The job's name.
     pub name: String,
     /// How it ended.
@@ -54,152 +46,115 @@ pub struct Run {
     pub params: BTreeMap<String, String>,
     /// Tags.
     pub tags: BTreeMap<String, String>,
+    /// Files, as clients find them.
+    pub files: Vec<KeptFile>,
 }
 
-/// Adds a run with all that belongs to it. The same one twice is one.
-pub async fn insert_run(db: &mut Connection, run: &Run) -> Result<()> {
-    let done = sqlx::query(
-        "INSERT INTO runs (id, attempt, job, project, name, status, lineage, goals, problem, \
-         started_at, finished_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
-         ON CONFLICT (id) DO NOTHING",
+/// Adds a job's run with all that belongs to it. The same one twice is one.
+pub async fn insert_run(db: &mut Connection, run: &JobRun) -> Result<()> {
+    let ended = run.lineage.finished_at;
+    let row = runs::Run {
+        id: run.id.clone(),
+        experiment: experiments::ensure(db, &run.experiment, ended).await?,
+        name: run.name.clone(),
+        person: run.lineage.by.clone().unwrap_or_default(),
+        status: run.status,
+        started_at: run.lineage.started_at,
+        finished_at: Some(ended),
+        deleted_at: None,
+        of_job: true,
+    };
+    if !runs::insert(db, &row).await? {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO job_runs (run, attempt, job, project, lineage, goals, problem) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(&run.id)
     .bind(run.attempt.as_str())
     .bind(run.job.as_str())
     .bind(run.project.as_str())
-    .bind(&run.name)
-    .bind(to_word(&run.status)?)
     .bind(to_json(&run.lineage)?)
     .bind(to_json(&run.goals)?)
     .bind(&run.problem)
-    .bind(run.lineage.started_at.0)
-    .bind(run.lineage.finished_at.0)
     .execute(&mut *db)
     .await?;
-    if done.rows_affected() == 0 {
-        return Ok(());
-    }
-    for metric in &run.metrics {
-        insert_metric(db, &run.id, metric).await?;
-    }
-    for (name, value) in &run.params {
-        sqlx::query("INSERT INTO run_params (run, name, value) VALUES ($1, $2, $3)")
-            .bind(&run.id)
-            .bind(name)
-            .bind(value)
-            .execute(&mut *db)
-            .await?;
-    }
-    for (name, value) in &run.tags {
-        sqlx::query("INSERT INTO run_tags (run, name, value) VALUES ($1, $2, $3)")
-            .bind(&run.id)
-            .bind(name)
-            .bind(value)
-            .execute(&mut *db)
-            .await?;
+    let points: Vec<Point> = run
+        .metrics
+        .iter()
+        .map(|metric| point(metric, ended))
+        .collect();
+    metrics::log(db, &run.id, &points).await?;
+    runs::add_params(db, &run.id, &listed(&run.params)).await?;
+    runs::set_tags(db, &run.id, &listed(&run.tags)).await?;
+    for file in &run.files {
+        files::put(db, &run.id, file).await?;
     }
     Ok(())
 }
 
-/// SQLite keeps NaN as null and both databases write infinity differently: those stand as words. A
-/// null float is never bound: the driver gives it another type than a float that is there.
-async fn insert_metric(db: &mut Connection, run: &str, metric: &MetricValue) -> Result<()> {
-    let word = match metric.value {
-        value if value.is_finite() => None,
-        value if value.is_nan() => Some("NaN"),
-        value if value > 0.0 => Some("Infinity"),
-        _ => Some("-Infinity"),
-    };
-    sqlx::query(
-        "INSERT INTO run_metrics (run, name, value, word, step) VALUES ($1, $2, $3, $4, $5)",
-    )
-    .bind(run)
-    .bind(&metric.name)
-    .bind(if word.is_none() { metric.value } else { 0.0 })
-    .bind(word)
-    .bind(metric.step)
-    .execute(db)
-    .await?;
-    Ok(())
+fn point(metric: &MetricValue, at: Timestamp) -> Point {
+    Point {
+        name: metric.name.clone(),
+        value: metric.value,
+        at: at.0,
+        step: metric.step,
+    }
 }
 
-fn metric(row: &AnyRow) -> Result<MetricValue> {
-    let value = match (
-        row.maybe_text("word")?.as_deref(),
-        row.maybe_float("value")?,
-    ) {
-        (None, Some(value)) => value,
-        (Some("NaN"), _) => f64::NAN,
-        (Some("Infinity"), _) => f64::INFINITY,
-        (Some("-Infinity"), _) => f64::NEG_INFINITY,
-        (word, value) => {
-            return Err(StoreError::Unreadable {
-                column: "word".to_owned(),
-                why: format!("{word:?} and {value:?} are no number"),
-            });
-        }
-    };
-    Ok(MetricValue {
-        name: row.text("name")?,
-        value,
-        step: row.int("step")?,
-    })
+fn listed(map: &BTreeMap<String, String>) -> Vec<(String, String)> {
+    let pairs = map.iter();
+    pairs
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 /// The metrics of a run, by name.
 pub async fn metrics(db: &mut Connection, run: &str) -> Result<Vec<MetricValue>> {
-    let rows = sqlx::query("SELECT * FROM run_metrics WHERE run = $1")
-        .bind(run)
-        .fetch_all(db)
-        .await?;
-    let mut metrics = rows.iter().map(metric).collect::<Result<Vec<_>>>()?;
-    metrics.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(metrics)
+    let mut last = metrics::last(db, &[run.to_owned()]).await?;
+    let points = last.remove(run).unwrap_or_default();
+    let value = |point: Point| MetricValue {
+        name: point.name,
+        value: point.value,
+        step: point.step,
+    };
+    Ok(points.into_iter().map(value).collect())
 }
 
-/// One run by its id, with all that belongs to it.
-pub async fn find_run(db: &mut Connection, id: &str) -> Result<Option<Run>> {
-    let Some(row) = sqlx::query("SELECT * FROM runs WHERE id = $1")
-        .bind(id)
-        .fetch_optional(&mut *db)
-        .await?
-    else {
-        return Ok(None);
-    };
-    let params = sqlx::query("SELECT name, value FROM run_params WHERE run = $1")
-        .bind(id)
-        .fetch_all(&mut *db)
+/// What only a job's run has.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OfJob {
+    /// Its attempt.
+    pub attempt: AttemptId,
+    /// Where it comes from.
+    pub lineage: Lineage,
+    /// How its metrics are judged.
+    pub goals: BTreeMap<String, Goal>,
+    /// Why it left no version.
+    pub problem: Option<String>,
+}
+
+/// What a run has as a job's; none: it is not one.
+pub async fn of_job(db: &mut Connection, run: &str) -> Result<Option<OfJob>> {
+    let row = sqlx::query("SELECT * FROM job_runs WHERE run = $1")
+        .bind(run)
+        .fetch_optional(db)
         .await?;
-    let tags = sqlx::query("SELECT name, value FROM run_tags WHERE run = $1")
-        .bind(id)
-        .fetch_all(&mut *db)
-        .await?;
-    Ok(Some(Run {
-        id: row.text("id")?,
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(OfJob {
         attempt: row.parsed("attempt")?,
-        job: row.parsed("job")?,
-        project: row.parsed("project")?,
-        name: row.text("name")?,
-        status: row.word("status")?,
         lineage: row.json("lineage")?,
         goals: row.json("goals")?,
         problem: row.maybe_text("problem")?,
-        metrics: metrics(db, id).await?,
-        params: named(&params)?,
-        tags: named(&tags)?,
     }))
-}
-
-fn named(rows: &[AnyRow]) -> Result<BTreeMap<String, String>> {
-    rows.iter()
-        .map(|row| Ok((row.text("name")?, row.text("value")?)))
-        .collect()
 }
 
 /// The id of the run of a job that succeeded.
 pub async fn succeeded_run(db: &mut Connection, job: &JobId) -> Result<Option<String>> {
     let row = sqlx::query(
-        "SELECT id FROM runs WHERE job = $1 AND status = 'FINISHED' ORDER BY finished_at DESC LIMIT 1",
+        "SELECT r.id AS id FROM job_runs j JOIN runs r ON r.id = j.run \
+         WHERE j.job = $1 AND r.status = 'FINISHED' ORDER BY r.finished_at DESC LIMIT 1",
     )
     .bind(job.as_str())
     .fetch_optional(db)
@@ -209,7 +164,7 @@ pub async fn succeeded_run(db: &mut Connection, job: &JobId) -> Result<Option<St
 
 /// Notes why a run left no version.
 pub async fn set_problem(db: &mut Connection, run: &str, problem: &str) -> Result<()> {
-    sqlx::query("UPDATE runs SET problem = $1 WHERE id = $2")
+    sqlx::query("UPDATE job_runs SET problem = $1 WHERE run = $2")
         .bind(problem)
         .bind(run)
         .execute(db)

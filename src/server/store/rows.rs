@@ -158,3 +158,24 @@ pub fn placeholders(rows: usize, columns: usize) -> String {
     };
     (0..rows).map(row).collect::<Vec<_>>().join(",")
 }
+
+/// `$3,$4,$5`: so many placeholders from the number `first`.
+#[must_use]
+pub fn numbered(first: usize, count: usize) -> String {
+    let list: Vec<String> = (first..first + count).map(|n| format!("${n}")).collect();
+    list.join(",")
+}
+
+/// Named texts in pieces for inserts of several rows, each name once with its last value: one statement that meets a row
+/// twice is refused by Postgres.
+pub fn text_rows(list: &[(String, String)]) -> Vec<Vec<(&str, &str)>> {
+    let last: std::collections::BTreeMap<&str, &str> = list
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let rows: Vec<(&str, &str)> = last.into_iter().collect();
+    rows.chunks(ROWS_AT_ONCE).map(<[_]>::to_vec).collect()
+}
+
+/// Most rows of one statement: with a few columns each it stays below what the databases bind.
+pub const ROWS_AT_ONCE: usize = 1_000;

@@ -124,7 +124,7 @@ async fn a_person_promotes_a_candidate_once() {
         let shown = &page.items[0];
         assert_eq!((shown.versions, shown.candidates), (2, 0));
         assert_eq!(shown.latest.as_ref().unwrap().version, Some(2));
-        assert_eq!(shown.project, "digits");
+        assert_eq!(shown.project.as_deref(), Some("digits"));
         let rest = list(store, page.next.as_deref(), 1).await.unwrap();
         assert!(rest.items.is_empty() && rest.next.is_none());
     })

@@ -81,7 +81,7 @@ fn model_row(model: &Model, now: Timestamp) -> ModelRow {
         .map_or(model.created_at, |v| v.created_at);
     ModelRow {
         name: model.name.clone(),
-        project: model.project.clone(),
+        project: model.project.clone().unwrap_or_default(),
         latest,
         metrics: model.latest.as_ref().map(metrics_line).unwrap_or_default(),
         aliases: model
@@ -111,12 +111,26 @@ struct Cell {
     judged: &'static str,
 }
 
-struct VersionRow {
-    href: Option<String>,
-    label: String,
+/// The job that left a version.
+struct Maker {
     job: String,
     title: String,
     commit: String,
+}
+
+fn maker(version: &Version) -> Option<Maker> {
+    let origin = version.origin.as_ref()?;
+    Some(Maker {
+        job: origin.job.to_string(),
+        title: origin.title.clone(),
+        commit: origin.commit.short().to_owned(),
+    })
+}
+
+struct VersionRow {
+    href: Option<String>,
+    label: String,
+    from: Option<Maker>,
     values: Vec<Cell>,
     aliases: String,
     made: String,
@@ -196,9 +210,7 @@ fn version_row(version: &Version, names: &[&str], now: Timestamp) -> VersionRow 
             Some(number) => format!("{number}"),
             None => "candidate".to_owned(),
         },
-        job: version.job.to_string(),
-        title: version.title.clone(),
-        commit: version.commit.short().to_owned(),
+        from: maker(version),
         values: names.iter().map(cell).collect(),
         aliases: at_signs(&version.aliases),
         made: ago(version.created_at, now),
@@ -211,7 +223,8 @@ fn at_signs(aliases: &[String]) -> String {
 }
 
 struct FileRow {
-    href: String,
+    /// None where no attempt left it.
+    href: Option<String>,
     path: String,
     size: String,
     sha256: String,
@@ -224,8 +237,7 @@ struct VersionPage {
     name: String,
     label: String,
     made: String,
-    job: String,
-    title: String,
+    from: Option<Maker>,
     aliases: String,
     metrics: Vec<Tile>,
     against: Option<String>,
@@ -252,13 +264,15 @@ pub(in super::super) async fn version(
     let detail = registry::version(&site.store, &name, &version_ref(&wanted)?).await?;
     let version = &detail.version;
     let comparison = against(&site, version).await?;
+    let origin = version.origin.as_ref();
     let file = |file: &protocol::registry::ModelFile| FileRow {
-        href: href(&version.attempt, &file.path, "model"),
+        href: origin.map(|origin| href(&origin.attempt, &file.path, "model")),
         path: file.path.clone(),
         size: file.size.to_string(),
         sha256: file.blob.to_string(),
     };
-    let mut lineage = facts(&detail.lineage);
+    let known = detail.lineage.as_ref();
+    let mut lineage = known.map(facts).unwrap_or_default();
     let params = detail.params.iter().map(|(name, value)| Fact {
         name: format!("Parameter {name}"),
         value: value.clone(),
@@ -268,19 +282,17 @@ pub(in super::super) async fn version(
         frame: Frame::new("models", &site.access, &who),
         label: version.label(),
         made: ago(version.created_at, Timestamp::now()),
-        job: version.job.to_string(),
-        title: version.title.clone(),
+        from: maker(version),
         aliases: at_signs(&version.aliases),
         metrics: tiles(&version.metrics, comparison.as_ref()),
         against: comparison.as_ref().map(|both| both.base.label()),
         differences: comparison.iter().flat_map(differences).collect(),
         lineage,
         files: detail.files.iter().map(file).collect(),
-        packages: detail.lineage.setting.packages.clone(),
-        deps: detail
-            .lineage
-            .deps
-            .iter()
+        packages: known.and_then(|lineage| lineage.setting.packages.clone()),
+        deps: known
+            .into_iter()
+            .flat_map(|lineage| &lineage.deps)
             .take(MOST_DEPS)
             .map(dep)
             .collect(),

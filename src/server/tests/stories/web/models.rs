@@ -163,11 +163,11 @@ async fn two_versions_are_shown_and_held_against_each_other() {
     let numbers: Vec<_> = model.items.iter().map(|version| version.version).collect();
     assert_eq!(numbers, [Some(2), Some(1)]);
     let version: VersionDetail = yard.get("models/digits/1").await;
-    assert_eq!(version.lineage.job, first);
+    assert_eq!(version.lineage.unwrap().job, first);
     assert_eq!(version.params["epochs"], "5");
     assert_eq!(version.version.metrics[0].value, 0.9);
     let latest: VersionDetail = yard.get("models/digits/latest").await;
-    assert_eq!(latest.lineage.job, second);
+    assert_eq!(latest.lineage.unwrap().job, second);
 
     let both: Comparison = yard.get("models/digits/2/compare/1").await;
     assert_eq!((both.base.version, both.now.version), (Some(1), Some(2)));

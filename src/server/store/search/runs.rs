@@ -1,0 +1,159 @@
+//! The search of runs.
+
+use super::{Condition, Order, Piece, Sql, Test, Value, View, by_bytes, direction};
+use crate::store::runs::{self as rows, RUN, Run};
+use crate::store::{Connection, Result};
+
+/// What runs are asked for, and sorted by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunField {
+    /// Its id.
+    Id,
+    /// Its name.
+    Name,
+    /// Whose it is.
+    Person,
+    /// How it stands.
+    Status,
+    /// Where its files lie.
+    ArtifactUri,
+    /// When it began.
+    StartedAt,
+    /// When it ended.
+    FinishedAt,
+    /// The last value of a metric.
+    Metric(String),
+    /// A setting.
+    Param(String),
+    /// A tag.
+    Tag(String),
+    /// What a dataset that it used is. Nothing is sorted by it.
+    Dataset(DatasetField),
+}
+
+/// What a dataset is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DatasetField {
+    /// Its name.
+    Name,
+    /// Its digest.
+    Digest,
+    /// What it was used for.
+    Context,
+}
+
+/// Where the files of the run `r` lie, as clients are told.
+const ARTIFACT_URI: &str = "('mlflow-artifacts:/' || r.experiment || '/' || r.id || '/artifacts')";
+
+/// The runs of these experiments for which all conditions hold. Those that lack what is sorted by come last, a NaN before
+/// them.
+pub async fn runs(
+    db: &mut Connection,
+    experiments: &[i64],
+    view: View,
+    conditions: &[Condition<RunField>],
+    orders: &[Order<RunField>],
+    piece: Piece,
+) -> Result<Vec<Run>> {
+    if experiments.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut sql = Sql::new(format!("SELECT {RUN} FROM runs r"));
+    let mut terms = Vec::new();
+    for (number, order) in orders.iter().enumerate() {
+        terms.push(order_term(&mut sql, number, order));
+    }
+    if !orders
+        .iter()
+        .any(|order| order.field == RunField::StartedAt)
+    {
+        terms.push("r.started_at DESC".to_owned());
+    }
+    terms.push(by_bytes("r.id"));
+    let list = sql.list(experiments.iter().map(|id| Value::Int(*id)));
+    sql.push(&format!(
+        " WHERE r.experiment IN {list} AND {}",
+        view.sql("r.deleted_at")
+    ));
+    for condition in conditions {
+        let text = condition_text(&mut sql, condition);
+        sql.push(&format!(" AND {text}"));
+    }
+    sql.push(&format!(" ORDER BY {}", terms.join(", ")));
+    sql.piece(piece);
+    let found = sql.fetch(db).await?;
+    found.iter().map(rows::run).collect()
+}
+
+fn condition_text(sql: &mut Sql, Condition { field, test }: &Condition<RunField>) -> String {
+    match field {
+        RunField::Id => sql.test("r.id", test),
+        RunField::Name => sql.test("r.name", test),
+        RunField::Person => sql.test("r.person", test),
+        RunField::Status => sql.test("r.status", test),
+        RunField::ArtifactUri => sql.test(ARTIFACT_URI, test),
+        RunField::StartedAt => sql.test("r.started_at", test),
+        RunField::FinishedAt => sql.test("r.finished_at", test),
+        RunField::Metric(name) => sql.measured("r.id", ("run_metrics", "run"), name, test, ""),
+        RunField::Param(name) => sql.named("r.id", ("run_params", "run"), name, test),
+        RunField::Tag(name) => sql.named("r.id", ("run_tags", "run"), name, test),
+        RunField::Dataset(field) => dataset_text(sql, *field, test),
+    }
+}
+
+fn dataset_text(sql: &mut Sql, field: DatasetField, test: &Test) -> String {
+    let column = match field {
+        DatasetField::Name => "d.name",
+        DatasetField::Digest => "d.digest",
+        DatasetField::Context => {
+            let test = sql.test("value", test);
+            return format!(
+                "r.id IN (SELECT run FROM run_dataset_tags WHERE name = 'mlflow.data.context' AND {test})"
+            );
+        }
+    };
+    let test = sql.test(column, test);
+    format!(
+        "r.id IN (SELECT u.run FROM run_datasets u JOIN datasets d ON d.id = u.dataset WHERE {test})"
+    )
+}
+
+/// A term of `ORDER BY`; what it sorts by is joined where it is no column of the run.
+fn order_term(sql: &mut Sql, number: usize, order: &Order<RunField>) -> String {
+    let direction = direction(order.descending);
+    let plain = |column: &str| format!("{column} IS NULL, {column} {direction}");
+    let text = |column: &str| format!("{column} IS NULL, {} {direction}", by_bytes(column));
+    let mut join = |table: &str, name: &str| {
+        let alias = format!("o{number}");
+        let name = sql.text(name);
+        sql.push(&format!(
+            " LEFT JOIN {table} {alias} ON {alias}.run = r.id AND {alias}.name = {name}"
+        ));
+        alias
+    };
+    match &order.field {
+        RunField::Id => text("r.id"),
+        RunField::Name => text("r.name"),
+        RunField::Person => text("r.person"),
+        RunField::Status => text("r.status"),
+        RunField::ArtifactUri => text(ARTIFACT_URI),
+        RunField::StartedAt => plain("r.started_at"),
+        RunField::FinishedAt => plain("r.finished_at"),
+        RunField::Metric(name) => {
+            let alias = join("run_metrics", name);
+            format!(
+                "CASE WHEN {alias}.word = 'NaN' THEN 1 WHEN {alias}.word IS NULL THEN 2 ELSE 0 END, \
+                 {alias}.value {direction}"
+            )
+        }
+        RunField::Param(name) => {
+            let alias = join("run_params", name);
+            text(&format!("{alias}.value"))
+        }
+        RunField::Tag(name) => {
+            let alias = join("run_tags", name);
+            text(&format!("{alias}.value"))
+        }
+        RunField::Dataset(_) => "r.started_at DESC".to_owned(),
+    }
+}
