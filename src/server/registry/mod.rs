@@ -4,6 +4,7 @@
 mod catalog;
 mod compare;
 mod derive;
+pub mod mlflow;
 mod regression;
 #[cfg(test)]
 mod stories;
