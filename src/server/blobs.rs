@@ -1,14 +1,17 @@
 //! Contents by SHA-256. A part grows on disk until it is complete; only what has the right hash is kept.
 //! It knows bytes and names, not what they are for.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use object_store::local::LocalFileSystem;
-use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload, WriteMultipart};
+use object_store::{
+    GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, PutPayload, WriteMultipart,
+};
 use protocol::{AgentId, Digest};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -16,6 +19,8 @@ use tokio::sync::{Mutex, MutexGuard};
 
 /// Locks for parts; more than there are cores.
 const STRIPES: usize = 64;
+/// Where contents lie whose hash is not known yet.
+const INCOMING: &str = "incoming";
 /// Bytes read at once when a part is hashed or stored.
 const READ_BYTES: usize = 4 << 20;
 
@@ -54,6 +59,12 @@ pub enum BlobError {
     /// The store.
     #[error("blob store: {0}")]
     Store(#[from] object_store::Error),
+    /// It did not come to its end.
+    #[error("the upload broke off: {0}")]
+    Broken(std::io::Error),
+    /// It is longer than it may be.
+    #[error("it is too large")]
+    TooLarge,
 }
 
 fn part_error(path: &Path) -> impl FnOnce(std::io::Error) -> BlobError + use<> {
@@ -76,6 +87,11 @@ impl Blobs {
         let (kept, parts) = (data.join("blobs"), data.join("parts"));
         for folder in [&kept, &parts] {
             std::fs::create_dir_all(folder).map_err(part_error(folder))?;
+        }
+        // What was on its way when an earlier server ended does not come to its end any more.
+        let incoming = kept.join(INCOMING);
+        if incoming.exists() {
+            std::fs::remove_dir_all(&incoming).map_err(part_error(&incoming))?;
         }
         let store = LocalFileSystem::new_with_prefix(&kept)?.with_fsync(true);
         Ok(Self {
@@ -190,6 +206,53 @@ impl Blobs {
         Ok(())
     }
 
+    /// Keeps a content that comes as a stream and whose hash nobody has said; gives its hash and length. Nothing is kept
+    /// of one that breaks off, or is longer than `limit`.
+    ///
+    /// # Errors
+    /// [`BlobError::Broken`], [`BlobError::TooLarge`], or the store's.
+    pub async fn take<B: AsRef<[u8]>>(
+        &self,
+        bytes: impl Stream<Item = std::io::Result<B>>,
+        limit: u64,
+    ) -> Result<(Digest, u64), BlobError> {
+        let name = ulid::Ulid::generate().to_string().to_lowercase();
+        let incoming = object_store::path::Path::from(format!("{INCOMING}/{name}"));
+        let mut upload = WriteMultipart::new(self.store.put_multipart(&incoming).await?);
+        let mut bytes = std::pin::pin!(bytes);
+        let (mut hasher, mut size) = (Sha256::new(), 0_u64);
+        let ended = loop {
+            let piece = match bytes.next().await {
+                None => break Ok(()),
+                Some(Err(error)) => break Err(BlobError::Broken(error)),
+                Some(Ok(piece)) => piece,
+            };
+            let piece = piece.as_ref();
+            size += piece.len() as u64;
+            if size > limit {
+                break Err(BlobError::TooLarge);
+            }
+            hasher.update(piece);
+            upload.write(piece);
+            if let Err(error) = upload.wait_for_capacity(4).await {
+                break Err(error.into());
+            }
+        };
+        if let Err(error) = ended {
+            upload.abort().await?;
+            return Err(error);
+        }
+        upload.finish().await?;
+        let digest = Digest::from_hasher(hasher);
+        let _lock = self.lock(&digest).await;
+        if self.exists(&digest).await? {
+            self.store.delete(&incoming).await?;
+        } else {
+            self.store.rename(&incoming, &place(&digest)).await?;
+        }
+        Ok((digest, size))
+    }
+
     async fn put_file(&self, digest: &Digest, path: &Path) -> Result<(), BlobError> {
         let mut file = tokio::fs::File::open(path)
             .await
@@ -217,6 +280,30 @@ impl Blobs {
         digest: &Digest,
     ) -> Result<BoxStream<'static, std::io::Result<Vec<u8>>>, BlobError> {
         let found = self.store.get(&place(digest)).await?;
+        Ok(found
+            .into_stream()
+            .map_ok(Vec::from)
+            .map_err(std::io::Error::other)
+            .boxed())
+    }
+
+    /// These bytes of a content.
+    ///
+    /// # Errors
+    /// Where there is none, or the store's.
+    pub async fn get_part(
+        &self,
+        digest: &Digest,
+        range: Range<u64>,
+    ) -> Result<BoxStream<'static, std::io::Result<Vec<u8>>>, BlobError> {
+        if range.is_empty() {
+            return Ok(futures_util::stream::empty().boxed());
+        }
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(range)),
+            ..GetOptions::default()
+        };
+        let found = self.store.get_opts(&place(digest), options).await?;
         Ok(found
             .into_stream()
             .map_ok(Vec::from)
@@ -341,6 +428,36 @@ mod tests {
             assert_eq!(blobs.offset(&agent, &digest).await, 0);
             assert!(blobs.get(&digest).await.is_err());
         }
+    }
+
+    #[tokio::test]
+    async fn a_content_is_taken_as_a_stream_and_given_in_parts() {
+        let (folder, blobs, _) = open();
+        let pieces = |list: &'static [&'static str]| {
+            futures_util::stream::iter(list.iter().map(|piece| Ok(piece.as_bytes())))
+        };
+        for _ in 0..2 {
+            let taken = blobs.take(pieces(&["hello", " ", "world"]), 11).await;
+            assert_eq!(taken.unwrap(), (Digest::of("hello world"), 11));
+        }
+        let part = blobs.get_part(&Digest::of("hello world"), 4..7).await;
+        let part: Vec<Vec<u8>> = part.unwrap().try_collect().await.unwrap();
+        assert_eq!(part.concat(), b"o w");
+        assert_eq!(
+            blobs.take(pieces(&[]), 11).await.unwrap(),
+            (Digest::of(""), 0)
+        );
+        let part = blobs.get_part(&Digest::of(""), 0..0).await.unwrap();
+        assert_eq!(part.count().await, 0);
+
+        let long = blobs.take(pieces(&["hello", "worlds!"]), 11).await;
+        assert!(matches!(long, Err(BlobError::TooLarge)));
+        let gone = std::io::Error::other("the client went away");
+        let broken = futures_util::stream::iter([Ok("he"), Err(gone)]);
+        let broken = blobs.take(broken, 11).await;
+        assert!(matches!(broken, Err(BlobError::Broken(_))));
+        let left = std::fs::read_dir(folder.path().join("blobs").join(INCOMING)).unwrap();
+        assert_eq!(left.count(), 0, "nothing is left of what broke off");
     }
 
     #[tokio::test]

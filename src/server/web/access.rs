@@ -12,10 +12,12 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Redirect, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use protocol::Timestamp;
 use protocol::api::Role;
 
-use super::answer::Problem;
+use super::answer::{Problem, in_form};
 use super::guard::{Names, asks_at_home, session_of};
 use super::listen::Peer;
 use crate::secret::{self, Secret};
@@ -113,7 +115,8 @@ impl Access {
     async fn who(&self, headers: &HeaderMap, peer: SocketAddr) -> Result<Who> {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let mut db = self.store.read().await?;
-        let bearer = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+        let given = text(header::AUTHORIZATION).and_then(token_of);
+        let bearer = given.as_deref();
         let session = text(header::COOKIE).and_then(session_of);
         let (token, session) = if let Some(bearer) = bearer {
             (
@@ -166,6 +169,18 @@ impl Access {
     }
 }
 
+/// The token in an `Authorization` header: a bearer's, or the password where a client knows only names and passwords.
+fn token_of(value: &str) -> Option<String> {
+    if let Some(token) = value.strip_prefix("Bearer ") {
+        return Some(token.to_owned());
+    }
+    let basic = STANDARD.decode(value.strip_prefix("Basic ")?.trim()).ok();
+    let basic = basic.and_then(|bytes| String::from_utf8(bytes).ok());
+    let password = basic.as_deref().and_then(|pair| pair.split_once(':'));
+    // What cannot be read is a wrong token, not none.
+    Some(password.map_or_else(String::new, |(_, password)| password.to_owned()))
+}
+
 /// Refuses requests that are not for us, and says to the routes who asks.
 pub(crate) async fn identify(
     State(access): State<std::sync::Arc<Access>>,
@@ -175,14 +190,15 @@ pub(crate) async fn identify(
 ) -> Response {
     if !access.is_for_us(request.method(), request.headers()) {
         let words = "this server does not answer under that name (Host or Origin); its names are set by 'names' in its configuration";
-        return Problem::new(StatusCode::FORBIDDEN, "forbidden", words).into_response();
+        let problem = Problem::new(StatusCode::FORBIDDEN, "forbidden", words);
+        return in_form(request.uri().path(), problem);
     }
     match access.who(request.headers(), peer).await {
         Ok(who) => {
             request.extensions_mut().insert(who);
             next.run(request).await
         }
-        Err(error) => Problem::from(error).into_response(),
+        Err(error) => in_form(request.uri().path(), Problem::from(error)),
     }
 }
 
@@ -203,11 +219,14 @@ pub(crate) async fn require(State(role): State<Role>, request: Request, next: Ne
                 has.word(),
                 role.word()
             );
-            Problem::new(StatusCode::FORBIDDEN, "forbidden", words).into_response()
+            let problem = Problem::new(StatusCode::FORBIDDEN, "forbidden", words);
+            in_form(request.uri().path(), problem)
         }
         None if api => {
-            let words = "an API token is wanted: 'trainyard token create' makes one; set TRAINYARD_TOKEN, or send it as Authorization: Bearer";
-            Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", words).into_response()
+            let words = "an API token is wanted: 'trainyard token create' makes one; set TRAINYARD_TOKEN (for MLflow's clients \
+                 MLFLOW_TRACKING_TOKEN), or send it as Authorization: Bearer";
+            let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", words);
+            in_form(request.uri().path(), problem)
         }
         None => {
             let here = request

@@ -5,7 +5,9 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use protocol::agent_api::ApiError;
 
+use super::mlflow;
 use super::pages::Sorry;
+use crate::registry::mlflow::Fault;
 use crate::store::StoreError;
 
 /// What routes of the API give.
@@ -68,8 +70,20 @@ impl Problem {
     }
 }
 
+/// An error in the form of the API that was called.
+pub(super) fn in_form(path: &str, problem: Problem) -> Response {
+    if mlflow::is_mlflows(path) {
+        Fault::from(problem).into_response()
+    } else {
+        problem.into_response()
+    }
+}
+
 /// What is asked for under an address that is nobody's.
 pub(super) async fn no_such_page(uri: Uri) -> Response {
+    if mlflow::is_mlflows(uri.path()) {
+        return mlflow::no_such_call(uri.path()).into_response();
+    }
     let problem = Problem::missing(format!("page '{}'", uri.path()));
     if uri.path().starts_with("/api/") {
         return problem.into_response();

@@ -54,7 +54,7 @@ pub(super) async fn artifact(
 }
 
 /// An attachment under the file's own name (RFC 6266: ASCII, and the true name percent-encoded).
-fn disposition(path: &str) -> String {
+pub(super) fn disposition(path: &str) -> String {
     let name = path.rsplit('/').next().unwrap_or(path);
     let plain: String = name
         .chars()

@@ -11,6 +11,7 @@ mod download;
 mod guard;
 mod hosts;
 mod listen;
+mod mlflow;
 mod models;
 mod pages;
 mod site;
@@ -63,6 +64,7 @@ pub fn router(server: Server) -> Router {
         .merge(administrators().layer(from_fn_with_state(Role::Admin, require)))
         .fallback(answer::no_such_page)
         .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .merge(mlflow::routes())
         .layer(from_fn_with_state(access, identify))
         .with_state(site);
     agents.merge(people)
