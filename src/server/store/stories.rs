@@ -1,5 +1,8 @@
 //! Stories of the core rows, on both databases.
 
+mod tracking;
+mod upgrade;
+
 use protocol::job::Move;
 use protocol::{AttemptId, Digest, Outcome, Timestamp};
 

@@ -137,6 +137,56 @@ pub async fn forget_reports(store: &Store) {
     tx.commit().await.expect("a commit");
 }
 
+/// How many rows each table has, but for those that say when something was used.
+///
+/// # Panics
+/// Where the database does not answer.
+pub async fn census(db: &mut super::Connection) -> BTreeMap<String, i64> {
+    use super::rows::Columns as _;
+    let tables = [
+        "projects",
+        "jobs",
+        "attempts",
+        "blobs",
+        "artifacts",
+        "audit",
+        "experiments",
+        "experiment_tags",
+        "runs",
+        "job_runs",
+        "run_metrics",
+        "metric_points",
+        "run_params",
+        "run_tags",
+        "datasets",
+        "run_datasets",
+        "run_dataset_tags",
+        "logged_models",
+        "logged_model_params",
+        "logged_model_tags",
+        "logged_model_metrics",
+        "run_models",
+        "kept_files",
+        "models",
+        "model_tags",
+        "model_versions",
+        "model_version_tags",
+        "model_files",
+        "aliases",
+        "alias_changes",
+    ];
+    let mut rows = BTreeMap::new();
+    for table in tables {
+        let sql = format!("SELECT COUNT(*) AS rows FROM {table}");
+        let row = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .fetch_one(&mut *db)
+            .await;
+        let count = row.expect("the table").int("rows").expect("a count");
+        rows.insert(table.to_owned(), count);
+    }
+    rows
+}
+
 /// A project of this name at a plain remote.
 #[must_use]
 pub fn project(name: &str) -> Project {

@@ -156,7 +156,8 @@ async fn children(db: &mut Connection, place: &Place, of: &str) -> Answer<Vec<Fi
             of => format!("{of}/{name}"),
         },
         is_dir: file_size.is_none(),
-        file_size,
+        // As protobuf does: zero is left out.
+        file_size: file_size.filter(|size| *size > 0),
     };
     Ok(found.into_iter().map(info).collect())
 }

@@ -228,10 +228,10 @@ pub async fn create(caller: Caller, ask: ask::CreateVersion) -> Answer<VersionAn
     let source = check::wanted("source", ask.source)?;
     let tags = check::model_tags(ask.tags)?;
     let given = |text: &String| !text.is_empty();
-    let description = ask.description.filter(given);
-    check::description(description.as_deref().unwrap_or_default())?;
-    let run_link = ask.run_link.filter(given);
-    check::bounded_text("run_link", run_link.as_deref().unwrap_or_default(), 500)?;
+    let description = ask.description.unwrap_or_default();
+    check::description(&description)?;
+    let run_link = ask.run_link.unwrap_or_default();
+    check::bounded_text("run_link", &run_link, 500)?;
     let run = ask.run_id.filter(given);
     if let Some(run) = run.as_deref().filter(|run| !is_run_id(run)) {
         return Err(Fault::invalid(format!(
@@ -253,8 +253,8 @@ pub async fn create(caller: Caller, ask: ask::CreateVersion) -> Answer<VersionAn
         run: run.map(|run| (run.id, run.experiment)),
         source: Some(origin.source),
         location: Some(origin.location),
-        run_link,
-        description,
+        run_link: Some(run_link),
+        description: Some(description),
         stage: Stage::None,
         created_at: now,
         changed_at: now,
