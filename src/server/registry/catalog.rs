@@ -4,19 +4,24 @@
 use protocol::Timestamp;
 use protocol::api::Page;
 use protocol::registry::{
-    AliasChange, Comparison, Model, ModelDetail, Promotion, Version, VersionDetail, VersionRef,
-    VersionStatus, valid_alias,
+    AliasChange, Comparison, Model, ModelDetail, ModelFile, Promotion, Version, VersionDetail,
+    VersionRef, VersionStatus, valid_alias,
 };
 
 use super::compare;
+use super::mlflow::source;
 use crate::forge::bounded;
 use crate::store::runs::FullRun;
-use crate::store::{Connection, Store, StoreError, models, projects, registry, runs};
+use crate::store::{
+    Connection, Store, StoreError, files, models, projects, registry, runs, versions,
+};
 
 /// Most versions of a model on one page.
 const MOST_VERSIONS: u32 = 500;
 /// Most changes of aliases on one page.
 const MOST_CHANGES: u32 = 100;
+/// Most files of a version that are shown.
+const MOST_FILES: u32 = 10_000;
 /// Most models on one page.
 const MOST_MODELS: u32 = 500;
 
@@ -137,7 +142,7 @@ async fn detail(db: &mut Connection, model: &str, wanted: &VersionRef) -> Result
     };
     let history = models::alias_changes(db, model, MOST_CHANGES).await?;
     Ok(VersionDetail {
-        files: models::files(db, &version.id).await?,
+        files: files_of(db, &version).await?,
         params: params.into_iter().collect(),
         tags: tags.into_iter().collect(),
         goals,
@@ -145,6 +150,30 @@ async fn detail(db: &mut Connection, model: &str, wanted: &VersionRef) -> Result
         history: history.into_iter().filter(points_here).collect(),
         version,
     })
+}
+
+/// The files of a version: what a job's attempt left, or where a client said that they lie.
+async fn files_of(db: &mut Connection, version: &Version) -> Result<Vec<ModelFile>> {
+    let row = match version.version {
+        Some(number) => versions::find(db, &version.model, number).await?,
+        None => None,
+    };
+    let location = row.and_then(|row| row.location);
+    let Some((owner, folder)) = location.as_deref().and_then(source::kept_at) else {
+        return Ok(models::files(db, &version.id).await?);
+    };
+    let skip = if folder.is_empty() {
+        0
+    } else {
+        folder.len() + 1
+    };
+    let kept = files::below(db, &owner, &folder, MOST_FILES).await?;
+    let file = |file: files::KeptFile| ModelFile {
+        path: file.path[skip..].to_owned(),
+        blob: file.blob,
+        size: file.size,
+    };
+    Ok(kept.into_iter().map(file).collect())
 }
 
 async fn full_run(db: &mut Connection, id: &str) -> Result<Option<FullRun>> {
@@ -288,6 +317,7 @@ pub async fn roll_back(
             model: model.to_owned(),
             alias: bounded(alias, 64),
         })?;
+    resolve(&mut tx, model, &VersionRef::Number(before)).await?;
     let change = move_alias(&mut tx, model, alias, Some(before), by, why).await?;
     tx.commit().await.map_err(StoreError::from)?;
     Ok(change)

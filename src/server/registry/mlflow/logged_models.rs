@@ -204,7 +204,10 @@ fn order(term: ask::LoggedModelOrder) -> Answer<Order<LoggedModelField>> {
     let name = check::wanted("order_by.field_name", term.field_name)?;
     let dataset = measured_on(term.dataset_name, term.dataset_digest)?;
     let field = match name.split_once('.') {
-        Some(("metrics", metric)) => Some(LoggedModelField::Metric(metric.to_owned(), dataset)),
+        Some(("metrics", metric)) => {
+            check::name("order_by.field_name", metric)?;
+            Some(LoggedModelField::Metric(metric.to_owned(), dataset))
+        }
         Some(_) => None,
         None => search::logged_model_attribute(name.trim()),
     };

@@ -18,7 +18,7 @@ mod page;
 mod place;
 pub mod runs;
 mod search;
-mod source;
+pub(super) mod source;
 pub mod told;
 pub mod versions;
 

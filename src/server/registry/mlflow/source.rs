@@ -5,6 +5,21 @@ use super::check::quoted;
 use super::place::{Place, SCHEME, is_model_id, is_run_id, safe};
 use super::{Answer, Fault};
 
+/// The owner and the folder of the files of a version, as they are kept; none where the location is of a kind that this
+/// version does not know.
+pub(in super::super) fn kept_at(location: &str) -> Option<(String, String)> {
+    match location.strip_prefix("runs:/") {
+        Some(rest) => {
+            let (run, path) = rest.split_once('/')?;
+            Some((run.to_owned(), path.to_owned()))
+        }
+        None => {
+            let place = Place::read(location.strip_prefix(SCHEME)?).ok()?;
+            Some((place.owner.id().to_owned(), place.path))
+        }
+    }
+}
+
 /// What a source names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Source {
@@ -82,6 +97,16 @@ mod tests {
     use super::*;
 
     const RUN: &str = "0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn a_location_says_whose_files_they_are() {
+        let of = |owner: &str, path: &str| Some((owner.to_owned(), path.to_owned()));
+        assert_eq!(kept_at(&format!("runs:/{RUN}/a/b")), of(RUN, "a/b"));
+        let model = format!("m-{RUN}");
+        let location = format!("mlflow-artifacts:/0/models/{model}/artifacts");
+        assert_eq!(kept_at(&location), of(&model, ""));
+        assert_eq!(kept_at("s3://bucket"), None);
+    }
 
     #[test]
     fn only_what_this_server_keeps_is_a_source() {

@@ -30,9 +30,9 @@ const BODY_BYTES: usize = 20 << 20;
 const API: &str = "/api/2.0/mlflow";
 /// What stands before every address of MLflow's.
 const ROOTS: [&str; 4] = [
+    "/api/2.0/mlflow-artifacts",
     API,
     "/api/3.0/mlflow",
-    "/api/2.0/mlflow-artifacts",
     "/ajax-api/",
 ];
 /// Parts of MLflow that are not done here, by the word that follows the root.

@@ -202,7 +202,7 @@ async fn a_search_that_is_none_is_refused() {
             "metrics.a; DROP TABLE runs",
             "(SELECT 1)",
             "metrics.a DESC, (SELECT 1)",
-            "metrics.a DESC --",
+            "metrics.a DESC /* x */",
             "CASE WHEN 1 THEN 1 END",
         ];
         let tokens = [

@@ -125,6 +125,8 @@ async fn the_stock_client_sees_no_difference() {
     drop(stock);
     let (expected, folder) = (&expected, folder.path());
     on_both(Times::default(), |world| async move {
+        // All of the world: its server ends with it.
+        let world = &world;
         let found = story(&world.url, folder, "ours").await;
         assert_eq!(found.len(), expected.len());
         let pairs = expected.iter().zip(&found);
