@@ -1,6 +1,7 @@
 //! Contents by SHA-256. A part grows on disk until it is complete; only what has the right hash is kept.
 //! It knows bytes and names, not what they are for.
 
+use std::io::SeekFrom;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,17 +11,21 @@ use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use object_store::local::LocalFileSystem;
 use object_store::{
-    GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, PutPayload, WriteMultipart,
+    GetOptions, GetRange, GetResult, GetResultPayload, ObjectStore, ObjectStoreExt as _,
+    PutPayload, WriteMultipart,
 };
 use protocol::{AgentId, Digest};
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
 use tokio::sync::{Mutex, MutexGuard};
+use tokio_util::io::ReaderStream;
 
 /// Locks for parts; more than there are cores.
 const STRIPES: usize = 64;
 /// Where contents lie whose hash is not known yet.
 const INCOMING: &str = "incoming";
+/// Bytes read at once when a content is sent.
+const PIECE_BYTES: usize = 1 << 20;
 /// Bytes read at once when a part is hashed or stored.
 const READ_BYTES: usize = 4 << 20;
 
@@ -279,12 +284,7 @@ impl Blobs {
         &self,
         digest: &Digest,
     ) -> Result<BoxStream<'static, std::io::Result<Vec<u8>>>, BlobError> {
-        let found = self.store.get(&place(digest)).await?;
-        Ok(found
-            .into_stream()
-            .map_ok(Vec::from)
-            .map_err(std::io::Error::other)
-            .boxed())
+        Ok(bytes_of(self.store.get(&place(digest)).await?))
     }
 
     /// These bytes of a content.
@@ -303,12 +303,9 @@ impl Blobs {
             range: Some(GetRange::Bounded(range)),
             ..GetOptions::default()
         };
-        let found = self.store.get_opts(&place(digest), options).await?;
-        Ok(found
-            .into_stream()
-            .map_ok(Vec::from)
-            .map_err(std::io::Error::other)
-            .boxed())
+        Ok(bytes_of(
+            self.store.get_opts(&place(digest), options).await?,
+        ))
     }
 
     /// Whether there is a content.
@@ -344,6 +341,26 @@ impl Blobs {
             return Ok(None);
         }
         Ok(Some(found.bytes().await?.to_vec()))
+    }
+}
+
+/// The bytes of what was found. A file is read in pieces that are worth the way to the disk: the store's own have 8 KiB.
+fn bytes_of(found: GetResult) -> BoxStream<'static, std::io::Result<Vec<u8>>> {
+    let (start, length) = (found.range.start, found.range.end - found.range.start);
+    match found.payload {
+        GetResultPayload::File(file, _) => {
+            let mut file = tokio::fs::File::from_std(file);
+            let opened = async move {
+                file.seek(SeekFrom::Start(start)).await?;
+                Ok::<_, std::io::Error>(ReaderStream::with_capacity(file.take(length), PIECE_BYTES))
+            };
+            let pieces = futures_util::stream::once(opened).try_flatten();
+            pieces.map_ok(Vec::from).boxed()
+        }
+        GetResultPayload::Stream(pieces) => pieces
+            .map_ok(Vec::from)
+            .map_err(std::io::Error::other)
+            .boxed(),
     }
 }
 

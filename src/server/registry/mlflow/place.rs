@@ -176,6 +176,16 @@ mod tests {
 
     const RUN: &str = "0123456789abcdef0123456789abcdef";
 
+    proptest::proptest! {
+        #[test]
+        fn what_is_let_through_stays_inside(raw in "(%2e|%25|%2f|%5c|%00|[./a:C#\\\\%]|\\PC){0,12}") {
+            if let Ok(path) = safe(&raw) {
+                proptest::prop_assert!(is_safe(&path), "{}", path);
+                proptest::prop_assert_eq!(decode(&path), Some(path.clone()), "nothing is left to decode");
+            }
+        }
+    }
+
     #[test]
     fn a_path_leads_to_its_owner() {
         let place = Place::read(&format!("3/{RUN}/artifacts/model/a%20b.bin")).unwrap();
