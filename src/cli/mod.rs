@@ -7,6 +7,7 @@ mod client;
 mod debug;
 mod diff;
 mod doctor;
+mod fsck;
 mod git_install;
 mod gpus;
 mod init;
@@ -62,6 +63,10 @@ pub(crate) enum Command {
     Diff(diff::Args),
     /// Look for what may keep a job from running on this host
     Doctor(doctor::Args),
+    /// Check that every model, notebook and artifact that the server keeps is there and unchanged
+    Fsck(fsck::FsckArgs),
+    /// Remove what the server keeps and nothing needs
+    Gc(fsck::GcArgs),
     /// Make git show notebooks cell by cell, and on demand keep outputs out of commits
     GitInstall(git_install::Args),
     /// Show the GPUs of this host or the fleet, lend them, end their quarantine
@@ -152,6 +157,8 @@ pub(crate) async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Debug(args) => debug::run(&args).await,
         Command::Diff(args) => diff::run(&args),
         Command::Doctor(args) => doctor::run(&args).await,
+        Command::Fsck(args) => fsck::fsck(args).await,
+        Command::Gc(args) => fsck::gc(args).await,
         Command::GitInstall(args) => git_install::run(&args),
         Command::Gpus(args) => gpus::run(args).await,
         Command::Agents(args) => agents::run(args).await,

@@ -30,7 +30,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
 }
 
 /// The server's configuration: of the file, of the usual place, or the defaults.
-fn config(path: Option<&Path>) -> anyhow::Result<Config> {
+pub(super) fn config(path: Option<&Path>) -> anyhow::Result<Config> {
     match path {
         Some(path) => Ok(Config::read(path)?),
         None if Path::new(USUAL_FILE).exists() => Ok(Config::read(Path::new(USUAL_FILE))?),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use protocol::{ByteSize, Span};
 use serde::Deserialize;
 
+use crate::blobs::S3;
 use crate::forge::app::AppConfig;
 use crate::store::{Address, StoreError};
 
@@ -20,6 +21,8 @@ pub struct Config {
     pub data: PathBuf,
     /// `postgres://…` or the path of a SQLite file; none: `trainyard.db` in the data folder.
     pub database: Option<String>,
+    /// A bucket for models, notebooks and artifacts, instead of files in the data folder.
+    pub s3: Option<S3>,
     /// The address that people and agents use, for links in statuses.
     pub url: Option<String>,
     /// Host names, beside those of loopback and of `url`, under which it may be asked for.
@@ -60,6 +63,9 @@ pub struct Config {
     /// Largest blob that an agent may upload.
     #[serde(deserialize_with = "size")]
     pub blob_limit: ByteSize,
+    /// A content that nothing needs is removed when it is older than this.
+    #[serde(deserialize_with = "span")]
+    pub blob_grace: Span,
     /// With less free space than this where the data lies no job is started; uploads may use half of it.
     #[serde(deserialize_with = "size")]
     pub disk_reserve: ByteSize,
@@ -71,6 +77,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 7480)),
             data: PathBuf::from("/var/lib/trainyard/server"),
             database: None,
+            s3: None,
             url: None,
             names: Vec::new(),
             tls: None,
@@ -86,6 +93,7 @@ impl Default for Config {
             retry_delay: Span::secs(10),
             tick: Span::secs(5),
             blob_limit: ByteSize::gib(64),
+            blob_grace: Span::hours(30 * 24),
             disk_reserve: ByteSize::gib(2),
         }
     }

@@ -1,15 +1,14 @@
-//! Forgets what nobody will ask for again: deliveries of forges, checkpoints of jobs that ended long ago, and uploads
-//! that were never completed. What
-//! people made or look at is not its business.
+//! Forgets what nobody will ask for again: deliveries of forges, checkpoints of jobs that ended long ago, contents that
+//! nothing needs, and uploads that were never completed. What people made or look at is not its business.
 
 use std::time::Duration;
 
 use protocol::{Span, Timestamp};
 
-use crate::blobs::BlobError;
 use crate::fleet;
 use crate::state::Server;
 use crate::store::{StoreError, checkpoints, projects};
+use crate::upkeep::{self, Manner, UpkeepError};
 
 /// Time between two passes.
 const PAUSE: Duration = Duration::from_secs(3600);
@@ -21,19 +20,10 @@ const MOST_DELIVERIES: u32 = 10_000;
 const CHECKPOINTS_FOR: Span = Span::hours(7 * 24);
 /// Most checkpoints that are removed in a pass.
 const MOST_JOBS: u32 = 1_000;
+/// Most contents that are removed in a pass.
+const MOST_CONTENTS: u64 = 10_000;
 /// An upload that did not grow for so long is never completed: its agent is gone, or gave the attempt up.
 const PARTS_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// What went wrong in a pass.
-#[derive(Debug, thiserror::Error)]
-pub enum HousekeepingError {
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The blobs.
-    #[error(transparent)]
-    Blobs(#[from] BlobError),
-}
 
 /// Runs until the server stops: once at its start, then every hour.
 pub async fn run(server: Server) {
@@ -51,8 +41,8 @@ pub async fn run(server: Server) {
 /// One pass.
 ///
 /// # Errors
-/// [`HousekeepingError`]; what was removed before stays removed.
-pub async fn tick(server: &Server, now: Timestamp) -> Result<(), HousekeepingError> {
+/// [`UpkeepError`]; what was removed before stays removed.
+pub async fn tick(server: &Server, now: Timestamp) -> Result<(), UpkeepError> {
     let mut db = server.store.read().await?;
     let all = projects::all(&mut db).await?;
     drop(db);
@@ -68,6 +58,12 @@ pub async fn tick(server: &Server, now: Timestamp) -> Result<(), HousekeepingErr
     drop(db);
     for job in jobs {
         fleet::checkpoints::forget(server, &job).await?;
+    }
+    let old = Timestamp(now.0.saturating_sub_unsigned(server.config.blob_grace.0));
+    let (store, blobs) = (&server.store, &server.blobs);
+    let gone = upkeep::unlinked(store, blobs, old, MOST_CONTENTS, Manner::Remove).await?;
+    if gone.contents > 0 {
+        tracing::info!(contents = gone.contents, bytes = %gone.bytes, "contents that nothing needs are removed");
     }
     let parts = server.blobs.forget_parts(PARTS_FOR).await?;
     if parts > 0 {

@@ -25,5 +25,6 @@ pub mod store;
 pub mod timetable;
 pub mod tokens;
 pub mod trigger;
+pub mod upkeep;
 pub mod watch;
 pub mod web;

@@ -112,7 +112,8 @@ impl Server {
         })?;
         let store = Store::open(&config.address()?).await?;
         refuse_exposure(&config, &store).await?;
-        let blobs = Blobs::open(&config.data)?;
+        let blobs = Blobs::open(&config.data, config.s3.as_ref())?;
+        blobs.begin()?;
         let forges = Forges::new(config.github_app.clone());
         Ok(Self(Arc::new(Inner {
             config,

@@ -9,6 +9,7 @@ use super::{Refused, Standing, mine, standing};
 use crate::state::Server;
 use crate::store::agents::Agent;
 use crate::store::{StoreError, blobs, checkpoints};
+use crate::upkeep::{self, UpkeepError};
 
 /// Takes the set of files that an attempt has now; it replaces every earlier one of its job.
 ///
@@ -81,23 +82,16 @@ pub async fn forget(server: &Server, job: &JobId) -> Result<(), StoreError> {
     spare(server, before).await
 }
 
-/// Removes those of these contents that nothing links any more. A row goes before its content, and a content only
-/// while no row of it is there: who uploads it in this moment waits for the same lock, and then looks for it.
+/// Removes those of these contents that nothing links any more.
 async fn spare(server: &Server, contents: Vec<Digest>) -> Result<(), StoreError> {
     for digest in contents {
-        let mut tx = server.store.begin().await?;
-        let gone = blobs::remove_unlinked(&mut tx, &digest).await?;
-        tx.commit().await?;
-        if !gone {
-            continue;
+        match upkeep::spare(&server.store, &server.blobs, &digest).await {
+            Ok(_) => {}
+            Err(UpkeepError::Store(error)) => return Err(error),
+            Err(UpkeepError::Blobs(error)) => {
+                tracing::warn!(%digest, %error, "a content that nobody needs stays");
+            }
         }
-        let mut tx = server.store.begin().await?;
-        if blobs::size(&mut tx, &digest).await?.is_none()
-            && let Err(error) = server.blobs.remove(&digest).await
-        {
-            tracing::warn!(%digest, %error, "a content that nobody needs stays");
-        }
-        tx.commit().await?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Blobs of agents: what they upload, and what they may read.
 
+use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use protocol::agent_api::BLOB_PIECE_BYTES;
 use protocol::{AttemptId, Digest, Timestamp};
@@ -33,7 +34,7 @@ pub async fn append(
     digest: &Digest,
     offset: u64,
     size: u64,
-    bytes: &[u8],
+    bytes: Bytes,
 ) -> Result<Piece, Refused> {
     if bytes.len() > BLOB_PIECE_BYTES {
         return Err(Refused::TooLarge(format!(
@@ -50,9 +51,7 @@ pub async fn append(
     if head(server, agent, digest).await? == Piece::Complete {
         return Ok(Piece::Complete);
     }
-    // What comes in pieces is copied when it is complete.
-    let copied = if bytes.len() as u64 == size { 0 } else { size };
-    room(server, size.saturating_sub(offset).saturating_add(copied)).await?;
+    room(server, size.saturating_sub(offset)).await?;
     let piece = server
         .blobs
         .append(&agent.id, digest, offset, size, bytes)

@@ -191,7 +191,7 @@ async fn append_blob(
 ) -> Result<Response, Refused> {
     let digest = digest(&name)?;
     let taken =
-        fleet::uploads::append(&server, &agent, &digest, query.offset, query.size, &body).await?;
+        fleet::uploads::append(&server, &agent, &digest, query.offset, query.size, body).await?;
     Ok(match taken {
         Piece::Complete => piece(StatusCode::CREATED, Some(query.size)),
         Piece::Partial(offset) => piece(StatusCode::NO_CONTENT, Some(offset)),

@@ -3,6 +3,7 @@
 extern crate trainyard_server as server;
 
 mod agents;
+mod bucket;
 mod checkpoints;
 mod commits;
 #[path = "../../../../tests/support/forge/mod.rs"]

@@ -69,7 +69,11 @@ impl Yard {
 
         let weights = format!("weights {number}");
         let blob = Digest::of(&weights);
-        server.blobs.put(&blob, weights.as_bytes()).await.unwrap();
+        server
+            .blobs
+            .put(&blob, weights.clone().into_bytes())
+            .await
+            .unwrap();
         let size = weights.len() as u64;
         let mut tx = server.store.begin().await.unwrap();
         blobs::insert(&mut tx, &blob, size, &self.agent, Timestamp(8))

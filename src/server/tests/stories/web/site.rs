@@ -263,7 +263,11 @@ async fn files(
         (ArtifactRole::Declared, "reports/a b.html", &html),
     ] {
         let blob = Digest::of(text);
-        server.blobs.put(&blob, text.as_bytes()).await.unwrap();
+        server
+            .blobs
+            .put(&blob, text.clone().into_bytes())
+            .await
+            .unwrap();
         let size = text.len() as u64;
         blobs::insert(tx, &blob, size, agent, Timestamp(8))
             .await
