@@ -2,9 +2,9 @@
 
 use reqwest::Url;
 
-use super::api::is_loopback;
 use super::place::GITHUB_API;
 use super::{ForgeConfig, ForgeKind, InvalidRepository, Place, Repository};
+use crate::outgoing::is_loopback;
 
 /// Words for forges.
 const WORDS: [(&str, Option<ForgeKind>); 5] = [

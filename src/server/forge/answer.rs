@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::place::{ForgeKind, Repository};
 use super::{Access, ForgeError, bounded};
+use crate::outgoing;
 
 /// Most bytes of an answer that are read.
 const MOST_BYTES: usize = 64 << 10;
@@ -51,7 +52,7 @@ impl<'a> About<'a> {
 
 /// Judges an answer: a success is given back unread.
 pub(super) async fn judge(
-    mut response: reqwest::Response,
+    response: reqwest::Response,
     kind: ForgeKind,
     repository: &Repository,
     about: About<'_>,
@@ -61,19 +62,14 @@ pub(super) async fn judge(
     if status.is_success() {
         return Ok(response);
     }
-    let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
-        body.extend_from_slice(&chunk);
-        if body.len() > MOST_BYTES {
-            break;
-        }
-    }
+    let headers = response.headers().clone();
+    let body = outgoing::beginning(response, MOST_BYTES).await;
     let answer = Answer {
         kind,
         status: status.as_u16(),
         message: message(&body),
     };
-    Err(answer.fault(response.headers(), repository, about, now))
+    Err(answer.fault(&headers, repository, about, now))
 }
 
 /// The whole body of an answer, of at most so many bytes.

@@ -8,8 +8,8 @@ use reqwest::Url;
 use serde_json::Value;
 
 use super::answer;
-use super::api::client;
 use super::place::ForgeKind;
+use crate::outgoing;
 
 /// How long a host has for its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -37,7 +37,7 @@ enum Sign {
 /// Asks the host at `web`, `https://host`; none: it answers as no forge does, or not in time.
 pub async fn ask(web: &str) -> Option<ForgeKind> {
     let base = Url::parse(web).ok()?;
-    let client = client(&base, PATIENCE).ok()?;
+    let client = outgoing::client(&base, PATIENCE).build().ok()?;
     let asked = SIGNS.map(|(path, sign)| {
         let (client, url) = (&client, base.join(path));
         async move {

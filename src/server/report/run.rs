@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use protocol::Timestamp;
-use tokio::sync::broadcast::error::RecvError;
 
 use super::{Differ, ReportConfig, Reporter};
-use crate::live::{self, Change};
+use crate::live;
 use crate::registry::Registrar;
 use crate::state::Server;
 
@@ -43,20 +42,8 @@ pub async fn run(server: Server) {
         }
         tokio::select! {
             () = server.shutdown.cancelled() => return,
-            () = job_change(&mut changes) => live::drain(&mut changes),
+            () = live::job_change(&mut changes) => live::drain(&mut changes),
             () = tokio::time::sleep(wait) => {}
-        }
-    }
-}
-
-/// Returns when a job moved. Whoever fell behind looks at the rows anyway.
-async fn job_change(changes: &mut tokio::sync::broadcast::Receiver<Change>) {
-    loop {
-        match changes.recv().await {
-            Ok(Change::Job { .. }) | Err(RecvError::Lagged(_)) => return,
-            Ok(Change::Events { .. }) => {}
-            // The server ends: the token says so too.
-            Err(RecvError::Closed) => std::future::pending().await,
         }
     }
 }
