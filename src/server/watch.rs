@@ -13,7 +13,7 @@ use protocol::{
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::forge::ForgeError;
+use crate::forge::{Forge, ForgeError};
 use crate::offers;
 use crate::pipelines::{self, Planned, Words};
 use crate::report::ReportConfig;
@@ -233,14 +233,16 @@ async fn ask(
     numbers: &[u64],
     known: &mut Known,
 ) -> Result<bool, WatchError> {
-    if numbers.is_empty() || !project.forge.speaks() {
+    if numbers.is_empty() {
         return Ok(false);
     }
-    let timeout = ReportConfig::default().call_timeout;
-    let forge = server.forges.connect(&project.forge, timeout.into())?;
+    let Some(forge) = forge(server, project).await? else {
+        return Ok(false);
+    };
     // The newest first: they are the ones that somebody waits for.
     for number in numbers.iter().rev().take(MOST_ASKED) {
-        if let Some(told) = forge.pull_request(*number).await? {
+        let told = forge.pull_request(*number).await;
+        if let Some(told) = rested(server, project, told).await? {
             let request = Request::from(told);
             let mut tx = server.store.begin().await?;
             requests::put(&mut tx, &project.id, &request, Timestamp::now()).await?;
@@ -249,6 +251,31 @@ async fn ask(
         }
     }
     Ok(true)
+}
+
+/// The project's forge; none: it asked to be left alone, or nobody speaks for the project.
+async fn forge(server: &Server, project: &Project) -> Result<Option<Box<dyn Forge>>, WatchError> {
+    let mut db = server.store.read().await?;
+    let rests = projects::rest(&mut db, &project.id, Timestamp::now()).await?;
+    if rests.is_some() || !project.forge.speaks() {
+        return Ok(None);
+    }
+    let timeout = ReportConfig::default().call_timeout;
+    Ok(Some(server.forges.connect(&project.forge, timeout.into())?))
+}
+
+/// Notes where a forge asks to be left alone.
+async fn rested<T>(
+    server: &Server,
+    project: &Project,
+    answer: Result<T, ForgeError>,
+) -> Result<T, WatchError> {
+    if let Err(ForgeError::RateLimited { wait, .. }) = &answer {
+        let mut tx = server.store.begin().await?;
+        projects::set_rest(&mut tx, &project.id, Timestamp::now() + *wait).await?;
+        tx.commit().await.map_err(StoreError::from)?;
+    }
+    Ok(answer?)
 }
 
 /// The trigger of what asks. A pull request's head is fetched by itself, and compared with the commit where it left

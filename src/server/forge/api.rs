@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use protocol::Timestamp;
 use reqwest::{Method, RequestBuilder, Response, Url};
 
 use super::ForgeError;
@@ -193,7 +192,7 @@ impl Api {
             forge: self.kind.name(),
             message: causes(&e.without_url()),
         })?;
-        let answer = answer::judge(response, self.kind, repository, about, Timestamp::now()).await;
+        let answer = answer::judge(response, self.kind, repository, about).await;
         if let Err(ForgeError::Unauthorized { status: 401, .. }) = &answer {
             self.identity.refused(repository);
         }

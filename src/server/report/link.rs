@@ -81,13 +81,13 @@ impl Link {
         self.refused = None;
     }
 
-    /// It did not, and would not do anything else of this project either.
+    /// It did not, and would not do anything else of this project either; `took` after `now`.
     pub(super) fn failed(
         &mut self,
         error: &ForgeError,
         config: &ReportConfig,
         name: &str,
-        now: Timestamp,
+        (now, took): (Timestamp, Span),
     ) {
         let is_refusal = match error {
             ForgeError::Unauthorized { .. }
@@ -100,7 +100,7 @@ impl Link {
             | ForgeError::Transport { .. } => false,
         };
         self.not_before = match error {
-            ForgeError::RateLimited { until, .. } => *until,
+            ForgeError::RateLimited { wait, .. } => now + took + *wait,
             ForgeError::Unauthorized { .. }
             | ForgeError::Credential(_)
             | ForgeError::App { .. }

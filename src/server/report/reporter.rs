@@ -207,7 +207,12 @@ impl Reporter {
             let Some(link) = self.links.get(&project).filter(|l| l.forge.listens()) else {
                 continue;
             };
-            match link.may(now) {
+            // What it asked for before this server's start counts too.
+            let may = match projects::rest(&mut db, &project, now).await? {
+                Some(until) => May::At(until),
+                None => link.may(now),
+            };
+            match may {
                 May::Now => {}
                 May::At(at) => {
                     pass.next = Some(pass.next.map_or(at, |next| next.min(at)));
@@ -264,15 +269,19 @@ impl Reporter {
             }
             Err(error) => {
                 let slot = sent.slot();
-                let next = next_try(error, row.tries, now + self.config.wait(row.tries, &slot));
+                let soon = now + self.config.wait(row.tries, &slot);
+                let next = next_try(error, row.tries, soon, now + took);
                 let text = bounded(&error.to_string(), 1_000);
                 if row.problem.as_ref() != Some(&text) {
                     tracing::warn!(%project, slot, error = text, "a forge did not take an update");
                 }
                 rows::not_accepted(&mut tx, project, sent, &text, next).await?;
+                if let ForgeError::RateLimited { wait, .. } = error {
+                    projects::set_rest(&mut tx, project, now + took + *wait).await?;
+                }
                 if let Some(link) = self.links.get_mut(project) {
                     match error.concerns_project() {
-                        true => link.failed(error, &self.config, project.as_str(), now),
+                        true => link.failed(error, &self.config, project.as_str(), (now, took)),
                         false => link.answered(&self.config, now, took),
                     }
                 }
@@ -321,9 +330,14 @@ fn call(row: Report, forge: Arc<dyn Forge>) -> BoxFuture<'static, Answer> {
 }
 
 /// When an update that was not taken is sent again; none: not before it changes.
-fn next_try(error: &ForgeError, tries: u32, soon: Timestamp) -> Option<Timestamp> {
+fn next_try(
+    error: &ForgeError,
+    tries: u32,
+    soon: Timestamp,
+    answered: Timestamp,
+) -> Option<Timestamp> {
     match error {
-        ForgeError::RateLimited { until, .. } => Some(*until),
+        ForgeError::RateLimited { wait, .. } => Some(answered + *wait),
         ForgeError::Transport { .. } | ForgeError::Credential(_) | ForgeError::App { .. } => {
             Some(soon)
         }

@@ -24,3 +24,6 @@ ALTER TABLE pipelines ADD COLUMN told_at BIGINT;
 UPDATE pipelines SET told_at = created_at WHERE NOT EXISTS
     (SELECT 1 FROM jobs WHERE jobs.pipeline = pipelines.id AND jobs.finished_at IS NULL);
 CREATE INDEX pipelines_untold ON pipelines (id) WHERE told_at IS NULL;
+
+-- Until when a project's forge asked to be left alone.
+ALTER TABLE projects ADD COLUMN forge_rests_until BIGINT;
