@@ -41,6 +41,9 @@ pub struct Config {
     /// The same for a repository on the server's own disk.
     #[serde(deserialize_with = "span")]
     pub poll_interval_local: Span,
+    /// Time between two looks at a forge's list of pull requests, which its messages tell of besides.
+    #[serde(deserialize_with = "span")]
+    pub requests_interval: Span,
     /// How long one look at a remote, or one fetch, may take.
     #[serde(deserialize_with = "span")]
     pub fetch_timeout: Span,
@@ -84,6 +87,7 @@ impl Default for Config {
             notify: Vec::new(),
             poll_interval: Span::secs(60),
             poll_interval_local: Span::secs(1),
+            requests_interval: Span::secs(300),
             fetch_timeout: Span::secs(300),
             unreachable_after: Span::secs(30),
             lost_after: Span::secs(600),

@@ -281,7 +281,11 @@ mod tests {
             ("git@git.example:a/b", None, vec![host]),
             ("ssh://git@git.example/x/a/b", None, vec![host]),
             ("http://git.example/a/b", None, vec![host]),
-            ("http://localhost:3000/a/b", None, vec!["http://localhost:3000"]),
+            (
+                "http://localhost:3000/a/b",
+                None,
+                vec!["http://localhost:3000"],
+            ),
             (
                 "https://git.example/x/y/a/b.git",
                 None,
@@ -294,10 +298,30 @@ mod tests {
             assert_eq!(address(url, forge).strangers(), asked, "{url}");
         }
         for (url, kind, web, said) in [
-            ("http://localhost:3000/a/b", ForgeKind::Gitea, "http://localhost:3000", "a/b"),
-            ("https://git.example/x/a/b", ForgeKind::Gitea, "https://git.example/x", "a/b"),
-            ("https://git.example/g/a/b", ForgeKind::Gitlab, "https://git.example", "g/a/b"),
-            ("https://git.example/x/g/a/b", ForgeKind::Gitlab, "https://git.example/x", "g/a/b"),
+            (
+                "http://localhost:3000/a/b",
+                ForgeKind::Gitea,
+                "http://localhost:3000",
+                "a/b",
+            ),
+            (
+                "https://git.example/x/a/b",
+                ForgeKind::Gitea,
+                "https://git.example/x",
+                "a/b",
+            ),
+            (
+                "https://git.example/g/a/b",
+                ForgeKind::Gitlab,
+                "https://git.example",
+                "g/a/b",
+            ),
+            (
+                "https://git.example/x/g/a/b",
+                ForgeKind::Gitlab,
+                "https://git.example/x",
+                "g/a/b",
+            ),
         ] {
             let answered = Answered {
                 kind,

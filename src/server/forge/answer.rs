@@ -93,12 +93,7 @@ struct Answer {
 }
 
 impl Answer {
-    fn fault(
-        self,
-        headers: &HeaderMap,
-        repository: &Repository,
-        about: About<'_>,
-    ) -> ForgeError {
+    fn fault(self, headers: &HeaderMap, repository: &Repository, about: About<'_>) -> ForgeError {
         let unknown = about.commit().filter(|_| self.is_of_an_unknown_commit());
         let Answer {
             kind,

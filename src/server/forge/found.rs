@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 use reqwest::Url;
 use serde_json::Value;
 
-use super::answer;
 use super::address::Answered;
+use super::answer;
 use super::place::ForgeKind;
 use crate::outgoing;
 

@@ -27,3 +27,8 @@ CREATE INDEX pipelines_untold ON pipelines (id) WHERE told_at IS NULL;
 
 -- Until when a project's forge asked to be left alone.
 ALTER TABLE projects ADD COLUMN forge_rests_until BIGINT;
+-- When its forge was last asked which pull requests are open.
+ALTER TABLE projects ADD COLUMN requests_listed_at BIGINT;
+
+-- 1 where the pipeline file lets what is newer end what runs.
+ALTER TABLE pipelines ADD COLUMN supersede_running BIGINT NOT NULL DEFAULT 0;

@@ -1,5 +1,7 @@
 //! Stories of what forges show, told at each forge's double: real git, real messages, the real way of the data.
 
+mod endings;
+
 use protocol::{Outcome, Span, Timestamp};
 use server::forge::{Credential, ForgeConfig, Place, Repository};
 use server::registry::Registrar;

@@ -9,8 +9,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use protocol::{Span, Timestamp};
 use protocol::agent_api::Source;
+use protocol::{Span, Timestamp};
 use server::config::Config;
 use server::forge::app::{AppConfig, AppId};
 use server::forge::{Credential, Forge, ForgeConfig, ForgeError, Place, Repository, Update};
