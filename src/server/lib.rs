@@ -19,6 +19,7 @@ pub mod pipelines;
 pub mod project;
 pub mod registry;
 pub mod report;
+mod rest;
 pub mod schedule;
 pub mod secret;
 pub mod settle;

@@ -2,6 +2,7 @@
 
 use protocol::TriggerKind;
 use protocol::job::State;
+use server::fleet::hosts;
 use server::pipelines::CLOSED;
 use server::store::jobs::Job;
 use server::store::{jobs, pipelines};
@@ -38,6 +39,9 @@ async fn what_waits_of_a_request_ends_with_it_and_is_planned_anew_when_it_is_ope
         for face in FACES {
             for lost in [false, true] {
                 let mut town = Town::new(&world, &agent, face).await;
+                hosts::drain(world.server(), "gpu-1", false, "ana")
+                    .await
+                    .unwrap();
                 let commit = town.forge.push("better", &[("train.py", "print(2)")]).await;
                 let number = town.forge.open_request("better", "Better", "ana").await;
                 town.look().await;
@@ -64,6 +68,9 @@ async fn what_waits_of_a_request_ends_with_it_and_is_planned_anew_when_it_is_ope
                 assert_eq!(town.look().await.len(), 1, "{face:?} {lost}");
                 assert!(town.look().await.is_empty(), "once");
                 assert_eq!(words(&town, &commit).await, ["cancelled", "queued"]);
+                hosts::undrain(world.server(), "gpu-1", "ana")
+                    .await
+                    .unwrap();
                 town.agent.run(Outcome::Succeeded).await;
                 town.settle().await;
                 assert_eq!(town.state(&commit), "success", "{face:?} {lost}");
@@ -78,6 +85,31 @@ async fn what_waits_of_a_request_ends_with_it_and_is_planned_anew_when_it_is_ope
                 assert_eq!(town.forge.violations(), [""; 0], "{face:?}");
             }
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_to_be_left_alone_is_asked_for_no_list() {
+    on_both(Times::default(), |world| async move {
+        let world = world
+            .restart_with(|config| config.requests_interval = Span(0))
+            .await;
+        let agent = world.agent("gpu-1").await;
+        let town = Town::new(&world, &agent, Face::Gitlab).await;
+        town.forge.push("better", &[("train.py", "print(2)")]).await;
+        town.forge.open_request("better", "Better", "ana").await;
+        town.look().await;
+        let calls = || town.forge.calls().len();
+        let before = calls();
+        town.look().await;
+        assert_eq!(calls() - before, 1);
+        town.forge.limit_for(1, Refusal::After(600));
+        for _ in 0..3 {
+            town.look().await;
+        }
+        assert_eq!(calls() - before, 2, "it was told to wait, and waited");
+        assert_eq!(town.forge.violations(), [""; 0]);
     })
     .await;
 }
