@@ -94,9 +94,10 @@ impl Reporter {
     /// # Errors
     /// The store's. What a forge answers is no error here: it stands in the row.
     pub async fn tick(&mut self, now: Timestamp) -> Result<Pass> {
+        let begun = Instant::now();
         self.connect(now).await?;
         self.derive(now).await?;
-        self.send(now).await
+        self.send(now, begun).await
     }
 
     /// Keeps one link for each project, and makes it anew where its settings changed, or its token after a refusal.
@@ -198,8 +199,8 @@ impl Reporter {
         Ok(())
     }
 
-    /// Sends one update for each project that has one and may.
-    async fn send(&mut self, now: Timestamp) -> Result<Pass> {
+    /// Sends one update for each project that has one and may. `begun` is when `now` was.
+    async fn send(&mut self, now: Timestamp, begun: Instant) -> Result<Pass> {
         let mut db = self.store.read().await?;
         let mut calls = Vec::new();
         let mut pass = Pass::default();
@@ -230,7 +231,6 @@ impl Reporter {
             }
         }
         drop(db);
-        let begun = Instant::now();
         let answers: Vec<Answer> = stream::iter(calls)
             .buffer_unordered(AT_ONCE)
             .collect()

@@ -29,6 +29,7 @@ pub async fn run(server: Server) {
             tracing::error!(%error, "notebooks of pull requests could not be compared; the next pass tries again");
         }
         let mut wait = Duration::from(server.config.tick);
+        let now = Timestamp::now();
         match reporter.tick(now).await {
             Ok(pass) if pass.accepted + pass.refused > 0 => wait = Duration::ZERO,
             Ok(pass) => {
