@@ -30,6 +30,9 @@ pub(crate) struct Args {
         default_value = "127.0.0.1:7480"
     )]
     listen: SocketAddr,
+    /// The address that people and forges use, where it is not that one: a proxy or tunnel leads to it
+    #[arg(long, value_name = "URL", env = "TRAINYARD_URL")]
+    url: Option<String>,
     /// Settings of the agent, as in /etc/trainyard/agent.toml
     #[arg(long, value_name = "FILE")]
     agent_config: Option<PathBuf>,
@@ -50,6 +53,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
     let data = data.canonicalize()?;
     let handle = Server::start(Config {
         listen: args.listen,
+        url: args.url.clone(),
         ..Config::in_folder(data.join("server"))
     })
     .await?;

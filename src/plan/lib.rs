@@ -23,6 +23,7 @@ mod verdict;
 pub use error::PlanError;
 pub use explain::explain;
 pub use file::{FILE_NAME, FileError, PipelineFile, Schedule};
+pub use globs::Globs;
 pub use here::{definition_of, plan_notebook};
 pub use init::{FirstFile, NothingToRun, first_file};
 pub use lint::{lint_here, lint_tool};

@@ -100,7 +100,7 @@ pub struct Project {
     /// Why it could not be polled the last time.
     #[serde(default)]
     pub error: Option<String>,
-    /// Why its forge does not show something that it should, as it was said last.
+    /// Why its forge does not show something that it should, as it was said last; else why somebody was not told.
     #[serde(default)]
     pub not_shown: Option<String>,
     /// What its jobs may use.

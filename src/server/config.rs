@@ -1,6 +1,7 @@
 //! The server's configuration: one TOML file, or the defaults. Every time-out of the server stands here,
 //! so that a test can shorten it.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +9,7 @@ use protocol::{ByteSize, Span};
 use serde::Deserialize;
 
 use crate::forge::app::AppConfig;
+use crate::notices::Rule;
 use crate::store::{Address, StoreError};
 
 /// What an administrator can set. A missing key has its default; an unknown one is an error.
@@ -30,12 +32,18 @@ pub struct Config {
     pub behind_proxy: bool,
     /// The GitHub App that this server is.
     pub github_app: Option<AppConfig>,
+    /// Who outside of forges is told of pipelines that ended.
+    #[serde(deserialize_with = "rules")]
+    pub notify: Vec<Rule>,
     /// Time between two looks at a remote.
     #[serde(deserialize_with = "span")]
     pub poll_interval: Span,
     /// The same for a repository on the server's own disk.
     #[serde(deserialize_with = "span")]
     pub poll_interval_local: Span,
+    /// Time between two looks at a forge's list of pull requests, which its messages tell of besides.
+    #[serde(deserialize_with = "span")]
+    pub requests_interval: Span,
     /// How long one look at a remote, or one fetch, may take.
     #[serde(deserialize_with = "span")]
     pub fetch_timeout: Span,
@@ -76,8 +84,10 @@ impl Default for Config {
             tls: None,
             behind_proxy: false,
             github_app: None,
+            notify: Vec::new(),
             poll_interval: Span::secs(60),
             poll_interval_local: Span::secs(1),
+            requests_interval: Span::secs(300),
             fetch_timeout: Span::secs(300),
             unreachable_after: Span::secs(30),
             lost_after: Span::secs(600),
@@ -212,6 +222,20 @@ fn placed(text: &str, error: &toml::de::Error) -> String {
 fn span<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse().map_err(serde::de::Error::custom)
+}
+
+/// Reads rules: each has a name of its own.
+fn rules<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Rule>, D::Error> {
+    let rules = Vec::<Rule>::deserialize(deserializer)?;
+    let mut names = BTreeSet::new();
+    match rules.iter().find(|rule| !names.insert(&rule.name)) {
+        None => Ok(rules),
+        Some(twice) => {
+            let name = &twice.name;
+            let message = format!("two of [[notify]] have the name '{name}'");
+            Err(serde::de::Error::custom(message))
+        }
+    }
 }
 
 /// Reads `16GiB`, as people write it.

@@ -3,7 +3,7 @@
 use futures_util::future::BoxFuture;
 
 use super::event::PullRequest;
-use super::{Forge, ForgeError, Shown, Update};
+use super::{Forge, ForgeError, OpenRequests, Shown, Update};
 
 /// A remote that is only git. It shows nothing; the pages do.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +28,10 @@ impl Forge for PlainGit {
 
     fn pull_request(&self, _: u64) -> BoxFuture<'_, Result<Option<PullRequest>, ForgeError>> {
         Box::pin(std::future::ready(Ok(None)))
+    }
+
+    fn open_requests(&self) -> BoxFuture<'_, Result<OpenRequests, ForgeError>> {
+        Box::pin(std::future::ready(Ok(OpenRequests::default())))
     }
 
     fn may_write<'a>(

@@ -64,6 +64,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "updates",
         sql: include_str!("migrations/0402_updates.sql"),
     },
+    Migration {
+        version: 403,
+        name: "notices",
+        sql: include_str!("migrations/0403_notices.sql"),
+    },
 ];
 
 /// Applies what is missing.

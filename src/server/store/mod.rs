@@ -16,6 +16,7 @@ pub mod events;
 pub mod jobs;
 pub mod migrate;
 pub mod models;
+pub mod notices;
 pub mod pipelines;
 pub mod projects;
 pub mod queue;

@@ -176,6 +176,7 @@ pub fn pipeline(project: &Project, number: u64) -> Pipeline {
         author: "Ana".to_owned(),
         problem: None,
         notes: vec!["a note".to_owned()],
+        supersede_running: false,
         created_at: Timestamp(3),
     }
 }

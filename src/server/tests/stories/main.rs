@@ -10,6 +10,7 @@ mod forge;
 mod hosts;
 mod identity;
 mod metrics;
+mod notices;
 mod queue;
 mod replay;
 mod requests;
