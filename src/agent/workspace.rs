@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use mirror::{Deadline, Mirror, MirrorError, WorkTree};
+use mirror::{Deadline, Mirror, MirrorError, Wanted, WorkTree};
 use protocol::agent_api::{AttemptOrder, Source};
 use protocol::event::{Artifact, ArtifactRole};
 use protocol::{Failure, FailureKind};
@@ -30,17 +30,16 @@ pub(crate) fn prepare(
             reference,
             authorization,
         } => {
-            let checkout = || {
-                let mirror = Mirror::open(mirrors, url)?;
-                mirror.fetch_commit(
-                    commit,
-                    reference.as_deref(),
-                    authorization.as_deref(),
-                    deadline,
-                )?;
-                mirror.checkout(commit, &dir.workspace(), deadline)
+            let wanted = Wanted {
+                commit,
+                reference: reference.as_deref(),
+                lfs: false,
+                submodules: false,
             };
-            checkout().map_err(|error| checkout_failure(&error))?;
+            let auth = authorization.as_deref();
+            Mirror::open(mirrors, url)
+                .and_then(|mirror| mirror.deliver(&wanted, &dir.workspace(), auth, deadline))
+                .map_err(|error| checkout_failure(&error))?;
         }
         Source::Folder { path } => {
             WorkTree::open(Path::new(path))
