@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use mirror::{Deadline, Mirror, MirrorError, Wanted, WorkTree};
 use protocol::agent_api::{AttemptOrder, Source};
 use protocol::event::{Artifact, ArtifactRole};
-use protocol::{Failure, FailureKind};
+use protocol::{Failure, FailureKind, Trust};
 
 use crate::attempt::AttemptDir;
 
@@ -33,8 +33,9 @@ pub(crate) fn prepare(
             let wanted = Wanted {
                 commit,
                 reference: reference.as_deref(),
-                lfs: false,
-                submodules: false,
+                lfs: order.spec.checkout.lfs,
+                // What an untrusted commit names is not gone to.
+                submodules: order.spec.checkout.submodules && order.trust == Trust::Trusted,
             };
             let auth = authorization.as_deref();
             Mirror::open(mirrors, url)
@@ -61,6 +62,9 @@ fn checkout_failure(error: &MirrorError) -> Failure {
     match error {
         MirrorError::NoSuchCommit { .. } => failure.hint("Was the branch rewritten (force-pushed) meanwhile? Then start the pipeline of its new head."),
         MirrorError::NoGit { .. } => failure.hint("Install git on the agent's host."),
+        MirrorError::NoLfs { .. } => failure.hint("Install git-lfs on the agent's host (Debian and Ubuntu: apt-get install git-lfs)."),
+        MirrorError::Lfs { .. } => failure.hint("Was it pushed (`git lfs push --all origin`), and may the project's token read the repository's Git LFS?"),
+        MirrorError::Submodule { .. } => failure.hint("The project's credential goes to its own server alone, and must be allowed to read the submodule there; repositories of other servers must be open to everybody."),
         _ => failure,
     }
 }
