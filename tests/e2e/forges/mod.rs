@@ -1,5 +1,6 @@
 //! Stories of pull requests, told to the real server by each forge: its hooks lead in, its API shows what came of it.
 
+mod clone;
 mod commands;
 mod guides;
 mod requests;
