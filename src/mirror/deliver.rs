@@ -119,9 +119,9 @@ impl Delivery<'_> {
         match alone {
             // A server that serves no bare commit: a branch leads to it, or nothing does.
             Err(MirrorError::Git { .. }) => {
-                mirror.fetch(auth, deadline)?;
+                mirror.fetch_all(auth, deadline)?;
                 match mirror.has(commit) {
-                    true => mirror.whole_tree(commit, auth, deadline).map(|_| mirror),
+                    true => Ok(mirror),
                     false => alone.map(|()| mirror),
                 }
             }

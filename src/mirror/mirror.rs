@@ -104,6 +104,19 @@ impl Mirror {
         Ok(())
     }
 
+    /// The same with all of their files.
+    ///
+    /// # Errors
+    /// As [`Mirror::fetch`].
+    pub(crate) fn fetch_all(
+        &self,
+        auth: Option<&str>,
+        deadline: &Deadline,
+    ) -> Result<(), MirrorError> {
+        let _lock = self.lock(deadline)?;
+        self.git_fetch(&["--prune", ALL_FILES], &HEADS_AND_TAGS, auth, deadline)
+    }
+
     /// Fetches one commit, by `reference` where the server refuses to serve bare commits, and keeps it
     /// though no branch leads to it any more. Does nothing where it is here.
     ///
