@@ -30,6 +30,9 @@ pub struct Config {
     pub behind_proxy: bool,
     /// The GitHub App that this server is.
     pub github_app: Option<AppConfig>,
+    /// Names of the projects in which a pull request from a fork is trusted, where the fork is its author's own and they
+    /// may write to the repository.
+    pub trust_member_forks: Vec<String>,
     /// Time between two looks at a remote.
     #[serde(deserialize_with = "span")]
     pub poll_interval: Span,
@@ -76,6 +79,7 @@ impl Default for Config {
             tls: None,
             behind_proxy: false,
             github_app: None,
+            trust_member_forks: Vec::new(),
             poll_interval: Span::secs(60),
             poll_interval_local: Span::secs(1),
             fetch_timeout: Span::secs(300),

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::forge::ForgeError;
+use crate::members;
 use crate::offers;
 use crate::pipelines::{self, Planned, Words};
 use crate::report::ReportConfig;
@@ -188,6 +189,7 @@ pub async fn look(server: &Server, project: &Project) -> Result<Vec<Pipeline>, W
     let mut made = Vec::new();
     if !changes.asked.is_empty() {
         fetch(server, project).await?;
+        members::trust(server, project, &mut changes.asked).await;
     }
     for asked in changes.asked {
         let base = asked.base.clone();

@@ -3,6 +3,7 @@
 mod clone;
 mod commands;
 mod guides;
+mod members;
 mod requests;
 mod untrusted;
 
@@ -27,10 +28,15 @@ struct Yard {
 
 impl Yard {
     async fn new(face: Face) -> Self {
+        Self::with(face, "").await
+    }
+
+    /// With more settings of the server.
+    async fn with(face: Face, settings: &str) -> Self {
         let forge = ForgeWorld::start(face).await;
         let files = [(".trainyard.yml", FILE), ("train.py", "print(1)\n")];
         let first = forge.push(MAIN, &files).await;
-        let world = World::bare("poll_interval = \"1h\"").await;
+        let world = World::bare(&format!("poll_interval = \"1h\"\n{settings}")).await;
         let secret = |name: &str, text: &str| {
             std::fs::write(world.path(name), text).unwrap();
             format!("file:{}", world.path(name).display())
