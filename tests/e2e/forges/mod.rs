@@ -2,6 +2,7 @@
 
 mod clone;
 mod commands;
+mod gitea;
 mod guides;
 mod members;
 mod requests;
