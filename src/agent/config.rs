@@ -155,6 +155,8 @@ pub struct Python {
     /// Variables for `uv` while it builds, such as `UV_DEFAULT_INDEX`, over those of the agent's own
     /// environment that begin with `UV_` or name a pip index.
     pub env: BTreeMap<String, String>,
+    /// The same for builds of untrusted commits, which get of all others only what holds no credential.
+    pub untrusted_env: BTreeMap<String, String>,
 }
 
 impl Default for Python {
@@ -164,6 +166,7 @@ impl Default for Python {
             build_timeout: Span::secs(30 * 60),
             ca_bundle: None,
             env: BTreeMap::new(),
+            untrusted_env: BTreeMap::new(),
         }
     }
 }

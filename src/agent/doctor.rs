@@ -91,6 +91,7 @@ pub async fn examine(config: &Config, image: &str) -> Vec<Check> {
     found.push(checks::driver());
     found.push(checks::uv(config).await);
     found.push(checks::git().await);
+    found.push(checks::git_lfs().await);
     found.push(checks::share(config));
     found.extend(checks::disk(config));
     found.extend(gpus::gpus(config, facts.as_ref(), image).await);

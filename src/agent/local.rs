@@ -71,6 +71,7 @@ pub fn notebook_spec(path: &str, requirements: Option<String>, image: &str) -> J
             path: path.to_owned(),
         },
         parameters: Parameters::new(),
+        checkout: Default::default(),
         image: image.to_owned(),
         python: requirements.map(PythonSource::Requirements),
         env: BTreeMap::new(),

@@ -74,13 +74,28 @@ impl Remote {
         })
     }
 
-    /// `https://host:port/`, to which an authorisation header is bound.
-    fn origin(&self) -> Option<String> {
+    /// `https://host:port/`, to which an authorisation header is bound; none where git does not speak HTTP.
+    pub(crate) fn origin(&self) -> Option<String> {
         let (scheme, rest) = self.url.split_once("://")?;
         let authority = rest.split('/').next()?;
         scheme
             .starts_with("http")
             .then(|| format!("{scheme}://{authority}/"))
+    }
+
+    /// The same repository by the longer of its two names; none where it is called so already.
+    fn with_ending(&self) -> Option<Self> {
+        let url = self.url.trim_end_matches('/');
+        let longer = self.origin().is_some() && !url.ends_with(".git");
+        longer.then(|| Self {
+            url: format!("{url}.git"),
+            scheme: self.scheme,
+        })
+    }
+
+    /// `https`, `http`, `ssh` or `file`.
+    pub(crate) fn scheme(&self) -> &'static str {
+        self.scheme
     }
 
     /// The folder, where the repository is one of this host.
@@ -101,9 +116,27 @@ fn is_scp_like(url: &str) -> bool {
     })
 }
 
+/// One call of git: where it goes, as whom, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call<'a> {
+    /// What git calls [`ORIGIN`].
+    pub(crate) remote: &'a Remote,
+    /// Value of an `Authorization` header.
+    pub(crate) auth: Option<&'a str>,
+    /// The repository that it works in.
+    pub(crate) folder: Option<&'a Path>,
+    /// What is being done, for errors.
+    pub(crate) what: &'a str,
+    pub(crate) deadline: &'a Deadline,
+}
+
+/// Name of the remote in arguments. Its address is a setting of the call, where git-lfs finds it too.
+pub(crate) const ORIGIN: &str = "origin";
+
 /// Settings of one call: pairs for `GIT_CONFIG_KEY_n` and `GIT_CONFIG_VALUE_n`.
 fn settings(remote: &Remote, auth: Option<&str>) -> Vec<(String, String)> {
     let mut settings = vec![
+        (format!("remote.{ORIGIN}.url"), remote.url.clone()),
         ("core.hooksPath".to_owned(), "/dev/null".to_owned()),
         ("core.fsmonitor".to_owned(), "false".to_owned()),
         ("protocol.allow".to_owned(), "never".to_owned()),
@@ -116,12 +149,19 @@ fn settings(remote: &Remote, auth: Option<&str>) -> Vec<(String, String)> {
         // A detached process would outlive its deadline.
         ("gc.autoDetach".to_owned(), "false".to_owned()),
         ("maintenance.autoDetach".to_owned(), "false".to_owned()),
+        // A fetch that is ended leaves all of what it brought, or nothing: never a commit without its files.
+        ("transfer.unpackLimit".to_owned(), "1".to_owned()),
+        // Each leaves a pack, then: they are put together after so many.
+        ("gc.autoPackLimit".to_owned(), "200".to_owned()),
+        // Objects may be missing that the remote has; none is fetched unasked.
+        (format!("remote.{ORIGIN}.promisor"), "true".to_owned()),
         // Stalled for a minute below 1 KB/s: give up before the deadline does.
         ("http.lowSpeedLimit".to_owned(), "1000".to_owned()),
         ("http.lowSpeedTime".to_owned(), "60".to_owned()),
     ];
     if let (Some(auth), Some(origin)) = (auth, remote.origin()) {
-        // Bound to the host, so that a redirect cannot carry it elsewhere.
+        // Git binds it to the address that it begins with, and takes it along where that leads to another host.
+        settings.push(("http.followRedirects".to_owned(), "false".to_owned()));
         settings.push((
             format!("http.{origin}.extraHeader"),
             format!("Authorization: {auth}"),
@@ -174,33 +214,62 @@ fn command(arguments: &[&str], settings: &[(String, String)]) -> Command {
     command
 }
 
-/// Runs `git` against `remote` and gives what it printed. `what` is for the error.
+/// Runs `git` and gives what it printed. `extra` are settings of this call alone.
+///
+/// GitLab serves a repository under the name that ends with `.git` only, and leads there from the other one: of what
+/// refuses to be led, that is tried.
 pub(crate) fn run(
-    folder: Option<&Path>,
-    remote: &Remote,
-    auth: Option<&str>,
+    call: &Call<'_>,
     arguments: &[&str],
-    what: &str,
-    deadline: &Deadline,
+    extra: &[(String, String)],
 ) -> Result<String, MirrorError> {
-    deadline.check(what)?;
-    let mut command = command(arguments, &settings(remote, auth));
-    command.current_dir(folder.unwrap_or(Path::new("/")));
+    let first = once(call, arguments, extra);
+    match (&first, call.remote.with_ending()) {
+        (Err(MirrorError::Redirected { .. }), Some(longer)) => {
+            let call = Call {
+                remote: &longer,
+                ..*call
+            };
+            once(&call, arguments, extra)
+        }
+        (Ok(_) | Err(_), _) => first,
+    }
+}
+
+fn once(
+    call: &Call<'_>,
+    arguments: &[&str],
+    extra: &[(String, String)],
+) -> Result<String, MirrorError> {
+    let Call { remote, auth, .. } = *call;
+    call.deadline.check(call.what)?;
+    let mut settings = settings(remote, auth);
+    settings.extend_from_slice(extra);
+    let mut command = command(arguments, &settings);
+    command.current_dir(call.folder.unwrap_or(Path::new("/")));
     // A repository of this host may belong to somebody else. Its address was given by hand, and git
     // reads this one setting from a file only: what the other end runs does not get the environment.
     let trusted = remote.local_path().map(safe_directory).transpose()?;
     if let Some(trusted) = &trusted {
         command.env("GIT_CONFIG_GLOBAL", trusted.path());
     }
-    let (status, stdout, stderr) = wait(command, what, deadline)?;
+    let (status, stdout, stderr) = wait(command, call.what, call.deadline)?;
     if status.success() {
         return Ok(String::from_utf8_lossy(&stdout).into_owned());
     }
     let message = message(&String::from_utf8_lossy(&stderr), auth);
-    Err(MirrorError::Git {
-        what: what.to_owned(),
-        message,
+    let what = call.what.to_owned();
+    Err(match redirected(&message) {
+        true => MirrorError::Redirected { what },
+        false => MirrorError::Git { what, message },
     })
+}
+
+/// Whether git was told to go elsewhere and did not.
+fn redirected(message: &str) -> bool {
+    ["301", "302", "303", "307", "308"]
+        .iter()
+        .any(|code| message.ends_with(&format!("returned error: {code}")))
 }
 
 /// Git's last words in one line, without the credential, bounded.

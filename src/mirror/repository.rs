@@ -196,7 +196,8 @@ impl Repository {
     }
 
     /// Writes a commit's files into `dest`, a folder that is empty or not there yet: plain files with
-    /// their modes, symbolic links as links. No filters, no LFS, no `.git`; submodules are empty folders.
+    /// their modes, symbolic links as links. No filters, no `.git`; files in Git LFS are pointers, submodules
+    /// empty folders: [`crate::Mirror::deliver`] brings those too.
     ///
     /// # Errors
     /// Where `dest` has files, the tree would write outside of it, or the disk refuses.
@@ -206,7 +207,7 @@ impl Repository {
         dest: &Path,
         deadline: &Deadline,
     ) -> Result<(), MirrorError> {
-        crate::checkout::write(self, commit, dest, deadline)
+        crate::checkout::write(self, commit, dest, deadline).map(|_| ())
     }
 }
 

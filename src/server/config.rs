@@ -35,6 +35,9 @@ pub struct Config {
     /// Who outside of forges is told of pipelines that ended.
     #[serde(deserialize_with = "rules")]
     pub notify: Vec<Rule>,
+    /// Names of the projects in which a pull request from a fork is trusted, where the fork is its author's own and they
+    /// may write to the repository.
+    pub trust_member_forks: Vec<String>,
     /// Time between two looks at a remote.
     #[serde(deserialize_with = "span")]
     pub poll_interval: Span,
@@ -85,6 +88,7 @@ impl Default for Config {
             behind_proxy: false,
             github_app: None,
             notify: Vec::new(),
+            trust_member_forks: Vec::new(),
             poll_interval: Span::secs(60),
             poll_interval_local: Span::secs(1),
             requests_interval: Span::secs(300),

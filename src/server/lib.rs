@@ -10,6 +10,7 @@ pub mod forge;
 pub mod housekeeping;
 pub mod inbox;
 pub mod live;
+mod members;
 pub mod names;
 mod notebooks;
 pub mod notices;

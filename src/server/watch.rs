@@ -6,7 +6,7 @@ mod asking;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use mirror::{Deadline, Mirror, MirrorError, Tree as _};
+use mirror::{Deadline, History, Mirror, MirrorError, Tree as _};
 use plan::{Context, PlanError};
 use protocol::spec::Parameters;
 use protocol::{
@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::forge::ForgeError;
+use crate::members;
 use crate::offers;
 use crate::pipelines::{self, Planned, Words};
 use crate::state::Server;
@@ -193,6 +194,7 @@ pub async fn look(server: &Server, project: &Project) -> Result<Vec<Pipeline>, W
     let mut made = Vec::new();
     if !changes.asked.is_empty() {
         fetch(server, project).await?;
+        members::trust(server, project, &mut changes.asked).await;
     }
     for asked in changes.asked {
         let base = asked.base.clone();
@@ -247,7 +249,9 @@ async fn met(server: &Server, project: &Project, asked: Asked) -> Result<Trigger
     blocking(move || {
         let mirror = Mirror::open(&root, &url)?;
         let reference = trigger.reference.as_deref();
-        mirror.fetch_commit(&trigger.commit, reference, auth.as_deref(), &deadline)?;
+        let auth = auth.as_deref();
+        // Whole: where it left its branch is looked for.
+        mirror.fetch_commit(&trigger.commit, reference, History::Whole, auth, &deadline)?;
         if let Some(base) = base {
             trigger.base = mirror.merge_base(&trigger.commit, &base)?;
         }
@@ -318,6 +322,7 @@ pub async fn plan_and_create(
         trigger.clone(),
     );
     let base = base.filter(|_| trigger.trust == Trust::Untrusted).cloned();
+    let (auth, deadline) = (authorization(server, project).await?, deadline(server));
     let volumes = offers::volumes(&mut *server.store.read().await?).await?;
     let (words, planned) = blocking(move || {
         let mirror = Mirror::open(&root, &url)?;
@@ -326,7 +331,12 @@ pub async fn plan_and_create(
             subject: commit.summary().to_owned(),
             author: commit.author.clone(),
         };
-        let tree = mirror.tree(&asked.commit)?;
+        let auth = auth.as_deref();
+        let tree = mirror.whole_tree(&asked.commit, auth, &deadline)?;
+        // Who compares the two later asks no remote.
+        if let Some(before) = asked.base.as_ref().filter(|base| mirror.has(base)) {
+            mirror.bring_changed(before, &asked.commit, auth, &deadline)?;
+        }
         let base_file = match base {
             Some(base) => mirror.tree(&base)?.read(plan::FILE_NAME).ok(),
             None => None,

@@ -282,6 +282,7 @@ impl Attempt<'_> {
                 source,
                 workspace: &workspace,
                 trust: self.order.trust,
+                project: &self.order.project,
                 labels: self.helper_labels(),
                 container: image.as_ref().map(|(engine, image)| (engine, image)),
             };

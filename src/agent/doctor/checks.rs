@@ -109,6 +109,13 @@ pub(super) async fn git() -> Check {
     }
 }
 
+/// Not everybody needs it.
+pub(super) async fn git_lfs() -> Check {
+    let words = version(Path::new("git-lfs")).await;
+    let none = "none; jobs with `checkout: {lfs: true}` need it (package git-lfs)";
+    Check::ok("git-lfs", words.unwrap_or_else(|_| none.to_owned()))
+}
+
 pub(super) async fn version(program: &Path) -> Result<String, String> {
     let output = tokio::process::Command::new(program)
         .arg("--version")

@@ -42,6 +42,7 @@ jobs:
     grace: 2m
     lost_after: 1h
     checkpoints: {across_hosts: true, max_size: 10GiB}
+    checkout: {lfs: true, submodules: true}
     model: {name: churn, path: model/}
     metrics: {accuracy: {goal: maximize, max_regression: 0.01}}
     retries: 2

@@ -150,7 +150,18 @@ impl Api {
         rest: &[&str],
         read: impl FnOnce(&[u8]) -> Result<T, String>,
     ) -> Result<Option<T>, ForgeError> {
-        let request = self.below(Method::GET, rest)?;
+        self.found(self.below(Method::GET, rest)?, read).await
+    }
+
+    /// The same of any request.
+    ///
+    /// # Errors
+    /// As [`Api::find`].
+    pub(super) async fn found<T>(
+        &self,
+        request: RequestBuilder,
+        read: impl FnOnce(&[u8]) -> Result<T, String>,
+    ) -> Result<Option<T>, ForgeError> {
         match self.read(request, About::Look, MOST_BYTES, read).await {
             Err(ForgeError::Unauthorized { status: 404, .. }) => Ok(None),
             answer => answer.map(Some),

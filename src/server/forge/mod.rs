@@ -32,7 +32,7 @@ mod update;
 use std::fmt;
 
 use futures_util::future::BoxFuture;
-use protocol::Digest;
+use protocol::{CommitId, Digest};
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +76,14 @@ pub trait Forge: Send + Sync + fmt::Debug {
         &'a self,
         login: &'a str,
         number: Option<u64>,
+    ) -> BoxFuture<'a, Result<bool, ForgeError>>;
+
+    /// Whether a pull request, at exactly this head, comes from a fork of its author's own, who may write to the
+    /// repository.
+    fn members_fork<'a>(
+        &'a self,
+        number: u64,
+        head: &'a CommitId,
     ) -> BoxFuture<'a, Result<bool, ForgeError>>;
 
     /// Makes the forge show `update`. `remembered` is what an earlier call gave for the same slot: what stands there

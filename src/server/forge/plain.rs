@@ -1,6 +1,7 @@
 //! A plain git remote: nobody to tell.
 
 use futures_util::future::BoxFuture;
+use protocol::CommitId;
 
 use super::event::PullRequest;
 use super::{Forge, ForgeError, OpenRequests, Shown, Update};
@@ -38,6 +39,14 @@ impl Forge for PlainGit {
         &'a self,
         _: &'a str,
         _: Option<u64>,
+    ) -> BoxFuture<'a, Result<bool, ForgeError>> {
+        Box::pin(std::future::ready(Ok(false)))
+    }
+
+    fn members_fork<'a>(
+        &'a self,
+        _: u64,
+        _: &'a CommitId,
     ) -> BoxFuture<'a, Result<bool, ForgeError>> {
         Box::pin(std::future::ready(Ok(false)))
     }

@@ -1,6 +1,7 @@
 //! A repository at a forge with an API: what all forges do alike, and who does what its own way.
 
 use futures_util::future::BoxFuture;
+use protocol::CommitId;
 use reqwest::Method;
 use serde_json::Value;
 
@@ -64,6 +65,14 @@ impl Forge for Api {
         number: Option<u64>,
     ) -> BoxFuture<'a, Result<bool, ForgeError>> {
         Box::pin(self.writes(login, number))
+    }
+
+    fn members_fork<'a>(
+        &'a self,
+        number: u64,
+        head: &'a CommitId,
+    ) -> BoxFuture<'a, Result<bool, ForgeError>> {
+        Box::pin(Api::members_fork(self, number, head))
     }
 
     fn show<'a>(

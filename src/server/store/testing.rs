@@ -195,6 +195,7 @@ pub fn job(pipeline: &Pipeline, name: &str) -> Job {
                 path: format!("{name}.ipynb"),
             },
             parameters: Parameters::new(),
+            checkout: Default::default(),
             image: "trainyard/notebook".to_owned(),
             python: None,
             env: BTreeMap::new(),

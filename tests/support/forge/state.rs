@@ -171,6 +171,10 @@ pub(super) struct State {
     pub(super) signs: bool,
     /// What has to be told to hooks, and was not yet.
     pub(super) outbox: Vec<Event>,
+    /// What Git LFS has, by its hash.
+    pub(super) large: BTreeMap<String, Vec<u8>>,
+    /// What of it was fetched, in order.
+    pub(super) fetched: Vec<String>,
     pub(super) way: Way,
     pub(super) deliveries: Vec<Delivery>,
     pub(super) seen: Seen,
@@ -204,6 +208,8 @@ impl State {
             hooks: Vec::new(),
             signs: true,
             outbox: Vec::new(),
+            large: BTreeMap::new(),
+            fetched: Vec::new(),
             way: Way::Open,
             deliveries: Vec::new(),
             seen: Seen::default(),
