@@ -87,6 +87,9 @@ struct Register {
     /// File that holds the token; `-` for standard input
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Take name and id of an agent that the server still hears of; its secret ends
+    #[arg(long)]
+    replace: bool,
     #[command(flatten)]
     file: File,
 }
@@ -139,7 +142,7 @@ async fn serve(config: Config) -> anyhow::Result<Exit> {
 async fn introduce(register: &Register) -> anyhow::Result<Exit> {
     let config = config(register.file.config.as_deref())?;
     let token = token(register)?;
-    let identity = service::register(&config, &register.url, &token).await?;
+    let identity = service::register(&config, &register.url, &token, register.replace).await?;
     println!(
         "registered as agent {} of {}",
         identity.agent, identity.server

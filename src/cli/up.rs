@@ -98,7 +98,8 @@ async fn introduce(
         Ok(_) => {}
         Err(IdentityError::NotRegistered { .. }) => {
             let (token, _) = server::fleet::register::token(server, Span::secs(60)).await?;
-            service::register(&config, url, token.reveal()).await?;
+            // Nobody else is at work in this folder: an agent of the name is an earlier one whose folder was removed.
+            service::register(&config, url, token.reveal(), true).await?;
         }
         Err(error) => return Err(error.into()),
     }

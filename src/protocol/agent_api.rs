@@ -55,7 +55,7 @@ pub const BLOB_PIECE_BYTES: usize = 8 << 20;
 /// An error answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiError {
-    /// A word for programs: `abandoned`, `unauthorized`, `invalid`, `not_found`, `too_large`, `disk_full`, `version`, `twin`, `internal`.
+    /// A word for programs: `abandoned`, `unauthorized`, `invalid`, `not_found`, `too_large`, `disk_full`, `version`, `twin`, `name_in_use`, `internal`.
     pub code: String,
     /// A sentence for people.
     pub message: String,
@@ -74,6 +74,9 @@ pub struct RegisterRequest {
     pub version: String,
     /// What the host has.
     pub inventory: Inventory,
+    /// Whether to take the name of an agent that is still heard of.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replace: bool,
 }
 
 /// An agent's identity.

@@ -89,6 +89,15 @@ pub async fn good(db: &mut Connection) -> Result<Vec<Agent>> {
     Ok(all)
 }
 
+/// The agent of this name.
+pub async fn by_name(db: &mut Connection, name: &str) -> Result<Option<Agent>> {
+    let row = sqlx::query("SELECT * FROM agents WHERE name = $1")
+        .bind(name)
+        .fetch_optional(db)
+        .await?;
+    row.as_ref().map(agent).transpose()
+}
+
 /// The agent whose secret has this hash.
 pub async fn by_secret(db: &mut Connection, hash: &Digest) -> Result<Option<Agent>> {
     let row = sqlx::query("SELECT * FROM agents WHERE secret_hash = $1")

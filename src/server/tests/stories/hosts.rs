@@ -200,6 +200,39 @@ async fn a_revoked_agent_is_told_what_to_do_and_its_jobs_go_elsewhere_at_once() 
 }
 
 #[tokio::test]
+async fn a_name_is_taken_from_a_silent_agent_only_or_by_express_wish() {
+    let quick = Times {
+        lost_after: Span(3_000),
+        unreachable_after: Span(800),
+    };
+    on_both(quick, |world| async move {
+        let first = world.agent("a").await;
+        let (status, error) = world.register("a", false).await.err().unwrap();
+        assert_eq!(
+            (status, error.code.as_str()),
+            (StatusCode::CONFLICT, "name_in_use")
+        );
+        for word in ["heard of", "another name", "agents revoke a", "--replace"] {
+            assert!(error.message.contains(word), "{}", error.message);
+        }
+        first.poll(Vec::new(), Span(0)).await;
+        let id = world.shown("a").await.id;
+        let second = world.register("a", true).await.unwrap();
+        assert_eq!(world.shown("a").await.id, id);
+        let late = first.send(&first.request(Vec::new(), Span(0))).await;
+        assert_eq!(late.unwrap_err().0, StatusCode::UNAUTHORIZED);
+        second.poll(Vec::new(), Span(0)).await;
+        world
+            .until("it is silent for long enough", || async {
+                world.register("a", false).await.is_ok()
+            })
+            .await;
+        assert_eq!(world.shown("a").await.id, id);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn two_agents_with_one_identity_are_one_too_many() {
     on_both(QUICK, |world| async move {
         let mut agent = world.agent("a").await;
