@@ -52,6 +52,18 @@ pub const MOST_CHECKPOINT_FILES: usize = 10_000;
 /// Most bytes of one piece of a blob.
 pub const BLOB_PIECE_BYTES: usize = 8 << 20;
 
+/// Most letters of an agent's name.
+const NAME_LIMIT: usize = 64;
+
+/// What is wrong with a name for an agent; none: it is one.
+#[must_use]
+pub fn wrong_name(name: &str) -> Option<String> {
+    let ordinary = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let is_good = (1..=NAME_LIMIT).contains(&name.len()) && name.chars().all(ordinary);
+    (!is_good)
+        .then(|| format!("an agent's name has 1 to {NAME_LIMIT} letters, digits, '-', '_' or '.'"))
+}
+
 /// An error answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiError {

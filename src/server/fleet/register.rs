@@ -1,6 +1,6 @@
 //! An agent introduces itself with a one-time token.
 
-use protocol::agent_api::{RegisterRequest, Registered, VERSION};
+use protocol::agent_api::{RegisterRequest, Registered, VERSION, wrong_name};
 use protocol::{AgentId, Digest, Span, Timestamp};
 
 use super::Refused;
@@ -9,8 +9,6 @@ use crate::state::Server;
 use crate::store::Connection;
 use crate::store::agents::{self, Agent};
 
-/// Longest name of an agent.
-const NAME_LIMIT: usize = 64;
 /// How long a token may be used, where nobody said otherwise.
 pub const TOKEN_LIFE: Span = Span::hours(24);
 
@@ -39,7 +37,9 @@ pub async fn register(server: &Server, request: &RegisterRequest) -> Result<Regi
             found: request.protocol,
         });
     }
-    check_name(&request.name)?;
+    if let Some(why) = wrong_name(&request.name) {
+        return Err(Refused::Invalid(why));
+    }
     let hash = secret::hash(&request.token);
     let secret = Secret::generate("tys");
     let at = Timestamp::now();
@@ -96,14 +96,4 @@ async fn check_free(server: &Server, db: &mut Connection, name: &str) -> Result<
         }),
         false => Ok(()),
     }
-}
-
-fn check_name(name: &str) -> Result<(), Refused> {
-    let ordinary = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if name.is_empty() || name.len() > NAME_LIMIT || !name.chars().all(ordinary) {
-        return Err(Refused::Invalid(format!(
-            "an agent's name has 1 to {NAME_LIMIT} letters, digits, '-', '_' or '.'"
-        )));
-    }
-    Ok(())
 }
