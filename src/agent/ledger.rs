@@ -25,10 +25,19 @@ use crate::config::Config;
 use crate::hardware::{GpuFault, GpuReading};
 
 pub use files::{Booking, LedgerError, Quarantine, Reservation};
-pub use lend::{NoTime, find, until};
+pub use lend::{NoTime, NotLent, borrower, find, until};
 
 use files::{Kind, State, at};
 use judge::Manners;
+
+/// Why an attempt does not have the GPUs that it was to have.
+#[derive(Debug, Clone, PartialEq)]
+pub enum NotBooked {
+    /// One went to a person after the server was told that it is free: nobody's fault. Who has it, in words.
+    Withdrawn(String),
+    /// The platform's failure.
+    Failed(Box<Failure>),
+}
 
 /// Who has what. One for each data folder.
 #[derive(Debug)]
@@ -44,7 +53,7 @@ impl Ledger {
     /// uses the folder.
     ///
     /// # Errors
-    /// Where the disk refuses or a file is not the ledger's.
+    /// Where the disk refuses.
     pub fn open(config: &Config) -> Result<Self, LedgerError> {
         let ledger = Self::unread(config);
         fs::create_dir_all(&ledger.dir).map_err(at(&ledger.dir))?;
@@ -56,11 +65,23 @@ impl Ledger {
     /// The same as it is, to be looked at; a folder that is missing has no bookings.
     ///
     /// # Errors
-    /// Where a file cannot be read or is not the ledger's.
+    /// Where the folder cannot be read.
     pub fn look(config: &Config) -> Result<Self, LedgerError> {
         let ledger = Self::unread(config);
         ledger.refresh()?;
         Ok(ledger)
+    }
+
+    /// The same for people who look, with why it cannot be read: then no GPU is shown as free.
+    #[must_use]
+    pub fn shown(config: &Config) -> (Self, Option<LedgerError>) {
+        let ledger = Self::unread(config);
+        let why = ledger.refresh().err();
+        if why.is_some() {
+            let blind = "who has it cannot be read".to_owned();
+            ledger.lock().blind = Some(blind);
+        }
+        (ledger, why)
     }
 
     /// A ledger that knows nothing yet: all GPUs are nobody's.
@@ -76,13 +97,20 @@ impl Ledger {
         }
     }
 
-    /// Reads the files again: people may have changed them.
+    /// Reads the files again: people may have changed them. Of a file that cannot be read what was known stays, and
+    /// nobody gets its GPU.
     ///
     /// # Errors
-    /// Where a file cannot be read; what was known stays.
+    /// Where the folder cannot be read; what was known stays.
     pub fn refresh(&self) -> Result<(), LedgerError> {
         let mut state = self.lock();
-        *state = State::read(&self.dir)?;
+        let read = State::read(&self.dir, &state)?;
+        for (uuid, why) in &read.unreadable {
+            if state.unreadable.get(uuid) != Some(why) {
+                tracing::error!(%uuid, "nobody gets this GPU: {why}");
+            }
+        }
+        *state = read;
         Ok(())
     }
 
@@ -141,13 +169,13 @@ impl Ledger {
     /// are, whatever is on them: it is its own.
     ///
     /// # Errors
-    /// The platform's failure where one is not there, not healthy, not free, or somebody else's.
+    /// [`NotBooked`] where one is not there, not healthy, not free, or somebody else's.
     pub fn book(
         &self,
         attempt: &AttemptId,
         uuids: &[String],
         now: &[GpuReading],
-    ) -> Result<(), Box<Failure>> {
+    ) -> Result<(), NotBooked> {
         let broken = |error: LedgerError| {
             let words = format!("GPUs could not be booked: {error}");
             refuse(FailureKind::ExecutorFailed, words)
@@ -185,7 +213,7 @@ impl Ledger {
         state: &State,
         uuid: &str,
         now: &[GpuReading],
-    ) -> Result<ByteSize, Box<Failure>> {
+    ) -> Result<ByteSize, NotBooked> {
         let reading = now
             .iter()
             .find(|reading| reading.gpu.uuid == uuid)
@@ -212,7 +240,13 @@ impl Ledger {
                 FailureKind::GpuLost,
                 format!("{name} does not answer: {error}"),
             )),
-            (_, Some(why)) => unclean(why),
+            (GpuHealth::Reserved { by, .. }, Some(_)) => Err(NotBooked::Withdrawn(format!(
+                "{by}, to whom {name} is lent"
+            ))),
+            (
+                GpuHealth::Healthy | GpuHealth::InUseOutside { .. } | GpuHealth::Quarantined { .. },
+                Some(why),
+            ) => unclean(why),
         }
     }
 
@@ -377,8 +411,8 @@ fn booked_by<'a>(
         .filter(move |(_, booking)| booking.attempt == *attempt)
 }
 
-fn refuse(kind: FailureKind, message: String) -> Box<Failure> {
-    Box::new(Failure::new(kind, message))
+fn refuse(kind: FailureKind, message: String) -> NotBooked {
+    NotBooked::Failed(Box::new(Failure::new(kind, message)))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use agent::config::Config;
 use agent::gpus::{Containers, GpuView, view};
 use agent::hardware::Hardware;
-use agent::ledger::{Ledger, find, until};
+use agent::ledger::{Ledger, borrower, find, until};
 use anyhow::{anyhow, ensure};
 use clap::{Args as ClapArgs, Subcommand};
 use protocol::api::{Agent, Page};
@@ -66,6 +66,9 @@ enum Action {
         /// Until when: 8h, 18:00, 2026-12-24 or '2026-12-24 18:00'
         #[arg(long, value_name = "WHEN")]
         until: String,
+        /// Also where it is lent to somebody else
+        #[arg(long)]
+        force: bool,
     },
     /// Take a GPU back that was lent
     Release {
@@ -79,9 +82,24 @@ enum Action {
     },
 }
 
+impl Action {
+    fn word(&self) -> &'static str {
+        match self {
+            Action::Reserve { .. } => "reserve",
+            Action::Release { .. } => "release",
+            Action::Clear { .. } => "clear",
+        }
+    }
+}
+
 pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
     let config = super::agent::config(args.config.as_deref())?;
     if let Some(action) = &args.action {
+        ensure!(
+            !args.fleet && !args.watch,
+            "--fleet and --watch only show GPUs: '{}' is about one of this host, and is said on the host that has it",
+            action.word()
+        );
         return act(&config, action, args.json);
     }
     let source = match args.fleet {
@@ -128,9 +146,9 @@ struct Host {
 
 impl Host {
     fn open(config: Config) -> Self {
-        let ledger = Ledger::unread(&config);
-        if let Err(error) = ledger.refresh() {
-            eprintln!("note: {error}: bookings are not shown");
+        let (ledger, unread) = Ledger::shown(&config);
+        if let Some(why) = unread {
+            eprintln!("warning: {why}: who has a GPU is not known, and none is shown as free");
         }
         Self {
             hardware: Hardware::open(&config),
@@ -292,71 +310,65 @@ fn fleet(agents: Vec<Agent>) -> Vec<FleetRow> {
 
 fn act(config: &Config, action: &Action, json: bool) -> anyhow::Result<Exit> {
     let ledger = Ledger::look(config)?;
-    let gpus = ledger.judged(&Hardware::open(config).gpus());
+    let hardware = Hardware::open(config);
+    let gpus = ledger.judged(&hardware.gpus());
     let named = |text: &str| find(&gpus, text).map_err(|why| anyhow!(why));
     let (gpu, words) = match action {
         Action::Reserve {
             gpu,
             by,
             until: when,
+            force,
         } => {
-            let length = by.trim().chars().count();
-            ensure!(
-                (1..=64).contains(&length),
-                "--for wants a name of at most 64 characters"
-            );
-            let (gpu, end) = (named(gpu)?, until(when, Timestamp::now())?);
-            ledger.reserve(&gpu.uuid, by.trim(), end)?;
-            let booked = ledger.bookings().contains_key(&gpu.uuid);
-            let rest = if booked {
-                "; the job that has it keeps it to its end"
-            } else {
-                ""
+            let by = borrower(by).map_err(|why| anyhow!("--for: {why}"))?;
+            let now = Timestamp::now();
+            let (gpu, end) = (named(gpu)?, until(when, now)?);
+            ledger.reserve(gpu, by, end, *force)?;
+            let rest = match ledger.bookings().contains_key(&gpu.uuid) {
+                true => "; the job that has it keeps it to its end",
+                false => "",
             };
-            let left = end.since(Timestamp::now());
-            (
-                gpu,
-                format!("is lent to {}, {left} from now{rest}", by.trim()),
-            )
+            let left = end.minutes_from(now);
+            (gpu, format!("is lent to {by}, {left} from now{rest}"))
         }
         Action::Release { gpu } => {
             let gpu = named(gpu)?;
-            let was = ledger.release(&gpu.uuid)?;
-            (
-                gpu,
-                if was {
-                    "is for jobs again"
-                } else {
-                    "was not lent"
-                }
-                .to_owned(),
-            )
+            let words = match ledger.release(&gpu.uuid)? {
+                true => "is for jobs again",
+                false => "was not lent",
+            };
+            (gpu, words.to_owned())
         }
         Action::Clear { gpu } => {
             let gpu = named(gpu)?;
             let was = ledger.clear(&gpu.uuid)?;
-            (
-                gpu,
-                if was {
-                    "is in quarantine no more"
-                } else {
-                    "was not in quarantine"
-                }
-                .to_owned(),
-            )
+            let now = ledger.judged(&hardware.gpus());
+            let now = now.iter().find(|other| other.uuid == gpu.uuid);
+            (gpu, cleared(was, now.unwrap_or(gpu)))
         }
     };
-    let now = ledger.judged(&Hardware::open(config).gpus());
-    let now = now.iter().find(|other| other.uuid == gpu.uuid);
     if json {
-        out::json(&now)?;
+        let now = ledger.judged(&hardware.gpus());
+        out::json(&now.iter().find(|other| other.uuid == gpu.uuid))?;
         return Ok(Exit::Done);
     }
     out::say(&format!("GPU {} ({}) {words}", gpu.index, gpu.uuid))?;
-    if matches!(action, Action::Clear { .. })
-        && let Some(why) = now.and_then(|gpu| gpu.health.hindrance(Timestamp::now()))
-    {
-        out::say(&format!("note: it still is {why}"))?;
-    }
     Ok(Exit::Done)
+}
+
+/// What became of a GPU whose quarantine was to end, given how it is now.
+fn cleared(was: bool, gpu: &Gpu) -> String {
+    match (was, gpu.health.hindrance(Timestamp::now())) {
+        (true, None) => "is in quarantine no more".to_owned(),
+        (true, Some(why)) => format!("is in quarantine no more; it is {why} all the same"),
+        (false, None) => "is in no quarantine: there is nothing to clear".to_owned(),
+        (false, Some(why)) => match &gpu.kind {
+            GpuKind::Slice { parent, .. } => format!(
+                "has no quarantine of its own: it is {why}. Where that is of the GPU that it is cut from: clear {parent}"
+            ),
+            GpuKind::Whole | GpuKind::Sliced => {
+                format!("has no quarantine that a person could end: it is {why}")
+            }
+        },
+    }
 }

@@ -201,7 +201,12 @@ fn a_gpu_is_lent_taken_back_and_cleared() {
     );
     assert!(host.ok(&["release", "3"]).contains("was not lent"));
     assert_eq!(host.json()[3]["health"]["health"], "healthy");
-    assert!(host.ok(&["clear", "3"]).contains("was not in quarantine"));
+    assert!(
+        host.ok(&["clear", "3"])
+            .contains("there is nothing to clear")
+    );
+    host.ok(&["reserve", "3", "--for", "ada", "--until", "2199-12-24"]);
+    let bob = ["reserve", "3", "--for", "bob", "--until", "8h"];
     for (arguments, why) in [
         (&["release", "9"][..], "there is no GPU '9' on this host"),
         (&["release", "GPU-0"], "begins the UUIDs of 8 GPUs"),
@@ -209,12 +214,55 @@ fn a_gpu_is_lent_taken_back_and_cleared() {
             &["reserve", "3", "--for", "ada", "--until", "yesterday"],
             "is no time ahead",
         ),
+        (&bob, "is lent to ada until 2199-12-25 00:00"),
+        (
+            &["reserve", "3", "--for", "a\nb", "--until", "8h"],
+            "'a\\nb' is no name",
+        ),
+        (
+            &["--fleet", "release", "3"],
+            "'release' is about one of this host",
+        ),
     ] {
         let refused = host.run(arguments);
         let said = String::from_utf8_lossy(&refused.stderr);
         assert_eq!(refused.status.code(), Some(2), "{said}");
         assert!(said.contains(why), "{said}");
     }
+    let said = host.ok(&[&bob[..], &["--force"]].concat());
+    assert!(said.contains("is lent to bob, 8h00m from now"), "{said}");
+}
+
+#[test]
+fn a_lost_gpu_is_not_lent_and_a_fault_is_no_quarantine_to_clear() {
+    let host = Host::of("broken");
+    host.gpus
+        .change(|fleet| fleet["gpus"][3]["lost"] = json!(true));
+    let refused = host.run(&["reserve", "3", "--for", "ada", "--until", "8h"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("GPU 3 does not answer"), "{said}");
+    let said = host.ok(&["clear", "1"]);
+    let words = "has no quarantine that a person could end: it is quarantined: a memory row waits";
+    assert!(said.contains(words), "{said}");
+}
+
+#[test]
+fn a_gpu_whose_file_is_damaged_is_not_shown_as_free() {
+    let host = Host::of("one");
+    let bookings = host.data.path().join("agent/bookings");
+    std::fs::create_dir_all(&bookings).unwrap();
+    let file = bookings.join("GPU-0a1b2c3d-0000-4000-8000-000000000001.json");
+    std::fs::write(&file, "{").unwrap();
+    let shown = host.run(&[]);
+    assert!(shown.status.success());
+    let (table, said) = (
+        String::from_utf8_lossy(&shown.stdout),
+        String::from_utf8_lossy(&shown.stderr),
+    );
+    assert!(table.contains("quarantined: cannot use"), "{table}");
+    assert!(said.contains("nobody gets this GPU"), "{said}");
+    assert_eq!(host.json()[0]["health"]["health"], "quarantined");
 }
 
 #[test]

@@ -70,6 +70,10 @@ pub(super) struct State {
     pub(super) bookings: BTreeMap<String, Booking>,
     pub(super) quarantines: BTreeMap<String, Quarantine>,
     pub(super) reservations: BTreeMap<String, Reservation>,
+    /// Why something of a GPU cannot be read: nobody gets it meanwhile.
+    pub(super) unreadable: BTreeMap<String, String>,
+    /// Why nothing can be read: nobody gets any GPU meanwhile.
+    pub(super) blind: Option<String>,
 }
 
 /// Which of a GPU's files.
@@ -92,8 +96,8 @@ impl Kind {
 }
 
 impl State {
-    /// Reads a folder; one that is missing has no files.
-    pub(super) fn read(dir: &Path) -> Result<Self, LedgerError> {
+    /// Reads a folder; one that is missing has no files. Of a file that cannot be read, what was `known` of it stays.
+    pub(super) fn read(dir: &Path, known: &Self) -> Result<Self, LedgerError> {
         let mut state = Self::default();
         let entries = match fs::read_dir(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(state),
@@ -103,12 +107,21 @@ impl State {
             let path = entry.map_err(at(dir))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let of = |kind: Kind| name.strip_suffix(kind.ending()).map(str::to_owned);
-            if let Some(uuid) = of(Kind::Quarantine) {
-                take(&mut state.quarantines, uuid, &path)?;
+            let (uuid, taken) = if let Some(uuid) = of(Kind::Quarantine) {
+                let taken = take(&mut state.quarantines, &known.quarantines, &uuid, &path);
+                (uuid, taken)
             } else if let Some(uuid) = of(Kind::Reservation) {
-                take(&mut state.reservations, uuid, &path)?;
+                let taken = take(&mut state.reservations, &known.reservations, &uuid, &path);
+                (uuid, taken)
             } else if let Some(uuid) = of(Kind::Booking) {
-                take(&mut state.bookings, uuid, &path)?;
+                let taken = take(&mut state.bookings, &known.bookings, &uuid, &path);
+                (uuid, taken)
+            } else {
+                continue;
+            };
+            if let Err(error) = taken {
+                let why = format!("{error}; repair the file, or remove it");
+                state.unreadable.insert(uuid, why);
             }
         }
         Ok(state)
@@ -128,14 +141,19 @@ pub(super) fn tidy(dir: &Path) -> Result<(), LedgerError> {
 }
 
 /// Reads one file; one that went meanwhile is not there.
-fn take<T: DeserializeOwned>(
+fn take<T: DeserializeOwned + Clone>(
     into: &mut BTreeMap<String, T>,
-    uuid: String,
+    known: &BTreeMap<String, T>,
+    uuid: &str,
     path: &Path,
 ) -> Result<(), LedgerError> {
-    let value = read_json(path).map_err(at(path))?;
-    into.extend(value.map(|value| (uuid, value)));
-    Ok(())
+    let read = read_json(path).map_err(at(path));
+    let value = match &read {
+        Ok(value) => value.as_ref(),
+        Err(_) => known.get(uuid),
+    };
+    into.extend(value.map(|value| (uuid.to_owned(), value.clone())));
+    read.map(|_| ())
 }
 
 /// Replaces a GPU's file whole and durably. It belongs to the folder's owner: a person who is root may write what the

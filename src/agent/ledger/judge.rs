@@ -3,7 +3,7 @@
 use protocol::hardware::{Gpu, GpuHealth, GpuKind};
 use protocol::{ByteSize, Timestamp};
 
-use super::files::{Quarantine, State};
+use super::files::{Quarantine, Reservation, State};
 use crate::hardware::{GpuProcess, GpuReading};
 
 /// More memory than before in use, and nobody there: what a dead process left behind.
@@ -36,6 +36,19 @@ pub(super) fn quarantine<'a>(state: &'a State, gpu: &Gpu) -> Option<&'a Quaranti
     names(gpu).find_map(|uuid| state.quarantines.get(uuid))
 }
 
+/// Why nobody can tell who has a GPU.
+pub(super) fn unreadable<'a>(state: &'a State, gpu: &Gpu) -> Option<&'a String> {
+    let of_it = names(gpu).find_map(|uuid| state.unreadable.get(uuid));
+    of_it.or(state.blind.as_ref())
+}
+
+/// The loan of a GPU, or of the one that a slice is cut from, that is not over.
+pub(super) fn lent<'a>(state: &'a State, gpu: &Gpu, now: Timestamp) -> Option<&'a Reservation> {
+    names(gpu)
+        .filter_map(|uuid| state.reservations.get(uuid))
+        .find(|lent| lent.until > now)
+}
+
 impl Manners {
     /// How a GPU is to a new job.
     pub(super) fn judge(&self, state: &State, reading: &GpuReading, now: Timestamp) -> GpuHealth {
@@ -43,6 +56,11 @@ impl Manners {
         if let GpuHealth::Lost { error } = &gpu.health {
             return GpuHealth::Lost {
                 error: error.clone(),
+            };
+        }
+        if let Some(why) = unreadable(state, gpu) {
+            return GpuHealth::Quarantined {
+                reason: why.clone(),
             };
         }
         if let Some(quarantine) = quarantine(state, gpu) {
@@ -59,10 +77,7 @@ impl Manners {
         if state.bookings.contains_key(&gpu.uuid) {
             return GpuHealth::Healthy;
         }
-        let lent = names(gpu)
-            .find_map(|uuid| state.reservations.get(uuid))
-            .filter(|lent| lent.until > now);
-        if let Some(lent) = lent {
+        if let Some(lent) = lent(state, gpu, now) {
             return GpuHealth::Reserved {
                 by: lent.by.clone(),
                 until: lent.until,

@@ -25,7 +25,7 @@ pub async fn take(
     report: &AttemptReport,
 ) -> Result<FinishAnswer, Refused> {
     let mut tx = server.store.begin().await?;
-    let (attempt, mut job) = mine(&mut tx, agent, id).await?;
+    let (mut attempt, mut job) = mine(&mut tx, agent, id).await?;
     match standing(&attempt, &job) {
         Standing::Over => return Ok(FinishAnswer { accepted: true }),
         Standing::Abandoned => return Err(Refused::Abandoned(id.clone())),
@@ -39,6 +39,10 @@ pub async fn take(
                 artifact.path, artifact.blob
             )));
         }
+    }
+    if let Some(by) = &report.withdrawn {
+        attempts::set_evicted(&mut tx, id, by).await?;
+        attempt.evicted_by.get_or_insert_with(|| by.clone());
     }
     let report = judged(&mut tx, &job, report).await?;
     attempts::finish(&mut tx, id, &report).await?;
@@ -62,7 +66,10 @@ async fn judged(
     job: &Job,
     report: &AttemptReport,
 ) -> Result<AttemptReport, StoreError> {
-    let mut report = report.clone();
+    let mut report = AttemptReport {
+        outcome: ended(job, report),
+        ..report.clone()
+    };
     let bounded = job
         .spec
         .metrics
@@ -77,6 +84,16 @@ async fn judged(
         }
     }
     Ok(report)
+}
+
+/// How an attempt ended. Of one that its host withdrew while somebody cancelled its job, that somebody's wish counts.
+fn ended(job: &Job, report: &AttemptReport) -> Outcome {
+    if report.withdrawn.is_some()
+        && let State::Stopping { by, .. } = &job.state
+    {
+        return Outcome::Cancelled { by: by.clone() };
+    }
+    report.end()
 }
 
 /// Ends an attempt that will have no report: lost, forgotten, or never begun.

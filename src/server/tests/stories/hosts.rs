@@ -1,13 +1,13 @@
 //! Stories of what people ask of agents, and of agents that the server has to send away.
 
 use protocol::api::{Agent as Shown, Done, Drain, Page};
-use protocol::{Outcome, Span, Timestamp};
+use protocol::{Failure, FailureKind, Outcome, Span, Timestamp};
 use reqwest::StatusCode;
 use server::pipelines;
 use server::store::attempts::{self, Fate};
 use server::store::queue;
 
-use crate::support::{Agent, Times, World, on_both, report, running};
+use crate::support::{Agent, Times, World, on_both, released, report, running};
 
 const QUICK: Times = Times {
     lost_after: Span::secs(600),
@@ -129,6 +129,38 @@ async fn an_order_that_a_drained_host_never_began_goes_elsewhere() {
         assert_eq!(other.begin().await.job, job.id);
         let late = agent.poll(vec![running(&lost)], Span(0)).await;
         assert_eq!(late.abandoned, [lost.attempt]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_host_that_takes_back_what_it_offered_costs_the_job_no_attempt() {
+    on_both(Times::default(), |world| async move {
+        let agent = world.agent("a").await;
+        let job = world.queue_job_with("train", |spec| spec.retries = 0).await;
+        let withdrawn = |by: &str| {
+            let fault = Failure::new(FailureKind::GpuUnclean, "GPU 0 is reserved");
+            let mut report = report(Outcome::Failed(fault));
+            report.withdrawn = Some(by.to_owned());
+            report
+        };
+        for number in 1..=3 {
+            let order = agent.begin().await;
+            assert_eq!((&order.job, order.number), (&job.id, number));
+            let by = "ada, to whom GPU 0 is lent";
+            agent.finish(&order, &withdrawn(by)).await.unwrap();
+            agent
+                .poll(vec![released(&order.attempt, order.generation)], Span(0))
+                .await;
+        }
+        // A person's word on the job itself counts more.
+        let order = agent.begin().await;
+        pipelines::cancel_by_hand(world.server(), &job.id, "ana")
+            .await
+            .unwrap();
+        agent.finish(&order, &withdrawn("ada")).await.unwrap();
+        let by = "ana".to_owned();
+        assert_eq!(world.outcome(&job.id).await, Outcome::Cancelled { by });
     })
     .await;
 }

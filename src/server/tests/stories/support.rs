@@ -362,6 +362,7 @@ pub(crate) fn released(attempt: &AttemptId, generation: u32) -> AttemptStatus {
 pub(crate) fn report(outcome: Outcome) -> AttemptReport {
     AttemptReport {
         outcome,
+        withdrawn: None,
         started_at: Timestamp(1_000),
         finished_at: Timestamp(2_000),
         phases: BTreeMap::new(),
