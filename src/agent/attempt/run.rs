@@ -368,7 +368,7 @@ fn start_failure(words: &str) -> Failure {
         format!("the job could not be started: {words}"),
     );
     if words.contains("could not select device driver") {
-        failure.hint("Install NVIDIA's container toolkit on the host (`nvidia-ctk runtime configure`) and restart the engine.")
+        failure.hint("See that `nvidia-smi` answers on the host; then install NVIDIA's container toolkit there (`nvidia-ctk runtime configure`) and restart the engine.")
     } else if words.contains("exec format error") {
         Failure {
             kind: FailureKind::ImageUnusable,

@@ -4,6 +4,7 @@ mod cgroup;
 mod events;
 mod gpu;
 mod health;
+mod library;
 mod links;
 mod nvml;
 mod process;

@@ -35,7 +35,7 @@ use crate::attempt::{self, AttemptDir};
 use crate::client::{Client, ClientError};
 use crate::config::Config;
 use crate::environment;
-use crate::hardware::{self, Hardware};
+use crate::hardware::{self, Hardware, NvmlAbsent};
 use crate::host::{Host, HostError};
 use crate::identity::{DataLock, Identity, IdentityError};
 use crate::ledger::{Ledger, LedgerError};
@@ -191,6 +191,12 @@ impl Service {
         let client = identity.client(&config)?;
         wish::begin_anew(&config.data);
         let hardware = Arc::new(Hardware::open(&config));
+        match hardware.absent() {
+            None | Some(NvmlAbsent::NoDriver { .. }) => {}
+            Some(absent @ (NvmlAbsent::Unusable { .. } | NvmlAbsent::Broken(_))) => {
+                tracing::error!("no GPU is offered: {absent}");
+            }
+        }
         let ledger = Ledger::open(&config)?;
         hardware.listen();
         let mut sight = Sight::new(&config);
