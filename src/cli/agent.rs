@@ -12,7 +12,7 @@ use clap::{Args as ClapArgs, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::Exit;
+use super::{Exit, out};
 
 /// How long an agent that need not wait for its jobs takes to end, on a busy host.
 const STOP_WITHIN: Duration = Duration::from_secs(60);
@@ -143,11 +143,10 @@ async fn introduce(register: &Register) -> anyhow::Result<Exit> {
     let config = config(register.file.config.as_deref())?;
     let token = token(register)?;
     let identity = service::register(&config, &register.url, &token, register.replace).await?;
-    println!(
-        "registered as agent {} of {}",
+    out::say(&format!(
+        "registered as agent {} of {}\nnow run: trainyard agent",
         identity.agent, identity.server
-    );
-    println!("now run: trainyard agent");
+    ))?;
     Ok(Exit::Done)
 }
 
@@ -161,19 +160,19 @@ fn drain(data: &Path, stop_jobs: bool) -> anyhow::Result<Exit> {
     wish::change(data, |wish| {
         wish.drained = Some(Drained { by, stop_jobs });
     })?;
-    println!(
+    out::say(&format!(
         "the agent takes nothing new{}; 'trainyard agent undrain' takes that back",
         match stop_jobs {
             true => ", and its jobs go on elsewhere",
             false => ", and its jobs run to their end",
         }
-    );
+    ))?;
     Ok(Exit::Done)
 }
 
 fn undrain(data: &Path) -> anyhow::Result<Exit> {
     wish::change(data, |wish| wish.drained = None)?;
-    println!("the agent takes jobs again");
+    out::say("the agent takes jobs again")?;
     Ok(Exit::Done)
 }
 
@@ -194,8 +193,8 @@ async fn stop(data: &Path, when_idle: bool) -> anyhow::Result<Exit> {
             .with_context(|| format!("the agent has not ended within {STOP_WITHIN:?}"))??,
     };
     match ended {
-        true => println!("the agent has ended"),
-        false => println!("no agent runs on {}", data.display()),
+        true => out::say("the agent has ended")?,
+        false => out::say(&format!("no agent runs on {}", data.display()))?,
     }
     Ok(Exit::Done)
 }

@@ -19,7 +19,7 @@ use super::live::Live;
 use super::run::{
     Place, exit_of, finish, follow, host, notebook_paths, relative, root_of, tree_of,
 };
-use super::{Exit, notebooks};
+use super::{Exit, notebooks, out};
 
 /// Bytes of events that are read at once.
 const BATCH: usize = 1 << 20;
@@ -169,24 +169,25 @@ fn fix_all<'a>(
             replace(&file, &fixed.bytes).with_context(|| file.display().to_string())?;
         }
         if !json {
-            say(path, &fixed);
+            say(path, &fixed)?;
         }
         left.extend(fixed.left);
     }
     Ok(left)
 }
 
-fn say(path: &str, fixed: &fix::Fixed<'_>) {
+fn say(path: &str, fixed: &fix::Fixed<'_>) -> anyhow::Result<()> {
     for (cell, tools) in &fixed.cells {
-        println!("fixed {path}, cell {cell} [{}]", tools.join(", "));
+        out::say(&format!("fixed {path}, cell {cell} [{}]", tools.join(", ")))?;
     }
-    match fixed.left.len() {
-        0 => {}
-        1 => println!("{path}: 1 suggestion did not fit after others were applied; run it again"),
-        n => {
-            println!("{path}: {n} suggestions did not fit after others were applied; run it again")
-        }
-    }
+    let left = match fixed.left.len() {
+        0 => return Ok(()),
+        1 => "1 suggestion".to_owned(),
+        n => format!("{n} suggestions"),
+    };
+    out::say(&format!(
+        "{path}: {left} did not fit after others were applied; run it again"
+    ))
 }
 
 /// Replaces a file as a whole, so that no half of it is ever there; its mode stays.
