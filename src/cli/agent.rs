@@ -157,7 +157,7 @@ fn data(file: &File) -> anyhow::Result<PathBuf> {
 
 fn drain(data: &Path, stop_jobs: bool) -> anyhow::Result<Exit> {
     let by = super::local_user().unwrap_or_else(|| "its owner".to_owned());
-    wish::change(data, |wish| {
+    let runs = wish::ask(data, |wish| {
         wish.drained = Some(Drained { by, stop_jobs });
     })?;
     out::say(&format!(
@@ -167,13 +167,25 @@ fn drain(data: &Path, stop_jobs: bool) -> anyhow::Result<Exit> {
             false => ", and its jobs run to their end",
         }
     ))?;
+    note_absence(data, runs);
     Ok(Exit::Done)
 }
 
 fn undrain(data: &Path) -> anyhow::Result<Exit> {
-    wish::change(data, |wish| wish.drained = None)?;
+    let runs = wish::ask(data, |wish| wish.drained = None)?;
     out::say("the agent takes jobs again")?;
+    note_absence(data, runs);
     Ok(Exit::Done)
+}
+
+/// What was asked of an agent that does not run holds from its next start on.
+fn note_absence(data: &Path, runs: bool) {
+    if !runs {
+        eprintln!(
+            "note: no agent runs on {} now; it holds when one starts",
+            data.display()
+        );
+    }
 }
 
 async fn stop(data: &Path, when_idle: bool) -> anyhow::Result<Exit> {

@@ -104,7 +104,11 @@ async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
     let rows = page.items.into_iter().map(|agent| {
         let inventory = agent.inventory.as_ref();
         let host = inventory.map_or_else(String::new, |host| {
-            format!("{} CPUs, {}", host.cpu_millis / 1_000, host.memory)
+            let cpus = match host.cpu_millis / 1_000 {
+                1 => "1 CPU".to_owned(),
+                n => format!("{n} CPUs"),
+            };
+            format!("{cpus}, {}", host.memory)
         });
         let gpus = inventory
             .map(|host| {

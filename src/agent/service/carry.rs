@@ -88,7 +88,7 @@ pub(super) async fn carry(
         // What nobody believes any more may be the next attempt's already, elsewhere or here.
         let kept = match succeeded {
             Some(true) => checkpoints.remove(),
-            Some(false) => checkpoints.mark(left.number),
+            Some(false) => checkpoints.leave(left.number),
             None => Ok(()),
         };
         if let Err(error) = kept {
