@@ -204,6 +204,12 @@ pub(super) fn volumes(config: &Config) -> Option<Check> {
         let hint = "mount or make it, or correct `volumes` in the agent's configuration; until then jobs that want it fail here";
         return Some(Check::fail("volumes", missing.join("; "), hint));
     }
+    if !config.executors.docker && !config.volumes.is_empty() {
+        let hint =
+            "set `executors.docker = true` in the agent's configuration, or leave `volumes` out";
+        let found = "without containers none can be mounted, and none is offered";
+        return Some(Check::warn("volumes", found, hint));
+    }
     let names: Vec<&str> = config.volumes.keys().map(String::as_str).collect();
     (!names.is_empty()).then(|| Check::ok("volumes", names.join(", ")))
 }
@@ -277,6 +283,9 @@ mod tests {
         let gone = format!("{there}[volumes.imagenet]\npath = \"/no/such\"\n");
         let check = volumes(&config(&gone)).unwrap();
         assert_eq!(check.found, "`imagenet`: /no/such is no folder");
+        let shell = format!("{there}[executors]\ndocker = false\nshell = true\n");
+        let found = volumes(&config(&shell)).unwrap().found;
+        assert!(found.contains("none is offered"), "{found}");
     }
 
     #[tokio::test]

@@ -94,6 +94,8 @@ impl Hardware {
     pub fn inventory(&self, config: &Config, engine: Option<Engine>, gpus: Vec<Gpu>) -> Inventory {
         let machine = Machine::look();
         let share = machine.share(config);
+        // Without containers nothing can be mounted.
+        let mountable = config.volumes.iter().filter(|_| config.executors.docker);
         Inventory {
             host: host_name(),
             platform: platform(),
@@ -104,14 +106,11 @@ impl Hardware {
             driver: self.nvml.as_ref().ok().and_then(Nvml::driver),
             gpus,
             labels: config.labels.clone(),
-            volumes: config
-                .volumes
-                .iter()
+            volumes: mountable
+                .clone()
                 .map(|(name, volume)| (name.clone(), volume.version.clone()))
                 .collect(),
-            volume_grants: config
-                .volumes
-                .iter()
+            volume_grants: mountable
                 .map(|(name, volume)| (name.clone(), volume.grant()))
                 .collect(),
             engine,
@@ -292,6 +291,20 @@ mod tests {
             ..first.clone()
         };
         assert_ne!(hash(&first), hash(&labelled));
+    }
+
+    #[test]
+    fn volumes_are_offered_where_they_can_be_mounted() {
+        let offered = |docker: bool| {
+            let text = format!(
+                "[volumes.data]\npath = \"/usr\"\n[executors]\ndocker = {docker}\nshell = true\n"
+            );
+            let config = Config::parse(&text).unwrap();
+            let inventory = Hardware::open(&config).inventory(&config, None, vec![]);
+            assert_eq!(inventory.volumes.len(), inventory.volume_grants.len());
+            inventory.volumes.contains_key("data")
+        };
+        assert!(offered(true) && !offered(false));
     }
 
     #[test]

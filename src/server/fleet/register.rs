@@ -65,6 +65,7 @@ pub async fn register(server: &Server, request: &RegisterRequest) -> Result<Regi
         closed: None,
         drained_by: None,
         revoked_by: None,
+        removed_at: None,
         registered_at: at,
         seen_at: at,
     };

@@ -53,12 +53,26 @@ pub(super) async fn revoke(
     Ok(Json(message.into()))
 }
 
+/// `DELETE /api/v1/agents/{name}`
+pub(super) async fn remove(
+    State(site): State<Site>,
+    Extension(who): Extension<Who>,
+    Path(name): Path<String>,
+) -> Answer<Json<Done>> {
+    hosts::remove(&site, &name, who.name()).await?;
+    let message =
+        format!("agent '{name}' is removed; what it carried out is shown with its name as before");
+    Ok(Json(message.into()))
+}
+
 impl From<HostError> for Problem {
     fn from(error: HostError) -> Self {
         match error {
             HostError::Store(error) => error.into(),
             missing @ HostError::Missing { .. } => Self::not_found(missing),
-            revoked @ HostError::Revoked { .. } => Self::conflict(revoked),
+            other @ (HostError::Revoked { .. }
+            | HostError::Heard { .. }
+            | HostError::Busy { .. }) => Self::conflict(other),
         }
     }
 }
