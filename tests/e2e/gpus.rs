@@ -1,6 +1,7 @@
 //! `trainyard gpus` of the real binary, over GPUs that a fake library shows.
 
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -217,6 +218,108 @@ fn a_gpu_is_lent_taken_back_and_cleared() {
     }
 }
 
+/// A folder with a job that wants GPUs, and waits for its gate.
+struct Desk<'a> {
+    host: &'a Host,
+    folder: tempfile::TempDir,
+}
+
+impl<'a> Desk<'a> {
+    fn new(host: &'a Host, resources: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = format!(
+            "jobs:\n  train:\n    command: 'until [ -e {} ]; do sleep 0.05; done'\n    resources: {{{resources}}}\n",
+            folder.path().join("gate").display()
+        );
+        std::fs::write(folder.path().join(".trainyard.yml"), file).unwrap();
+        Self { host, folder }
+    }
+
+    fn run(&self, by: &str) -> Command {
+        let mut command = self.host.command(&["run", "train", "--executor", "shell"]);
+        command
+            .current_dir(self.folder.path())
+            .env("TRAINYARD_DATA", self.host.data.path().join("local"))
+            .env("USER", by)
+            .env_remove("SUDO_USER");
+        command
+    }
+
+    fn refused(&self, by: &str) -> String {
+        let output = self.run(by).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn open_gate(&self) {
+        std::fs::write(self.folder.path().join("gate"), "").unwrap();
+    }
+}
+
+#[test]
+fn a_run_beside_the_agent_books_what_it_wants_in_the_agents_ledger() {
+    let host = Host::of("shared");
+    std::fs::create_dir(host.data.path().join("agent")).unwrap();
+    let state = |index: usize, state: &str| {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !host.table().lines().nth(2 + index).unwrap().contains(state) {
+            assert!(Instant::now() < deadline, "{state}: {}", host.table());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    let desk = Desk::new(&host, "gpus: 1, gpu_model: H100, cuda: '>=12.1'");
+    let mut first = desk.run("ada").spawn().unwrap();
+    state(1, "in use outside Trainyard: `trainyard run` of ada");
+    let said = desk.refused("bob");
+    for words in [
+        "'train' cannot run on this host: needs 1 GPU (H100); 0 of 2 such GPUs are free",
+        "GPU 0: in use outside Trainyard: pid 4194301",
+        "GPU 1: in use outside Trainyard: `trainyard run` of ada",
+    ] {
+        assert!(said.contains(words), "{said}");
+    }
+    // Killed, it has nothing any more; nor when it ends.
+    first.kill().unwrap();
+    first.wait().unwrap();
+    state(1, "free");
+    host.ok(&["reserve", "1", "--for", "ada", "--until", "1h"]);
+    let said = desk.refused("bob");
+    assert!(said.contains("GPU 1: reserved for ada"), "{said}");
+    desk.open_gate();
+    assert!(desk.run("ada").status().unwrap().success());
+    state(1, "reserved for ada");
+}
+
+#[test]
+fn a_run_says_what_its_host_lacks() {
+    let host = Host::of("mixed");
+    for (wants, words) in [
+        (
+            "gpus: 1, gpu_model: H100",
+            "has no GPU of the model 'H100'; there are NVIDIA A100-SXM4-40GB, Tesla T4",
+        ),
+        (
+            "gpus: 1, mig: 1g.10gb",
+            "has no MIG slice of the profile 1g.10gb",
+        ),
+        (
+            "gpus: 1, compute_capability: '>=9.0'",
+            "needs a GPU of compute capability 9.0 or higher",
+        ),
+        (
+            "gpus: 1, cuda: '>=12.8'",
+            "needs CUDA 12.8 or newer; the driver of",
+        ),
+        (
+            "gpus: 3, gpu_model: A100",
+            "needs 3 GPUs (A100) on one host",
+        ),
+    ] {
+        let said = Desk::new(&host, wants).refused("ada");
+        assert!(said.contains(words), "{said}");
+    }
+}
+
 #[test]
 fn doctor_tries_to_give_a_gpu() {
     for (manner, level, words) in [
@@ -264,7 +367,7 @@ async fn a_watch_shows_what_changes() {
         .unwrap();
     let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
     let mut next = async || -> Value {
-        let line = tokio::time::timeout(std::time::Duration::from_secs(60), lines.next_line());
+        let line = tokio::time::timeout(Duration::from_secs(60), lines.next_line());
         serde_json::from_str(&line.await.expect("a line in time").unwrap().unwrap()).unwrap()
     };
     let first = next().await;

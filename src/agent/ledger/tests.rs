@@ -233,7 +233,7 @@ fn a_lent_gpu_is_no_jobs_until_its_time_is_over() {
         .unwrap();
     let refused = world.book(&[busy("GPU-1", "python3")]).unwrap_err();
     assert!(
-        refused.message.contains("is reserved for ada, 7h59m more"),
+        refused.message.contains("is reserved for ada, "),
         "{}",
         refused.message
     );

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use protocol::hardware::{GpuHealth, GpuKind, Inventory};
 use protocol::{AgentId, JobId, ProjectId, Span, Timestamp};
 
 use super::recent::Warm;
@@ -288,46 +287,7 @@ fn booked(booking: &Booking, until: Timestamp, gpus: &[HostGpu]) -> Booked {
 
 /// A host with nothing on it, open.
 pub(crate) fn empty_host(agent: &Agent) -> Host {
-    let inventory: &Inventory = &agent.inventory;
-    let grant = |name: &String| {
-        inventory
-            .volume_grants
-            .get(name)
-            .cloned()
-            .unwrap_or_default()
-    };
-    let names = inventory.volumes.keys();
-    Host {
-        agent: agent.id.clone(),
-        name: agent.name.clone(),
-        closed: None,
-        labels: inventory.labels.iter().cloned().collect(),
-        volumes: names.map(|name| (name.clone(), grant(name))).collect(),
-        cuda: inventory.driver.as_ref().map(|driver| driver.cuda.clone()),
-        cpu_millis: inventory.cpu_millis,
-        memory: inventory.memory.0,
-        disk: inventory.disk.0,
-        gpus: inventory.gpus.iter().filter_map(device).collect(),
-        bookings: Vec::new(),
-    }
-}
-
-/// A GPU as a job can have it; one in MIG mode is none, its slices are.
-fn device(gpu: &protocol::hardware::Gpu) -> Option<HostGpu> {
-    let profile = match &gpu.kind {
-        GpuKind::Whole => None,
-        GpuKind::Sliced => return None,
-        GpuKind::Slice { profile, .. } => Some(profile.clone()),
-    };
-    Some(HostGpu {
-        uuid: gpu.uuid.clone(),
-        model: gpu.model.clone(),
-        memory: gpu.memory.0,
-        compute_capability: gpu.compute_capability.clone(),
-        profile,
-        nvlink: gpu.nvlink_group,
-        healthy: gpu.health == GpuHealth::Healthy,
-    })
+    Host::empty(agent.id.clone(), agent.name.clone(), &agent.inventory)
 }
 
 fn closed(server: &Server, agent: &Agent) -> Option<String> {

@@ -9,7 +9,7 @@ use protocol::spec::Resources;
 use super::demand::{Demand, Lack};
 use super::fleet::{Class, Fleet};
 use super::room::Room;
-use super::{Group, Host, Project};
+use super::{Group, Host, HostGpu, Project};
 
 /// Most hosts, models or labels that a sentence names.
 const NAMED: usize = 3;
@@ -136,21 +136,21 @@ fn never(demand: &Demand, fleet: Vec<&Host>) -> String {
             format!("no agent has the volume '{volume}'{}", there_are(known))
         }
         Lack::Grant(volume, why) => format!("the volume '{volume}' of {name} {why}"),
-        Lack::Gpus => format!(
-            "needs {}; no host{} has one",
-            gpus_of(resources),
-            if demand.runs_on.is_empty() {
-                ""
-            } else {
-                " with its labels"
-            }
-        ),
+        Lack::Gpus => {
+            let has = match (fleet.as_slice(), demand.runs_on.is_empty()) {
+                ([one], _) => format!("{} has none", one.name),
+                (_, true) => "no host has one".to_owned(),
+                (_, false) => "no host with its labels has one".to_owned(),
+            };
+            format!("needs {}; {has}", gpus_of(resources))
+        }
         Lack::Model => {
             let models = fleet
                 .iter()
                 .flat_map(|host| host.gpus.iter().map(|gpu| &gpu.model));
             format!(
-                "no host has a GPU of the model {}{}",
+                "{} GPU of the model {}{}",
+                nobody_has(&fleet),
                 models_of(resources),
                 there_are(models)
             )
@@ -203,6 +203,14 @@ fn never(demand: &Demand, fleet: Vec<&Host>) -> String {
     }
 }
 
+/// `no host has a`; of a fleet of one: `gpu-3 has no`.
+fn nobody_has(fleet: &[&Host]) -> String {
+    match fleet {
+        [one] => format!("{} has no", one.name),
+        _ => "no host has a".to_owned(),
+    }
+}
+
 /// Larger hosts are nearer to a demand than smaller ones that lack the same.
 fn size(host: &Host) -> (usize, u64, u64) {
     (host.gpus.len(), host.cpu_millis, host.memory)
@@ -214,7 +222,8 @@ fn profiles(resources: &Resources, fleet: &[&Host]) -> String {
         Some(profile) => {
             let known = all().filter_map(|gpu| gpu.profile.as_ref());
             format!(
-                "no host has a MIG slice of the profile {profile}{}",
+                "{} MIG slice of the profile {profile}{}",
+                nobody_has(fleet),
                 there_are(known)
             )
         }
@@ -228,8 +237,8 @@ fn profiles(resources: &Resources, fleet: &[&Host]) -> String {
 /// The most of a host's GPUs, in words.
 fn best<K: Ord>(
     host: &Host,
-    key: impl Fn(&super::HostGpu) -> K,
-    word: impl Fn(&super::HostGpu) -> String,
+    key: impl Fn(&HostGpu) -> K,
+    word: impl Fn(&HostGpu) -> String,
 ) -> String {
     let most = host.gpus.iter().max_by_key(|gpu| key(gpu));
     most.map_or_else(String::new, word)
@@ -281,7 +290,7 @@ fn wants(resources: &Resources) -> String {
 }
 
 /// `2 GPUs (A100 or H100) with 40 GiB`.
-fn gpus_of(resources: &Resources) -> String {
+pub(super) fn gpus_of(resources: &Resources) -> String {
     let mut text = match &resources.mig {
         Some(profile) => {
             let plural = if resources.gpus == 1 { "" } else { "s" };

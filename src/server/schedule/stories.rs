@@ -299,7 +299,7 @@ fn slices_are_given_to_those_who_ask_for_their_profile() {
     slice.resources.gpu_models = vec!["a100-80gb".parse().unwrap()];
     assert_eq!(decide(slice.clone(), &fleet).placements[0].gpus, [0, 1]);
     slice.resources.mig = Some("2g.20gb".to_owned());
-    let words = "no host has a MIG slice of the profile 2g.20gb; there are 1g.10gb";
+    let words = "node has no MIG slice of the profile 2g.20gb; there are 1g.10gb";
     assert_eq!(reason(slice, &fleet), words);
 }
 
