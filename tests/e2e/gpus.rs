@@ -67,6 +67,7 @@ impl Host {
 #[test]
 fn a_workstation() {
     assert_eq!(Host::of("one").table(), "
+ driver 550.54.14, CUDA 12.4
  GPU  MODEL                    MEMORY    USED   USE  NVLINK  STATE  UUID
  0    NVIDIA GeForce RTX 4090  24.0 GiB  2 MiB  0 %          free   GPU-0a1b2c3d-0000-4000-8000-000000000001
 ");
@@ -75,6 +76,7 @@ fn a_workstation() {
 #[test]
 fn a_node_of_eight() {
     assert_eq!(Host::of("eight-h100").table(), "
+ driver 570.86.15, CUDA 12.8
  GPU  MODEL                  MEMORY    USED   USE  NVLINK  STATE  UUID
  0    NVIDIA H100 80GB HBM3  79.6 GiB  4 MiB  0 %  0       free   GPU-00000000-1111-4222-8333-444444440000
  1    NVIDIA H100 80GB HBM3  79.6 GiB  4 MiB  0 %  0       free   GPU-00000001-1111-4222-8333-444444440001
@@ -91,6 +93,7 @@ fn a_node_of_eight() {
 fn slices() {
     let host = Host::of("mig");
     assert_eq!(host.table(), "
+ driver 570.86.15, CUDA 12.8
  GPU  MODEL                        MEMORY    USED    USE  NVLINK  STATE            UUID
  0    NVIDIA H100 80GB HBM3 (MIG)  79.6 GiB  80 MiB               cut into slices  GPU-00000000-1111-4222-8333-444444440000
  0    MIG 3g.40gb                  39.5 GiB  38 MiB               free             MIG-00000000-aaaa-4bbb-8ccc-dddddddd0000
@@ -116,6 +119,7 @@ fn slices() {
             "attempt": null,
             "processes": [],
             "notes": [],
+            "driver": {"version": "570.86.15", "cuda": "12.8"},
         })
     );
 }
@@ -123,6 +127,7 @@ fn slices() {
 #[test]
 fn different_ones_in_one_host() {
     assert_eq!(Host::of("mixed").table(), "
+ driver 535.183.01, CUDA 12.2
  GPU  MODEL                  MEMORY  USED   USE  NVLINK  STATE  UUID
  0    NVIDIA A100-SXM4-40GB  40 GiB  3 MiB  0 %  0       free   GPU-a1000000-0000-4000-8000-000000000000
  1    NVIDIA A100-SXM4-40GB  40 GiB  3 MiB  0 %  0       free   GPU-a1000000-0000-4000-8000-000000000001
@@ -139,6 +144,7 @@ fn broken_ones() {
     assert_eq!(
         host.table(),
         "
+ driver 570.86.15, CUDA 12.8
  GPU  MODEL                  MEMORY    USED   USE    NVLINK  STATE                                                                                                      UUID
  0    NVIDIA H100 80GB HBM3  79.6 GiB  4 MiB  0 %            free                                                                                                       GPU-00000000-1111-4222-8333-444444440000
  1    NVIDIA H100 80GB HBM3  79.6 GiB  4 MiB  0 %            quarantined: a memory row waits to be remapped; reset the GPU · 1 memory row was remapped                  GPU-00000001-1111-4222-8333-444444440001
@@ -154,6 +160,7 @@ fn broken_ones() {
 fn shared_with_people() {
     let host = Host::of("shared");
     assert_eq!(host.table(), "
+ driver 570.86.15, CUDA 12.8
  GPU  MODEL                    MEMORY    USED     USE   NVLINK  STATE                                               UUID
  0    NVIDIA H100 80GB HBM3    79.6 GiB  21 GiB   87 %          in use outside Trainyard: pid 4194301               GPU-00000000-1111-4222-8333-444444440000
  1    NVIDIA H100 80GB HBM3    79.6 GiB  4 MiB    0 %           free                                                GPU-00000001-1111-4222-8333-444444440001
@@ -262,7 +269,7 @@ fn a_run_beside_the_agent_books_what_it_wants_in_the_agents_ledger() {
     std::fs::create_dir(host.data.path().join("agent")).unwrap();
     let state = |index: usize, state: &str| {
         let deadline = Instant::now() + Duration::from_secs(60);
-        while !host.table().lines().nth(2 + index).unwrap().contains(state) {
+        while !host.table().lines().nth(3 + index).unwrap().contains(state) {
             assert!(Instant::now() < deadline, "{state}: {}", host.table());
             std::thread::sleep(Duration::from_millis(50));
         }

@@ -145,6 +145,17 @@ pub struct HostGpu {
     pub nvlink: Option<u32>,
     /// Whether it is healthy: not in use outside, quarantined or lost.
     pub healthy: bool,
+    /// Whom it is lent to, and until when: then jobs have it again.
+    pub lent: Option<Lent>,
+}
+
+/// A GPU is lent to a person.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lent {
+    /// Until when.
+    pub until: Timestamp,
+    /// Whom.
+    pub by: String,
 }
 
 impl Host {
@@ -185,7 +196,22 @@ impl HostGpu {
             compute_capability: gpu.compute_capability.clone(),
             profile,
             nvlink: gpu.nvlink_group,
-            healthy: gpu.health == GpuHealth::Healthy,
+            healthy: match gpu.health {
+                GpuHealth::Healthy | GpuHealth::Reserved { .. } => true,
+                GpuHealth::InUseOutside { .. }
+                | GpuHealth::Quarantined { .. }
+                | GpuHealth::Lost { .. } => false,
+            },
+            lent: match &gpu.health {
+                GpuHealth::Reserved { by, until } => Some(Lent {
+                    until: *until,
+                    by: by.clone(),
+                }),
+                GpuHealth::Healthy
+                | GpuHealth::InUseOutside { .. }
+                | GpuHealth::Quarantined { .. }
+                | GpuHealth::Lost { .. } => None,
+            },
         })
     }
 }

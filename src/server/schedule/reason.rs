@@ -1,15 +1,15 @@
 //! Why a job stays in the queue, in one sentence a person can act on; and why one can never go.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::ByteSize;
 use protocol::gpu::GpuModel;
 use protocol::spec::Resources;
+use protocol::{ByteSize, Span, Timestamp};
 
 use super::demand::{Demand, Lack};
 use super::fleet::{Class, Fleet};
 use super::room::Room;
-use super::{Group, Host, HostGpu, Project};
+use super::{Group, Host, HostGpu, Lent, Project};
 
 /// Most hosts, models or labels that a sentence names.
 const NAMED: usize = 3;
@@ -56,7 +56,7 @@ pub(super) fn of(demand: &Demand, class: &Class, fleet: &Fleet<'_>) -> String {
     }
     let nearest = class.view.nearest.get_or_init(|| nearest(class, fleet));
     let named = nearest.iter().take(NAMED).map(|rank| &fleet.rooms[*rank]);
-    let mut free: Vec<String> = named.map(|room| free(class, room)).collect();
+    let mut free: Vec<String> = named.map(|room| free(class, room, fleet.now)).collect();
     if class.view.open.len() > NAMED {
         free.push(format!("and {} more", class.view.open.len() - NAMED));
     }
@@ -321,8 +321,8 @@ fn cpus(millis: u64) -> String {
     }
 }
 
-/// What a busy host has free of what the job wants.
-fn free(class: &Class, room: &Room<'_>) -> String {
+/// What a busy host has free of what the job wants, and who has the rest beside jobs.
+fn free(class: &Class, room: &Room<'_>, now: Timestamp) -> String {
     let name = &room.host.name;
     let rest = format!(
         "{} and {} free",
@@ -334,7 +334,38 @@ fn free(class: &Class, room: &Room<'_>) -> String {
     }
     let all = room.of_kinds(&class.view.kinds);
     let (all, open) = (all.count_ones(), (all & room.free_gpus).count_ones());
-    format!("{name} has {open} of {all} such GPUs, {rest}")
+    let lent = lent(room.devices(room.of_kinds(&class.view.kinds)), now);
+    format!("{name} has {open} of {all} such GPUs, {rest}{lent}")
+}
+
+/// ` (2 reserved by ada until 18:00 UTC)`; of many people those whose time is over first.
+fn lent<'a>(gpus: impl Iterator<Item = &'a HostGpu>, now: Timestamp) -> String {
+    let mut all: BTreeMap<&Lent, u32> = BTreeMap::new();
+    for lent in gpus.filter_map(|gpu| gpu.lent.as_ref()) {
+        *all.entry(lent).or_default() += 1;
+    }
+    let said = |(lent, count): (&&Lent, &u32)| {
+        let until = clock(lent.until, now);
+        format!("{count} reserved by {} until {until}", lent.by)
+    };
+    let mut words: Vec<String> = all.iter().take(NAMED).map(said).collect();
+    if all.len() > NAMED {
+        words.push(format!("and by {} more", all.len() - NAMED));
+    }
+    match words.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", words.join(", ")),
+    }
+}
+
+/// `14:25 UTC`, with the day where it is not within the next hours.
+pub(crate) fn clock(at: Timestamp, now: Timestamp) -> String {
+    let form = match at.since(now) {
+        soon if soon < Span::hours(12) => "%H:%M UTC",
+        _ => "%b %-d, %H:%M UTC",
+    };
+    chrono::DateTime::<chrono::Utc>::from_timestamp_millis(at.0)
+        .map_or_else(|| "much later".to_owned(), |at| at.format(form).to_string())
 }
 
 fn list<'a, 'h: 'a>(

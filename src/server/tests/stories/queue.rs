@@ -8,7 +8,7 @@ use protocol::fit::{FitQuestion, Needs};
 use protocol::hardware::{Gpu, GpuDriver, GpuHealth, GpuKind, VolumeGrant};
 use protocol::job::State;
 use protocol::spec::Concurrency;
-use protocol::{ByteSize, CommitId, Outcome, Span, TriggerKind, Trust};
+use protocol::{ByteSize, CommitId, Outcome, Span, Timestamp, TriggerKind, Trust};
 use server::pipelines::{self, Planned, Words};
 use server::store::jobs::Job;
 use server::store::projects::{self, Project};
@@ -191,6 +191,28 @@ async fn a_job_that_waits_says_for_what_and_until_when() {
             "needs 1 GPU, and the quota of digits is 0 at once",
         )
         .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_waits_for_a_gpu_that_is_lent_is_told_whom_it_was_lent_to() {
+    on_both(Times::default(), |world| async move {
+        let digits = project(&world, "digits").await;
+        let mut agent = gpu_host(&world, "gpu-1", 1).await;
+        agent.inventory.gpus[0].health = GpuHealth::Reserved {
+            by: "ada".into(),
+            until: Timestamp::now() + Span::hours(2),
+        };
+        agent.tell().await;
+        let train = vec![planned("train", |spec| spec.resources.gpus = 1)];
+        let job = create(&world, &digits, 1, TriggerKind::Push, train, false).await;
+        reason(&world, &job[0], "gpu-1 has 0 of 1 such GPUs").await;
+        reason(&world, &job[0], " free (1 reserved by ada until ").await;
+        reason(&world, &job[0], " UTC); it starts about ").await;
+        agent.inventory.gpus[0].health = GpuHealth::Healthy;
+        agent.tell().await;
+        assert_eq!(agent.begin().await.job, job[0].id);
     })
     .await;
 }
