@@ -34,6 +34,7 @@ pub use demand::Demand;
 use fleet::{Class, Fleet};
 pub use here::{Lacking, gpus_here};
 use line::{Line, Turn};
+pub(crate) use reason::clock;
 pub use reason::impossible;
 
 /// Most hosts that are reserved at a time.
