@@ -63,7 +63,7 @@ enum Action {
         /// Whom
         #[arg(long = "for", value_name = "WHO")]
         by: String,
-        /// Until when: 8h, 18:00, 2026-12-24 or '2026-12-24 18:00'
+        /// Until when: 8h, or by this host's clock and time zone 18:00, 2026-12-24 or '2026-12-24 18:00'
         #[arg(long, value_name = "WHEN")]
         until: String,
     },
