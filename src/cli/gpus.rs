@@ -10,7 +10,7 @@ use agent::ledger::{Ledger, borrower, find, until};
 use anyhow::{anyhow, ensure};
 use clap::{Args as ClapArgs, Subcommand};
 use protocol::api::{Agent, Page};
-use protocol::hardware::{Gpu, GpuKind};
+use protocol::hardware::{Gpu, GpuDriver, GpuKind};
 use protocol::{Span, Timestamp};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -63,7 +63,7 @@ enum Action {
         /// Whom
         #[arg(long = "for", value_name = "WHO")]
         by: String,
-        /// Until when: 8h, 18:00, 2026-12-24 or '2026-12-24 18:00'
+        /// Until when: 8h, or by this host's clock and time zone 18:00, 2026-12-24 or '2026-12-24 18:00'
         #[arg(long, value_name = "WHEN")]
         until: String,
         /// Also where it is lent to somebody else
@@ -134,8 +134,16 @@ enum Source {
 
 /// What a look saw.
 enum Seen {
-    Host { gpus: Vec<GpuView>, none: String },
+    Host { gpus: Vec<HostRow>, none: String },
     Fleet(Vec<FleetRow>),
+}
+
+/// A GPU of this host.
+#[derive(Serialize)]
+struct HostRow {
+    #[serde(flatten)]
+    gpu: GpuView,
+    driver: Option<GpuDriver>,
 }
 
 struct Host {
@@ -176,8 +184,16 @@ impl Source {
                 );
                 // Where the files cannot be read, that was said at the start.
                 let _ = host.ledger.refresh();
+                let driver = host.hardware.driver();
+                let row = |gpu| HostRow {
+                    gpu,
+                    driver: driver.clone(),
+                };
                 let gpus = view(&readings, &host.ledger, &containers);
-                Ok(Seen::Host { gpus, none })
+                Ok(Seen::Host {
+                    gpus: gpus.into_iter().map(row).collect(),
+                    none,
+                })
             }
             Source::Fleet(client) => {
                 let page: Page<Agent> = client.get("agents").await?;
@@ -221,26 +237,18 @@ impl Seen {
             Seen::Host { gpus, none } if gpus.is_empty() => none.clone(),
             Seen::Host { gpus, .. } => table(gpus),
             Seen::Fleet(rows) if rows.is_empty() => "no host of the fleet has a GPU".to_owned(),
-            Seen::Fleet(rows) => out::drawn(
-                ["HOST", "GPU", "MODEL", "MEMORY", "STATE", "ATTEMPT"],
-                rows.iter().map(|row| {
-                    [
-                        row.host.clone(),
-                        row.gpu.index.to_string(),
-                        model(&row.gpu),
-                        row.gpu.memory.to_string(),
-                        row.state.clone(),
-                        row.attempt.clone().unwrap_or_default(),
-                    ]
-                }),
-            ),
+            Seen::Fleet(rows) => {
+                let hosts = rows.chunk_by(|a, b| a.host == b.host).map(host_table);
+                hosts.collect::<Vec<_>>().join("\n\n")
+            }
         }
     }
 }
 
-fn table(gpus: &[GpuView]) -> String {
+fn table(gpus: &[HostRow]) -> String {
     let now = Timestamp::now();
-    let rows = gpus.iter().map(|row| {
+    let driver = gpus.first().and_then(|row| row.driver.as_ref());
+    let rows = gpus.iter().map(|HostRow { gpu: row, .. }| {
         [
             row.gpu.index.to_string(),
             model(&row.gpu),
@@ -255,12 +263,47 @@ fn table(gpus: &[GpuView]) -> String {
             row.gpu.uuid.clone(),
         ]
     });
-    out::drawn(
+    let rows = out::drawn(
         [
             "GPU", "MODEL", "MEMORY", "USED", "USE", "NVLINK", "STATE", "UUID",
         ],
         rows,
+    );
+    format!(" {}\n{rows}", words(driver))
+}
+
+/// The GPUs of one host of the fleet, below a line that says which.
+fn host_table(gpus: &[FleetRow]) -> String {
+    let first = gpus.first();
+    let host = first.map_or("", |row| row.host.as_str());
+    let driver = words(first.and_then(|row| row.driver.as_ref()));
+    let rows = out::drawn(
+        ["GPU", "MODEL", "MEMORY", "STATE", "ATTEMPT"],
+        gpus.iter().map(|row| {
+            [
+                row.gpu.index.to_string(),
+                model(&row.gpu),
+                row.gpu.memory.to_string(),
+                row.state.clone(),
+                row.attempt.clone().unwrap_or_default(),
+            ]
+        }),
+    );
+    format!(
+        " {}: {driver}\n{rows}",
+        render::terminal::clean(host, false)
     )
+}
+
+/// `driver 570.86.15, CUDA 12.8`
+fn words(driver: Option<&GpuDriver>) -> String {
+    match driver {
+        Some(driver) => {
+            let words = format!("driver {}, CUDA {}", driver.version, driver.cuda);
+            render::terminal::clean(&words, false)
+        }
+        None => "driver unknown".to_owned(),
+    }
 }
 
 fn model(gpu: &Gpu) -> String {
@@ -275,6 +318,7 @@ fn model(gpu: &Gpu) -> String {
 #[derive(Serialize)]
 struct FleetRow {
     host: String,
+    driver: Option<GpuDriver>,
     #[serde(flatten)]
     gpu: Gpu,
     /// `free`, `booked`, or why no job gets it.
@@ -286,7 +330,10 @@ fn fleet(agents: Vec<Agent>) -> Vec<FleetRow> {
     let now = Timestamp::now();
     let mut rows = Vec::new();
     for agent in agents {
-        for gpu in agent.inventory.into_iter().flat_map(|host| host.gpus) {
+        let Some(inventory) = agent.inventory else {
+            continue;
+        };
+        for gpu in inventory.gpus {
             let attempt = agent.gpu_bookings.get(&gpu.uuid).map(ToString::to_string);
             let open = match &attempt {
                 Some(_) => "booked",
@@ -296,6 +343,7 @@ fn fleet(agents: Vec<Agent>) -> Vec<FleetRow> {
             let state = gpu.health.hindrance(now).unwrap_or_else(|| open.to_owned());
             rows.push(FleetRow {
                 host: agent.name.clone(),
+                driver: inventory.driver.clone(),
                 state: match agent.state.as_str() {
                     "idle" | "busy" => state,
                     elsewise => format!("{state} · host {elsewise}"),

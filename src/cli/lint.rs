@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use agent::attempt::AttemptDir;
 use agent::journal::Journal;
 use agent::lint::{failure_of, fix};
-use agent::local;
+use agent::local::{self, Held};
 use anyhow::{Context as _, bail};
 use clap::Args as ClapArgs;
 use plan::DEFAULT_IMAGE;
@@ -65,7 +65,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
         None => None,
     };
     let chosen = chosen(args, &root, &notebook_paths(&tree))?;
-    let host = host(&args.place).await?;
+    let host = host(&args.place, None).await?;
     let image = args.place.image().unwrap_or(DEFAULT_IMAGE);
     let mut spec = planned.unwrap_or_else(|| {
         lint_spec(
@@ -98,7 +98,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
     let useful = cpus.min(tools.len()).max(1) as u64 * 1_000;
     spec.resources.cpu_millis = spec.resources.cpu_millis.max(useful);
     let mut live = Live::new(&root, &spec, args.place.json);
-    let (mut report, dir) = follow(&host, &root, spec, &[], &mut live).await?;
+    let (mut report, dir) = follow(&host, &root, spec, (&[], &Held::nothing()), &mut live).await?;
     if args.fix {
         let findings = findings(&dir)?;
         let left = fix_all(&root, &findings, args.place.json)?;

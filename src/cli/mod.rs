@@ -175,7 +175,7 @@ pub(crate) async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Logs(args) => logs::run(args).await,
         Command::Models(args) => models::run(args).await,
         Command::Pipelines(args) => pipelines::run(args).await,
-        Command::Plan(args) => plan::run(&args),
+        Command::Plan(args) => plan::run(&args).await,
         Command::Project(args) => project::run(args).await,
         Command::Render(args) => render::run(&args),
         Command::Retry(args) => job::retry(args).await,

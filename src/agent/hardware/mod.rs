@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use protocol::event::GpuSample;
-use protocol::hardware::{Engine, Gpu, GpuHealth, Inventory};
+use protocol::hardware::{Engine, Gpu, GpuDriver, GpuHealth, Inventory};
 use protocol::{ByteSize, Digest};
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -70,6 +70,12 @@ impl Hardware {
         self.nvml.as_ref().err()
     }
 
+    /// NVIDIA's driver, and the CUDA version that it runs; none: it is not here, or does not say.
+    #[must_use]
+    pub fn driver(&self) -> Option<GpuDriver> {
+        self.nvml.as_ref().ok().and_then(Nvml::driver)
+    }
+
     /// The GPUs as they are now, by NVML's index, slices behind their GPU. One that cannot be reached stays in the
     /// list as lost; where it was never seen before, without a name.
     #[must_use]
@@ -103,7 +109,7 @@ impl Hardware {
             cpu_millis: share.cpu_millis,
             memory: share.memory,
             disk: Disk::of(&config.data).map_or(ByteSize(0), |disk| disk.size),
-            driver: self.nvml.as_ref().ok().and_then(Nvml::driver),
+            driver: self.driver(),
             gpus,
             labels: config.labels.clone(),
             volumes: mountable

@@ -21,6 +21,25 @@ pub struct Booking {
     pub since: Timestamp,
     /// Memory in use on the GPU before it.
     pub used_before: ByteSize,
+    /// Whose run it is, beside the agent; none: the attempt is the agent's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+}
+
+impl Booking {
+    /// Whether it is of a run whose process is gone: then it means nothing.
+    pub(super) fn is_over(&self, dir: &Path) -> bool {
+        self.run.is_some() && !super::runs::lives(dir, &self.attempt)
+    }
+
+    /// Who has it.
+    #[must_use]
+    pub fn holder(&self) -> String {
+        match &self.run {
+            Some(by) => format!("`trainyard run` of {by}"),
+            None => format!("attempt {}", self.attempt),
+        }
+    }
 }
 
 /// Nobody may have a GPU.
@@ -93,6 +112,13 @@ impl Kind {
             Kind::Reservation => ".reserved.json",
         }
     }
+
+    /// Which file this name is; none: none of a GPU's.
+    pub(super) fn of(name: &str) -> Option<Self> {
+        let all = [Kind::Quarantine, Kind::Reservation, Kind::Booking];
+        let mut found = all.into_iter().filter(|kind| name.ends_with(kind.ending()));
+        found.next().filter(|_| !name.starts_with('.'))
+    }
 }
 
 impl State {
@@ -106,24 +132,23 @@ impl State {
         for entry in entries {
             let path = entry.map_err(at(dir))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let of = |kind: Kind| name.strip_suffix(kind.ending()).map(str::to_owned);
-            let (uuid, taken) = if let Some(uuid) = of(Kind::Quarantine) {
-                let taken = take(&mut state.quarantines, &known.quarantines, &uuid, &path);
-                (uuid, taken)
-            } else if let Some(uuid) = of(Kind::Reservation) {
-                let taken = take(&mut state.reservations, &known.reservations, &uuid, &path);
-                (uuid, taken)
-            } else if let Some(uuid) = of(Kind::Booking) {
-                let taken = take(&mut state.bookings, &known.bookings, &uuid, &path);
-                (uuid, taken)
-            } else {
+            let Some(kind) = Kind::of(&name) else {
                 continue;
+            };
+            let uuid = name.trim_end_matches(kind.ending()).to_owned();
+            let taken = match kind {
+                Kind::Quarantine => take(&mut state.quarantines, &known.quarantines, &uuid, &path),
+                Kind::Reservation => {
+                    take(&mut state.reservations, &known.reservations, &uuid, &path)
+                }
+                Kind::Booking => take(&mut state.bookings, &known.bookings, &uuid, &path),
             };
             if let Err(error) = taken {
                 let why = format!("{error}; repair the file, or remove it");
                 state.unreadable.insert(uuid, why);
             }
         }
+        state.bookings.retain(|_, booking| !booking.is_over(dir));
         Ok(state)
     }
 }
@@ -166,9 +191,14 @@ pub(super) fn write(
 ) -> Result<(), LedgerError> {
     let path = place(dir, uuid, kind);
     write_json(&path, value).map_err(at(&path))?;
+    give_to_owner(dir, &path)
+}
+
+/// Gives a file to its folder's owner.
+pub(super) fn give_to_owner(dir: &Path, path: &Path) -> Result<(), LedgerError> {
     let owner = fs::metadata(dir).map_err(at(dir))?;
-    if fs::metadata(&path).map_err(at(&path))?.uid() != owner.uid() {
-        std::os::unix::fs::chown(&path, Some(owner.uid()), Some(owner.gid())).map_err(at(&path))?;
+    if fs::metadata(path).map_err(at(path))?.uid() != owner.uid() {
+        std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid())).map_err(at(path))?;
     }
     Ok(())
 }

@@ -20,6 +20,8 @@ pub(super) struct Manners {
     pub(super) ignore: Vec<String>,
     /// Jobs may run without a container: then any process may be a job's.
     pub(super) shell: bool,
+    /// Of a person's run beside the agent: who it is.
+    pub(super) run_by: Option<String>,
 }
 
 /// The GPU itself, and for a slice the GPU that it is cut from.
@@ -73,11 +75,19 @@ impl Manners {
                 reason: fault.clone(),
             };
         }
-        // What runs on a booked GPU is its attempt's.
-        if state.bookings.contains_key(&gpu.uuid) {
-            return GpuHealth::Healthy;
+        match state.bookings.get(&gpu.uuid) {
+            // What runs on a booked GPU is its attempt's.
+            Some(booking) if booking.run.is_none() => return GpuHealth::Healthy,
+            // The server knows nothing of it.
+            Some(booking) => {
+                return GpuHealth::InUseOutside {
+                    by: booking.holder(),
+                };
+            }
+            None => {}
         }
-        if let Some(lent) = lent(state, gpu, now) {
+        let lent = lent(state, gpu, now).filter(|lent| self.run_by.as_ref() != Some(&lent.by));
+        if let Some(lent) = lent {
             return GpuHealth::Reserved {
                 by: lent.by.clone(),
                 until: lent.until,

@@ -21,9 +21,6 @@ use crate::checkpoints::Checkpoints;
 use crate::journal::Journal;
 use crate::ledger::NotBooked;
 
-/// How often a GPU is looked at until it is clean.
-const CLEAN_LOOK: Duration = Duration::from_millis(500);
-
 /// Carries an attempt out, from wherever an earlier process left it.
 pub(super) async fn carry(
     shared: Arc<Shared>,
@@ -364,14 +361,9 @@ impl Carrier<'_> {
         let attempt = &self.order.attempt;
         let shared = self.shared;
         if !self.order.gpus.is_empty() {
-            let deadline = Instant::now() + Duration::from(shared.host.config.gpus.clean_grace);
-            let unclean = loop {
-                let unclean = shared.ledger.unclean(attempt, &shared.gpus().await);
-                if unclean.is_empty() || Instant::now() >= deadline {
-                    break unclean;
-                }
-                tokio::time::sleep(CLEAN_LOOK).await;
-            };
+            let grace = shared.host.config.gpus.clean_grace;
+            let ledger = &shared.ledger;
+            let unclean = ledger.until_clean(attempt, grace, || shared.gpus()).await;
             for (uuid, reason) in &unclean {
                 tracing::error!(%attempt, uuid, "a GPU is quarantined: {reason}");
             }

@@ -11,6 +11,8 @@ pub mod hosts;
 pub mod lease;
 mod orders;
 pub mod poll;
+#[cfg(test)]
+mod properties;
 pub mod register;
 pub mod uploads;
 

@@ -115,6 +115,7 @@ fn readers() -> Router<Site> {
             get(download::artifact),
         )
         .route("/api/v1/agents", get(api::agents))
+        .route("/api/v1/agents/fit", post(hosts::fit))
         .route("/api/v1/usage", get(usage::usage))
 }
 
