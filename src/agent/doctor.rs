@@ -94,6 +94,7 @@ pub async fn examine(config: &Config, image: &str) -> Vec<Check> {
     found.push(checks::git_lfs().await);
     found.push(checks::share(config));
     found.extend(checks::disk(config));
+    found.extend(checks::volumes(config));
     found.extend(gpus::gpus(config, facts.as_ref(), image).await);
     found.extend(checks::server(config).await);
     found

@@ -13,6 +13,7 @@
 //! | `POST jobs/{id}/cancel`, `POST jobs/{id}/retry` | run | [`Done`] |
 //! | `GET artifacts/{attempt}/{path}` | read | raw bytes, as an attachment |
 //! | `GET agents`, `POST agents/tokens` | read, admin | [`Page`] of [`Agent`], [`RegistrationToken`] |
+//! | `POST agents/fit` ([`crate::fit::FitQuestion`]) | read | [`crate::fit::FitAnswer`] |
 //! | `POST agents/{name}/drain` ([`Drain`]), `…/undrain`, `…/revoke` | admin | [`Done`] |
 //! | `GET usage?since=7d&by=project` | read | [`Usage`] |
 //! | `GET tokens`, `POST tokens` ([`NewToken`]), `DELETE tokens/{name}` | admin | [`Token`], [`CreatedToken`] |

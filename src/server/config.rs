@@ -155,10 +155,33 @@ impl Config {
             path: path.to_owned(),
             source,
         })?;
-        toml::from_str(&text).map_err(|error| ConfigError::Wrong {
+        let wrong = |message| ConfigError::Wrong {
             path: path.to_owned(),
-            message: placed(&text, &error),
-        })
+            message,
+        };
+        let config: Self = toml::from_str(&text).map_err(|error| wrong(placed(&text, &error)))?;
+        config.check().map_err(wrong)?;
+        Ok(config)
+    }
+
+    /// An agent with nothing to say is not heard of while its poll is held: who must not be taken for silent then.
+    fn check(&self) -> Result<(), String> {
+        let (hold, unreachable, lost) = (self.poll_hold, self.unreachable_after, self.lost_after);
+        for (key, after) in [("unreachable_after", unreachable), ("lost_after", lost)] {
+            if after <= hold {
+                return Err(format!(
+                    "`{key}` is {after} and `poll_hold` is {hold}: an agent that has nothing to say is heard of once in \
+                    that time, and would be given up while it works; make `{key}` longer, or `poll_hold` shorter"
+                ));
+            }
+        }
+        if lost < unreachable {
+            return Err(format!(
+                "`lost_after` is {lost} and `unreachable_after` is {unreachable}: an agent is lost no sooner than it is \
+                unreachable"
+            ));
+        }
+        Ok(())
     }
 
     /// The host names under which the server may be asked for, beside those of loopback.
@@ -264,6 +287,34 @@ mod tests {
             config.address().unwrap(),
             Address::Sqlite("/srv/trainyard/trainyard.db".into())
         );
+    }
+
+    #[test]
+    fn no_agent_is_given_up_while_its_poll_is_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("server.toml");
+        for (text, words) in [
+            (
+                "lost_after = \"5s\"",
+                ["`lost_after` is 5.0s", "`poll_hold` is 20s"],
+            ),
+            (
+                "unreachable_after = \"20s\"",
+                ["`unreachable_after` is 20s", "`poll_hold` is 20s"],
+            ),
+            (
+                "unreachable_after = \"1h\"",
+                ["`lost_after` is 10m00s", "`unreachable_after` is 1h00m"],
+            ),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let message = Config::read(&path).unwrap_err().to_string();
+            let said = words.iter().all(|word| message.contains(word));
+            assert!(said, "{message}");
+        }
+        let shorter = "lost_after = \"5s\"\nunreachable_after = \"2s\"\npoll_hold = \"1s\"";
+        std::fs::write(&path, shorter).unwrap();
+        Config::read(&path).unwrap();
     }
 
     #[test]

@@ -13,6 +13,7 @@ use protocol::{
 };
 
 use crate::live::Change;
+use crate::schedule::Demand;
 use crate::state::Server;
 use crate::store::access::Audit;
 use crate::store::jobs::{Job, Lineage};
@@ -227,7 +228,10 @@ async fn add_jobs(
     let project = projects::find(tx, &pipeline.project)
         .await?
         .ok_or_else(|| StoreError::Missing(format!("project {}", pipeline.project)))?;
-    let refusals = offers::refusals(tx, &project, planned).await?;
+    let demands = planned
+        .iter()
+        .map(|job| Demand::of(&job.spec, job.trust, &project.id));
+    let refusals = offers::refusals(tx, Some(&project), demands).await?;
     let held = is_held(tx, pipeline).await?;
     for (plan, refusal) in planned.iter().zip(refusals) {
         let mut job = new_job(pipeline, plan);

@@ -160,7 +160,7 @@ pub async fn set_quota(
         at: Timestamp::now(),
         who: by.to_owned(),
         action: format!(
-            "quota of project {}: {} GPUs at once, {} GPU-hours in seven days",
+            "quota of project {}: GPUs at once {}, GPU-hours in seven days {}",
             project.name,
             said(quota.gpus),
             said(quota.gpu_hours)

@@ -301,6 +301,21 @@ fn a_wrong_value_names_its_place_and_what_is_accepted() {
             ":2:",
             "say how many",
         ),
+        (
+            "jobs:\n  t:\n    command: x\n    resources: {gpus: 1, gpu_memory: 80}",
+            ":4:38",
+            "'80' has no unit: write 80GiB",
+        ),
+        (
+            "jobs:\n  t:\n    command: x\n    resources:\n      memory: 0",
+            ":5:15",
+            "'0' is no size",
+        ),
+        (
+            "jobs:\n  t: {command: x, resources: {memory: 0GiB}}",
+            ":2:",
+            "'0GiB' is no size",
+        ),
         ("jobs:\n  t: {command: [", ":2:", ""),
         ("jobs: {}", "", "no job"),
         ("", "", "empty"),

@@ -40,6 +40,11 @@ pub const MIGRATIONS: &[Migration] = &[
         sql: include_str!("migrations/0101_fleet.sql"),
     },
     Migration {
+        version: 102,
+        name: "removed agents",
+        sql: include_str!("migrations/0102_removed.sql"),
+    },
+    Migration {
         version: 201,
         name: "registry",
         sql: include_str!("migrations/0201_registry.sql"),

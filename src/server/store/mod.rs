@@ -28,6 +28,7 @@ pub mod rows;
 mod stories;
 pub mod testing;
 pub mod usage;
+pub mod waiting;
 
 use std::path::{Path, PathBuf};
 use std::sync::Once;

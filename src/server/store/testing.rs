@@ -242,6 +242,7 @@ pub fn agent(name: &str) -> Agent {
         closed: None,
         drained_by: None,
         revoked_by: None,
+        removed_at: None,
         registered_at: Timestamp(5),
         seen_at: Timestamp(5),
     }

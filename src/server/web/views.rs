@@ -241,7 +241,7 @@ pub(crate) async fn agents(
             .map(|gpu| (gpu, booking.attempt.clone()));
         gpus.entry(booking.agent).or_default().extend(booked);
     }
-    let items = agents::all(db)
+    let items = agents::listed(db)
         .await?
         .into_iter()
         .map(|agent| {

@@ -73,6 +73,7 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("POST", "/api/v1/agents/{name}/drain", "admin"),
     ("POST", "/api/v1/agents/{name}/undrain", "admin"),
     ("POST", "/api/v1/agents/{name}/revoke", "admin"),
+    ("DELETE", "/api/v1/agents/{name}", "admin"),
 ];
 
 #[test]
