@@ -166,8 +166,7 @@ pub async fn look(server: &Server, project: &Project) -> Result<Vec<Pipeline>, W
     let mut db = server.store.read().await?;
     let told = projects::has_unhandled(&mut db, &project.id).await?;
     drop(db);
-    // Whoever was told something wants to see it now.
-    if !told && let Err(error) = asking::list(server, project).await {
+    if let Err(error) = asking::list(server, project, told).await {
         let name = &project.name;
         tracing::warn!(project = name, %error, "the open pull requests of {name} could not be listed");
     }

@@ -240,3 +240,92 @@ pub async fn forget(db: &mut Connection, before: Timestamp) -> Result<()> {
         .await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::job::{Move, State};
+    use protocol::{CommitId, Outcome};
+    use sqlx::Connection as _;
+
+    use super::*;
+    use crate::store::jobs::{self, Job};
+    use crate::store::migrate::MIGRATIONS;
+    use crate::store::{Address, Store, projects, testing};
+
+    /// A database as the version before wrote it.
+    async fn before(path: &std::path::Path) -> Connection {
+        sqlx::any::install_default_drivers();
+        let url = format!("sqlite://{}?mode=rwc", path.display());
+        let mut db = Connection::connect(&url).await.unwrap();
+        let table = "CREATE TABLE migrations (version BIGINT, name TEXT, applied_at BIGINT)";
+        sqlx::raw_sql(table).execute(&mut db).await.unwrap();
+        for migration in MIGRATIONS.iter().filter(|m| m.version < 403) {
+            sqlx::raw_sql(migration.sql).execute(&mut db).await.unwrap();
+            sqlx::query("INSERT INTO migrations VALUES ($1, $2, 1)")
+                .bind(migration.version)
+                .bind(migration.name)
+                .execute(&mut db)
+                .await
+                .unwrap();
+        }
+        db
+    }
+
+    async fn insert_as_before(db: &mut Connection, pipeline: &Pipeline) {
+        let commit: &CommitId = &pipeline.trigger.commit;
+        sqlx::query(
+            "INSERT INTO pipelines (id, project, number, trigger_key, trigger_kind, \
+             trigger_json, commit_id, subject, author, notes, created_at) \
+             VALUES ($1, $2, $3, $4, 'push', $5, $6, '', '', '[]', 3)",
+        )
+        .bind(pipeline.id.as_str())
+        .bind(pipeline.project.as_str())
+        .bind(i64::try_from(pipeline.number).unwrap())
+        .bind(&pipeline.trigger_key)
+        .bind(serde_json::to_string(&pipeline.trigger).unwrap())
+        .bind(commit.as_str())
+        .execute(db)
+        .await
+        .unwrap();
+    }
+
+    #[tokio::test]
+    async fn nobody_is_told_of_what_ended_before_there_were_notices() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.db");
+        let mut db = before(&path).await;
+        let project = testing::project("digits");
+        projects::insert(&mut db, &project).await.unwrap();
+        let (over, open) = (
+            testing::pipeline(&project, 1),
+            testing::pipeline(&project, 2),
+        );
+        insert_as_before(&mut db, &over).await;
+        insert_as_before(&mut db, &open).await;
+        let done = Job {
+            state: State::Finished {
+                outcome: Outcome::Succeeded,
+            },
+            finished_at: Some(Timestamp(9)),
+            ..testing::job(&over, "train")
+        };
+        let waits = testing::job(&open, "train");
+        jobs::insert(&mut db, &done).await.unwrap();
+        jobs::insert(&mut db, &waits).await.unwrap();
+        db.close().await.unwrap();
+
+        let store = Store::open(&Address::Sqlite(path)).await.unwrap();
+        let mut tx = store.begin().await.unwrap();
+        assert_eq!(untold(&mut tx, 10).await.unwrap(), []);
+        let cancel = Move::Cancel { by: "ana".into() };
+        jobs::advance(&mut tx, &waits, cancel, None, Timestamp(10))
+            .await
+            .unwrap();
+        let found = untold(&mut tx, 10).await.unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].id, open.id);
+        assert!(mark_told(&mut tx, &open.id, Timestamp(11)).await.unwrap());
+        assert!(!mark_told(&mut tx, &open.id, Timestamp(12)).await.unwrap());
+        assert_eq!(untold(&mut tx, 10).await.unwrap(), []);
+    }
+}

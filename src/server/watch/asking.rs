@@ -1,6 +1,6 @@
 //! What a look asks the forge: pull requests of which its messages did not come.
 
-use protocol::Timestamp;
+use protocol::{Span, Timestamp};
 
 use super::{Known, WatchError, known_requests};
 use crate::forge::{Forge, ForgeError};
@@ -41,15 +41,17 @@ pub(super) async fn ask(
     Ok(true)
 }
 
-/// Looks at times which pull requests are open: one may have been closed, or opened again, and git shows neither.
-pub(super) async fn list(server: &Server, project: &Project) -> Result<(), WatchError> {
+/// Looks at times which pull requests are open: one may have been closed, or opened again, and git shows neither. Whoever
+/// was told something wants to see that first: it may be twice as long then.
+pub(super) async fn list(server: &Server, project: &Project, told: bool) -> Result<(), WatchError> {
     let at = Timestamp::now();
     let mut db = server.store.read().await?;
     let last = requests::listed_at(&mut db, &project.id).await?;
     let known = known_requests(&mut db, project).await?;
     drop(db);
-    let is_due =
-        last.is_none_or(|last| last > at || at.since(last) >= server.config.requests_interval);
+    let interval = server.config.requests_interval.0;
+    let interval = Span(if told { 2 * interval } else { interval });
+    let is_due = last.is_none_or(|last| last > at || at.since(last) >= interval);
     if known.is_empty() || !is_due {
         return Ok(());
     }
