@@ -1,8 +1,9 @@
 //! Files that a repository keeps in Git LFS: a checkout has pointers, the program `git-lfs` fetches what they stand
 //! for into the mirror, and here it is put in their place. Only the repository's own server is asked.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use protocol::{CommitId, Digest};
 
@@ -11,6 +12,8 @@ use crate::{Deadline, Mirror, MirrorError};
 
 /// Longest pointer, in bytes, as its specification has it.
 const MOST_POINTER: usize = 1024;
+/// What no job used for so long goes when something else is fetched: it can be fetched again.
+const UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// What git says where it has no such program.
 const NO_PROGRAM: &str = "is not a git command";
 
@@ -56,6 +59,13 @@ impl Pointer {
     fn is_in(&self, repository: &Path) -> bool {
         fs::metadata(self.place(repository)).is_ok_and(|found| found.len() == self.size)
     }
+
+    /// Marks the content as used now, where it is there.
+    fn touch(&self, repository: &Path) {
+        let place = self.place(repository);
+        // What could not be marked is fetched again, at worst.
+        let _ = File::open(&place).and_then(|file| file.set_modified(SystemTime::now()));
+    }
 }
 
 /// Puts what `pointers` stand for in their places below `dest`, where the files of `commit` were written.
@@ -95,9 +105,11 @@ fn fetch(
     };
     // Two that want the same fetch it once.
     let _lock = mirror.lock(deadline)?;
+    pointers.iter().for_each(|(_, p)| p.touch(mirror.path()));
     let Some(path) = missing() else {
         return Ok(());
     };
+    forget(&mirror.path().join("lfs/objects"), UNUSED);
     let what = format!("fetching from Git LFS of {}", mirror.url());
     let call = mirror.call(&what, auth, deadline);
     // Empty: the repository's own `.lfsconfig` chooses nothing.
@@ -117,6 +129,23 @@ fn fetch(
             message: said,
         }),
         None => Ok(()),
+    }
+}
+
+/// Removes contents that were not used for so long. Under the lock, so that none goes that somebody has just marked.
+fn forget(objects: &Path, unused: Duration) {
+    let below = |folder: &Path| -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
+    };
+    let folders = below(objects).into_iter().flat_map(|folder| below(&folder));
+    for place in folders.flat_map(|folder| below(&folder)) {
+        let used = fs::metadata(&place).and_then(|meta| meta.modified());
+        let age = used.ok().and_then(|used| used.elapsed().ok());
+        if age.is_some_and(|age| age > unused) {
+            // It may be gone already, and a disk that refuses says so to the next who writes.
+            let _ = fs::remove_file(&place);
+        }
     }
 }
 
@@ -161,6 +190,26 @@ mod tests {
         ] {
             assert_eq!(Pointer::read(other.as_bytes()), None, "{other}");
         }
+    }
+
+    #[test]
+    fn what_nobody_used_for_long_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let pointer = |of: char| Pointer {
+            oid: of.to_string().repeat(64).parse().unwrap(),
+            size: 4,
+        };
+        let (old, used) = (pointer('a'), pointer('b'));
+        for kept in [&old, &used] {
+            let place = kept.place(folder.path());
+            fs::create_dir_all(place.parent().unwrap()).unwrap();
+            fs::write(&place, "four").unwrap();
+            let file = File::open(&place).unwrap();
+            file.set_modified(SystemTime::now() - 2 * UNUSED).unwrap();
+        }
+        used.touch(folder.path());
+        forget(&folder.path().join("lfs/objects"), UNUSED);
+        assert!(!old.is_in(folder.path()) && used.is_in(folder.path()));
     }
 
     #[test]

@@ -35,7 +35,7 @@ const NOT_PASSED: [&str; 8] = [
 ];
 /// Variables of uv's that say where and how it fetches, and of which an untrusted build is told. The others may
 /// hold passwords, as `UV_INDEX_<NAME>_PASSWORD` does.
-const WITHOUT_SECRETS: [&str; 12] = [
+const WITHOUT_SECRETS: [&str; 13] = [
     "UV_DEFAULT_INDEX",
     "UV_INDEX",
     "UV_INDEX_URL",
@@ -47,6 +47,7 @@ const WITHOUT_SECRETS: [&str; 12] = [
     "UV_CONCURRENT_DOWNLOADS",
     "UV_CONCURRENT_BUILDS",
     "UV_NATIVE_TLS",
+    "UV_SYSTEM_CERTS",
     "UV_EXCLUDE_NEWER",
 ];
 
