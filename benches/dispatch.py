@@ -71,7 +71,9 @@ class Server(world.Server):
             pipeline = dict(database.execute("SELECT * FROM pipelines ORDER BY id LIMIT 1").fetchone())
             job = dict(database.execute("SELECT * FROM jobs ORDER BY id LIMIT 1").fetchone())
             for number in range(PIPELINES):
-                made = pipeline | {"id": f"{number:026}", "trigger_key": f"long-{number}", "number": 1_000_000 + number}
+                # Of other branches: a newer commit of its own would cancel what waits of an older one.
+                made = {"reference": f"refs/heads/long-{number}", "trigger_key": f"long-{number}", "number": 1_000_000 + number}
+                made = pipeline | made | {"id": f"{number:026}"}
                 put(database, "pipelines", [made])
             put(database, "jobs", (waiting(job, number) for number in range(count)))
 

@@ -35,6 +35,11 @@ pub const MIGRATIONS: &[Migration] = &[
         sql: include_str!("migrations/0003_schedule.sql"),
     },
     Migration {
+        version: 4,
+        name: "queue",
+        sql: include_str!("migrations/0004_queue.sql"),
+    },
+    Migration {
         version: 101,
         name: "fleet",
         sql: include_str!("migrations/0101_fleet.sql"),

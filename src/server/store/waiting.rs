@@ -19,6 +19,8 @@ const AT_ONCE: usize = 1_000;
 const MOST_KEPT: usize = 200_000;
 /// Characters of an id.
 const ID: usize = 26;
+/// Of jobs that are named by their ids: as a plain comparison it would make SQLite look through the whole queue for them.
+const QUEUED: &str = "word || '' = 'queued'";
 
 /// A job that waits for a host.
 #[derive(Debug, Clone, PartialEq)]
@@ -162,10 +164,10 @@ impl Waiting {
         let sql = format!(
             "SELECT id, project, name, demand, timeout, environment, concurrency, priority, reason, \
              created_at, trust, CASE WHEN demand IS NULL THEN spec END AS spec \
-             FROM jobs WHERE word = 'queued' AND id IN {}",
+             FROM jobs WHERE id IN {} AND {QUEUED}",
             placeholders(1, some.len())
         );
-        // Placeholders only: no data stands in the text.
+        // Placeholders and our own words only: no data stands in the text.
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
         for id in some {
             query = query.bind(*id);
@@ -241,7 +243,7 @@ async fn before(db: &mut Connection, of: &[&str]) -> Result<HashMap<JobId, Vec<B
              FROM attempts WHERE job IN {} ORDER BY number",
             placeholders(1, some.len())
         );
-        // Placeholders only: no data stands in the text.
+        // Placeholders and our own words only: no data stands in the text.
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
         for id in some {
             query = query.bind(*id);
@@ -263,11 +265,11 @@ async fn before(db: &mut Connection, of: &[&str]) -> Result<HashMap<JobId, Vec<B
 pub async fn set_reason(db: &mut Connection, of: &[&JobId], reason: &str) -> Result<()> {
     for some in of.chunks(AT_ONCE) {
         let sql = format!(
-            "UPDATE jobs SET reason = ${} WHERE word = 'queued' AND id IN {}",
+            "UPDATE jobs SET reason = ${} WHERE id IN {} AND {QUEUED}",
             some.len() + 1,
             placeholders(1, some.len())
         );
-        // Placeholders only: no data stands in the text.
+        // Placeholders and our own words only: no data stands in the text.
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
         for id in some {
             query = query.bind(id.as_str());
