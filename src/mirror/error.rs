@@ -38,14 +38,6 @@ pub enum MirrorError {
         /// Git's own words, bounded.
         message: String,
     },
-    /// The address leads to another one, and there is a credential, which is for the first only.
-    #[error(
-        "{what} failed: the address leads elsewhere, and a credential is not taken along: give the address that the repository has now"
-    )]
-    Redirected {
-        /// What was being done.
-        what: String,
-    },
     /// A file is kept in Git LFS, and the program for it is not here.
     #[error("'{path}' is kept in Git LFS, and this host has no git-lfs")]
     NoLfs {

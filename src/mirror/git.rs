@@ -9,6 +9,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use crate::{Deadline, MirrorError};
@@ -83,16 +85,6 @@ impl Remote {
             .then(|| format!("{scheme}://{authority}/"))
     }
 
-    /// The same repository by the longer of its two names; none where it is called so already.
-    fn with_ending(&self) -> Option<Self> {
-        let url = self.url.trim_end_matches('/');
-        let longer = self.origin().is_some() && !url.ends_with(".git");
-        longer.then(|| Self {
-            url: format!("{url}.git"),
-            scheme: self.scheme,
-        })
-    }
-
     /// `https`, `http`, `ssh` or `file`.
     pub(crate) fn scheme(&self) -> &'static str {
         self.scheme
@@ -133,8 +125,20 @@ pub(crate) struct Call<'a> {
 /// Name of the remote in arguments. Its address is a setting of the call, where git-lfs finds it too.
 pub(crate) const ORIGIN: &str = "origin";
 
+/// How a credential is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    /// With each request, and no redirect is followed: git would take it along to another host.
+    AsHeader,
+    /// When it is asked for, by a helper that speaks to one server only: redirects are followed.
+    WhenAsked,
+}
+
+/// A credential helper of git's whose words stand in its environment.
+const HELPER: &str = r#"!f() { test "$1" = get && printf 'username=%s\npassword=%s\n' "$TRAINYARD_GIT_USER" "$TRAINYARD_GIT_PASSWORD"; }; f"#;
+
 /// Settings of one call: pairs for `GIT_CONFIG_KEY_n` and `GIT_CONFIG_VALUE_n`.
-fn settings(remote: &Remote, auth: Option<&str>) -> Vec<(String, String)> {
+fn settings(remote: &Remote, auth: Option<&str>, shown: Shown) -> Vec<(String, String)> {
     let mut settings = vec![
         (format!("remote.{ORIGIN}.url"), remote.url.clone()),
         ("core.hooksPath".to_owned(), "/dev/null".to_owned()),
@@ -160,14 +164,28 @@ fn settings(remote: &Remote, auth: Option<&str>) -> Vec<(String, String)> {
         ("http.lowSpeedTime".to_owned(), "60".to_owned()),
     ];
     if let (Some(auth), Some(origin)) = (auth, remote.origin()) {
-        // Git binds it to the address that it begins with, and takes it along where that leads to another host.
-        settings.push(("http.followRedirects".to_owned(), "false".to_owned()));
-        settings.push((
-            format!("http.{origin}.extraHeader"),
-            format!("Authorization: {auth}"),
-        ));
+        match shown {
+            Shown::AsHeader => {
+                settings.push(("http.followRedirects".to_owned(), "false".to_owned()));
+                settings.push((
+                    format!("http.{origin}.extraHeader"),
+                    format!("Authorization: {auth}"),
+                ));
+            }
+            Shown::WhenAsked => {
+                let server = origin.trim_end_matches('/');
+                settings.push((format!("credential.{server}.helper"), HELPER.to_owned()));
+            }
+        }
     }
     settings
+}
+
+/// The words of a `Basic` credential.
+fn user_and_password(auth: &str) -> Option<(String, String)> {
+    let pair = STANDARD.decode(auth.strip_prefix("Basic ")?).ok()?;
+    let (user, password) = std::str::from_utf8(&pair).ok()?.split_once(':')?;
+    Some((user.to_owned(), password.to_owned()))
 }
 
 /// `git` with nothing of this process's git settings but how to reach the network.
@@ -216,23 +234,18 @@ fn command(arguments: &[&str], settings: &[(String, String)]) -> Command {
 
 /// Runs `git` and gives what it printed. `extra` are settings of this call alone.
 ///
-/// GitLab serves a repository under the name that ends with `.git` only, and leads there from the other one: of what
-/// refuses to be led, that is tried.
+/// A repository that was renamed, and GitLab's by its name without `.git`, leads to another address: there git asks
+/// again, and the credential is shown to its own server only.
 pub(crate) fn run(
     call: &Call<'_>,
     arguments: &[&str],
     extra: &[(String, String)],
 ) -> Result<String, MirrorError> {
-    let first = once(call, arguments, extra);
-    match (&first, call.remote.with_ending()) {
-        (Err(MirrorError::Redirected { .. }), Some(longer)) => {
-            let call = Call {
-                remote: &longer,
-                ..*call
-            };
-            once(&call, arguments, extra)
+    match once(call, arguments, extra, Shown::AsHeader) {
+        Err(MirrorError::Git { message, .. }) if call.auth.is_some() && redirected(&message) => {
+            once(call, arguments, extra, Shown::WhenAsked)
         }
-        (Ok(_) | Err(_), _) => first,
+        done => done,
     }
 }
 
@@ -240,13 +253,19 @@ fn once(
     call: &Call<'_>,
     arguments: &[&str],
     extra: &[(String, String)],
+    shown: Shown,
 ) -> Result<String, MirrorError> {
     let Call { remote, auth, .. } = *call;
     call.deadline.check(call.what)?;
-    let mut settings = settings(remote, auth);
+    let mut settings = settings(remote, auth, shown);
     settings.extend_from_slice(extra);
     let mut command = command(arguments, &settings);
     command.current_dir(call.folder.unwrap_or(Path::new("/")));
+    if let (Shown::WhenAsked, Some((user, password))) = (shown, auth.and_then(user_and_password)) {
+        command
+            .env("TRAINYARD_GIT_USER", user)
+            .env("TRAINYARD_GIT_PASSWORD", password);
+    }
     // A repository of this host may belong to somebody else. Its address was given by hand, and git
     // reads this one setting from a file only: what the other end runs does not get the environment.
     let trusted = remote.local_path().map(safe_directory).transpose()?;
@@ -258,10 +277,9 @@ fn once(
         return Ok(String::from_utf8_lossy(&stdout).into_owned());
     }
     let message = message(&String::from_utf8_lossy(&stderr), auth);
-    let what = call.what.to_owned();
-    Err(match redirected(&message) {
-        true => MirrorError::Redirected { what },
-        false => MirrorError::Git { what, message },
+    Err(MirrorError::Git {
+        what: call.what.to_owned(),
+        message,
     })
 }
 
@@ -407,7 +425,7 @@ mod tests {
     #[test]
     fn the_header_is_bound_to_the_host_and_never_an_argument() {
         let remote = Remote::parse("https://forge.example:8443/team/churn").unwrap();
-        let settings = settings(&remote, Some("Bearer abc"));
+        let settings = settings(&remote, Some("Bearer abc"), Shown::AsHeader);
         assert!(settings.contains(&(
             "http.https://forge.example:8443/.extraHeader".to_owned(),
             "Authorization: Bearer abc".to_owned()
