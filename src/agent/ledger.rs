@@ -92,7 +92,10 @@ impl Ledger {
     pub fn for_run(config: &Config, by: &str) -> Result<Self, LedgerError> {
         let mut ledger = Self::unread(config);
         ledger.manners.run_by = Some(by.to_owned());
-        fs::create_dir_all(&ledger.dir).map_err(at(&ledger.dir))?;
+        if !ledger.dir.exists() {
+            fs::create_dir_all(&ledger.dir).map_err(at(&ledger.dir))?;
+            files::give_to_owner(&config.data, &ledger.dir)?;
+        }
         ledger.refresh()?;
         Ok(ledger)
     }
