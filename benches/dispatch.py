@@ -1,4 +1,4 @@
-"""from a queued job to the order at an idle agent, with 100 agents polling; the server's CPU with 1,000 idle agents
+"""from a queued job to the order at an idle agent, with 100 agents polling, also behind 100,000 queued jobs; the server's CPU with 1,000 idle agents
 
 The server is the released program, with SQLite, on this machine. The agents are simulated: each has a connection and a
 held poll of 20 s as real ones have, a host of eight GPUs, and reports what it got as done at once. A job is asked for
@@ -6,12 +6,17 @@ again and again by the public API; it is queued from the moment that its row nam
 
 order       milliseconds from the job's `queued_at` to the order at an agent
 server CPU  of one core, in percent, while nothing is queued and all agents poll
+memory      of the server at its peak (VmHWM), MB of 10^6 bytes
+
+Behind a long queue: so many older jobs of the same project wait before the job, and none of them can start: they want eight GPUs,
+and of each host one is in use by a person. They are written into the server's database, in 50 pipelines, with 300 demands.
 """
 
 import argparse
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -27,12 +32,14 @@ import urllib.parse
 import rows
 import world
 
-ORDER, ORDER_P99, CPU = "order, median", "order, p99", "server CPU"
-MOST_ORDER_MS, MOST_CPU = 20.0, 5.0
+ORDER, ORDER_P99, CPU, MEMORY = "order, median", "order, p99", "server CPU", "memory"
+MOST_ORDER_MS, MOST_BEHIND_MS, MOST_CPU, MOST_MB = 20.0, 250.0, 5.0, 500.0
 DOCUMENT = world.ROOT / "docs" / "measured" / "dispatch.md"
 PIPELINE = "jobs:\n  quick: {command: 'true', reuse: false, resources: {cpus: 1, memory: 1GiB}}\n"
 HOLD_MS = 20_000
 WARM_UP = 20
+# Of the long queue.
+PIPELINES, DEMANDS, NAMES = 50, 300, 2_000
 
 
 class Server(world.Server):
@@ -57,10 +64,57 @@ class Server(world.Server):
         with contextlib.closing(sqlite3.connect(f"file:{self.folder / 'data' / 'trainyard.db'}?mode=ro", uri=True)) as rows:
             return dict(rows.execute("SELECT id, queued_at FROM jobs"))
 
+    def fill(self, count):
+        """Puts so many jobs that cannot start before all others: copies of one that is there."""
+        with contextlib.closing(sqlite3.connect(self.folder / "data" / "trainyard.db", timeout=60)) as database, database:
+            database.row_factory = sqlite3.Row
+            pipeline = dict(database.execute("SELECT * FROM pipelines ORDER BY id LIMIT 1").fetchone())
+            job = dict(database.execute("SELECT * FROM jobs ORDER BY id LIMIT 1").fetchone())
+            for number in range(PIPELINES):
+                # Of other branches: a newer commit of its own would cancel what waits of an older one.
+                made = {"reference": f"refs/heads/long-{number}", "trigger_key": f"long-{number}", "number": 1_000_000 + number}
+                made = pipeline | made | {"id": f"{number:026}"}
+                put(database, "pipelines", [made])
+            put(database, "jobs", (waiting(job, number) for number in range(count)))
+
+    def peak(self):
+        """Its memory, in bytes."""
+        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))) * 1024
+
     def cpu_seconds(self):
         """What it used so far, all threads."""
         fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def put(database, table, made):
+    """Inserts rows, all with the same columns."""
+    made = iter(made)
+    first = next(made)
+    statement = f"INSERT INTO {table} ({', '.join(first)}) VALUES ({', '.join('?' * len(first))})"  # noqa: S608
+    database.executemany(statement, (tuple(row.values()) for row in itertools.chain([first], made)))
+
+
+def waiting(job, number):
+    """The row of a queued job that no host can start now."""
+    demand = number % DEMANDS
+    resources = {"cpu_millis": 1_000 * (1 + demand % 15), "memory": (1 + demand // 15) << 30, "gpus": 8}
+    spec = json.loads(job["spec"]) | {"name": f"sweep (seed={number % NAMES})", "resources": resources}
+    wants = {"resources": resources, "runs_on": [], "volumes": [], "project": "", "trust": "trusted"}
+    return job | {
+        "id": f"{number:026}",
+        "pipeline": f"{number // NAMES % PIPELINES:026}",
+        "name": spec["name"],
+        "job_key": None,
+        "spec": json.dumps(spec),
+        "state": '{"state":"queued"}',
+        "word": "queued",
+        "version": 1,
+        "generation": 0,
+        "finished_at": None,
+        "demand": json.dumps(wants),
+    }
 
 
 def inventory(name):
@@ -71,7 +125,7 @@ def inventory(name):
             "model": "NVIDIA A100-SXM4-80GB",
             "memory": 80 << 30,
             "compute_capability": "8.0",
-            "health": {"health": "healthy"},
+            "health": {"health": "healthy"} if index else {"health": "in_use_outside", "by": "python3 of ada"},
         }
         for index in range(8)
     ]
@@ -178,12 +232,14 @@ async def working(agents):
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def latencies(server, repository, count, jobs):
-    """Milliseconds of each job, from queued to the order."""
+async def latencies(server, repository, count, jobs, before=0):
+    """Milliseconds of each job, from queued to the order, behind so many that cannot start."""
     agents, orders = await fleet(server, count)
     async with working(agents):
         await asyncio.to_thread(server.post, "projects", {"name": "quick", "url": str(repository)})
         job, _ = await asyncio.wait_for(orders.get(), 60)
+        if before:
+            await asyncio.to_thread(server.fill, before)
         seen = []
         for _ in range(jobs + WARM_UP):
             await asyncio.to_thread(server.post, f"jobs/{job}/retry", {})
@@ -219,6 +275,11 @@ def p99(values):
     return sorted(values)[min(len(values) - 1, round(len(values) * 0.99))]
 
 
+def add_orders(table, case, took):
+    table.add(case, ORDER, "ms", rows.OURS, statistics.median(took))
+    table.add(case, ORDER_P99, "ms", rows.OURS, p99(took))
+
+
 def collect(options):
     table = rows.Rows()
     for number in range(options.runs):
@@ -227,21 +288,33 @@ def collect(options):
             repository = bare(folder)
             with Server(options.program, folder) as server:
                 took = asyncio.run(latencies(server, repository, options.agents, options.jobs))
-        case = f"{options.agents} agents"
-        table.add(case, ORDER, "ms", rows.OURS, statistics.median(took))
-        table.add(case, ORDER_P99, "ms", rows.OURS, p99(took))
+        add_orders(table, f"{options.agents} agents", took)
+        with world.temporary_folder("trainyard-bench-") as folder:
+            (folder / "made").mkdir()
+            repository = bare(folder)
+            with Server(options.program, folder) as server:
+                few = max(options.jobs // 4, 1)
+                behind = asyncio.run(latencies(server, repository, options.agents, few, options.queued))
+                peak = server.peak()
+        case = f"{options.agents} agents, {options.queued // 1000}k jobs wait"
+        add_orders(table, case, behind)
+        table.add(case, MEMORY, "MB", rows.OURS, peak / 1e6)
         with world.temporary_folder("trainyard-bench-") as folder, Server(options.program, folder) as server:
             used = asyncio.run(idle_cpu(server, options.idle, options.seconds))
         table.add(f"{options.idle} agents, idle", CPU, "%", rows.OURS, used)
-        print(f"  round {number + 1}: {statistics.median(took):.1f} ms, {used:.1f} %", file=sys.stderr, flush=True)
+        words = f"{statistics.median(took):.1f} ms, behind a long queue {statistics.median(behind):.1f} ms, {used:.1f} %"
+        print(f"  round {number + 1}: {words}", file=sys.stderr, flush=True)
     return table
 
 
 def verdicts(table):
-    limits = {ORDER: MOST_ORDER_MS, CPU: MOST_CPU}
+    limits = {ORDER: MOST_ORDER_MS, CPU: MOST_CPU, MEMORY: MOST_MB}
     lines, good = [], True
     for row in table.rows():
-        if (most := limits.get(row["measure"])) is not None:
+        most = limits.get(row["measure"])
+        if row["measure"] == ORDER and row["case"].endswith("wait"):
+            most = MOST_BEHIND_MS
+        if most is not None:
             value = row["ours"]["median"]
             good = good and value < most
             word = "held" if value < most else "NOT HELD"
@@ -256,6 +329,7 @@ def arguments():
     parser.add_argument("--runs", type=int, default=3, metavar="N", help="rounds (3)")
     parser.add_argument("--agents", type=int, default=100, metavar="N", help="agents that poll while jobs come (100)")
     parser.add_argument("--jobs", type=int, default=200, metavar="N", help="jobs of a round (200)")
+    parser.add_argument("--queued", type=int, default=100_000, metavar="N", help="jobs that wait before, of the long queue (100000)")
     parser.add_argument("--idle", type=int, default=1000, metavar="N", help="agents that poll while nothing comes (1000)")
     parser.add_argument("--seconds", type=int, default=40, metavar="N", help="how long that is measured (40)")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the rows as JSON")

@@ -98,8 +98,10 @@ class Cage:
             return
         listed = run_quietly("docker", "ps", "-q", "--no-trunc", "--filter", "label=trainyard.attempt")
         for container in listed.split():
-            attempt = run_quietly("docker", "inspect", "-f", '{{index .Config.Labels "trainyard.attempt"}}', container)
-            if attempt.strip() != jobs["train"]["attempt"]:
+            labels = run_quietly("docker", "inspect", "-f", "{{json .Config.Labels}}", container)
+            labels = json.loads(labels or "{}")  # it may be gone by now
+            # The container that builds the attempt's environment has a network: it speaks to the package index.
+            if labels.get("trainyard.attempt") != jobs["train"]["attempt"] or "trainyard.environment" in labels:
                 continue
             network = run_quietly("docker", "inspect", "-f", "{{.HostConfig.NetworkMode}}", container).strip()
             self.networks |= {network} - {""}  # it may be gone by now

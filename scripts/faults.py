@@ -33,7 +33,7 @@ def run(seed, first, end, file):
 
 
 def commit():
-    command = ["git", "-C", ROOT, "rev-parse", "--short=10", "HEAD"]
+    command = ["git", "-C", ROOT, "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
@@ -50,13 +50,13 @@ def outages(write):
         "# Outages as long as in life",
         "",
         f"Written by `scripts/faults --outages --write` at commit {at}. A server counts an agent as lost after ten minutes, as",
-        "it does by default. A job on the only host prints a line each second while nothing comes through between agent and",
-        "server. Each ended by its only attempt, with all of its lines and its events numbered without a gap.",
+        "it does by default. A training on the only host tells an epoch each second while nothing comes through between agent and",
+        "server. Each ended by its only attempt, with all of its epochs, its model, and its events numbered without a gap.",
         "",
-        "| nothing comes through for | lines of the job | events |",
+        "| nothing comes through for | epochs | events |",
         "| --- | --- | --- |",
     ]
-    lines += [f"| {row['outage'] // 60} minutes | {row['lines']} | {row['events']} |" for row in rows]
+    lines += [f"| {row['outage'] // 60} minutes | {row['epochs']} | {row['events']} |" for row in rows]
     summary = "\n".join(lines) + "\n"
     print(summary)
     if write:
@@ -72,7 +72,8 @@ def read(file, seed):
 
 def words(rows, seed, at):
     """The summary of a seed's rounds in Markdown."""
-    deeds = collections.Counter(deed for row in rows for deed in re.findall(r"job\d+: (\w+)", row["plan"]))
+    planned = sum(len(re.findall(r"job\d+: ", row["plan"])) for row in rows)
+    deeds = collections.Counter(re.match(r"\w+", deed)[0] for row in rows for deed in row["done"])
     jobs = collections.Counter(job for row in rows for job in re.search(r"jobs \[(.*?)\]", row["plan"])[1].split(", "))
     bad = [row for row in rows if row["problem"]]
     listed = lambda counts: ", ".join(f"{n} {name}" for name, n in counts.most_common())  # noqa: E731
@@ -81,14 +82,16 @@ def words(rows, seed, at):
         "",
         f"Written by `scripts/faults --seed {seed} --rounds {len(rows)} --write` at commit {at}.",
         "After each round: every job has ended as it would have without faults, by one believed attempt whose lines and files",
-        "are whole; no event of any attempt is missing or out of order; every other attempt ended by the platform's failure;",
-        "no booking, container or folder is left, and every agent is idle. Agents, server and drivers are killed and stopped, the",
-        "network between them cut and delayed, answers lost and requests repeated; disks are filled to the last byte, the server's",
+        "are whole; no event of any attempt is missing or out of order; every other attempt ended by a failure of the platform's that",
+        "a fault done in this round explains, of its kind and on its host; no two attempts had a GPU at once;",
+        "no booking, container or folder is left, no GPU is in quarantine but one that was broken, and every agent is idle. Agents,",
+        "server and drivers (in containers and as processes) are killed and stopped, the",
+        "network between them cut and delayed, answers lost and requests repeated; disks of agents and server are filled to the last byte, the server's",
         "wall clock is stepped. An engine is cut off by a socket before it, and where it is restarted, its containers end too.",
         "",
         f"- {len(rows)} rounds in {sum(row['seconds'] for row in rows) / 60:.0f} minutes; {len(bad)} did not hold",
         f"- jobs: {listed(jobs)}",
-        f"- faults planned (one whose moment did not come, or that finds nothing to break, counts too): {listed(deeds)}",
+        f"- faults done, of {planned} planned (not done: those that found nothing to break): {listed(deeds)}",
     ]
     lines += [f"- round {row['round']} did not hold: {row['problem'].splitlines()[0]}" for row in bad]
     return "\n".join(lines) + "\n"
@@ -116,8 +119,9 @@ def main():
         file = WORK / f"round-{seed}-{args.round}.ndjson"
         file.unlink(missing_ok=True)
         return 0 if run(seed, args.round, args.round + 1, file) else 1
-    file = WORK / "rounds.ndjson"
     at = commit()
+    # A run that was stopped goes on with what it began with.
+    file = WORK / f"rounds-{at}.ndjson"
     held = run(seed, 0, args.rounds, file)
     rows = sorted(read(file, seed), key=lambda row: row["round"])[: args.rounds]
     if not rows:

@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     match runtime.block_on(cli::dispatch(arguments.command)) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", cli::words(&error));
             cli::Exit::of(&error).into()
         }
     }

@@ -61,6 +61,7 @@ fn fleet(random: &mut Random, hosts: u64, busy: u64) -> Vec<Host> {
                     profile: None,
                     nvlink: model.contains("SXM").then_some(gpu / 4),
                     healthy: random.below(200) > 0,
+                    lent: None,
                 })
                 .collect();
             let bookings = (0..8)

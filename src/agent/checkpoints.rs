@@ -55,6 +55,14 @@ impl Checkpoints {
         read_json(&self.used_file())
     }
 
+    /// The attempt of this number is over. One that ended before it had them leaves them as they are.
+    pub(crate) fn leave(&self, number: u32) -> io::Result<()> {
+        match self.used()? {
+            Some(used) if used.number == number => self.mark(number),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// An attempt begins, or ends, with them.
     pub(crate) fn mark(&self, number: u32) -> io::Result<()> {
         let at = Timestamp::now();
@@ -174,6 +182,21 @@ mod tests {
         assert_eq!(left(data, &jobs), [true, false, true]);
         sweep(data, living, Span::secs(50), None, true);
         assert_eq!(left(data, &jobs), [false, false, true]);
+    }
+
+    #[test]
+    fn an_attempt_that_never_had_them_is_not_their_last() {
+        let data = tempfile::tempdir().unwrap();
+        let none = Checkpoints::of(data.path(), &JobId::generate());
+        none.leave(1).unwrap();
+        assert_eq!(none.used().unwrap(), None);
+        let one = Checkpoints::of(data.path(), &made(data.path(), 100, 1));
+        let before = one.used().unwrap().unwrap();
+        one.leave(2).unwrap();
+        assert_eq!(one.used().unwrap(), Some(before));
+        one.leave(1).unwrap();
+        let after = one.used().unwrap().unwrap();
+        assert!(after.number == 1 && after.at > before.at);
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub enum ClientError {
         reason: String,
     },
     /// The secret is not, or no longer, valid.
-    #[error("the server does not know this agent: {0}; register it again")]
+    #[error("the server does not know this agent: {0}")]
     Unauthorized(String),
     /// The server wants another version of the agent API.
     #[error("{0}")]
@@ -121,6 +121,19 @@ struct Speaker {
     instance: HeaderValue,
 }
 
+/// The URL of a server.
+///
+/// # Errors
+/// [`ClientError::Setting`] where it is none.
+pub(crate) fn address(url: &str) -> Result<reqwest::Url, ClientError> {
+    let parsed = reqwest::Url::parse(url).ok();
+    let good = parsed.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    good.ok_or_else(|| {
+        let words = format!("'{url}' is no server's URL; write it like https://trainyard.example");
+        ClientError::Setting(words)
+    })
+}
+
 /// A server, and who we are to it.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -139,15 +152,8 @@ impl Client {
     pub fn new(url: &str, ca: Option<&Path>, patience: Span) -> Result<Self, ClientError> {
         // A process may have chosen its provider already; all of ours choose the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
+        let parsed = address(url)?;
         let server = url.trim_end_matches('/').to_owned();
-        let parsed = reqwest::Url::parse(&server)
-            .ok()
-            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-            .ok_or_else(|| {
-                ClientError::Setting(format!(
-                    "'{url}' is no server's URL; write it like https://trainyard.example"
-                ))
-            })?;
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("trainyard-agent/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(Duration::from(patience).min(Duration::from_secs(10)))

@@ -91,8 +91,10 @@ pub async fn examine(config: &Config, image: &str) -> Vec<Check> {
     found.push(checks::driver());
     found.push(checks::uv(config).await);
     found.push(checks::git().await);
+    found.push(checks::git_lfs().await);
     found.push(checks::share(config));
     found.extend(checks::disk(config));
+    found.extend(checks::volumes(config));
     found.extend(gpus::gpus(config, facts.as_ref(), image).await);
     found.extend(checks::server(config).await);
     found

@@ -79,7 +79,10 @@ pub fn view(readings: &[GpuReading], ledger: &Ledger, containers: &Containers) -
     let one = |(reading, gpu): (&GpuReading, Gpu)| GpuView {
         used: reading.used,
         utilization_percent: reading.utilization,
-        attempt: booked.get(&gpu.uuid).map(|booking| booking.attempt.clone()),
+        attempt: booked
+            .get(&gpu.uuid)
+            .filter(|booking| booking.run.is_none())
+            .map(|booking| booking.attempt.clone()),
         processes: reading
             .processes
             .iter()

@@ -129,14 +129,16 @@ impl Identity {
         identity.ok_or(IdentityError::NotRegistered { path })
     }
 
-    /// Introduces this host to the server at `url` with a one-time token, and keeps what it answers.
+    /// Introduces this host to the server at `url` with a one-time token, and keeps what it answers. With `replace` it
+    /// takes its name from an agent that is still heard of.
     ///
     /// # Errors
-    /// Where the folder has an identity already, or the server refuses the token.
+    /// Where the folder has an identity already, or the server refuses token or name.
     pub async fn register(
         config: &Config,
         url: &str,
         token: &str,
+        replace: bool,
         inventory: Inventory,
     ) -> Result<Self, IdentityError> {
         std::fs::create_dir_all(&config.data).map_err(at(&config.data))?;
@@ -155,6 +157,7 @@ impl Identity {
             name: config.name.clone().unwrap_or_else(hardware::host_name),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             inventory,
+            replace,
         };
         let registered = client.register(&request).await?;
         let identity = Self {

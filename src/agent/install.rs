@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use crate::client;
 use crate::config::Config;
 
 /// The unit that people copy; what differs from host to host is put in its place.
@@ -89,13 +90,19 @@ pub struct Installation {
 /// Looks at what is there, and says what has to be done. Changes nothing.
 ///
 /// # Errors
-/// [`InstallError::Wrong`], also for a configuration that is there and cannot be read.
+/// [`InstallError::Wrong`], also for a configuration that is there and cannot be read, or says otherwise.
 pub fn plan(wanted: &Wanted) -> Result<Installation, InstallError> {
+    if let Some(url) = &wanted.server {
+        client::address(url).map_err(|error| InstallError::Wrong(error.to_string()))?;
+    }
     let config_file = wanted.root.join(CONFIG_FILE);
     let there = read(&config_file)?;
     let text = there.clone().unwrap_or_else(|| configuration(wanted));
     let config = Config::parse(&text)
         .map_err(|why| InstallError::Wrong(format!("{}: {why}", config_file.display())))?;
+    if there.is_some() {
+        check_kept(wanted, &config, &config_file)?;
+    }
     let unit_file = wanted.root.join(UNIT_FILE);
     let unit = unit(wanted)?;
     let unit_deed = match read(&unit_file)? {
@@ -176,6 +183,61 @@ impl Installation {
     }
 }
 
+/// A configuration that is there is its owner's: what was asked for otherwise is refused, not passed over.
+fn check_kept(wanted: &Wanted, config: &Config, file: &Path) -> Result<(), InstallError> {
+    let bare = |url: &str| url.trim_end_matches('/').to_owned();
+    let labels = Some(&wanted.labels).filter(|labels| !labels.is_empty());
+    let others = [
+        (
+            "server",
+            wanted
+                .server
+                .as_deref()
+                .is_some_and(|url| config.server.as_deref().map(bare) != Some(bare(url))),
+        ),
+        ("name", wanted.name.is_some() && wanted.name != config.name),
+        (
+            "data",
+            wanted
+                .data
+                .as_ref()
+                .is_some_and(|data| *data != config.data),
+        ),
+        (
+            "labels",
+            labels.is_some_and(|labels| *labels != config.labels),
+        ),
+    ];
+    let others: Vec<&str> = others
+        .iter()
+        .filter_map(|(key, differs)| differs.then_some(*key))
+        .collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    Err(InstallError::Wrong(format!(
+        "{} is there, is never changed, and says otherwise of `{}`: change it there, or leave that out",
+        file.display(),
+        others.join("`, `")
+    )))
+}
+
+/// The program is there, below the root or on this host, and can be started.
+fn check_program(wanted: &Wanted) -> Result<(), InstallError> {
+    let relative = wanted.program.strip_prefix("/").unwrap_or(&wanted.program);
+    let is_program = |path: &Path| {
+        fs::metadata(path)
+            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    if is_program(&wanted.root.join(relative)) || is_program(&wanted.program) {
+        return Ok(());
+    }
+    Err(InstallError::Wrong(format!(
+        "{} is no program that can be started: put the release there first, or name another one with --program",
+        wanted.program.display()
+    )))
+}
+
 fn configuration(wanted: &Wanted) -> String {
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
     let mut text = "# Every key may be left out; docs/agent.md has them all.\n".to_owned();
@@ -207,6 +269,7 @@ fn unit(wanted: &Wanted) -> Result<String, InstallError> {
             "'{program}' cannot stand in a unit: put the program at a plain path such as /opt/trainyard/bin/trainyard"
         )));
     }
+    check_program(wanted)?;
     let ordinary = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if wanted.user.is_empty() || !wanted.user.chars().all(ordinary) {
         return Err(InstallError::Wrong(format!(
@@ -295,10 +358,20 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    const PROGRAM: &str = "opt/trainyard/bin/trainyard";
+
+    fn put_program(root: &Path, place: &str) {
+        let path = root.join(place);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "#!/bin/sh\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
     fn wanted(root: &Path) -> Wanted {
+        put_program(root, PROGRAM);
         Wanted {
             root: root.to_owned(),
-            program: "/opt/trainyard/bin/trainyard".into(),
+            program: Path::new("/").join(PROGRAM),
             user: "trainyard".into(),
             server: Some("https://trainyard.example".into()),
             name: Some("gpu-1".into()),
@@ -325,8 +398,15 @@ mod tests {
 
         let config = root.path().join(CONFIG_FILE);
         fs::write(&config, "name = \"mine\"\n").unwrap();
-        let mut moved = wanted(root.path());
-        moved.program = "/usr/local/bin/trainyard".into();
+        put_program(root.path(), "usr/local/bin/trainyard");
+        let moved = Wanted {
+            program: "/usr/local/bin/trainyard".into(),
+            server: None,
+            name: None,
+            data: None,
+            labels: vec![],
+            ..wanted(root.path())
+        };
         let upgrade = plan(&moved).unwrap();
         assert_eq!(deeds(&upgrade), [Deed::Keep, Deed::Replace, Deed::Make]);
         upgrade.carry_out().unwrap();
@@ -334,6 +414,46 @@ mod tests {
         let unit = fs::read_to_string(root.path().join(UNIT_FILE)).unwrap();
         assert!(unit.contains("ExecStart=/usr/local/bin/trainyard agent --config /etc/"));
         assert!(upgrade.next.iter().any(|line| line.contains("restart")));
+    }
+
+    #[test]
+    fn what_an_owners_file_says_otherwise_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        plan(&wanted(root.path())).unwrap().carry_out().unwrap();
+        let same = Wanted {
+            server: Some("https://trainyard.example/".into()),
+            ..wanted(root.path())
+        };
+        plan(&same).unwrap();
+        let other = Wanted {
+            server: Some("https://other.example".into()),
+            labels: vec!["c".into()],
+            ..wanted(root.path())
+        };
+        let said = plan(&other).unwrap_err().to_string();
+        assert!(
+            said.contains("says otherwise of `server`, `labels`"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_wrong_url_and_a_program_that_is_not_there_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let odd = Wanted {
+            server: Some("notaurl".into()),
+            ..wanted(root.path())
+        };
+        let said = plan(&odd).unwrap_err().to_string();
+        assert!(said.contains("'notaurl' is no server's URL"), "{said}");
+        for program in ["/no/such/program", "/etc"] {
+            let odd = Wanted {
+                program: program.into(),
+                ..wanted(root.path())
+            };
+            let said = plan(&odd).unwrap_err().to_string();
+            assert!(said.contains("is no program"), "{said}");
+        }
     }
 
     #[test]

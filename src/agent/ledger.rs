@@ -5,30 +5,62 @@
 //! bookings/<uuid>.json             the attempt that has it, and how the GPU was before
 //! bookings/<uuid>.quarantine.json  why nobody may have it
 //! bookings/<uuid>.reserved.json    whom it is lent to, and until when
+//! bookings/<attempt>.run           a run of a person beside the agent goes on
 //! ```
 //!
-//! People change these files by `trainyard gpus` while the agent runs: it reads them again before it decides.
+//! People change these files by `trainyard gpus` and `trainyard run` while the agent runs: it reads them again before it
+//! decides.
 
 mod files;
 mod judge;
 mod lend;
+mod runs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use protocol::hardware::{Gpu, GpuHealth, GpuKind};
-use protocol::{AttemptId, ByteSize, Failure, FailureKind, Timestamp};
+use protocol::{AttemptId, ByteSize, Failure, FailureKind, Span, Timestamp};
+use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::hardware::{GpuFault, GpuReading};
 
 pub use files::{Booking, LedgerError, Quarantine, Reservation};
-pub use lend::{NoTime, find, until};
+pub use lend::{NoTime, NotLent, borrower, find, until};
+pub use runs::Run;
 
 use files::{Kind, State, at};
 use judge::Manners;
+
+/// How often a GPU is looked at until it is clean.
+const CLEAN_LOOK: Duration = Duration::from_millis(500);
+
+/// Why an attempt does not have the GPUs that it was to have.
+#[derive(Debug, Clone, PartialEq)]
+pub enum NotBooked {
+    /// One went to a person after the server was told that it is free: nobody's fault. Who has it, in words.
+    Withdrawn(String),
+    /// The platform's failure.
+    Failed(Box<Failure>),
+}
+
+impl NotBooked {
+    /// As the failure of a run that nobody carries out elsewhere.
+    #[must_use]
+    pub fn into_failure(self) -> Failure {
+        match self {
+            NotBooked::Withdrawn(by) => Failure::new(
+                FailureKind::GpuUnclean,
+                format!("a GPU was taken meanwhile by {by}"),
+            ),
+            NotBooked::Failed(failure) => *failure,
+        }
+    }
+}
 
 /// Who has what. One for each data folder.
 #[derive(Debug)]
@@ -44,7 +76,7 @@ impl Ledger {
     /// uses the folder.
     ///
     /// # Errors
-    /// Where the disk refuses or a file is not the ledger's.
+    /// Where the disk refuses.
     pub fn open(config: &Config) -> Result<Self, LedgerError> {
         let ledger = Self::unread(config);
         fs::create_dir_all(&ledger.dir).map_err(at(&ledger.dir))?;
@@ -53,14 +85,50 @@ impl Ledger {
         Ok(ledger)
     }
 
+    /// The same for a run of a person beside the agent, who may have what is lent to them.
+    ///
+    /// # Errors
+    /// Where the disk refuses: a person may have to be the agent's user to book in its ledger.
+    pub fn for_run(config: &Config, by: &str) -> Result<Self, LedgerError> {
+        let mut ledger = Self::unread(config);
+        ledger.manners.run_by = Some(by.to_owned());
+        if !ledger.dir.exists() {
+            fs::create_dir_all(&ledger.dir).map_err(at(&ledger.dir))?;
+            files::give_to_owner(&config.data, &ledger.dir)?;
+        }
+        ledger.refresh()?;
+        Ok(ledger)
+    }
+
+    /// Begins a run: what is booked for it counts as long as the value, and this process, live.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn begin_run(&self, attempt: &AttemptId) -> Result<Run, LedgerError> {
+        let _turn = runs::turn(&self.dir)?;
+        Run::begin(&self.dir, attempt)
+    }
+
     /// The same as it is, to be looked at; a folder that is missing has no bookings.
     ///
     /// # Errors
-    /// Where a file cannot be read or is not the ledger's.
+    /// Where the folder cannot be read.
     pub fn look(config: &Config) -> Result<Self, LedgerError> {
         let ledger = Self::unread(config);
         ledger.refresh()?;
         Ok(ledger)
+    }
+
+    /// The same for people who look, with why it cannot be read: then no GPU is shown as free.
+    #[must_use]
+    pub fn shown(config: &Config) -> (Self, Option<LedgerError>) {
+        let ledger = Self::unread(config);
+        let why = ledger.refresh().err();
+        if why.is_some() {
+            let blind = "who has it cannot be read".to_owned();
+            ledger.lock().blind = Some(blind);
+        }
+        (ledger, why)
     }
 
     /// A ledger that knows nothing yet: all GPUs are nobody's.
@@ -71,18 +139,26 @@ impl Ledger {
             manners: Manners {
                 ignore: config.gpus.ignore.clone(),
                 shell: !config.executors.docker,
+                run_by: None,
             },
             state: Mutex::default(),
         }
     }
 
-    /// Reads the files again: people may have changed them.
+    /// Reads the files again: people may have changed them. Of a file that cannot be read what was known stays, and
+    /// nobody gets its GPU.
     ///
     /// # Errors
-    /// Where a file cannot be read; what was known stays.
+    /// Where the folder cannot be read; what was known stays.
     pub fn refresh(&self) -> Result<(), LedgerError> {
         let mut state = self.lock();
-        *state = State::read(&self.dir)?;
+        let read = State::read(&self.dir, &state)?;
+        for (uuid, why) in &read.unreadable {
+            if state.unreadable.get(uuid) != Some(why) {
+                tracing::error!(%uuid, "nobody gets this GPU: {why}");
+            }
+        }
+        *state = read;
         Ok(())
     }
 
@@ -141,17 +217,19 @@ impl Ledger {
     /// are, whatever is on them: it is its own.
     ///
     /// # Errors
-    /// The platform's failure where one is not there, not healthy, not free, or somebody else's.
+    /// [`NotBooked`] where one is not there, not healthy, not free, or somebody else's.
     pub fn book(
         &self,
         attempt: &AttemptId,
         uuids: &[String],
         now: &[GpuReading],
-    ) -> Result<(), Box<Failure>> {
+    ) -> Result<(), NotBooked> {
         let broken = |error: LedgerError| {
             let words = format!("GPUs could not be booked: {error}");
             refuse(FailureKind::ExecutorFailed, words)
         };
+        let _turn = runs::turn(&self.dir).map_err(broken)?;
+        runs::sweep(&self.dir).map_err(broken)?;
         self.refresh().map_err(broken)?;
         let mut state = self.lock();
         let mine = |state: &State, uuid: &String| {
@@ -169,6 +247,7 @@ impl Ledger {
                     attempt: attempt.clone(),
                     since: Timestamp::now(),
                     used_before,
+                    run: self.manners.run_by.clone(),
                 },
             ));
         }
@@ -185,7 +264,7 @@ impl Ledger {
         state: &State,
         uuid: &str,
         now: &[GpuReading],
-    ) -> Result<ByteSize, Box<Failure>> {
+    ) -> Result<ByteSize, NotBooked> {
         let reading = now
             .iter()
             .find(|reading| reading.gpu.uuid == uuid)
@@ -199,7 +278,12 @@ impl Ledger {
         let unclean =
             |why: String| Err(refuse(FailureKind::GpuUnclean, format!("{name} is {why}")));
         if let Some(booking) = state.bookings.get(uuid) {
-            return unclean(format!("still booked by attempt {}", booking.attempt));
+            // A person's run beside the agent took it meanwhile.
+            if booking.run.is_some() {
+                let by = format!("{}, which has {name}", booking.holder());
+                return Err(NotBooked::Withdrawn(by));
+            }
+            return unclean(format!("still booked by {}", booking.holder()));
         }
         if reading.gpu.kind == GpuKind::Sliced {
             return unclean("in MIG mode: its slices are booked, not the GPU".into());
@@ -212,7 +296,13 @@ impl Ledger {
                 FailureKind::GpuLost,
                 format!("{name} does not answer: {error}"),
             )),
-            (_, Some(why)) => unclean(why),
+            (GpuHealth::Reserved { by, .. }, Some(_)) => Err(NotBooked::Withdrawn(format!(
+                "{by}, to whom {name} is lent"
+            ))),
+            (
+                GpuHealth::Healthy | GpuHealth::InUseOutside { .. } | GpuHealth::Quarantined { .. },
+                Some(why),
+            ) => unclean(why),
         }
     }
 
@@ -250,6 +340,24 @@ impl Ledger {
             let why = reported.or(reading.fault.as_ref())?;
             Some(format!("{name} reports: {why}"))
         })
+    }
+
+    /// Waits until an attempt's GPUs are clean, at most so long, as `look` shows them. Answers with those that are not, and
+    /// why.
+    pub async fn until_clean<Look: Future<Output = Vec<GpuReading>>>(
+        &self,
+        attempt: &AttemptId,
+        within: Span,
+        look: impl Fn() -> Look,
+    ) -> Vec<(String, String)> {
+        let deadline = Instant::now() + Duration::from(within);
+        loop {
+            let unclean = self.unclean(attempt, &look().await);
+            if unclean.is_empty() || Instant::now() >= deadline {
+                return unclean;
+            }
+            tokio::time::sleep(CLEAN_LOOK).await;
+        }
     }
 
     /// Gives an attempt's GPUs back. Those in `unclean` are quarantined with the reason.
@@ -301,6 +409,7 @@ impl Ledger {
                     attempt: attempt.clone(),
                     since: Timestamp::now(),
                     used_before: ByteSize(0),
+                    run: None,
                 };
                 files::write(&self.dir, uuid, Kind::Booking, &booking)?;
                 state.bookings.insert(uuid.clone(), booking);
@@ -310,7 +419,7 @@ impl Ledger {
         self.take_back(containers, has_folder, now)
     }
 
-    /// Takes back what attempts have that have neither container nor folder. To be called at any time with containers
+    /// Takes back what the agent's attempts have that have neither container nor folder. To be called at any time with containers
     /// that were looked for before: an attempt has its folder before its booking, and gives back before the folder goes.
     ///
     /// # Errors
@@ -324,6 +433,7 @@ impl Ledger {
         let having: BTreeSet<AttemptId> = self
             .bookings()
             .into_values()
+            .filter(|booking| booking.run.is_none())
             .map(|booking| booking.attempt)
             .collect();
         let gone = having
@@ -350,9 +460,9 @@ impl Ledger {
     /// People's processes on a GPU that an attempt has, in words; empty where there are none.
     #[must_use]
     pub fn beside(&self, reading: &GpuReading) -> String {
-        match self.lock().bookings.contains_key(&reading.gpu.uuid) {
-            true => self.manners.beside(reading),
-            false => String::new(),
+        match self.lock().bookings.get(&reading.gpu.uuid) {
+            Some(booking) if booking.run.is_none() => self.manners.beside(reading),
+            Some(_) | None => String::new(),
         }
     }
 
@@ -377,8 +487,8 @@ fn booked_by<'a>(
         .filter(move |(_, booking)| booking.attempt == *attempt)
 }
 
-fn refuse(kind: FailureKind, message: String) -> Box<Failure> {
-    Box::new(Failure::new(kind, message))
+fn refuse(kind: FailureKind, message: String) -> NotBooked {
+    NotBooked::Failed(Box::new(Failure::new(kind, message)))
 }
 
 #[cfg(test)]

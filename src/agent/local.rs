@@ -1,6 +1,8 @@
 //! An attempt here and now, without a server: the host for it, its order, and its results beside the project.
 //! It knows no pipeline file and prints nothing.
 
+mod gpus;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -9,20 +11,19 @@ use std::sync::Arc;
 
 use protocol::agent_api::{AttemptOrder, Source};
 use protocol::event::{Artifact, ArtifactRole};
-use protocol::hardware::{GpuHealth, GpuKind};
 use protocol::report::AttemptReport;
 use protocol::spec::{Limits, Network, Parameters, PythonSource, Resources, Turn};
 use protocol::{
-    AttemptId, Digest, Failure, FailureKind, JobId, JobSpec, PipelineId, ProjectId, Timestamp,
-    Trust, Work,
+    Digest, Failure, FailureKind, JobId, JobSpec, PipelineId, ProjectId, Timestamp, Trust, Work,
 };
 
 use crate::attempt::{AttemptDir, forget, kept_until, write_json};
 use crate::config::Config;
 use crate::executor::Engine;
-use crate::hardware::{GpuReading, Hardware, unjudged};
+use crate::hardware::{Hardware, unjudged};
 use crate::host::{Host, HostError};
-use crate::ledger::Ledger;
+
+pub use gpus::{Desk, Held, Look};
 
 /// Where local runs keep environments and caches: `$TRAINYARD_DATA`, else below `$XDG_DATA_HOME` or
 /// `~/.local/share`.
@@ -71,6 +72,7 @@ pub fn notebook_spec(path: &str, requirements: Option<String>, image: &str) -> J
             path: path.to_owned(),
         },
         parameters: Parameters::new(),
+        checkout: Default::default(),
         image: image.to_owned(),
         python: requirements.map(PythonSource::Requirements),
         env: BTreeMap::new(),
@@ -102,15 +104,16 @@ pub struct Left {
     pub blobs: PathBuf,
 }
 
-/// Makes the attempt's folder, ready for [`crate::attempt::run`].
+/// Makes the attempt's folder, ready for [`crate::attempt::run`], which gets the GPUs that are held.
 ///
 /// # Errors
-/// A failure with words for a person: the disk refuses, or the host has not the GPUs.
+/// A failure with words for a person: the disk refuses.
 pub fn prepare(
     host: &Host,
     root: &Path,
     spec: JobSpec,
     left: &[Left],
+    held: &Held,
 ) -> Result<AttemptDir, Failure> {
     let name = root.file_name().map_or_else(
         || "project".into(),
@@ -126,12 +129,8 @@ pub fn prepare(
             .or_default()
             .extend(one.artifacts.clone());
     }
-    let readings = match spec.resources.gpus {
-        0 => Vec::new(),
-        _ => host.hardware.gpus(),
-    };
     let order = AttemptOrder {
-        attempt: AttemptId::generate(),
+        attempt: held.attempt.clone(),
         generation: 1,
         job: JobId::generate(),
         number: 1,
@@ -143,7 +142,7 @@ pub fn prepare(
         },
         trust: Trust::Trusted,
         secrets: secrets(&spec),
-        gpus: gpus(host, &readings, &spec)?,
+        gpus: held.uuids.clone(),
         spec,
         needs,
         checkpoint: None,
@@ -155,7 +154,7 @@ pub fn prepare(
         )
     };
     let dir = AttemptDir::create(host.data(), &order).map_err(disk)?;
-    dir.give_gpus(&order.gpus, &readings).map_err(disk)?;
+    dir.give_gpus(&order.gpus, &held.readings).map_err(disk)?;
     fs::create_dir_all(dir.needs_blobs()).map_err(disk)?;
     for one in left
         .iter()
@@ -181,37 +180,6 @@ fn project_of(root: &Path) -> ProjectId {
 fn secrets(spec: &JobSpec) -> BTreeMap<String, String> {
     let value = |name: &String| Some((name.clone(), std::env::var(name).ok()?));
     spec.secrets.iter().filter_map(value).collect()
-}
-
-/// The first GPUs that fit and that nobody is on. Nothing is booked: an agent on the same host sees a person's process.
-fn gpus(host: &Host, now: &[GpuReading], spec: &JobSpec) -> Result<Vec<String>, Failure> {
-    let wanted = spec.resources.gpus as usize;
-    let fits = |gpu: &&protocol::hardware::Gpu| {
-        gpu.health == GpuHealth::Healthy
-            && gpu.kind != GpuKind::Sliced
-            && spec
-                .resources
-                .gpu_memory
-                .is_none_or(|memory| gpu.memory >= memory)
-    };
-    let found: Vec<String> = Ledger::unread(&host.config)
-        .judged(now)
-        .iter()
-        .filter(fits)
-        .map(|gpu| gpu.uuid.clone())
-        .take(wanted)
-        .collect();
-    if found.len() < wanted {
-        return Err(Failure::new(
-            FailureKind::ExecutorFailed,
-            format!(
-                "the job wants {wanted} GPUs, and {} of this host's fit",
-                found.len()
-            ),
-        )
-        .hint("`trainyard gpus` shows what is here; `resources: {gpus: 0}` runs without."));
-    }
-    Ok(found)
 }
 
 /// Copies what an attempt left to `into`: the notebook as `<name>.executed.ipynb`, declared files by their path,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::attempt::{read_json, write_json};
-use crate::identity::{DataLock, IdentityError};
+use crate::identity::{DataLock, Identity, IdentityError};
 
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_millis(250);
@@ -122,13 +122,24 @@ pub(crate) fn begin_anew(data: &Path) {
 ///
 /// # Errors
 /// [`IdentityError::Disk`] where the folder is not there or cannot be written to.
-pub fn change(data: &Path, change: impl FnOnce(&mut Wish)) -> Result<(), IdentityError> {
+fn change(data: &Path, change: impl FnOnce(&mut Wish)) -> Result<(), IdentityError> {
     let mut wish = Wish::read(data);
     change(&mut wish);
     wish.ask(data).map_err(|source| IdentityError::Disk {
         path: file(data),
         source,
     })
+}
+
+/// The same for a person, whose agent may be another one than they think. Answers whether it runs now.
+///
+/// # Errors
+/// [`IdentityError::NotRegistered`] where no agent ever was.
+pub fn ask(data: &Path, what: impl FnOnce(&mut Wish)) -> Result<bool, IdentityError> {
+    Identity::read(data)?;
+    let runs = is_served(data)?;
+    change(data, what)?;
+    Ok(runs)
 }
 
 /// Whether an agent runs on a data folder.
@@ -185,6 +196,18 @@ mod tests {
         assert_eq!(left.closed().as_deref(), Some("drained on its host by eva"));
         change(data.path(), |wish| wish.drained = None).unwrap();
         assert!(!file(data.path()).exists());
+    }
+
+    #[test]
+    fn where_no_agent_is_nobody_can_be_asked() {
+        let data = tempfile::tempdir().unwrap();
+        let folder = data.path().join("agent");
+        let refused = ask(&folder, |wish| wish.drained = None).unwrap_err();
+        assert!(
+            refused.to_string().contains("is not registered"),
+            "{refused}"
+        );
+        assert!(!folder.exists(), "nothing is made");
     }
 
     #[test]

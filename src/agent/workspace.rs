@@ -4,10 +4,10 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use mirror::{Deadline, Mirror, MirrorError, WorkTree};
+use mirror::{Deadline, Mirror, MirrorError, Wanted, WorkTree};
 use protocol::agent_api::{AttemptOrder, Source};
 use protocol::event::{Artifact, ArtifactRole};
-use protocol::{Failure, FailureKind};
+use protocol::{Failure, FailureKind, Trust};
 
 use crate::attempt::AttemptDir;
 
@@ -30,17 +30,17 @@ pub(crate) fn prepare(
             reference,
             authorization,
         } => {
-            let checkout = || {
-                let mirror = Mirror::open(mirrors, url)?;
-                mirror.fetch_commit(
-                    commit,
-                    reference.as_deref(),
-                    authorization.as_deref(),
-                    deadline,
-                )?;
-                mirror.checkout(commit, &dir.workspace(), deadline)
+            let wanted = Wanted {
+                commit,
+                reference: reference.as_deref(),
+                lfs: order.spec.checkout.lfs,
+                // What an untrusted commit names is not gone to.
+                submodules: order.spec.checkout.submodules && order.trust == Trust::Trusted,
             };
-            checkout().map_err(|error| checkout_failure(&error))?;
+            let auth = authorization.as_deref();
+            Mirror::open(mirrors, url)
+                .and_then(|mirror| mirror.deliver(&wanted, &dir.workspace(), auth, deadline))
+                .map_err(|error| checkout_failure(&error))?;
         }
         Source::Folder { path } => {
             WorkTree::open(Path::new(path))
@@ -62,6 +62,9 @@ fn checkout_failure(error: &MirrorError) -> Failure {
     match error {
         MirrorError::NoSuchCommit { .. } => failure.hint("Was the branch rewritten (force-pushed) meanwhile? Then start the pipeline of its new head."),
         MirrorError::NoGit { .. } => failure.hint("Install git on the agent's host."),
+        MirrorError::NoLfs { .. } => failure.hint("Install git-lfs on the agent's host (Debian and Ubuntu: apt-get install git-lfs)."),
+        MirrorError::Lfs { .. } => failure.hint("Was it pushed (`git lfs push --all origin`), and may the project's token read the repository's Git LFS?"),
+        MirrorError::Submodule { .. } => failure.hint("The project's credential goes to its own server alone, and must be allowed to read the submodule there; repositories of other servers must be open to everybody."),
         _ => failure,
     }
 }

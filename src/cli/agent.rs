@@ -12,7 +12,7 @@ use clap::{Args as ClapArgs, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::Exit;
+use super::{Exit, out};
 
 /// How long an agent that need not wait for its jobs takes to end, on a busy host.
 const STOP_WITHIN: Duration = Duration::from_secs(60);
@@ -87,6 +87,9 @@ struct Register {
     /// File that holds the token; `-` for standard input
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Take name and id of an agent that the server still hears of; its secret ends
+    #[arg(long)]
+    replace: bool,
     #[command(flatten)]
     file: File,
 }
@@ -139,12 +142,11 @@ async fn serve(config: Config) -> anyhow::Result<Exit> {
 async fn introduce(register: &Register) -> anyhow::Result<Exit> {
     let config = config(register.file.config.as_deref())?;
     let token = token(register)?;
-    let identity = service::register(&config, &register.url, &token).await?;
-    println!(
-        "registered as agent {} of {}",
+    let identity = service::register(&config, &register.url, &token, register.replace).await?;
+    out::say(&format!(
+        "registered as agent {} of {}\nnow run: trainyard agent",
         identity.agent, identity.server
-    );
-    println!("now run: trainyard agent");
+    ))?;
     Ok(Exit::Done)
 }
 
@@ -155,23 +157,35 @@ fn data(file: &File) -> anyhow::Result<PathBuf> {
 
 fn drain(data: &Path, stop_jobs: bool) -> anyhow::Result<Exit> {
     let by = super::local_user().unwrap_or_else(|| "its owner".to_owned());
-    wish::change(data, |wish| {
+    let runs = wish::ask(data, |wish| {
         wish.drained = Some(Drained { by, stop_jobs });
     })?;
-    println!(
+    out::say(&format!(
         "the agent takes nothing new{}; 'trainyard agent undrain' takes that back",
         match stop_jobs {
             true => ", and its jobs go on elsewhere",
             false => ", and its jobs run to their end",
         }
-    );
+    ))?;
+    note_absence(data, runs);
     Ok(Exit::Done)
 }
 
 fn undrain(data: &Path) -> anyhow::Result<Exit> {
-    wish::change(data, |wish| wish.drained = None)?;
-    println!("the agent takes jobs again");
+    let runs = wish::ask(data, |wish| wish.drained = None)?;
+    out::say("the agent takes jobs again")?;
+    note_absence(data, runs);
     Ok(Exit::Done)
+}
+
+/// What was asked of an agent that does not run holds from its next start on.
+fn note_absence(data: &Path, runs: bool) {
+    if !runs {
+        eprintln!(
+            "note: no agent runs on {} now; it holds when one starts",
+            data.display()
+        );
+    }
 }
 
 async fn stop(data: &Path, when_idle: bool) -> anyhow::Result<Exit> {
@@ -191,8 +205,8 @@ async fn stop(data: &Path, when_idle: bool) -> anyhow::Result<Exit> {
             .with_context(|| format!("the agent has not ended within {STOP_WITHIN:?}"))??,
     };
     match ended {
-        true => println!("the agent has ended"),
-        false => println!("no agent runs on {}", data.display()),
+        true => out::say("the agent has ended")?,
+        false => out::say(&format!("no agent runs on {}", data.display()))?,
     }
     Ok(Exit::Done)
 }

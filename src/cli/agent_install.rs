@@ -7,7 +7,7 @@ use agent::install::{self, Deed, Installation, Wanted};
 use anyhow::Context as _;
 use clap::Args as ClapArgs;
 
-use super::Exit;
+use super::{Exit, out};
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
@@ -57,12 +57,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
     if !args.dry_run {
         installation.carry_out()?;
     }
-    show(&installation, args.dry_run);
+    show(&installation, args.dry_run)?;
     let found = examine(&installation.config, plan::DEFAULT_IMAGE).await;
-    println!("\nthis host:\n{}", super::doctor::table(&found).trim_fmt());
-    println!("\nnow run:");
+    out::say(&format!("\nthis host:\n{}", super::doctor::table(&found)))?;
+    out::say("\nnow run:")?;
     for line in &installation.next {
-        println!("  {line}");
+        out::say(&format!("  {line}"))?;
     }
     let fails = found.iter().any(|check| check.level == Level::Fail);
     Ok(match fails {
@@ -71,7 +71,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
     })
 }
 
-fn show(installation: &Installation, dry_run: bool) {
+fn show(installation: &Installation, dry_run: bool) -> anyhow::Result<()> {
     for step in &installation.steps {
         let word = match (step.deed, dry_run) {
             (Deed::Make, false) => "made",
@@ -81,13 +81,14 @@ fn show(installation: &Installation, dry_run: bool) {
             (Deed::Leave, _) => "is as it should be",
             (Deed::Keep, _) => "is kept as it is",
         };
-        println!("{} {word}", step.path.display());
+        out::say(&format!("{} {word}", step.path.display()))?;
         let shown = step
             .text
             .as_ref()
             .filter(|_| dry_run && matches!(step.deed, Deed::Make | Deed::Replace));
         for line in shown.into_iter().flat_map(|text| text.lines()) {
-            println!("    {line}");
+            out::say(&format!("    {line}"))?;
         }
     }
+    Ok(())
 }

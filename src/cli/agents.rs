@@ -13,7 +13,8 @@ use super::{Exit, out};
   trainyard agents token        then on the new host: trainyard agent register URL
   trainyard agents drain gpu-3               take nothing new; what runs, runs to its end
   trainyard agents drain gpu-3 --stop-jobs   its jobs write a checkpoint and go on elsewhere
-  trainyard agents undrain gpu-3")]
+  trainyard agents undrain gpu-3
+  trainyard agents remove gpu-3              one that is revoked, or lost, and will not come back")]
 pub(crate) struct Args {
     #[command(subcommand)]
     action: Option<Action>,
@@ -46,6 +47,12 @@ enum Action {
         /// The agent's name
         name: String,
     },
+    /// Take an agent out of the list that is revoked or lost, and has no job
+    #[command(visible_alias = "rm")]
+    Remove {
+        /// The agent's name
+        name: String,
+    },
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
@@ -66,6 +73,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
         Some(Action::Revoke { name }) => {
             let path = format!("agents/{}/revoke", segment(&name));
             done(client.post(&path, None::<&()>).await?, args.json)?;
+        }
+        Some(Action::Remove { name }) => {
+            let path = format!("agents/{}", segment(&name));
+            done(client.delete(&path).await?, args.json)?;
         }
         None => list(&client, args.json).await?,
     }
@@ -104,7 +115,11 @@ async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
     let rows = page.items.into_iter().map(|agent| {
         let inventory = agent.inventory.as_ref();
         let host = inventory.map_or_else(String::new, |host| {
-            format!("{} CPUs, {}", host.cpu_millis / 1_000, host.memory)
+            let cpus = match host.cpu_millis / 1_000 {
+                1 => "1 CPU".to_owned(),
+                n => format!("{n} CPUs"),
+            };
+            format!("{cpus}, {}", host.memory)
         });
         let gpus = inventory
             .map(|host| {

@@ -10,7 +10,7 @@ use agent::debug::{self, DebugError, Options, Room};
 use anyhow::Context as _;
 use clap::Args as ClapArgs;
 
-use super::Exit;
+use super::{Exit, out};
 
 #[derive(Debug, ClapArgs)]
 #[command(
@@ -43,7 +43,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
     };
     let room = debug::open(&config, &dir, options).await?;
     if args.print {
-        println!("{}", room.line());
+        out::say(&room.line())?;
         return Ok(Exit::Done);
     }
     for sentence in &room.words {

@@ -6,7 +6,7 @@ use agent::doctor::{Check, Level, examine};
 use clap::Args as ClapArgs;
 use comfy_table::{Table, presets};
 
-use super::Exit;
+use super::{Exit, out};
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
@@ -26,11 +26,11 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
     let found = examine(&config, &args.image).await;
     let worst = found.iter().map(|check| check.level).max();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&found)?);
+        out::json(&found)?;
     } else {
-        println!("{}", table(&found).trim_fmt());
+        out::say(&table(&found))?;
         if worst == Some(Level::Fail) {
-            println!("\nA job could not run on this host: see the lines that say fail.");
+            out::say("\nA job could not run on this host: see the lines that say fail.")?;
         }
     }
     Ok(match worst {
@@ -39,7 +39,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
     })
 }
 
-pub(super) fn table(found: &[Check]) -> Table {
+pub(super) fn table(found: &[Check]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     for check in found {
@@ -49,5 +49,5 @@ pub(super) fn table(found: &[Check]) -> Table {
         };
         table.add_row([check.level.word(), check.name, &words]);
     }
-    table
+    table.trim_fmt()
 }

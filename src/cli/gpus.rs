@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use agent::config::Config;
 use agent::gpus::{Containers, GpuView, view};
 use agent::hardware::Hardware;
-use agent::ledger::{Ledger, find, until};
+use agent::ledger::{Ledger, borrower, find, until};
 use anyhow::{anyhow, ensure};
 use clap::{Args as ClapArgs, Subcommand};
 use protocol::api::{Agent, Page};
-use protocol::hardware::{Gpu, GpuKind};
+use protocol::hardware::{Gpu, GpuDriver, GpuKind};
 use protocol::{Span, Timestamp};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -63,9 +63,12 @@ enum Action {
         /// Whom
         #[arg(long = "for", value_name = "WHO")]
         by: String,
-        /// Until when: 8h, 18:00, 2026-12-24 or '2026-12-24 18:00'
+        /// Until when: 8h, or by this host's clock and time zone 18:00, 2026-12-24 or '2026-12-24 18:00'
         #[arg(long, value_name = "WHEN")]
         until: String,
+        /// Also where it is lent to somebody else
+        #[arg(long)]
+        force: bool,
     },
     /// Take a GPU back that was lent
     Release {
@@ -79,9 +82,24 @@ enum Action {
     },
 }
 
+impl Action {
+    fn word(&self) -> &'static str {
+        match self {
+            Action::Reserve { .. } => "reserve",
+            Action::Release { .. } => "release",
+            Action::Clear { .. } => "clear",
+        }
+    }
+}
+
 pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
     let config = super::agent::config(args.config.as_deref())?;
     if let Some(action) = &args.action {
+        ensure!(
+            !args.fleet && !args.watch,
+            "--fleet and --watch only show GPUs: '{}' is about one of this host, and is said on the host that has it",
+            action.word()
+        );
         return act(&config, action, args.json);
     }
     let source = match args.fleet {
@@ -116,8 +134,16 @@ enum Source {
 
 /// What a look saw.
 enum Seen {
-    Host { gpus: Vec<GpuView>, none: String },
+    Host { gpus: Vec<HostRow>, none: String },
     Fleet(Vec<FleetRow>),
+}
+
+/// A GPU of this host.
+#[derive(Serialize)]
+struct HostRow {
+    #[serde(flatten)]
+    gpu: GpuView,
+    driver: Option<GpuDriver>,
 }
 
 struct Host {
@@ -128,9 +154,9 @@ struct Host {
 
 impl Host {
     fn open(config: Config) -> Self {
-        let ledger = Ledger::unread(&config);
-        if let Err(error) = ledger.refresh() {
-            eprintln!("note: {error}: bookings are not shown");
+        let (ledger, unread) = Ledger::shown(&config);
+        if let Some(why) = unread {
+            eprintln!("warning: {why}: who has a GPU is not known, and none is shown as free");
         }
         Self {
             hardware: Hardware::open(&config),
@@ -158,8 +184,16 @@ impl Source {
                 );
                 // Where the files cannot be read, that was said at the start.
                 let _ = host.ledger.refresh();
+                let driver = host.hardware.driver();
+                let row = |gpu| HostRow {
+                    gpu,
+                    driver: driver.clone(),
+                };
                 let gpus = view(&readings, &host.ledger, &containers);
-                Ok(Seen::Host { gpus, none })
+                Ok(Seen::Host {
+                    gpus: gpus.into_iter().map(row).collect(),
+                    none,
+                })
             }
             Source::Fleet(client) => {
                 let page: Page<Agent> = client.get("agents").await?;
@@ -203,26 +237,18 @@ impl Seen {
             Seen::Host { gpus, none } if gpus.is_empty() => none.clone(),
             Seen::Host { gpus, .. } => table(gpus),
             Seen::Fleet(rows) if rows.is_empty() => "no host of the fleet has a GPU".to_owned(),
-            Seen::Fleet(rows) => out::drawn(
-                ["HOST", "GPU", "MODEL", "MEMORY", "STATE", "ATTEMPT"],
-                rows.iter().map(|row| {
-                    [
-                        row.host.clone(),
-                        row.gpu.index.to_string(),
-                        model(&row.gpu),
-                        row.gpu.memory.to_string(),
-                        row.state.clone(),
-                        row.attempt.clone().unwrap_or_default(),
-                    ]
-                }),
-            ),
+            Seen::Fleet(rows) => {
+                let hosts = rows.chunk_by(|a, b| a.host == b.host).map(host_table);
+                hosts.collect::<Vec<_>>().join("\n\n")
+            }
         }
     }
 }
 
-fn table(gpus: &[GpuView]) -> String {
+fn table(gpus: &[HostRow]) -> String {
     let now = Timestamp::now();
-    let rows = gpus.iter().map(|row| {
+    let driver = gpus.first().and_then(|row| row.driver.as_ref());
+    let rows = gpus.iter().map(|HostRow { gpu: row, .. }| {
         [
             row.gpu.index.to_string(),
             model(&row.gpu),
@@ -237,12 +263,47 @@ fn table(gpus: &[GpuView]) -> String {
             row.gpu.uuid.clone(),
         ]
     });
-    out::drawn(
+    let rows = out::drawn(
         [
             "GPU", "MODEL", "MEMORY", "USED", "USE", "NVLINK", "STATE", "UUID",
         ],
         rows,
+    );
+    format!(" {}\n{rows}", words(driver))
+}
+
+/// The GPUs of one host of the fleet, below a line that says which.
+fn host_table(gpus: &[FleetRow]) -> String {
+    let first = gpus.first();
+    let host = first.map_or("", |row| row.host.as_str());
+    let driver = words(first.and_then(|row| row.driver.as_ref()));
+    let rows = out::drawn(
+        ["GPU", "MODEL", "MEMORY", "STATE", "ATTEMPT"],
+        gpus.iter().map(|row| {
+            [
+                row.gpu.index.to_string(),
+                model(&row.gpu),
+                row.gpu.memory.to_string(),
+                row.state.clone(),
+                row.attempt.clone().unwrap_or_default(),
+            ]
+        }),
+    );
+    format!(
+        " {}: {driver}\n{rows}",
+        render::terminal::clean(host, false)
     )
+}
+
+/// `driver 570.86.15, CUDA 12.8`
+fn words(driver: Option<&GpuDriver>) -> String {
+    match driver {
+        Some(driver) => {
+            let words = format!("driver {}, CUDA {}", driver.version, driver.cuda);
+            render::terminal::clean(&words, false)
+        }
+        None => "driver unknown".to_owned(),
+    }
 }
 
 fn model(gpu: &Gpu) -> String {
@@ -257,6 +318,7 @@ fn model(gpu: &Gpu) -> String {
 #[derive(Serialize)]
 struct FleetRow {
     host: String,
+    driver: Option<GpuDriver>,
     #[serde(flatten)]
     gpu: Gpu,
     /// `free`, `booked`, or why no job gets it.
@@ -268,7 +330,10 @@ fn fleet(agents: Vec<Agent>) -> Vec<FleetRow> {
     let now = Timestamp::now();
     let mut rows = Vec::new();
     for agent in agents {
-        for gpu in agent.inventory.into_iter().flat_map(|host| host.gpus) {
+        let Some(inventory) = agent.inventory else {
+            continue;
+        };
+        for gpu in inventory.gpus {
             let attempt = agent.gpu_bookings.get(&gpu.uuid).map(ToString::to_string);
             let open = match &attempt {
                 Some(_) => "booked",
@@ -278,6 +343,7 @@ fn fleet(agents: Vec<Agent>) -> Vec<FleetRow> {
             let state = gpu.health.hindrance(now).unwrap_or_else(|| open.to_owned());
             rows.push(FleetRow {
                 host: agent.name.clone(),
+                driver: inventory.driver.clone(),
                 state: match agent.state.as_str() {
                     "idle" | "busy" => state,
                     elsewise => format!("{state} · host {elsewise}"),
@@ -292,71 +358,65 @@ fn fleet(agents: Vec<Agent>) -> Vec<FleetRow> {
 
 fn act(config: &Config, action: &Action, json: bool) -> anyhow::Result<Exit> {
     let ledger = Ledger::look(config)?;
-    let gpus = ledger.judged(&Hardware::open(config).gpus());
+    let hardware = Hardware::open(config);
+    let gpus = ledger.judged(&hardware.gpus());
     let named = |text: &str| find(&gpus, text).map_err(|why| anyhow!(why));
     let (gpu, words) = match action {
         Action::Reserve {
             gpu,
             by,
             until: when,
+            force,
         } => {
-            let length = by.trim().chars().count();
-            ensure!(
-                (1..=64).contains(&length),
-                "--for wants a name of at most 64 characters"
-            );
-            let (gpu, end) = (named(gpu)?, until(when, Timestamp::now())?);
-            ledger.reserve(&gpu.uuid, by.trim(), end)?;
-            let booked = ledger.bookings().contains_key(&gpu.uuid);
-            let rest = if booked {
-                "; the job that has it keeps it to its end"
-            } else {
-                ""
+            let by = borrower(by).map_err(|why| anyhow!("--for: {why}"))?;
+            let now = Timestamp::now();
+            let (gpu, end) = (named(gpu)?, until(when, now)?);
+            ledger.reserve(gpu, by, end, *force)?;
+            let rest = match ledger.bookings().contains_key(&gpu.uuid) {
+                true => "; the job that has it keeps it to its end",
+                false => "",
             };
-            let left = end.since(Timestamp::now());
-            (
-                gpu,
-                format!("is lent to {}, {left} from now{rest}", by.trim()),
-            )
+            let left = end.minutes_from(now);
+            (gpu, format!("is lent to {by}, {left} from now{rest}"))
         }
         Action::Release { gpu } => {
             let gpu = named(gpu)?;
-            let was = ledger.release(&gpu.uuid)?;
-            (
-                gpu,
-                if was {
-                    "is for jobs again"
-                } else {
-                    "was not lent"
-                }
-                .to_owned(),
-            )
+            let words = match ledger.release(&gpu.uuid)? {
+                true => "is for jobs again",
+                false => "was not lent",
+            };
+            (gpu, words.to_owned())
         }
         Action::Clear { gpu } => {
             let gpu = named(gpu)?;
             let was = ledger.clear(&gpu.uuid)?;
-            (
-                gpu,
-                if was {
-                    "is in quarantine no more"
-                } else {
-                    "was not in quarantine"
-                }
-                .to_owned(),
-            )
+            let now = ledger.judged(&hardware.gpus());
+            let now = now.iter().find(|other| other.uuid == gpu.uuid);
+            (gpu, cleared(was, now.unwrap_or(gpu)))
         }
     };
-    let now = ledger.judged(&Hardware::open(config).gpus());
-    let now = now.iter().find(|other| other.uuid == gpu.uuid);
     if json {
-        out::json(&now)?;
+        let now = ledger.judged(&hardware.gpus());
+        out::json(&now.iter().find(|other| other.uuid == gpu.uuid))?;
         return Ok(Exit::Done);
     }
     out::say(&format!("GPU {} ({}) {words}", gpu.index, gpu.uuid))?;
-    if matches!(action, Action::Clear { .. })
-        && let Some(why) = now.and_then(|gpu| gpu.health.hindrance(Timestamp::now()))
-    {
-        out::say(&format!("note: it still is {why}"))?;
-    }
     Ok(Exit::Done)
+}
+
+/// What became of a GPU whose quarantine was to end, given how it is now.
+fn cleared(was: bool, gpu: &Gpu) -> String {
+    match (was, gpu.health.hindrance(Timestamp::now())) {
+        (true, None) => "is in quarantine no more".to_owned(),
+        (true, Some(why)) => format!("is in quarantine no more; it is {why} all the same"),
+        (false, None) => "is in no quarantine: there is nothing to clear".to_owned(),
+        (false, Some(why)) => match &gpu.kind {
+            GpuKind::Slice { parent, .. } => format!(
+                "has no quarantine of its own: it is {why}. Where that is of the GPU that it is cut from: clear {parent}"
+            ),
+            GpuKind::Whole | GpuKind::Sliced => {
+                format!("has no quarantine that a person could end: it is {why}")
+            }
+        },
+    }
 }

@@ -7,7 +7,7 @@ use clap::Args as ClapArgs;
 use mirror::WorkTree;
 use plan::{FILE_NAME, PipelineFile};
 
-use super::Exit;
+use super::{Exit, out};
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
@@ -34,9 +34,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     std::fs::write(&target, &first.text)
         .with_context(|| format!("cannot write '{}'", target.display()))?;
     for seen in &first.seen {
-        println!("found {seen}");
+        out::say(&format!("found {seen}"))?;
     }
-    println!("\nwrote {}\n\nnext:", target.display());
+    out::say(&format!("\nwrote {}\n\nnext:", target.display()))?;
     let mut steps = vec![(
         "trainyard plan".to_owned(),
         "what a push of these files would run",
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         .max()
         .unwrap_or_default();
     for (command, what) in &steps {
-        println!("  {command:width$}   {what}");
+        out::say(&format!("  {command:width$}   {what}"))?;
     }
     Ok(Exit::Done)
 }

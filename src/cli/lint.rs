@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use agent::attempt::AttemptDir;
 use agent::journal::Journal;
 use agent::lint::{failure_of, fix};
-use agent::local;
+use agent::local::{self, Held};
 use anyhow::{Context as _, bail};
 use clap::Args as ClapArgs;
 use plan::DEFAULT_IMAGE;
@@ -19,7 +19,7 @@ use super::live::Live;
 use super::run::{
     Place, exit_of, finish, follow, host, notebook_paths, relative, root_of, tree_of,
 };
-use super::{Exit, notebooks};
+use super::{Exit, notebooks, out};
 
 /// Bytes of events that are read at once.
 const BATCH: usize = 1 << 20;
@@ -65,7 +65,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
         None => None,
     };
     let chosen = chosen(args, &root, &notebook_paths(&tree))?;
-    let host = host(&args.place).await?;
+    let host = host(&args.place, None).await?;
     let image = args.place.image().unwrap_or(DEFAULT_IMAGE);
     let mut spec = planned.unwrap_or_else(|| {
         lint_spec(
@@ -98,7 +98,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
     let useful = cpus.min(tools.len()).max(1) as u64 * 1_000;
     spec.resources.cpu_millis = spec.resources.cpu_millis.max(useful);
     let mut live = Live::new(&root, &spec, args.place.json);
-    let (mut report, dir) = follow(&host, &root, spec, &[], &mut live).await?;
+    let (mut report, dir) = follow(&host, &root, spec, (&[], &Held::nothing()), &mut live).await?;
     if args.fix {
         let findings = findings(&dir)?;
         let left = fix_all(&root, &findings, args.place.json)?;
@@ -169,24 +169,25 @@ fn fix_all<'a>(
             replace(&file, &fixed.bytes).with_context(|| file.display().to_string())?;
         }
         if !json {
-            say(path, &fixed);
+            say(path, &fixed)?;
         }
         left.extend(fixed.left);
     }
     Ok(left)
 }
 
-fn say(path: &str, fixed: &fix::Fixed<'_>) {
+fn say(path: &str, fixed: &fix::Fixed<'_>) -> anyhow::Result<()> {
     for (cell, tools) in &fixed.cells {
-        println!("fixed {path}, cell {cell} [{}]", tools.join(", "));
+        out::say(&format!("fixed {path}, cell {cell} [{}]", tools.join(", ")))?;
     }
-    match fixed.left.len() {
-        0 => {}
-        1 => println!("{path}: 1 suggestion did not fit after others were applied; run it again"),
-        n => {
-            println!("{path}: {n} suggestions did not fit after others were applied; run it again")
-        }
-    }
+    let left = match fixed.left.len() {
+        0 => return Ok(()),
+        1 => "1 suggestion".to_owned(),
+        n => format!("{n} suggestions"),
+    };
+    out::say(&format!(
+        "{path}: {left} did not fit after others were applied; run it again"
+    ))
 }
 
 /// Replaces a file as a whole, so that no half of it is ever there; its mode stays.

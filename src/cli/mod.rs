@@ -150,6 +150,19 @@ impl Exit {
     }
 }
 
+/// An error with its causes. One that stands in the words before it is not said again.
+pub(crate) fn words(error: &anyhow::Error) -> String {
+    let mut said = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if said.is_empty() {
+            said = cause;
+        } else if !said.contains(&cause) {
+            said = format!("{said}: {cause}");
+        }
+    }
+    said
+}
+
 /// Runs one command.
 pub(crate) async fn dispatch(command: Command) -> anyhow::Result<Exit> {
     match command {
@@ -169,7 +182,7 @@ pub(crate) async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Logs(args) => logs::run(args).await,
         Command::Models(args) => models::run(args).await,
         Command::Pipelines(args) => pipelines::run(args).await,
-        Command::Plan(args) => plan::run(&args),
+        Command::Plan(args) => plan::run(&args).await,
         Command::Project(args) => project::run(args).await,
         Command::Render(args) => render::run(&args),
         Command::Retry(args) => job::retry(args).await,
@@ -197,5 +210,16 @@ mod tests {
     #[test]
     fn no_command_takes_anothers_argument() {
         super::Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let missing = agent::config::Config::read("/no/such/file".as_ref()).unwrap_err();
+        let said = super::words(&anyhow::Error::from(missing).context("the agent"));
+        assert_eq!(said.matches("No such file").count(), 1, "{said}");
+        assert!(
+            said.starts_with("the agent: cannot read /no/such/file: "),
+            "{said}"
+        );
     }
 }

@@ -1,5 +1,7 @@
 //! `trainyard plan`: what a commit would run, from the files as they are.
 
+mod hosts;
+
 use std::io::Write as _;
 use std::path::PathBuf;
 
@@ -7,15 +9,22 @@ use anyhow::Context as _;
 use clap::Args as ClapArgs;
 use comfy_table::{ContentArrangement, Table, presets};
 use mirror::{Repository, Tree, WorkTree};
-use plan::{Context, Decision, Plan, PlanError, Verdict};
-use protocol::gpu::GpuModel;
-use protocol::spec::Resources;
+use plan::{Context, Decision, Plan, PlanError, PlannedJob, Verdict};
+use protocol::fit::Needs;
 use protocol::{CommitId, Timestamp, Trigger, TriggerKind, Trust};
+use serde::Serialize;
 use serde_json::json;
 
 use super::Exit;
+use super::client::ServerArgs;
 
 #[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  trainyard plan                                  the files as they are, pushed to this branch
+  trainyard plan --commit HEAD~3
+  trainyard plan --server https://trainyard.example
+
+A server that answers is asked whether one of its hosts could ever run each job; what none could is refused, and the plan ends with 1.")]
 pub(crate) struct Args {
     /// Plan this commit, branch or tag instead of the files as they are
     #[arg(long, value_name = "REV")]
@@ -29,6 +38,8 @@ pub(crate) struct Args {
     /// A folder of the repository
     #[arg(default_value = ".")]
     path: PathBuf,
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 /// The files that are planned, and the commit that they are compared with.
@@ -41,7 +52,7 @@ struct Subject {
     base: Option<CommitId>,
 }
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
     let subject = subject(args)?;
     let branch = match (&args.branch, &subject.repository) {
         (Some(branch), _) => Some(branch.clone()),
@@ -55,17 +66,25 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         (_, _) => None,
     };
     let before = subject.base.as_ref().map_or("", CommitId::short);
-    let verdicts = plan::verdicts(&now, earlier.as_ref(), before);
+    let mut verdicts = plan::verdicts(&now, earlier.as_ref(), before);
+    let repository = subject.repository.as_ref();
+    let hosts = hosts::ask(&args.server, repository, &now, &mut verdicts).await;
+    let refused = |verdict: &Verdict| verdict.decision == Decision::Refused;
+    let exit = match verdicts.iter().any(refused) {
+        true => Exit::Failed,
+        false => Exit::Done,
+    };
     if args.json {
         let report = json!({
             "commit": subject.commit,
             "base": subject.base,
             "branch": branch,
-            "jobs": verdicts,
+            "hosts": hosts,
+            "jobs": lines(&verdicts, &now),
             "plan": now,
         });
         say(&serde_json::to_string_pretty(&report)?)?;
-        return Ok(Exit::Done);
+        return Ok(exit);
     }
     let on = branch.map_or_else(String::new, |branch| format!(", pushed to {branch}"));
     let with = match &earlier {
@@ -73,9 +92,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         None => String::new(),
     };
     let title = format!("{}{on}{with}", subject.name);
+    let not_asked = hosts
+        .not_asked
+        .map(|why| format!("hosts were not asked: {why}"));
     let notes: String = now
         .notes
         .iter()
+        .chain(&not_asked)
         .map(|note| format!("note: {note}\n"))
         .collect();
     say(&format!(
@@ -83,7 +106,28 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         table(&verdicts, &now).trim_fmt(),
         summary(&verdicts)
     ))?;
-    Ok(Exit::Done)
+    Ok(exit)
+}
+
+/// A verdict, and what its job needs of a host.
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(flatten)]
+    verdict: &'a Verdict,
+    needs: Option<Needs>,
+}
+
+fn lines<'a>(verdicts: &'a [Verdict], plan: &Plan) -> Vec<Line<'a>> {
+    let line = |verdict| Line {
+        verdict,
+        needs: job_of(plan, verdict).map(|job| Needs::of(&job.spec)),
+    };
+    verdicts.iter().map(line).collect()
+}
+
+/// The job of a line; none: its definition is ignored.
+fn job_of<'a>(plan: &'a Plan, verdict: &Verdict) -> Option<&'a PlannedJob> {
+    plan.jobs.iter().find(|job| job.spec.name == verdict.name)
 }
 
 /// Prints text; a reader that went away (`| head`) is no error.
@@ -172,8 +216,8 @@ fn table(verdicts: &[Verdict], plan: &Plan) -> Table {
         .set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(["JOB", "PLAN", "NEEDS", "WHY"]);
     for verdict in verdicts {
-        let job = plan.jobs.iter().find(|job| job.spec.name == verdict.name);
-        let needs = job.map_or_else(String::new, |job| needs(&job.spec.resources));
+        let job = job_of(plan, verdict);
+        let needs = job.map_or_else(String::new, |job| plan::needs(&job.spec));
         table.add_row([
             &verdict.name,
             word(verdict.decision),
@@ -189,38 +233,18 @@ fn word(decision: Decision) -> &'static str {
         Decision::Run => "run",
         Decision::Cached => "cached",
         Decision::Ignored => "ignored",
+        Decision::Refused => "refused",
     }
-}
-
-/// `4 CPUs, 16 GiB, 1 GPU of 24 GiB`.
-fn needs(resources: &Resources) -> String {
-    let cpus = resources.cpu_millis as f64 / 1000.0;
-    let mut text = format!(
-        "{cpus} CPU{}, {}",
-        if cpus > 1.0 { "s" } else { "" },
-        resources.memory
-    );
-    if resources.gpus > 0 {
-        let plural = if resources.gpus > 1 { "s" } else { "" };
-        text.push_str(&format!(", {} GPU{plural}", resources.gpus));
-    }
-    if let Some(profile) = &resources.mig {
-        text.push_str(&format!(" as {profile}"));
-    }
-    if let Some(memory) = resources.gpu_memory {
-        text.push_str(&format!(" of {memory}"));
-    }
-    let models: Vec<&str> = resources.gpu_models.iter().map(GpuModel::as_str).collect();
-    if !models.is_empty() {
-        text.push_str(&format!(" ({})", models.join(" or ")));
-    }
-    text
 }
 
 fn summary(verdicts: &[Verdict]) -> String {
     let count = |decision| verdicts.iter().filter(|v| v.decision == decision).count();
+    let refused = match count(Decision::Refused) {
+        0 => String::new(),
+        refused => format!(", {refused} refused: no host could ever run them"),
+    };
     format!(
-        "{} to run, {} cached where they succeeded before, {} ignored",
+        "{} to run, {} cached where they succeeded before, {} ignored{refused}",
         count(Decision::Run),
         count(Decision::Cached),
         count(Decision::Ignored)

@@ -6,16 +6,17 @@ use agent::attempt::{self, AttemptDir, Control};
 use agent::config::Config;
 use agent::host::Host;
 use agent::journal::Journal;
-use agent::local;
-use anyhow::{Context as _, bail};
+use agent::local::{self, Desk, Held};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{Args as ClapArgs, ValueEnum};
 use mirror::{Tree, WorkTree};
 use plan::{Context, DEFAULT_IMAGE, FILE_NAME};
 use protocol::report::AttemptReport;
 use protocol::spec::Parameters;
 use protocol::{
-    ByteSize, JobSpec, Outcome, Owner, Span, Timestamp, Trigger, TriggerKind, Trust, Work,
+    ByteSize, Failure, JobSpec, Outcome, Owner, Span, Timestamp, Trigger, TriggerKind, Trust, Work,
 };
+use server::schedule::{Lacking, gpus_here};
 
 use super::live::Live;
 use super::{Exit, notebooks};
@@ -29,7 +30,9 @@ Examples:
   trainyard run train.ipynb --memory 8GiB --timeout 2h
   trainyard run train.ipynb --executor shell
 
-The notebook itself is not touched: the executed one, the model and the files that the job leaves go to .trainyard/runs/ID/ beside .trainyard.yml, at the root of the repository or beside the notebook; the last lines say where. A notebook that no job of .trainyard.yml names gets what a job gets that asks for nothing (1 CPU, 2 GiB of memory), the network, and requirements.txt beside it.";
+The notebook itself is not touched: the executed one, the model and the files that the job leaves go to .trainyard/runs/ID/ beside .trainyard.yml, at the root of the repository or beside the notebook; the last lines say where. A notebook that no job of .trainyard.yml names gets what a job gets that asks for nothing (1 CPU, 2 GiB of memory), the network, and requirements.txt beside it.
+
+GPUs are booked with the agent of this host, where there is one: neither takes what the other has, nor what is lent to somebody else. Its folder wants the agent's user, or root.";
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = HELP)]
@@ -51,6 +54,9 @@ pub(crate) struct Args {
     /// Give it this much memory, such as 512MiB or 8GiB [default: what the job asks for, else 2GiB]
     #[arg(long, value_name = "SIZE")]
     memory: Option<ByteSize>,
+    /// The configuration of this host's agent; /etc/trainyard/agent.toml where that is there
+    #[arg(long, value_name = "FILE", env = "TRAINYARD_AGENT_CONFIG")]
+    agent_config: Option<PathBuf>,
 }
 
 /// Where jobs run; shared with `trainyard lint`.
@@ -74,17 +80,33 @@ enum Executor {
 }
 
 pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
-    let host = host(&args.place).await?;
+    // Who wants no GPU may be one who cannot read it.
+    let agent = super::agent::config(args.agent_config.as_deref());
+    let host = host(&args.place, agent.as_ref().ok()).await?;
     let given = parameters(&args.parameters)?;
     let Found { root, specs } = find(args, &given)?;
     for spec in &specs {
         check(&root, spec)?;
     }
+    let wants = |spec: &JobSpec| spec.resources.gpus > 0 || spec.resources.cuda.is_some();
+    let desk = match specs.iter().any(wants) {
+        true => Some(Desk::open(&host, &agent?, &person())?),
+        false => None,
+    };
     local::sweep(&host, Timestamp::now());
     let (mut left, mut done, mut exit) = (Vec::new(), Vec::new(), Exit::Done);
     for mut spec in specs {
         adjust(&mut spec, args);
-        let (report, dir) = carry_out(&host, &root, spec.clone(), &left, args.place.json).await?;
+        let held = match &desk {
+            Some(desk) => hold(desk, &spec)?,
+            None => Held::nothing(),
+        };
+        let has = (left.as_slice(), &held);
+        let carried = carry_out(&host, &root, spec.clone(), has, args.place.json).await;
+        if let Some(desk) = &desk {
+            give_back(desk, held).await?;
+        }
+        let (report, dir) = carried?;
         exit = exit_of(&report.outcome);
         left.push(local::Left {
             definition: spec.definition,
@@ -103,10 +125,51 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-/// The host for local runs, with the executor that was asked for.
-pub(crate) async fn host(place: &Place) -> anyhow::Result<Host> {
+/// Who runs it.
+fn person() -> String {
+    super::local_user().unwrap_or_else(|| "somebody".to_owned())
+}
+
+/// Books what a job wants of GPUs, chosen as the queue would.
+fn hold(desk: &Desk<'_>, spec: &JobSpec) -> anyhow::Result<Held> {
+    let look = desk.look()?;
+    let (wants, now) = (&spec.resources, Timestamp::now());
+    let found = gpus_here(wants, &look.inventory, &look.taken, now);
+    let gpus = found.map_err(|lacking| {
+        let rest = match &lacking {
+            Lacking::Ever(_) => String::new(),
+            Lacking::Now { such, .. } => format!(": {}", desk.who(&look, such)),
+        };
+        let name = &spec.name;
+        anyhow!(
+            "'{name}' cannot run on this host: {lacking}{rest}\n'trainyard gpus' shows them all"
+        )
+    })?;
+    desk.book(look, gpus).map_err(in_words)
+}
+
+/// Gives a job's GPUs back, and says what is left on them. Who does not wait leaves them as they are.
+async fn give_back(desk: &Desk<'_>, held: Held) -> anyhow::Result<()> {
+    let unclean = tokio::select! {
+        unclean = desk.give_back(held) => unclean?,
+        _ = tokio::signal::ctrl_c() => return Ok(()),
+    };
+    for (uuid, why) in unclean {
+        eprintln!("note: GPU {uuid} is quarantined: {why}");
+    }
+    Ok(())
+}
+
+fn in_words(failure: Failure) -> anyhow::Error {
+    let hint = failure.hint.map(|hint| format!("\n{hint}"));
+    anyhow!("{}{}", failure.message, hint.unwrap_or_default())
+}
+
+/// The host for local runs, with the executor that was asked for, and GPUs as its agent sees them.
+pub(crate) async fn host(place: &Place, agent: Option<&Config>) -> anyhow::Result<Host> {
     let mut config = Config {
         data: std::path::absolute(local::data_folder())?,
+        gpus: agent.map(|agent| agent.gpus.clone()).unwrap_or_default(),
         ..Config::default()
     };
     config.executors.docker = place.executor == Executor::Docker;
@@ -304,16 +367,19 @@ fn parameters(given: &[String]) -> anyhow::Result<Parameters> {
     given.iter().map(one).collect()
 }
 
+/// What a job finds: what earlier ones left, and its GPUs.
+pub(crate) type Has<'a> = (&'a [local::Left], &'a Held);
+
 /// Runs one job with its story on the terminal; its results lie below `.trainyard/runs` afterwards.
 async fn carry_out(
     host: &Host,
     root: &Path,
     spec: JobSpec,
-    left: &[local::Left],
+    has: Has<'_>,
     json: bool,
 ) -> anyhow::Result<(AttemptReport, AttemptDir)> {
     let mut live = Live::new(root, &spec, json);
-    let (report, dir) = follow(host, root, spec, left, &mut live).await?;
+    let (report, dir) = follow(host, root, spec, has, &mut live).await?;
     finish(root, &mut live, &report, &dir)?;
     Ok((report, dir))
 }
@@ -323,18 +389,10 @@ pub(crate) async fn follow(
     host: &Host,
     root: &Path,
     spec: JobSpec,
-    left: &[local::Left],
+    (left, held): Has<'_>,
     live: &mut Live,
 ) -> anyhow::Result<(AttemptReport, AttemptDir)> {
-    let dir = match local::prepare(host, root, spec, left) {
-        Ok(dir) => dir,
-        Err(failure) => {
-            let hint = failure
-                .hint
-                .map_or_else(String::new, |hint| format!("\n{hint}"));
-            bail!("{}{hint}", failure.message);
-        }
-    };
+    let dir = local::prepare(host, root, spec, left, held).map_err(in_words)?;
     let journal = Journal::open(&dir.journal())?;
     let control = Control::new();
     let interrupts = tokio::spawn(listen(control.clone()));

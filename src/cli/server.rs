@@ -7,7 +7,7 @@ use serde_json::json;
 use server::config::Config;
 use server::state::Server;
 
-use super::Exit;
+use super::{Exit, out};
 
 /// Read where `--config` names no other.
 const USUAL_FILE: &str = "/etc/trainyard/server.toml";
@@ -42,9 +42,9 @@ async fn serve(config: Config, json: bool) -> anyhow::Result<Exit> {
     let handle = Server::start(config).await?;
     let url = handle.url();
     if json {
-        println!("{}", json!({ "url": url }));
+        out::say(&json!({ "url": url }).to_string())?;
     } else {
-        println!("Trainyard listens on {url}");
+        out::say(&format!("Trainyard listens on {url}"))?;
     }
     let shutdown = handle.server.shutdown.clone();
     super::signals::cancel_on_signal(shutdown)?;

@@ -13,7 +13,7 @@ use server::config::Config;
 use server::state::Server;
 use server::store::projects::{self, Project};
 
-use super::Exit;
+use super::{Exit, out};
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
@@ -30,6 +30,9 @@ pub(crate) struct Args {
         default_value = "127.0.0.1:7480"
     )]
     listen: SocketAddr,
+    /// The address that people and forges use, where it is not that one: a proxy or tunnel leads to it
+    #[arg(long, value_name = "URL", env = "TRAINYARD_URL")]
+    url: Option<String>,
     /// Settings of the agent, as in /etc/trainyard/agent.toml
     #[arg(long, value_name = "FILE")]
     agent_config: Option<PathBuf>,
@@ -50,13 +53,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
     let data = data.canonicalize()?;
     let handle = Server::start(Config {
         listen: args.listen,
+        url: args.url.clone(),
         ..Config::in_folder(data.join("server"))
     })
     .await?;
     let (server, url) = (handle.server.clone(), handle.url());
     let agent = introduce(&args, &server, &data, &url).await?;
     let watched = watch(&server, &args.repositories).await?;
-    print(&args, &url, &data, &watched);
+    print(&args, &url, &data, &watched)?;
 
     let shutdown = server.shutdown.clone();
     super::signals::cancel_on_signal(shutdown.clone())?;
@@ -98,7 +102,8 @@ async fn introduce(
         Ok(_) => {}
         Err(IdentityError::NotRegistered { .. }) => {
             let (token, _) = server::fleet::register::token(server, Span::secs(60)).await?;
-            service::register(&config, url, token.reveal()).await?;
+            // Nobody else is at work in this folder: an agent of the name is an earlier one whose folder was removed.
+            service::register(&config, url, token.reveal(), true).await?;
         }
         Err(error) => return Err(error.into()),
     }
@@ -174,30 +179,28 @@ fn free_name(address: &str, known: &[Project]) -> String {
         .unwrap_or(name)
 }
 
-fn print(args: &Args, url: &str, data: &Path, watched: &[Project]) {
+fn print(args: &Args, url: &str, data: &Path, watched: &[Project]) -> anyhow::Result<()> {
     if args.json {
         let projects: Vec<_> = watched
             .iter()
             .map(|project| json!({ "name": project.name, "url": project.url }))
             .collect();
-        println!(
-            "{}",
-            json!({ "url": url, "data": data, "projects": projects })
-        );
-        return;
+        let up = json!({ "url": url, "data": data, "projects": projects });
+        return out::say(&up.to_string());
     }
-    println!("Trainyard is up: {url}");
-    println!("everything it keeps: {}", data.display());
+    out::say(&format!("Trainyard is up: {url}"))?;
+    out::say(&format!("everything it keeps: {}", data.display()))?;
     if args.shell {
-        println!("jobs are NOT isolated: they run as plain processes of this user");
+        out::say("jobs are NOT isolated: they run as plain processes of this user")?;
     }
     for project in watched {
-        println!("watches {} ({})", project.name, project.url);
+        out::say(&format!("watches {} ({})", project.name, project.url))?;
     }
-    if watched.is_empty() {
-        println!("add a repository:  trainyard project add NAME URL --server {url}");
-    } else {
-        println!("commit or push there, and what .trainyard.yml says runs here");
+    match watched.is_empty() {
+        true => out::say(&format!(
+            "add a repository:  trainyard project add NAME URL --server {url}"
+        ))?,
+        false => out::say("commit or push there, and what .trainyard.yml says runs here")?,
     }
-    println!("end it with Ctrl-C; jobs that run go on, and the next start goes on with them");
+    out::say("end it with Ctrl-C; jobs that run go on, and the next start goes on with them")
 }

@@ -2,7 +2,7 @@
 
 use clap::Args as ClapArgs;
 
-use super::Exit;
+use super::{Exit, out};
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
@@ -15,12 +15,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let version = env!("CARGO_PKG_VERSION");
     let api = protocol::agent_api::VERSION;
     if args.json {
-        println!(
-            "{}",
-            serde_json::json!({ "version": version, "agent_api": api })
-        );
+        let line = serde_json::json!({ "version": version, "agent_api": api });
+        out::say(&line.to_string())?;
     } else {
-        println!("trainyard {version} (agent API {api})");
+        out::say(&format!("trainyard {version} (agent API {api})"))?;
     }
     Ok(Exit::Done)
 }

@@ -10,11 +10,21 @@ use std::path::{Path, PathBuf};
 use git2::{ObjectType, Tree};
 use protocol::CommitId;
 
-use crate::repository::find;
+use crate::lfs::Pointer;
+use crate::repository::{find, id_of};
 use crate::{Deadline, MirrorError, Repository};
 
 /// Deeper than any path that the kernel would take (4,096 bytes).
 const MAX_DEPTH: usize = 512;
+
+/// What the files of a commit lead to that does not lie in its repository, by path from the root.
+#[derive(Debug, Default)]
+pub(crate) struct Elsewhere {
+    /// Files that are pointers of Git LFS.
+    pub(crate) pointers: Vec<(PathBuf, Pointer)>,
+    /// Other repositories, as folders that are empty yet, and the commit of each.
+    pub(crate) submodules: Vec<(PathBuf, CommitId)>,
+}
 
 /// See [`Repository::checkout`].
 pub(crate) fn write(
@@ -22,18 +32,21 @@ pub(crate) fn write(
     commit: &CommitId,
     dest: &Path,
     deadline: &Deadline,
-) -> Result<(), MirrorError> {
+) -> Result<Elsewhere, MirrorError> {
     let git = repository.open_git()?;
     let tree = find(&git, commit)?
         .tree()
         .map_err(MirrorError::unreadable(repository.path()))?;
     prepare(dest)?;
-    let writer = Writer {
+    let mut writer = Writer {
         git: &git,
         repository,
+        dest,
         deadline,
+        elsewhere: Elsewhere::default(),
     };
-    writer.folder(&tree, dest, 0)
+    writer.folder(&tree, Path::new(""), 0)?;
+    Ok(writer.elsewhere)
 }
 
 /// Makes the folder, or finds it empty.
@@ -50,11 +63,13 @@ pub(crate) fn prepare(dest: &Path) -> Result<(), MirrorError> {
 struct Writer<'a> {
     git: &'a git2::Repository,
     repository: &'a Repository,
+    dest: &'a Path,
     deadline: &'a Deadline,
+    elsewhere: Elsewhere,
 }
 
 impl Writer<'_> {
-    fn folder(&self, tree: &Tree<'_>, at: &Path, depth: usize) -> Result<(), MirrorError> {
+    fn folder(&mut self, tree: &Tree<'_>, at: &Path, depth: usize) -> Result<(), MirrorError> {
         if depth > MAX_DEPTH {
             return Err(MirrorError::UnsafePath {
                 path: at.display().to_string(),
@@ -62,23 +77,32 @@ impl Writer<'_> {
         }
         for entry in tree {
             self.deadline.check("writing the files of the commit")?;
-            let path = child(at, entry.name_bytes())?;
+            let place = child(at, entry.name_bytes())?;
+            let path = self.dest.join(&place);
             match entry.kind() {
                 Some(ObjectType::Tree) => {
                     fs::create_dir(&path).map_err(MirrorError::io(&path))?;
                     let below = self.git.find_tree(entry.id()).map_err(self.unreadable())?;
-                    self.folder(&below, &path, depth + 1)?;
+                    self.folder(&below, &place, depth + 1)?;
                 }
                 Some(ObjectType::Blob) => {
                     let blob = self.git.find_blob(entry.id()).map_err(self.unreadable())?;
                     match entry.filemode() {
-                        0o120_000 => link(blob.content(), &path)?,
+                        0o120_000 => {
+                            link(blob.content(), &path)?;
+                            continue;
+                        }
                         0o100_755 => file(blob.content(), 0o755, &path)?,
                         _ => file(blob.content(), 0o644, &path)?,
+                    }
+                    if let Some(pointer) = Pointer::read(blob.content()) {
+                        self.elsewhere.pointers.push((place, pointer));
                     }
                 }
                 Some(ObjectType::Commit) => {
                     fs::create_dir(&path).map_err(MirrorError::io(&path))?;
+                    let commit = id_of(entry.id())?;
+                    self.elsewhere.submodules.push((place, commit));
                 }
                 Some(ObjectType::Any | ObjectType::Tag) | None => {
                     return Err(MirrorError::UnsafePath {

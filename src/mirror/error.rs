@@ -38,6 +38,28 @@ pub enum MirrorError {
         /// Git's own words, bounded.
         message: String,
     },
+    /// A file is kept in Git LFS, and the program for it is not here.
+    #[error("'{path}' is kept in Git LFS, and this host has no git-lfs")]
+    NoLfs {
+        /// Path in the repository.
+        path: String,
+    },
+    /// What a pointer of Git LFS stands for did not come.
+    #[error("'{path}' is kept in Git LFS, and its content could not be fetched: {message}")]
+    Lfs {
+        /// Path in the repository.
+        path: String,
+        /// The last words of git-lfs, bounded.
+        message: String,
+    },
+    /// A submodule that is not fetched.
+    #[error("the submodule '{path}' cannot be fetched: {why}")]
+    Submodule {
+        /// Path in the repository.
+        path: String,
+        /// Why, and what to do.
+        why: String,
+    },
     /// It took too long and was ended.
     #[error("{what} took longer than {seconds:.0} s and was ended")]
     TimedOut {

@@ -9,6 +9,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use crate::{Deadline, MirrorError};
@@ -74,13 +76,18 @@ impl Remote {
         })
     }
 
-    /// `https://host:port/`, to which an authorisation header is bound.
-    fn origin(&self) -> Option<String> {
+    /// `https://host:port/`, to which an authorisation header is bound; none where git does not speak HTTP.
+    pub(crate) fn origin(&self) -> Option<String> {
         let (scheme, rest) = self.url.split_once("://")?;
         let authority = rest.split('/').next()?;
         scheme
             .starts_with("http")
             .then(|| format!("{scheme}://{authority}/"))
+    }
+
+    /// `https`, `http`, `ssh` or `file`.
+    pub(crate) fn scheme(&self) -> &'static str {
+        self.scheme
     }
 
     /// The folder, where the repository is one of this host.
@@ -101,9 +108,39 @@ fn is_scp_like(url: &str) -> bool {
     })
 }
 
+/// One call of git: where it goes, as whom, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call<'a> {
+    /// What git calls [`ORIGIN`].
+    pub(crate) remote: &'a Remote,
+    /// Value of an `Authorization` header.
+    pub(crate) auth: Option<&'a str>,
+    /// The repository that it works in.
+    pub(crate) folder: Option<&'a Path>,
+    /// What is being done, for errors.
+    pub(crate) what: &'a str,
+    pub(crate) deadline: &'a Deadline,
+}
+
+/// Name of the remote in arguments. Its address is a setting of the call, where git-lfs finds it too.
+pub(crate) const ORIGIN: &str = "origin";
+
+/// How a credential is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    /// With each request, and no redirect is followed: git would take it along to another host.
+    AsHeader,
+    /// When it is asked for, by a helper that speaks to one server only: redirects are followed.
+    WhenAsked,
+}
+
+/// A credential helper of git's whose words stand in its environment.
+const HELPER: &str = r#"!f() { test "$1" = get && printf 'username=%s\npassword=%s\n' "$TRAINYARD_GIT_USER" "$TRAINYARD_GIT_PASSWORD"; }; f"#;
+
 /// Settings of one call: pairs for `GIT_CONFIG_KEY_n` and `GIT_CONFIG_VALUE_n`.
-fn settings(remote: &Remote, auth: Option<&str>) -> Vec<(String, String)> {
+fn settings(remote: &Remote, auth: Option<&str>, shown: Shown) -> Vec<(String, String)> {
     let mut settings = vec![
+        (format!("remote.{ORIGIN}.url"), remote.url.clone()),
         ("core.hooksPath".to_owned(), "/dev/null".to_owned()),
         ("core.fsmonitor".to_owned(), "false".to_owned()),
         ("protocol.allow".to_owned(), "never".to_owned()),
@@ -116,18 +153,39 @@ fn settings(remote: &Remote, auth: Option<&str>) -> Vec<(String, String)> {
         // A detached process would outlive its deadline.
         ("gc.autoDetach".to_owned(), "false".to_owned()),
         ("maintenance.autoDetach".to_owned(), "false".to_owned()),
+        // A fetch that is ended leaves all of what it brought, or nothing: never a commit without its files.
+        ("transfer.unpackLimit".to_owned(), "1".to_owned()),
+        // Each leaves a pack, then: they are put together after so many.
+        ("gc.autoPackLimit".to_owned(), "200".to_owned()),
+        // Objects may be missing that the remote has; none is fetched unasked.
+        (format!("remote.{ORIGIN}.promisor"), "true".to_owned()),
         // Stalled for a minute below 1 KB/s: give up before the deadline does.
         ("http.lowSpeedLimit".to_owned(), "1000".to_owned()),
         ("http.lowSpeedTime".to_owned(), "60".to_owned()),
     ];
     if let (Some(auth), Some(origin)) = (auth, remote.origin()) {
-        // Bound to the host, so that a redirect cannot carry it elsewhere.
-        settings.push((
-            format!("http.{origin}.extraHeader"),
-            format!("Authorization: {auth}"),
-        ));
+        match shown {
+            Shown::AsHeader => {
+                settings.push(("http.followRedirects".to_owned(), "false".to_owned()));
+                settings.push((
+                    format!("http.{origin}.extraHeader"),
+                    format!("Authorization: {auth}"),
+                ));
+            }
+            Shown::WhenAsked => {
+                let server = origin.trim_end_matches('/');
+                settings.push((format!("credential.{server}.helper"), HELPER.to_owned()));
+            }
+        }
     }
     settings
+}
+
+/// The words of a `Basic` credential.
+fn user_and_password(auth: &str) -> Option<(String, String)> {
+    let pair = STANDARD.decode(auth.strip_prefix("Basic ")?).ok()?;
+    let (user, password) = std::str::from_utf8(&pair).ok()?.split_once(':')?;
+    Some((user.to_owned(), password.to_owned()))
 }
 
 /// `git` with nothing of this process's git settings but how to reach the network.
@@ -174,33 +232,62 @@ fn command(arguments: &[&str], settings: &[(String, String)]) -> Command {
     command
 }
 
-/// Runs `git` against `remote` and gives what it printed. `what` is for the error.
+/// Runs `git` and gives what it printed. `extra` are settings of this call alone.
+///
+/// A repository that was renamed, and GitLab's by its name without `.git`, leads to another address: there git asks
+/// again, and the credential is shown to its own server only.
 pub(crate) fn run(
-    folder: Option<&Path>,
-    remote: &Remote,
-    auth: Option<&str>,
+    call: &Call<'_>,
     arguments: &[&str],
-    what: &str,
-    deadline: &Deadline,
+    extra: &[(String, String)],
 ) -> Result<String, MirrorError> {
-    deadline.check(what)?;
-    let mut command = command(arguments, &settings(remote, auth));
-    command.current_dir(folder.unwrap_or(Path::new("/")));
+    match once(call, arguments, extra, Shown::AsHeader) {
+        Err(MirrorError::Git { message, .. }) if call.auth.is_some() && redirected(&message) => {
+            once(call, arguments, extra, Shown::WhenAsked)
+        }
+        done => done,
+    }
+}
+
+fn once(
+    call: &Call<'_>,
+    arguments: &[&str],
+    extra: &[(String, String)],
+    shown: Shown,
+) -> Result<String, MirrorError> {
+    let Call { remote, auth, .. } = *call;
+    call.deadline.check(call.what)?;
+    let mut settings = settings(remote, auth, shown);
+    settings.extend_from_slice(extra);
+    let mut command = command(arguments, &settings);
+    command.current_dir(call.folder.unwrap_or(Path::new("/")));
+    if let (Shown::WhenAsked, Some((user, password))) = (shown, auth.and_then(user_and_password)) {
+        command
+            .env("TRAINYARD_GIT_USER", user)
+            .env("TRAINYARD_GIT_PASSWORD", password);
+    }
     // A repository of this host may belong to somebody else. Its address was given by hand, and git
     // reads this one setting from a file only: what the other end runs does not get the environment.
     let trusted = remote.local_path().map(safe_directory).transpose()?;
     if let Some(trusted) = &trusted {
         command.env("GIT_CONFIG_GLOBAL", trusted.path());
     }
-    let (status, stdout, stderr) = wait(command, what, deadline)?;
+    let (status, stdout, stderr) = wait(command, call.what, call.deadline)?;
     if status.success() {
         return Ok(String::from_utf8_lossy(&stdout).into_owned());
     }
     let message = message(&String::from_utf8_lossy(&stderr), auth);
     Err(MirrorError::Git {
-        what: what.to_owned(),
+        what: call.what.to_owned(),
         message,
     })
+}
+
+/// Whether git was told to go elsewhere and did not.
+fn redirected(message: &str) -> bool {
+    ["301", "302", "303", "307", "308"]
+        .iter()
+        .any(|code| message.ends_with(&format!("returned error: {code}")))
 }
 
 /// Git's last words in one line, without the credential, bounded.
@@ -338,7 +425,7 @@ mod tests {
     #[test]
     fn the_header_is_bound_to_the_host_and_never_an_argument() {
         let remote = Remote::parse("https://forge.example:8443/team/churn").unwrap();
-        let settings = settings(&remote, Some("Bearer abc"));
+        let settings = settings(&remote, Some("Bearer abc"), Shown::AsHeader);
         assert!(settings.contains(&(
             "http.https://forge.example:8443/.extraHeader".to_owned(),
             "Authorization: Bearer abc".to_owned()

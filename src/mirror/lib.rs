@@ -5,18 +5,23 @@
 mod changes;
 mod checkout;
 mod deadline;
+mod deliver;
 pub mod drivers;
 mod error;
 mod git;
+mod lfs;
 mod mirror;
 mod repository;
+mod submodules;
 mod tree;
+mod whole;
 mod work_tree;
 
 pub use changes::{ChangedFile, Side};
 pub use deadline::Deadline;
+pub use deliver::Wanted;
 pub use error::MirrorError;
-pub use mirror::{Mirror, RemoteRefs, check_url, remote_refs};
+pub use mirror::{History, Mirror, RemoteRefs, check_url, remote_refs};
 pub use repository::{CommitInfo, Ref, Repository};
 pub use tree::{CommitTree, FileEntry, FileMode, MAX_FILES, MAX_READ_BYTES, Tree};
 pub use work_tree::WorkTree;

@@ -8,17 +8,34 @@ use std::time::Duration;
 
 use protocol::{CommitId, Digest};
 
-use crate::git::{self, Remote};
+use crate::git::{self, Call, ORIGIN, Remote};
 use crate::{Deadline, MirrorError, Ref, Repository};
 
 /// Branches and tags are copied under their own names.
-const HEADS_AND_TAGS: [&str; 2] = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
+pub(crate) const HEADS_AND_TAGS: [&str; 2] =
+    ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
+
+/// Files that are larger come with the commits that are looked at: a history of notebooks is mostly outputs that nobody
+/// asks for. A server that knows no filters sends all.
+const WITHOUT_LARGE: &str = "--filter=blob:limit=64k";
+
+/// Said where no file may be left out: git would keep to the filter of an earlier call.
+pub(crate) const ALL_FILES: &str = "--no-filter";
+
+/// How much of what led to a commit is fetched with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum History {
+    /// All of it, for those who compare; large files come when [`Mirror::whole_tree`] wants them.
+    Whole,
+    /// Nothing, where the server can: for those who want the files of one commit, all of them.
+    None,
+}
 
 /// A repository's local mirror. Reading is [`Repository`]'s; several processes may use one mirror.
 #[derive(Debug, Clone)]
 pub struct Mirror {
     repository: Repository,
-    remote: Remote,
+    pub(crate) remote: Remote,
 }
 
 impl Deref for Mirror {
@@ -71,18 +88,33 @@ impl Mirror {
         &self.remote.url
     }
 
-    /// Brings branches and tags up to date; those that are gone at the remote go here. `auth` is the value of an `Authorization` header.
+    /// Brings branches and tags up to date; those that are gone at the remote go here. Large files stay where they are
+    /// until [`Mirror::whole_tree`] wants them. `auth` is the value of an `Authorization` header.
     ///
     /// # Errors
     /// Git's own words, or [`MirrorError::TimedOut`].
     pub fn fetch(&self, auth: Option<&str>, deadline: &Deadline) -> Result<(), MirrorError> {
-        let _lock = lock(self.path(), deadline)?;
-        self.git_fetch(&["--prune"], &HEADS_AND_TAGS, auth, deadline)?;
+        let _lock = self.lock(deadline)?;
+        let options = ["--prune", WITHOUT_LARGE];
+        self.git_fetch(&options, &HEADS_AND_TAGS, auth, deadline)?;
         let head_is_there = self.open_git()?.head().is_ok();
         if !head_is_there {
             self.remote_refs(auth, deadline)?;
         }
         Ok(())
+    }
+
+    /// The same with all of their files.
+    ///
+    /// # Errors
+    /// As [`Mirror::fetch`].
+    pub(crate) fn fetch_all(
+        &self,
+        auth: Option<&str>,
+        deadline: &Deadline,
+    ) -> Result<(), MirrorError> {
+        let _lock = self.lock(deadline)?;
+        self.git_fetch(&["--prune", ALL_FILES], &HEADS_AND_TAGS, auth, deadline)
     }
 
     /// Fetches one commit, by `reference` where the server refuses to serve bare commits, and keeps it
@@ -94,16 +126,17 @@ impl Mirror {
         &self,
         commit: &CommitId,
         reference: Option<&str>,
+        history: History,
         auth: Option<&str>,
         deadline: &Deadline,
     ) -> Result<(), MirrorError> {
-        // Not before the lock: a fetch that goes on may have written the commit and not yet its files.
-        let _lock = lock(self.path(), deadline)?;
+        // Not before the lock: who waits for another fetch of the same commit has nothing to do after it.
+        let _lock = self.lock(deadline)?;
         if self.has(commit) {
             return Ok(());
         }
         let kept = format!("refs/trainyard/commits/{commit}");
-        let bare = self.git_fetch(&[], &[&format!("+{commit}:{kept}")], auth, deadline);
+        let bare = self.fetch_ref(&format!("+{commit}:{kept}"), history, auth, deadline);
         if self.has(commit) {
             return Ok(());
         }
@@ -113,7 +146,12 @@ impl Mirror {
             }));
         };
         let passing = format!("refs/trainyard/passing/{commit}");
-        self.git_fetch(&[], &[&format!("+{reference}:{passing}")], auth, deadline)?;
+        let spec = format!("+{reference}:{passing}");
+        self.fetch_ref(&spec, history, auth, deadline)?;
+        if history == History::None && !self.has(commit) {
+            // It has moved on: the commit lies behind it.
+            self.git_fetch(&[ALL_FILES], &[&spec], auth, deadline)?;
+        }
         let wrong = || MirrorError::unreadable(self.path());
         let git = self.open_git()?;
         let here = git2::Oid::from_str(commit.as_str()).and_then(|oid| git.find_commit(oid));
@@ -154,7 +192,30 @@ impl Mirror {
         Ok(refs)
     }
 
-    fn git_fetch(
+    /// Fetches one ref or commit; without its history where that is not wanted and the server can.
+    fn fetch_ref(
+        &self,
+        spec: &str,
+        history: History,
+        auth: Option<&str>,
+        deadline: &Deadline,
+    ) -> Result<(), MirrorError> {
+        let alone = match history {
+            History::Whole => {
+                return self.git_fetch(&[WITHOUT_LARGE], &[spec], auth, deadline);
+            }
+            History::None => self.git_fetch(&["--depth=1", ALL_FILES], &[spec], auth, deadline),
+        };
+        match alone {
+            // In all of git's complaints about servers that cannot leave history out.
+            Err(MirrorError::Git { message, .. }) if message.contains("shallow") => {
+                self.git_fetch(&[ALL_FILES], &[spec], auth, deadline)
+            }
+            done => done,
+        }
+    }
+
+    pub(crate) fn git_fetch(
         &self,
         options: &[&str],
         specs: &[&str],
@@ -163,18 +224,32 @@ impl Mirror {
     ) -> Result<(), MirrorError> {
         let mut arguments = vec!["fetch", "--quiet", "--no-tags", "--no-write-fetch-head"];
         arguments.extend(options);
-        arguments.extend(["--end-of-options", self.url()]);
+        arguments.extend(["--end-of-options", ORIGIN]);
         arguments.extend(specs);
         let what = format!("fetching from {}", self.url());
-        git::run(
-            Some(self.path()),
-            &self.remote,
+        let call = self.call(&what, auth, deadline);
+        git::run(&call, &arguments, &[]).map(|_| ())
+    }
+
+    /// A call of git in this mirror.
+    pub(crate) fn call<'a>(
+        &'a self,
+        what: &'a str,
+        auth: Option<&'a str>,
+        deadline: &'a Deadline,
+    ) -> Call<'a> {
+        Call {
+            remote: &self.remote,
             auth,
-            &arguments,
-            &what,
+            folder: Some(self.path()),
+            what,
             deadline,
-        )
-        .map(|_| ())
+        }
+    }
+
+    /// Held while the mirror is written to; another process's is waited for until the deadline.
+    pub(crate) fn lock(&self, deadline: &Deadline) -> Result<File, MirrorError> {
+        lock(self.path(), deadline)
     }
 }
 
@@ -208,10 +283,17 @@ fn list(
         "--quiet",
         "--symref",
         "--end-of-options",
-        &remote.url,
+        ORIGIN,
     ];
     let what = format!("listing {}", remote.url);
-    let text = git::run(None, remote, auth, &arguments, &what, deadline)?;
+    let call = Call {
+        remote,
+        auth,
+        folder: None,
+        what: &what,
+        deadline,
+    };
+    let text = git::run(&call, &arguments, &[])?;
     Ok(parse_listing(&text))
 }
 
@@ -245,7 +327,7 @@ fn parse_listing(text: &str) -> RemoteRefs {
     listing
 }
 
-/// Held while a mirror is written to; another process's is waited for until the deadline.
+/// See [`Mirror::lock`].
 fn lock(repository: &Path, deadline: &Deadline) -> Result<File, MirrorError> {
     let mut path = PathBuf::from(repository);
     path.push("trainyard.lock");

@@ -70,6 +70,24 @@ impl Repository {
         &self.path
     }
 
+    /// Addresses by which others may know it: its folder, and the URLs of its remotes.
+    ///
+    /// # Errors
+    /// Where the repository cannot be read.
+    pub fn addresses(&self) -> Result<Vec<String>, MirrorError> {
+        let wrong = || MirrorError::unreadable(&self.path);
+        let git = self.open_git()?;
+        let folder = git.workdir().unwrap_or(&self.path);
+        let folder = folder.to_string_lossy().trim_end_matches('/').to_owned();
+        let mut all = vec![folder];
+        for name in &git.remotes().map_err(wrong())? {
+            let Ok(Some(name)) = name else { continue };
+            let remote = git.find_remote(name).map_err(wrong())?;
+            all.extend(remote.url().map(str::to_owned));
+        }
+        Ok(all)
+    }
+
     pub(crate) fn open_git(&self) -> Result<git2::Repository, MirrorError> {
         git2::Repository::open(&self.path).map_err(MirrorError::unreadable(&self.path))
     }
@@ -196,7 +214,8 @@ impl Repository {
     }
 
     /// Writes a commit's files into `dest`, a folder that is empty or not there yet: plain files with
-    /// their modes, symbolic links as links. No filters, no LFS, no `.git`; submodules are empty folders.
+    /// their modes, symbolic links as links. No filters, no `.git`; files in Git LFS are pointers, submodules
+    /// empty folders: [`crate::Mirror::deliver`] brings those too.
     ///
     /// # Errors
     /// Where `dest` has files, the tree would write outside of it, or the disk refuses.
@@ -206,7 +225,7 @@ impl Repository {
         dest: &Path,
         deadline: &Deadline,
     ) -> Result<(), MirrorError> {
-        crate::checkout::write(self, commit, dest, deadline)
+        crate::checkout::write(self, commit, dest, deadline).map(|_| ())
     }
 }
 

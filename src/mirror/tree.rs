@@ -67,13 +67,19 @@ pub struct CommitTree {
     repository: Repository,
     files: Vec<FileEntry>,
     ids: HashMap<String, Oid>,
+    missing: Vec<Oid>,
 }
 
 impl CommitTree {
+    /// Contents that are not here: of a mirror that has a part of its remote.
+    pub(crate) fn missing(&self) -> &[Oid] {
+        &self.missing
+    }
+
     pub(crate) fn read_from(repository: &Repository, id: &CommitId) -> Result<Self, MirrorError> {
         let wrong = || MirrorError::unreadable(repository.path());
         let git = repository.open_git()?;
-        let (mut files, mut ids) = (Vec::new(), HashMap::new());
+        let (mut files, mut ids, mut missing) = (Vec::new(), HashMap::new(), Vec::new());
         {
             let odb = git.odb().map_err(wrong())?;
             let tree = find(&git, id)?.tree().map_err(wrong())?;
@@ -91,9 +97,15 @@ impl CommitTree {
                 let path = format!("{folder}{}", String::from_utf8_lossy(entry.name_bytes()));
                 let size = match mode {
                     FileMode::Submodule => 0,
-                    FileMode::Plain | FileMode::Executable | FileMode::Link => odb
-                        .read_header(entry.id())
-                        .map_or(0, |(size, _)| size as u64),
+                    FileMode::Plain | FileMode::Executable | FileMode::Link => {
+                        match odb.read_header(entry.id()) {
+                            Ok((size, _)) => size as u64,
+                            Err(_) => {
+                                missing.push(entry.id());
+                                0
+                            }
+                        }
+                    }
                 };
                 ids.insert(path.clone(), entry.id());
                 files.push(FileEntry {
@@ -115,6 +127,7 @@ impl CommitTree {
             repository: repository.clone(),
             files,
             ids,
+            missing,
         })
     }
 }

@@ -4,11 +4,14 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 /// A list of globs.
 #[derive(Debug, Clone)]
-pub(crate) struct Globs(GlobSet);
+pub struct Globs(GlobSet);
 
 impl Globs {
-    /// Reads them; the error is a sentence.
-    pub(crate) fn new<'a>(globs: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// A sentence on the first that is none.
+    pub fn new<'a>(globs: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         let mut set = GlobSetBuilder::new();
         for glob in globs {
             if glob.is_empty() || glob.starts_with('/') || glob.split('/').any(|part| part == "..")
@@ -31,7 +34,9 @@ impl Globs {
             .map_err(|error| format!("these globs cannot be used: {}", error.kind()))
     }
 
-    pub(crate) fn matches(&self, path: &str) -> bool {
+    /// Whether one of them means this path or branch.
+    #[must_use]
+    pub fn matches(&self, path: &str) -> bool {
         self.0.is_match(path)
     }
 }

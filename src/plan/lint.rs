@@ -203,6 +203,7 @@ fn spec(
         definition: LINT.to_owned(),
         work: Work::Lint { tools, notebooks },
         parameters: Parameters::new(),
+        checkout: Default::default(),
         image: image.to_owned(),
         python: None,
         env: BTreeMap::new(),

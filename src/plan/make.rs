@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use mirror::Tree;
 use notebook::Notebook;
 use protocol::spec::{
-    Checkpoints, Goal, Limits, MetricSpec, ModelSpec, Network, Parameters, PythonSource,
+    Checkout, Checkpoints, Goal, Limits, MetricSpec, ModelSpec, Network, Parameters, PythonSource,
 };
 use protocol::{Digest, JobSpec, Trigger, TriggerKind, Trust, Work};
 
@@ -233,6 +233,7 @@ impl Maker<'_> {
         if self.trust == Trust::Untrusted {
             spec.network = Network::None;
             spec.secrets.clear();
+            spec.checkout.submodules = false;
         }
         Ok(PlannedJob {
             unversioned: [unversioned(&spec), stale].concat(),
@@ -392,6 +393,7 @@ impl Maker<'_> {
             definition: name.to_owned(),
             work,
             parameters: member.parameters,
+            checkout: self.checkout(job),
             image: self.image_of(job),
             python: lock.map(|lock: &Lock| -> PythonSource { lock.source.clone() }),
             env: env
@@ -484,6 +486,12 @@ impl Maker<'_> {
         }
     }
 
+    fn checkout(&self, job: &Job) -> Checkout {
+        let declared = job.checkout.or(self.file.defaults.checkout);
+        let file::Checkout { lfs, submodules } = declared.unwrap_or_default();
+        Checkout { lfs, submodules }
+    }
+
     fn checkpoints(&self, job: &Job) -> Checkpoints {
         let declared = job.checkpoints.or(self.file.defaults.checkpoints);
         let declared = declared.unwrap_or_default();
@@ -509,6 +517,9 @@ fn judged(metric: &file::Metric) -> MetricSpec {
 /// The rest of a definition that may change a result or what is kept of it. What is empty has no part:
 /// a key that a later version adds does not change the keys of those who do not use it.
 fn declared(spec: &JobSpec, parts: &mut Parts) {
+    if !spec.checkout.is_plain() {
+        parts.json("checkout", &spec.checkout);
+    }
     if !spec.env.is_empty() {
         parts.json("env", &spec.env);
     }

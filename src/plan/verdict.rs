@@ -16,6 +16,8 @@ pub enum Decision {
     Cached,
     /// The trigger does not start it.
     Ignored,
+    /// No host could ever run it. Only a server knows that, and refuses it when it plans.
+    Refused,
 }
 
 /// One line of a plan for people.

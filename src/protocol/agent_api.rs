@@ -52,10 +52,22 @@ pub const MOST_CHECKPOINT_FILES: usize = 10_000;
 /// Most bytes of one piece of a blob.
 pub const BLOB_PIECE_BYTES: usize = 8 << 20;
 
+/// Most letters of an agent's name.
+const NAME_LIMIT: usize = 64;
+
+/// What is wrong with a name for an agent; none: it is one.
+#[must_use]
+pub fn wrong_name(name: &str) -> Option<String> {
+    let ordinary = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let is_good = (1..=NAME_LIMIT).contains(&name.len()) && name.chars().all(ordinary);
+    (!is_good)
+        .then(|| format!("an agent's name has 1 to {NAME_LIMIT} letters, digits, '-', '_' or '.'"))
+}
+
 /// An error answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiError {
-    /// A word for programs: `abandoned`, `unauthorized`, `invalid`, `not_found`, `too_large`, `disk_full`, `version`, `twin`, `internal`.
+    /// A word for programs: `abandoned`, `unauthorized`, `invalid`, `not_found`, `too_large`, `disk_full`, `version`, `twin`, `name_in_use`, `internal`.
     pub code: String,
     /// A sentence for people.
     pub message: String,
@@ -74,6 +86,9 @@ pub struct RegisterRequest {
     pub version: String,
     /// What the host has.
     pub inventory: Inventory,
+    /// Whether to take the name of an agent that is still heard of.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replace: bool,
 }
 
 /// An agent's identity.

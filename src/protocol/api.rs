@@ -13,6 +13,7 @@
 //! | `POST jobs/{id}/cancel`, `POST jobs/{id}/retry` | run | [`Done`] |
 //! | `GET artifacts/{attempt}/{path}` | read | raw bytes, as an attachment |
 //! | `GET agents`, `POST agents/tokens` | read, admin | [`Page`] of [`Agent`], [`RegistrationToken`] |
+//! | `POST agents/fit` ([`crate::fit::FitQuestion`]) | read | [`crate::fit::FitAnswer`] |
 //! | `POST agents/{name}/drain` ([`Drain`]), `…/undrain`, `…/revoke` | admin | [`Done`] |
 //! | `GET usage?since=7d&by=project` | read | [`Usage`] |
 //! | `GET tokens`, `POST tokens` ([`NewToken`]), `DELETE tokens/{name}` | admin | [`Token`], [`CreatedToken`] |
@@ -100,7 +101,7 @@ pub struct Project {
     /// Why it could not be polled the last time.
     #[serde(default)]
     pub error: Option<String>,
-    /// Why its forge does not show something that it should, as it was said last.
+    /// Why its forge does not show something that it should, as it was said last; else why somebody was not told.
     #[serde(default)]
     pub not_shown: Option<String>,
     /// What its jobs may use.

@@ -145,24 +145,35 @@ impl Words {
         let mut all = Self::default();
         let lower = name.to_lowercase();
         for part in lower.split(|c: char| !c.is_ascii_alphanumeric()) {
-            let size = ["gib", "gb", "g"].iter().find_map(|unit| {
-                let number = part.strip_suffix(unit)?;
-                match number.is_empty() {
-                    // `80 GB`: the number stood alone before.
-                    true => all.words.last().and_then(|word| word.parse().ok()),
-                    false => number.parse::<u64>().ok(),
-                }
-            });
-            if let Some(gb) = size {
-                if !part.starts_with(|c: char| c.is_ascii_digit()) {
-                    all.words.pop();
-                }
-                all.gb = all.gb.or(Some(gb));
-            } else {
-                all.push(part);
+            match all.size(part) {
+                Some(gb) => all.gb = all.gb.or(Some(gb)),
+                None => all.push(part),
             }
         }
         all
+    }
+
+    /// The size that a part of a name says: `80gb`, or `80` behind a model, as in `a100-80`.
+    fn size(&mut self, part: &str) -> Option<u64> {
+        let mut units = ["gib", "gb", "g"].iter();
+        match units.find_map(|unit| part.strip_suffix(unit)) {
+            // `80 GB`: the number stood alone before.
+            Some("") => match self.words.last().and_then(|word| word.parse().ok()) {
+                Some(gb) => {
+                    self.words.pop();
+                    Some(gb)
+                }
+                None => self.gb,
+            },
+            Some(number) => number.parse().ok(),
+            None => part.parse().ok().filter(|gb| {
+                let model = |word: &String| {
+                    word.starts_with(|c: char| c.is_ascii_alphabetic())
+                        && word.contains(|c: char| c.is_ascii_digit())
+                };
+                SOLD_GIB.contains(gb) && self.words.iter().any(model)
+            }),
+        }
     }
 
     /// `rtx3080ti` is `rtx`, `3080`, `ti`.
@@ -307,6 +318,7 @@ mod tests {
             ("A100", a100),
             ("a100-80gb", a100),
             ("A100 80 GB", a100),
+            ("a100-80", a100),
             ("A100-SXM4-80GB", a100),
             ("nvidia a100 sxm", a100),
             ("H100 SXM", h100),
@@ -326,6 +338,7 @@ mod tests {
         for (asked, (name, mib)) in [
             ("A10", a100),
             ("A100-80GB", ("NVIDIA A100-SXM4-40GB", 40_960)),
+            ("a100-80", ("NVIDIA A100-SXM4-40GB", 40_960)),
             ("H100 SXM", ("NVIDIA H100 PCIe", 81_559)),
             ("H100 SXM", ("NVIDIA H100 NVL", 95_830)),
             ("A100 PCIe", a100),
@@ -347,6 +360,7 @@ mod tests {
         assert_eq!(odd("A10O-80GB").as_deref(), Some("a10o"));
         assert_eq!(odd("NVIDIA H300"), None);
         assert_eq!(odd("RTX 4090"), None);
+        assert_eq!(odd("a100-80"), None);
     }
 
     #[test]

@@ -159,9 +159,10 @@ impl GpuHealth {
         match self {
             GpuHealth::Healthy => None,
             GpuHealth::InUseOutside { by } => Some(format!("in use outside Trainyard: {by}")),
-            GpuHealth::Reserved { by, until } => {
-                Some(format!("reserved for {by}, {} more", until.since(now)))
-            }
+            GpuHealth::Reserved { by, until } => Some(format!(
+                "reserved for {by}, {} more",
+                until.minutes_from(now)
+            )),
             GpuHealth::Quarantined { reason } => Some(format!("quarantined: {reason}")),
             GpuHealth::Lost { error } => Some(format!("lost: {error}")),
         }

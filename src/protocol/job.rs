@@ -271,6 +271,9 @@ pub fn next(state: &State, step: Move) -> Result<State, IllegalMove> {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::outcome::FailureKind;

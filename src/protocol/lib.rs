@@ -7,6 +7,7 @@ pub mod cell_time;
 pub mod digest;
 pub mod driver;
 pub mod event;
+pub mod fit;
 pub mod gpu;
 pub mod hardware;
 pub mod ids;

@@ -14,6 +14,10 @@ use crate::units::{ByteSize, Span, Timestamp};
 pub struct AttemptReport {
     /// How it ended.
     pub outcome: Outcome,
+    /// Who has what the host had offered, where the job was not begun for that: it goes on elsewhere, and nobody is to
+    /// blame. `outcome` is then what a server is to believe that does not know this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withdrawn: Option<String>,
     /// When the agent began with it.
     pub started_at: Timestamp,
     /// When it was over.
@@ -42,6 +46,17 @@ pub struct AttemptReport {
     /// Code cells in all.
     #[serde(default)]
     pub cells_total: u32,
+}
+
+impl AttemptReport {
+    /// How it ended, with its host's word on what was withdrawn.
+    #[must_use]
+    pub fn end(&self) -> Outcome {
+        match &self.withdrawn {
+            Some(by) => Outcome::Cancelled { by: by.clone() },
+            None => self.outcome.clone(),
+        }
+    }
 }
 
 /// A metric's last value.

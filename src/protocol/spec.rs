@@ -24,6 +24,9 @@ pub struct JobSpec {
     /// Values injected into the notebook or put into the command's text.
     #[serde(default)]
     pub parameters: Parameters,
+    /// What its workspace has besides the files that git itself keeps.
+    #[serde(default, skip_serializing_if = "Checkout::is_plain")]
+    pub checkout: Checkout,
     /// Name of the image that it runs in.
     pub image: String,
     /// Where its Python requirements stand; none: what the image has.
@@ -309,6 +312,25 @@ impl Default for Limits {
             grace: None,
             lost_after: None,
         }
+    }
+}
+
+/// What a workspace has besides the files that git itself keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Checkout {
+    /// The content of files in Git LFS; else they are pointers.
+    #[serde(default)]
+    pub lfs: bool,
+    /// The files of submodules; else they are empty folders. Never of an untrusted commit.
+    #[serde(default)]
+    pub submodules: bool,
+}
+
+impl Checkout {
+    /// Whether it has nothing besides.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        *self == Self::default()
     }
 }
 

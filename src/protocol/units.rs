@@ -212,6 +212,12 @@ impl Timestamp {
     pub fn since(self, earlier: Timestamp) -> Span {
         Span(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
+
+    /// Time from `now` to this point as people count it: whole minutes, a begun one in full.
+    #[must_use]
+    pub fn minutes_from(self, now: Timestamp) -> Span {
+        Span(self.since(now).0.div_ceil(60_000) * 60_000)
+    }
 }
 
 impl From<SystemTime> for Timestamp {
@@ -267,5 +273,14 @@ mod tests {
     #[test]
     fn a_clock_that_went_back_gives_no_negative_span() {
         assert_eq!(Timestamp(5).since(Timestamp(9)), Span(0));
+    }
+
+    #[test]
+    fn eight_hours_are_eight_hours_a_moment_later() {
+        let end = Timestamp(0) + Span::hours(8);
+        let said = |now| end.minutes_from(Timestamp(now)).to_string();
+        assert_eq!(said(17), "8h00m");
+        assert_eq!(said(60_000), "7h59m");
+        assert_eq!(said(end.0 - 1), "1m00s");
     }
 }

@@ -1,6 +1,7 @@
 //! The server's configuration: one TOML file, or the defaults. Every time-out of the server stands here,
 //! so that a test can shorten it.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,7 @@ use serde::Deserialize;
 
 use crate::blobs::S3;
 use crate::forge::app::AppConfig;
+use crate::notices::Rule;
 use crate::store::{Address, StoreError};
 
 /// What an administrator can set. A missing key has its default; an unknown one is an error.
@@ -33,12 +35,21 @@ pub struct Config {
     pub behind_proxy: bool,
     /// The GitHub App that this server is.
     pub github_app: Option<AppConfig>,
+    /// Who outside of forges is told of pipelines that ended.
+    #[serde(deserialize_with = "rules")]
+    pub notify: Vec<Rule>,
+    /// Names of the projects in which a pull request from a fork is trusted, where the fork is its author's own and they
+    /// may write to the repository.
+    pub trust_member_forks: Vec<String>,
     /// Time between two looks at a remote.
     #[serde(deserialize_with = "span")]
     pub poll_interval: Span,
     /// The same for a repository on the server's own disk.
     #[serde(deserialize_with = "span")]
     pub poll_interval_local: Span,
+    /// Time between two looks at a forge's list of pull requests, which its messages tell of besides.
+    #[serde(deserialize_with = "span")]
+    pub requests_interval: Span,
     /// How long one look at a remote, or one fetch, may take.
     #[serde(deserialize_with = "span")]
     pub fetch_timeout: Span,
@@ -83,8 +94,11 @@ impl Default for Config {
             tls: None,
             behind_proxy: false,
             github_app: None,
+            notify: Vec::new(),
+            trust_member_forks: Vec::new(),
             poll_interval: Span::secs(60),
             poll_interval_local: Span::secs(1),
+            requests_interval: Span::secs(300),
             fetch_timeout: Span::secs(300),
             unreachable_after: Span::secs(30),
             lost_after: Span::secs(600),
@@ -149,10 +163,33 @@ impl Config {
             path: path.to_owned(),
             source,
         })?;
-        toml::from_str(&text).map_err(|error| ConfigError::Wrong {
+        let wrong = |message| ConfigError::Wrong {
             path: path.to_owned(),
-            message: placed(&text, &error),
-        })
+            message,
+        };
+        let config: Self = toml::from_str(&text).map_err(|error| wrong(placed(&text, &error)))?;
+        config.check().map_err(wrong)?;
+        Ok(config)
+    }
+
+    /// An agent with nothing to say is not heard of while its poll is held: who must not be taken for silent then.
+    fn check(&self) -> Result<(), String> {
+        let (hold, unreachable, lost) = (self.poll_hold, self.unreachable_after, self.lost_after);
+        for (key, after) in [("unreachable_after", unreachable), ("lost_after", lost)] {
+            if after <= hold {
+                return Err(format!(
+                    "`{key}` is {after} and `poll_hold` is {hold}: an agent that has nothing to say is heard of once in \
+                    that time, and would be given up while it works; make `{key}` longer, or `poll_hold` shorter"
+                ));
+            }
+        }
+        if lost < unreachable {
+            return Err(format!(
+                "`lost_after` is {lost} and `unreachable_after` is {unreachable}: an agent is lost no sooner than it is \
+                unreachable"
+            ));
+        }
+        Ok(())
     }
 
     /// The host names under which the server may be asked for, beside those of loopback.
@@ -222,6 +259,20 @@ fn span<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Span, D::Er
     text.parse().map_err(serde::de::Error::custom)
 }
 
+/// Reads rules: each has a name of its own.
+fn rules<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Rule>, D::Error> {
+    let rules = Vec::<Rule>::deserialize(deserializer)?;
+    let mut names = BTreeSet::new();
+    match rules.iter().find(|rule| !names.insert(&rule.name)) {
+        None => Ok(rules),
+        Some(twice) => {
+            let name = &twice.name;
+            let message = format!("two of [[notify]] have the name '{name}'");
+            Err(serde::de::Error::custom(message))
+        }
+    }
+}
+
 /// Reads `16GiB`, as people write it.
 fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<ByteSize, D::Error> {
     let text = String::deserialize(deserializer)?;
@@ -244,6 +295,34 @@ mod tests {
             config.address().unwrap(),
             Address::Sqlite("/srv/trainyard/trainyard.db".into())
         );
+    }
+
+    #[test]
+    fn no_agent_is_given_up_while_its_poll_is_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("server.toml");
+        for (text, words) in [
+            (
+                "lost_after = \"5s\"",
+                ["`lost_after` is 5.0s", "`poll_hold` is 20s"],
+            ),
+            (
+                "unreachable_after = \"20s\"",
+                ["`unreachable_after` is 20s", "`poll_hold` is 20s"],
+            ),
+            (
+                "unreachable_after = \"1h\"",
+                ["`lost_after` is 10m00s", "`unreachable_after` is 1h00m"],
+            ),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let message = Config::read(&path).unwrap_err().to_string();
+            let said = words.iter().all(|word| message.contains(word));
+            assert!(said, "{message}");
+        }
+        let shorter = "lost_after = \"5s\"\nunreachable_after = \"2s\"\npoll_hold = \"1s\"";
+        std::fs::write(&path, shorter).unwrap();
+        Config::read(&path).unwrap();
     }
 
     #[test]

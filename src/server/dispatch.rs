@@ -4,7 +4,9 @@
 mod look;
 mod recent;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::agent_api::{AttemptOrder, Source};
 use protocol::event::Artifact;
@@ -21,6 +23,7 @@ use crate::schedule::{self, Decision};
 use crate::state::Server;
 use crate::store::attempts::{Attempt, Fate};
 use crate::store::jobs::Job;
+use crate::store::waiting::{self, Waiting};
 use crate::store::{
     Connection, Result, StoreError, attempts, checkpoints, jobs, pipelines, projects,
 };
@@ -29,8 +32,8 @@ use crate::store::{
 const MOST_QUEUED: u32 = 100_000;
 /// Most jobs that one pass gives to agents; the next pass follows at once.
 const MOST_LEASED: usize = 1_000;
-/// Most reasons that one pass writes.
-const MOST_REASONS: usize = 2_000;
+/// Reasons that one transaction writes: agents' calls write between two of them.
+const REASONS_AT_ONCE: usize = 500;
 /// Expected starts are said to within so much: they would change all the time.
 const GRAIN: Span = Span::secs(300);
 
@@ -53,14 +56,19 @@ pub async fn run(server: Server) {
 /// # Errors
 /// The store's; what was placed before stays placed.
 pub async fn tick(server: &Server) -> Result<usize> {
+    // Where the pass ends by an error, the next one reads everything anew.
+    let mut kept = server.recent.waiting.lock().await;
     let mut db = server.store.read().await?;
-    let Some(seen) = look(server, &mut db, MOST_QUEUED).await? else {
+    let waiting = std::mem::take(&mut *kept);
+    let Some(mut seen) = look(server, &mut db, waiting, MOST_QUEUED).await? else {
         return Ok(0);
     };
     drop(db);
     if let Some(why) = disk::low(&server.config).await {
-        let all = 0..seen.waiting.len();
-        write_reasons(server, &seen, all.map(|place| (place, why.clone()))).await?;
+        let why: Arc<str> = why.into();
+        let all = (0..seen.waiting.jobs.len()).map(|place| (place, why.clone()));
+        note(server, &mut seen.waiting, all).await?;
+        *kept = seen.waiting;
         return Ok(0);
     }
     // Tens of milliseconds where very much waits: not on a thread that answers requests.
@@ -68,26 +76,41 @@ pub async fn tick(server: &Server) -> Result<usize> {
         let decision = schedule::place(&seen.queue, &seen.fleet, seen.now);
         (seen, decision)
     });
-    let (seen, decision) = match deciding.await {
+    let (mut seen, decision) = match deciding.await {
         Ok(decided) => decided,
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     };
     let placed = lease_all(server, &seen, &decision).await?;
-    let left = decision.left.iter().map(|left| {
-        let why = &decision.reasons[left.reason];
-        let words = match left.expected {
-            Some(at) => format!("{why}; it starts {}", about(at, seen.now)),
-            None => why.clone(),
-        };
-        (seen.places[left.job], words)
-    });
+    let why = reasons(&seen, &decision);
+    note(server, &mut seen.waiting, why.into_iter()).await?;
+    let given = decision.placements.iter().take(MOST_LEASED);
+    let gone = given.map(|placement| seen.places[placement.job]);
+    seen.waiting.forget(&gone.collect());
+    *kept = seen.waiting;
+    Ok(placed)
+}
+
+/// Why jobs wait: their places, and the words.
+fn reasons(seen: &Look, decision: &Decision) -> Vec<(usize, Arc<str>)> {
     // The words do not count down, so that a pause is one write.
     let resting = seen.resting.iter().map(|(place, pause)| {
         let words = format!("it is tried again within {pause}, after a fault of the platform");
-        (*place, words)
+        (*place, words.into())
     });
-    write_reasons(server, &seen, resting.chain(left)).await?;
-    Ok(placed)
+    let mut said: HashMap<(usize, Option<Timestamp>), Arc<str>> = HashMap::new();
+    let left = decision.left.iter().map(|left| {
+        let start = left.expected.map(rounded);
+        let words = said.entry((left.reason, start)).or_insert_with(|| {
+            let why = &decision.reasons[left.reason];
+            match start {
+                Some(at) => format!("{why}; it starts about {}", schedule::clock(at, seen.now)),
+                None => why.clone(),
+            }
+            .into()
+        });
+        (seen.places[left.job], words.clone())
+    });
+    resting.chain(left).collect()
 }
 
 /// Gives jobs to agents, each in a transaction of its own.
@@ -235,33 +258,40 @@ async fn result_files(db: &mut Connection, job: &Job) -> Result<Vec<Artifact>> {
     }
 }
 
-/// Notes why jobs wait; only what changed is written, those whose turn is next first.
-async fn write_reasons(
+/// Notes why jobs wait; only what changed is written, those whose turn is next first. Where the queue changes meanwhile
+/// the rest is for the next pass: nobody's order waits for it.
+async fn note(
     server: &Server,
-    seen: &Look,
-    reasons: impl Iterator<Item = (usize, String)>,
+    waiting: &mut Waiting,
+    reasons: impl Iterator<Item = (usize, Arc<str>)>,
 ) -> Result<()> {
     let changed =
-        |(place, why): &(usize, String)| seen.waiting[*place].reason.as_ref() != Some(why);
-    let new: Vec<_> = reasons.filter(changed).take(MOST_REASONS).collect();
-    if new.is_empty() {
-        return Ok(());
+        |(place, why): &(usize, Arc<str>)| waiting.jobs[*place].reason.as_ref() != Some(why);
+    let new: Vec<_> = reasons.filter(changed).collect();
+    for some in new.chunks(REASONS_AT_ONCE) {
+        let mut alike: HashMap<&str, Vec<&JobId>> = HashMap::new();
+        for (place, why) in some {
+            alike.entry(why).or_default().push(&waiting.jobs[*place].id);
+        }
+        let mut tx = server.store.begin().await?;
+        for (why, jobs) in alike {
+            waiting::set_reason(&mut tx, &jobs, why).await?;
+        }
+        tx.commit().await?;
+        for (place, why) in some {
+            waiting.jobs[*place].reason = Some(why.clone());
+        }
+        let change = server.live.queue_change();
+        if tokio::time::timeout(Duration::ZERO, change).await.is_ok() {
+            server.live.queue_changed();
+            return Ok(());
+        }
     }
-    let mut tx = server.store.begin().await?;
-    for (place, why) in new {
-        jobs::set_reason(&mut tx, &seen.waiting[place].id, &why).await?;
-    }
-    tx.commit().await.map_err(StoreError::from)
+    Ok(())
 }
 
-/// `about 14:25 UTC`, with the day where it is not within the next hours.
-fn about(at: Timestamp, now: Timestamp) -> String {
+/// An expected start, to within the grain.
+fn rounded(at: Timestamp) -> Timestamp {
     let grain = GRAIN.0.cast_signed();
-    let rounded = (at.0.saturating_add(grain - 1)) / grain * grain;
-    let form = match at.since(now) {
-        soon if soon < Span::hours(12) => "about %H:%M UTC",
-        _ => "about %b %-d, %H:%M UTC",
-    };
-    chrono::DateTime::<chrono::Utc>::from_timestamp_millis(rounded)
-        .map_or_else(|| "much later".to_owned(), |at| at.format(form).to_string())
+    Timestamp(at.0.saturating_add(grain - 1) / grain * grain)
 }

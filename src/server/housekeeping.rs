@@ -1,5 +1,5 @@
-//! Forgets what nobody will ask for again: deliveries of forges, checkpoints of jobs that ended long ago, contents that
-//! nothing needs, and uploads that were never completed. What people made or look at is not its business.
+//! Forgets what nobody will ask for again: deliveries of forges, notices, checkpoints of jobs that ended long ago, contents
+//! that nothing needs, and uploads that were never completed. What people made or look at is not its business.
 
 use std::time::Duration;
 
@@ -7,13 +7,15 @@ use protocol::{Span, Timestamp};
 
 use crate::fleet;
 use crate::state::Server;
-use crate::store::{StoreError, checkpoints, projects};
+use crate::store::{StoreError, checkpoints, notices, projects};
 use crate::upkeep::{self, Manner, UpkeepError};
 
 /// Time between two passes.
 const PAUSE: Duration = Duration::from_secs(3600);
 /// Deliveries are kept for so long, to see whether a forge sends one twice.
 const DELIVERIES_FOR: Span = Span::hours(30 * 24);
+/// What receivers were told is kept for so long.
+const NOTICES_FOR: Span = Span::hours(30 * 24);
 /// Most deliveries of a project that are kept.
 const MOST_DELIVERIES: u32 = 10_000;
 /// The checkpoint of a job that did not succeed is kept for so long after its end.
@@ -52,6 +54,10 @@ pub async fn tick(server: &Server, now: Timestamp) -> Result<(), UpkeepError> {
         projects::forget_deliveries(&mut tx, &project.id, oldest, MOST_DELIVERIES).await?;
         tx.commit().await.map_err(StoreError::from)?;
     }
+    let oldest = Timestamp(now.0.saturating_sub_unsigned(NOTICES_FOR.0));
+    let mut tx = server.store.begin().await?;
+    notices::forget(&mut tx, oldest).await?;
+    tx.commit().await.map_err(StoreError::from)?;
     let old = Timestamp(now.0.saturating_sub_unsigned(CHECKPOINTS_FOR.0));
     let mut db = server.store.read().await?;
     let jobs = checkpoints::of_finished(&mut db, old, MOST_JOBS).await?;

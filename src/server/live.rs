@@ -38,6 +38,19 @@ pub fn drain(changes: &mut broadcast::Receiver<Change>) {
     ) {}
 }
 
+/// Returns when a job moved. Whoever fell behind looks at the rows anyway.
+pub async fn job_change(changes: &mut broadcast::Receiver<Change>) {
+    use broadcast::error::RecvError;
+    loop {
+        match changes.recv().await {
+            Ok(Change::Job { .. }) | Err(RecvError::Lagged(_)) => return,
+            Ok(Change::Events { .. }) => {}
+            // The server ends: the token says so too.
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
 /// The wires between requests and loops.
 #[derive(Debug)]
 pub struct Live {

@@ -1,6 +1,8 @@
 //! Makes pipelines: a trigger and its plan become rows in one transaction, each job in the state that its
 //! key and its needs give it. It knows rows, not git.
 
+mod closing;
+
 use std::collections::BTreeSet;
 
 use plan::{Plan, PlannedJob};
@@ -11,6 +13,7 @@ use protocol::{
 };
 
 use crate::live::Change;
+use crate::schedule::Demand;
 use crate::state::Server;
 use crate::store::access::Audit;
 use crate::store::jobs::{Job, Lineage};
@@ -19,6 +22,9 @@ use crate::store::{
     Connection, Result, StoreError, access, jobs, pipelines, projects, queue, requests,
 };
 use crate::{offers, settle, trigger};
+
+pub use closing::CLOSED;
+pub(crate) use closing::told_of;
 
 /// Who cancels the jobs of an older commit.
 pub const SUPERSEDED: &str = "superseded by a newer commit";
@@ -72,6 +78,7 @@ pub async fn create(
                 changed.extend(newest_wins(&mut tx, &pipeline, &plan.jobs).await?);
                 changed.extend(add_jobs(&mut tx, &pipeline, &plan.jobs).await?);
             }
+            changed.extend(closing::close_if_over(&mut tx, &pipeline).await?);
             (pipeline, changed)
         }
     };
@@ -112,10 +119,10 @@ async fn row(
     words: &Words,
     planned: &Planned,
 ) -> Result<Pipeline> {
-    let (problem, notes) = match planned {
-        Planned::Jobs(plan) => (None, plan.notes.clone()),
-        Planned::Nothing { why } => (None, vec![why.clone()]),
-        Planned::Wrong(failure) => (Some(failure.clone()), Vec::new()),
+    let (problem, notes, supersede_running) = match planned {
+        Planned::Jobs(plan) => (None, plan.notes.clone(), plan.supersede_running),
+        Planned::Nothing { why } => (None, vec![why.clone()], false),
+        Planned::Wrong(failure) => (Some(failure.clone()), Vec::new(), false),
     };
     Ok(Pipeline {
         id: PipelineId::generate(),
@@ -127,6 +134,7 @@ async fn row(
         author: words.author.chars().take(200).collect(),
         problem,
         notes,
+        supersede_running,
         created_at: Timestamp::now(),
     })
 }
@@ -144,18 +152,22 @@ async fn supersede(tx: &mut Connection, pipeline: &Pipeline, running: bool) -> R
     let mut changed = Vec::new();
     for older in pipelines::unsettled(tx, pipeline, running).await? {
         for job in jobs::of_pipeline(tx, &older).await? {
-            let ends = match job.state {
-                State::Blocked { .. } | State::Queued => true,
-                // What has a host may end: its result is worth something.
-                State::Leased { .. } | State::Running { .. } => running,
-                State::Stopping { .. } | State::Finished { .. } => false,
-            };
-            if ends {
+            if may_end(&job, running) {
                 changed.extend(cancel(tx, &job, SUPERSEDED).await?);
             }
         }
     }
     Ok(changed)
+}
+
+/// Whether a job ends for a rule's sake: one that no host has yet, or, with `running`, any that is not over.
+fn may_end(job: &Job, running: bool) -> bool {
+    match job.state {
+        State::Blocked { .. } | State::Queued => true,
+        // What has a host may end: its result is worth something.
+        State::Leased { .. } | State::Running { .. } => running,
+        State::Stopping { .. } | State::Finished { .. } => false,
+    }
 }
 
 /// Cancels what waits of concurrency groups whose newest job wins.
@@ -196,7 +208,7 @@ pub async fn cancel(tx: &mut Connection, job: &Job, by: &str) -> Result<Vec<Job>
     let step = Move::Cancel { by: by.to_owned() };
     let job = match jobs::advance(tx, &job, step, None, at).await {
         Ok(job) => job,
-        Err(StoreError::Illegal(_)) if by == SUPERSEDED => return Ok(Vec::new()),
+        Err(StoreError::Illegal(_)) if [SUPERSEDED, CLOSED].contains(&by) => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
     let mut changed = vec![job.clone()];
@@ -216,7 +228,10 @@ async fn add_jobs(
     let project = projects::find(tx, &pipeline.project)
         .await?
         .ok_or_else(|| StoreError::Missing(format!("project {}", pipeline.project)))?;
-    let refusals = offers::refusals(tx, &project, planned).await?;
+    let demands = planned
+        .iter()
+        .map(|job| Demand::of(&job.spec, job.trust, &project.id));
+    let refusals = offers::refusals(tx, Some(&project), demands).await?;
     let held = is_held(tx, pipeline).await?;
     for (plan, refusal) in planned.iter().zip(refusals) {
         let mut job = new_job(pipeline, plan);
@@ -388,7 +403,7 @@ pub async fn rerun(
         jobs: Vec::new(),
         ignored: Vec::new(),
         notes: Vec::new(),
-        supersede_running: false,
+        supersede_running: old.supersede_running,
     });
     let pipeline = row(&mut tx, &old.project, &trigger, &words, &nothing).await?;
     pipelines::insert(&mut tx, &pipeline).await?;

@@ -160,7 +160,7 @@ pub async fn set_quota(
         at: Timestamp::now(),
         who: by.to_owned(),
         action: format!(
-            "quota of project {}: {} GPUs at once, {} GPU-hours in seven days",
+            "quota of project {}: GPUs at once {}, GPU-hours in seven days {}",
             project.name,
             said(quota.gpus),
             said(quota.gpu_hours)
@@ -188,11 +188,8 @@ async fn forge(
         repository: wanted.repository.as_deref(),
         api: wanted.api.as_deref(),
     };
-    let asked = match address.stranger() {
-        Some(web) => found::ask(&web).await,
-        None => None,
-    };
-    let config = address.find(asked)?;
+    let asked = found::ask(&address.strangers()).await;
+    let config = address.find(asked.as_ref())?;
     if wanted.app {
         return of_app(server, wanted, config).await;
     }

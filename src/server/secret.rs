@@ -1,8 +1,11 @@
-//! Secrets that the server gives out: made from the system's randomness, kept only as a hash.
+//! Secrets that the server gives out, made from the system's randomness and kept only as a hash; and what others are
+//! proved with.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use protocol::Digest;
+use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
 /// A secret that was just made. It is shown once and never stored.
@@ -37,6 +40,14 @@ impl Secret {
 #[must_use]
 pub fn hash(secret: &str) -> Digest {
     Digest::of(secret)
+}
+
+/// The HMAC-SHA256 of these parts, one after the other.
+#[must_use]
+pub(crate) fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("it takes keys of any length");
+    parts.iter().for_each(|part| mac.update(part));
+    mac.finalize().into_bytes().into()
 }
 
 /// Compares in a time that does not tell where the difference is.

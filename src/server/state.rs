@@ -19,7 +19,7 @@ use crate::forge::Forges;
 use crate::inbox::Inbox;
 use crate::live::Live;
 use crate::store::{self, Store, StoreError};
-use crate::{dispatch, fleet, housekeeping, inbox, report, timetable, watch, web};
+use crate::{dispatch, fleet, housekeeping, inbox, notices, report, timetable, watch, web};
 
 /// How long requests get to end when the server stops.
 pub const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -140,6 +140,7 @@ impl Server {
         loops.spawn(inbox::run(self.clone()));
         loops.spawn(timetable::run(self.clone()));
         loops.spawn(report::run(self.clone()));
+        loops.spawn(notices::run(self.clone()));
         loops.spawn(housekeeping::run(self.clone()));
         let served = web::serve(self.clone(), listener).await;
         self.shutdown.cancel();

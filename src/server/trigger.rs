@@ -131,6 +131,29 @@ pub fn changes(
     changes
 }
 
+/// What a forge's list of open pull requests tells that nobody told before.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Missed {
+    /// Open again.
+    pub reopened: Vec<Request>,
+    /// Not in the list, and perhaps over.
+    pub unlisted: Vec<u64>,
+}
+
+/// Compares the list with what is known. One that nobody knows is found by its head, when that moves.
+#[must_use]
+pub fn missed(known: &BTreeMap<u64, Request>, open: &[Request], more: bool) -> Missed {
+    let is_closed = |request: &&Request| known.get(&request.number).is_some_and(|k| !k.open);
+    let listed = |number: u64| open.iter().any(|request| request.number == number);
+    let unlisted = known
+        .values()
+        .filter(|known| known.open && !more && !listed(known.number));
+    Missed {
+        reopened: open.iter().filter(is_closed).cloned().collect(),
+        unlisted: unlisted.map(|request| request.number).collect(),
+    }
+}
+
 /// What the head of an open pull request asks for.
 fn of_request(
     request: &Request,
@@ -335,6 +358,19 @@ mod tests {
         );
         assert_eq!(seen.noted, [("refs/pull/3/head".to_owned(), commit(7))]);
         assert!(seen.unknown.is_empty());
+    }
+
+    #[test]
+    fn a_list_tells_what_is_open_again_and_what_is_not_open_any_more() {
+        let known: BTreeMap<u64, Request> = [(1, true), (2, false), (3, true)]
+            .map(|(number, open)| (number, request(number, false, open)))
+            .into();
+        let open = [1, 2, 9].map(|number| request(number, false, true));
+        let seen = missed(&known, &open, false);
+        assert_eq!(seen.reopened, [request(2, false, true)]);
+        assert_eq!(seen.unlisted, [3]);
+        // The others may stand on a further page.
+        assert!(missed(&known, &open, true).unlisted.is_empty());
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Looks at remotes: what moved is fetched, planned and written down. A webhook only wakes it. It knows
 //! projects and git; what a plan means for jobs is decided in `pipelines`.
 
+mod asking;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use mirror::{Deadline, Mirror, MirrorError, Tree as _};
+use mirror::{Deadline, History, Mirror, MirrorError, Tree as _};
 use plan::{Context, PlanError};
 use protocol::spec::Parameters;
 use protocol::{
@@ -14,9 +16,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::forge::ForgeError;
+use crate::members;
 use crate::offers;
 use crate::pipelines::{self, Planned, Words};
-use crate::report::ReportConfig;
 use crate::state::Server;
 use crate::store::pipelines::Pipeline;
 use crate::store::projects::{self, Project};
@@ -45,9 +47,6 @@ pub enum WatchError {
 
 /// Most remotes that are looked at at the same time.
 const AT_ONCE: usize = 16;
-/// Most pull requests that a forge is asked for in one look; the others' turn comes with the next.
-const MOST_ASKED: usize = 20;
-
 /// Pull requests by number.
 type Known = BTreeMap<u64, Request>;
 
@@ -165,17 +164,23 @@ pub async fn look(server: &Server, project: &Project) -> Result<Vec<Pipeline>, W
         blocking(move || Ok(mirror::remote_refs(&url, auth.as_deref(), &deadline)?)).await?;
     let now: Refs = found.refs.into_iter().map(|r| (r.name, r.commit)).collect();
     let mut db = server.store.read().await?;
+    let told = projects::has_unhandled(&mut db, &project.id).await?;
+    drop(db);
+    if let Err(error) = asking::list(server, project, told).await {
+        let name = &project.name;
+        tracing::warn!(project = name, %error, "the open pull requests of {name} could not be listed");
+    }
+    let mut db = server.store.read().await?;
     let before: Refs = projects::refs(&mut db, &project.id)
         .await?
         .into_iter()
         .collect();
-    let told = projects::has_unhandled(&mut db, &project.id).await?;
     let mut known = known_requests(&mut db, project).await?;
     drop(db);
     let first = project.checked_at.is_none();
     let head = found.head.as_deref();
     let mut changes = trigger::changes(&before, &now, &known, head, first, at);
-    let asked = ask(server, project, &changes.unknown, &mut known).await;
+    let asked = asking::ask(server, project, &changes.unknown, &mut known).await;
     if let Err(error) = &asked {
         // Branches wait for no forge.
         let name = &project.name;
@@ -188,6 +193,7 @@ pub async fn look(server: &Server, project: &Project) -> Result<Vec<Pipeline>, W
     let mut made = Vec::new();
     if !changes.asked.is_empty() {
         fetch(server, project).await?;
+        members::trust(server, project, &mut changes.asked).await;
     }
     for asked in changes.asked {
         let base = asked.base.clone();
@@ -226,31 +232,6 @@ async fn known_requests(db: &mut Connection, project: &Project) -> StoreResult<K
         .collect())
 }
 
-/// Asks the forge for pull requests of which its messages did not come. Whether one is known now that was not.
-async fn ask(
-    server: &Server,
-    project: &Project,
-    numbers: &[u64],
-    known: &mut Known,
-) -> Result<bool, WatchError> {
-    if numbers.is_empty() || !project.forge.speaks() {
-        return Ok(false);
-    }
-    let timeout = ReportConfig::default().call_timeout;
-    let forge = server.forges.connect(&project.forge, timeout.into())?;
-    // The newest first: they are the ones that somebody waits for.
-    for number in numbers.iter().rev().take(MOST_ASKED) {
-        if let Some(told) = forge.pull_request(*number).await? {
-            let request = Request::from(told);
-            let mut tx = server.store.begin().await?;
-            requests::put(&mut tx, &project.id, &request, Timestamp::now()).await?;
-            tx.commit().await.map_err(StoreError::from)?;
-            known.insert(*number, request);
-        }
-    }
-    Ok(true)
-}
-
 /// The trigger of what asks. A pull request's head is fetched by itself, and compared with the commit where it left
 /// the branch that it goes to.
 async fn met(server: &Server, project: &Project, asked: Asked) -> Result<Trigger, WatchError> {
@@ -267,7 +248,9 @@ async fn met(server: &Server, project: &Project, asked: Asked) -> Result<Trigger
     blocking(move || {
         let mirror = Mirror::open(&root, &url)?;
         let reference = trigger.reference.as_deref();
-        mirror.fetch_commit(&trigger.commit, reference, auth.as_deref(), &deadline)?;
+        let auth = auth.as_deref();
+        // Whole: where it left its branch is looked for.
+        mirror.fetch_commit(&trigger.commit, reference, History::Whole, auth, &deadline)?;
         if let Some(base) = base {
             trigger.base = mirror.merge_base(&trigger.commit, &base)?;
         }
@@ -338,6 +321,7 @@ pub async fn plan_and_create(
         trigger.clone(),
     );
     let base = base.filter(|_| trigger.trust == Trust::Untrusted).cloned();
+    let (auth, deadline) = (authorization(server, project).await?, deadline(server));
     let volumes = offers::volumes(&mut *server.store.read().await?).await?;
     let (words, planned) = blocking(move || {
         let mirror = Mirror::open(&root, &url)?;
@@ -346,7 +330,12 @@ pub async fn plan_and_create(
             subject: commit.summary().to_owned(),
             author: commit.author.clone(),
         };
-        let tree = mirror.tree(&asked.commit)?;
+        let auth = auth.as_deref();
+        let tree = mirror.whole_tree(&asked.commit, auth, &deadline)?;
+        // Who compares the two later asks no remote.
+        if let Some(before) = asked.base.as_ref().filter(|base| mirror.has(base)) {
+            mirror.bring_changed(before, &asked.commit, auth, &deadline)?;
+        }
         let base_file = match base {
             Some(base) => mirror.tree(&base)?.read(plan::FILE_NAME).ok(),
             None => None,

@@ -65,8 +65,9 @@ async fn a_job_has_its_gpus_and_no_other_and_gives_them_back() {
     );
     assert_eq!(shown["host"], HOST);
     let table = world.shown(&["gpus", "--fleet"]);
-    let row = table.lines().nth(2).unwrap().trim_end();
-    let expected = " host  1    NVIDIA H100 80GB HBM3    79.6 GiB  booked ";
+    assert!(table.starts_with(" host: driver "), "{table}");
+    let row = table.lines().nth(3).unwrap().trim_end();
+    let expected = " 1    NVIDIA H100 80GB HBM3    79.6 GiB  booked ";
     assert!(
         row.starts_with(expected) && row.ends_with(attempt.as_str()),
         "{table}"

@@ -1,6 +1,7 @@
 //! `trainyard gpus` of the real binary, over GPUs that a fake library shows.
 
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -66,6 +67,7 @@ impl Host {
 #[test]
 fn a_workstation() {
     assert_eq!(Host::of("one").table(), "
+ driver 550.54.14, CUDA 12.4
  GPU  MODEL                    MEMORY    USED   USE  NVLINK  STATE  UUID
  0    NVIDIA GeForce RTX 4090  24.0 GiB  2 MiB  0 %          free   GPU-0a1b2c3d-0000-4000-8000-000000000001
 ");
@@ -74,6 +76,7 @@ fn a_workstation() {
 #[test]
 fn a_node_of_eight() {
     assert_eq!(Host::of("eight-h100").table(), "
+ driver 570.86.15, CUDA 12.8
  GPU  MODEL                  MEMORY    USED   USE  NVLINK  STATE  UUID
  0    NVIDIA H100 80GB HBM3  79.6 GiB  4 MiB  0 %  0       free   GPU-00000000-1111-4222-8333-444444440000
  1    NVIDIA H100 80GB HBM3  79.6 GiB  4 MiB  0 %  0       free   GPU-00000001-1111-4222-8333-444444440001
@@ -90,6 +93,7 @@ fn a_node_of_eight() {
 fn slices() {
     let host = Host::of("mig");
     assert_eq!(host.table(), "
+ driver 570.86.15, CUDA 12.8
  GPU  MODEL                        MEMORY    USED    USE  NVLINK  STATE            UUID
  0    NVIDIA H100 80GB HBM3 (MIG)  79.6 GiB  80 MiB               cut into slices  GPU-00000000-1111-4222-8333-444444440000
  0    MIG 3g.40gb                  39.5 GiB  38 MiB               free             MIG-00000000-aaaa-4bbb-8ccc-dddddddd0000
@@ -115,6 +119,7 @@ fn slices() {
             "attempt": null,
             "processes": [],
             "notes": [],
+            "driver": {"version": "570.86.15", "cuda": "12.8"},
         })
     );
 }
@@ -122,6 +127,7 @@ fn slices() {
 #[test]
 fn different_ones_in_one_host() {
     assert_eq!(Host::of("mixed").table(), "
+ driver 535.183.01, CUDA 12.2
  GPU  MODEL                  MEMORY  USED   USE  NVLINK  STATE  UUID
  0    NVIDIA A100-SXM4-40GB  40 GiB  3 MiB  0 %  0       free   GPU-a1000000-0000-4000-8000-000000000000
  1    NVIDIA A100-SXM4-40GB  40 GiB  3 MiB  0 %  0       free   GPU-a1000000-0000-4000-8000-000000000001
@@ -138,6 +144,7 @@ fn broken_ones() {
     assert_eq!(
         host.table(),
         "
+ driver 570.86.15, CUDA 12.8
  GPU  MODEL                  MEMORY    USED   USE    NVLINK  STATE                                                                                                      UUID
  0    NVIDIA H100 80GB HBM3  79.6 GiB  4 MiB  0 %            free                                                                                                       GPU-00000000-1111-4222-8333-444444440000
  1    NVIDIA H100 80GB HBM3  79.6 GiB  4 MiB  0 %            quarantined: a memory row waits to be remapped; reset the GPU · 1 memory row was remapped                  GPU-00000001-1111-4222-8333-444444440001
@@ -153,6 +160,7 @@ fn broken_ones() {
 fn shared_with_people() {
     let host = Host::of("shared");
     assert_eq!(host.table(), "
+ driver 570.86.15, CUDA 12.8
  GPU  MODEL                    MEMORY    USED     USE   NVLINK  STATE                                               UUID
  0    NVIDIA H100 80GB HBM3    79.6 GiB  21 GiB   87 %          in use outside Trainyard: pid 4194301               GPU-00000000-1111-4222-8333-444444440000
  1    NVIDIA H100 80GB HBM3    79.6 GiB  4 MiB    0 %           free                                                GPU-00000001-1111-4222-8333-444444440001
@@ -201,7 +209,12 @@ fn a_gpu_is_lent_taken_back_and_cleared() {
     );
     assert!(host.ok(&["release", "3"]).contains("was not lent"));
     assert_eq!(host.json()[3]["health"]["health"], "healthy");
-    assert!(host.ok(&["clear", "3"]).contains("was not in quarantine"));
+    assert!(
+        host.ok(&["clear", "3"])
+            .contains("there is nothing to clear")
+    );
+    host.ok(&["reserve", "3", "--for", "ada", "--until", "2199-12-24"]);
+    let bob = ["reserve", "3", "--for", "bob", "--until", "8h"];
     for (arguments, why) in [
         (&["release", "9"][..], "there is no GPU '9' on this host"),
         (&["release", "GPU-0"], "begins the UUIDs of 8 GPUs"),
@@ -209,11 +222,156 @@ fn a_gpu_is_lent_taken_back_and_cleared() {
             &["reserve", "3", "--for", "ada", "--until", "yesterday"],
             "is no time ahead",
         ),
+        (&bob, "is lent to ada until 2199-12-25 00:00"),
+        (
+            &["reserve", "3", "--for", "a\nb", "--until", "8h"],
+            "'a\\nb' is no name",
+        ),
+        (
+            &["--fleet", "release", "3"],
+            "'release' is about one of this host",
+        ),
     ] {
         let refused = host.run(arguments);
         let said = String::from_utf8_lossy(&refused.stderr);
         assert_eq!(refused.status.code(), Some(2), "{said}");
         assert!(said.contains(why), "{said}");
+    }
+    let said = host.ok(&[&bob[..], &["--force"]].concat());
+    assert!(said.contains("is lent to bob, 8h00m from now"), "{said}");
+}
+
+#[test]
+fn a_lost_gpu_is_not_lent_and_a_fault_is_no_quarantine_to_clear() {
+    let host = Host::of("broken");
+    host.gpus
+        .change(|fleet| fleet["gpus"][3]["lost"] = json!(true));
+    let refused = host.run(&["reserve", "3", "--for", "ada", "--until", "8h"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("GPU 3 does not answer"), "{said}");
+    let said = host.ok(&["clear", "1"]);
+    let words = "has no quarantine that a person could end: it is quarantined: a memory row waits";
+    assert!(said.contains(words), "{said}");
+}
+
+#[test]
+fn a_gpu_whose_file_is_damaged_is_not_shown_as_free() {
+    let host = Host::of("one");
+    let bookings = host.data.path().join("agent/bookings");
+    std::fs::create_dir_all(&bookings).unwrap();
+    let file = bookings.join("GPU-0a1b2c3d-0000-4000-8000-000000000001.json");
+    std::fs::write(&file, "{").unwrap();
+    let shown = host.run(&[]);
+    assert!(shown.status.success());
+    let (table, said) = (
+        String::from_utf8_lossy(&shown.stdout),
+        String::from_utf8_lossy(&shown.stderr),
+    );
+    assert!(table.contains("quarantined: cannot use"), "{table}");
+    assert!(said.contains("nobody gets this GPU"), "{said}");
+    assert_eq!(host.json()[0]["health"]["health"], "quarantined");
+}
+
+/// A folder with a job that wants GPUs, and waits for its gate.
+struct Desk<'a> {
+    host: &'a Host,
+    folder: tempfile::TempDir,
+}
+
+impl<'a> Desk<'a> {
+    fn new(host: &'a Host, resources: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = format!(
+            "jobs:\n  train:\n    command: 'until [ -e {} ]; do sleep 0.05; done'\n    resources: {{{resources}}}\n",
+            folder.path().join("gate").display()
+        );
+        std::fs::write(folder.path().join(".trainyard.yml"), file).unwrap();
+        Self { host, folder }
+    }
+
+    fn run(&self, by: &str) -> Command {
+        let mut command = self.host.command(&["run", "train", "--executor", "shell"]);
+        command
+            .current_dir(self.folder.path())
+            .env("TRAINYARD_DATA", self.host.data.path().join("local"))
+            .env("USER", by)
+            .env_remove("SUDO_USER");
+        command
+    }
+
+    fn refused(&self, by: &str) -> String {
+        let output = self.run(by).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn open_gate(&self) {
+        std::fs::write(self.folder.path().join("gate"), "").unwrap();
+    }
+}
+
+#[test]
+fn a_run_beside_the_agent_books_what_it_wants_in_the_agents_ledger() {
+    let host = Host::of("shared");
+    std::fs::create_dir(host.data.path().join("agent")).unwrap();
+    let state = |index: usize, state: &str| {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !host.table().lines().nth(3 + index).unwrap().contains(state) {
+            assert!(Instant::now() < deadline, "{state}: {}", host.table());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    let desk = Desk::new(&host, "gpus: 1, gpu_model: H100, cuda: '>=12.1'");
+    let mut first = desk.run("ada").spawn().unwrap();
+    state(1, "in use outside Trainyard: `trainyard run` of ada");
+    let said = desk.refused("bob");
+    for words in [
+        "'train' cannot run on this host: needs 1 GPU (H100); 0 of 2 such GPUs are free",
+        "GPU 0: in use outside Trainyard: pid 4194301",
+        "GPU 1: in use outside Trainyard: `trainyard run` of ada",
+    ] {
+        assert!(said.contains(words), "{said}");
+    }
+    // Killed, it has nothing any more; nor when it ends.
+    first.kill().unwrap();
+    first.wait().unwrap();
+    state(1, "free");
+    host.ok(&["reserve", "1", "--for", "ada", "--until", "1h"]);
+    let said = desk.refused("bob");
+    assert!(said.contains("GPU 1: reserved for ada"), "{said}");
+    desk.open_gate();
+    assert!(desk.run("ada").status().unwrap().success());
+    state(1, "reserved for ada");
+}
+
+#[test]
+fn a_run_says_what_its_host_lacks() {
+    let host = Host::of("mixed");
+    for (wants, words) in [
+        (
+            "gpus: 1, gpu_model: H100",
+            "has no GPU of the model 'H100'; there are NVIDIA A100-SXM4-40GB, Tesla T4",
+        ),
+        (
+            "gpus: 1, mig: 1g.10gb",
+            "has no MIG slice of the profile 1g.10gb",
+        ),
+        (
+            "gpus: 1, compute_capability: '>=9.0'",
+            "needs a GPU of compute capability 9.0 or higher",
+        ),
+        (
+            "gpus: 1, cuda: '>=12.8'",
+            "needs CUDA 12.8 or newer; the driver of",
+        ),
+        (
+            "gpus: 3, gpu_model: A100",
+            "needs 3 GPUs (A100) on one host",
+        ),
+    ] {
+        let said = Desk::new(&host, wants).refused("ada");
+        assert!(said.contains(words), "{said}");
     }
 }
 
@@ -264,7 +422,7 @@ async fn a_watch_shows_what_changes() {
         .unwrap();
     let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
     let mut next = async || -> Value {
-        let line = tokio::time::timeout(std::time::Duration::from_secs(60), lines.next_line());
+        let line = tokio::time::timeout(Duration::from_secs(60), lines.next_line());
         serde_json::from_str(&line.await.expect("a line in time").unwrap().unwrap()).unwrap()
     };
     let first = next().await;

@@ -69,7 +69,7 @@ async fn a_drained_hosts_job_saves_and_goes_on_elsewhere() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_hosts_job_goes_on_elsewhere_from_what_had_arrived() {
-    let settings = "unreachable_after = \"500ms\"\nlost_after = \"1h\"\n";
+    let settings = "poll_hold = \"200ms\"\nunreachable_after = \"500ms\"\nlost_after = \"1h\"\n";
     let (mut world, job) = training("    lost_after: 2s\n", settings).await;
     until("the checkpoint is on the server", async || {
         let events = world.api().events(&job, None).await;

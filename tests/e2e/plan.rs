@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use crate::support::World;
 
 struct Repository {
     folder: tempfile::TempDir,
@@ -60,6 +62,8 @@ impl Repository {
         command
             .args(arguments)
             .current_dir(self.path())
+            // Nobody listens there.
+            .env("TRAINYARD_SERVER", "http://127.0.0.1:9")
             .output()
             .unwrap()
     }
@@ -188,4 +192,81 @@ fn a_wrong_file_is_named_with_its_place() {
         &repository.trainyard(&["plan", "--commit", "nowhere"]),
         "'nowhere' is no commit",
     );
+}
+
+#[test]
+fn what_a_job_needs_is_shown_and_that_no_host_was_asked() {
+    let repository = Repository::new();
+    repository.write(
+        ".trainyard.yml",
+        "jobs:\n  train:\n    command: python train.py\n    runs_on: [dc-a, fast]\n    volumes: {imagenet: /data}\n    \
+         resources: {cpus: 4, memory: 16GiB, disk: 100GiB, gpus: 2, gpu_memory: 24GiB, gpu_model: [A100, H100], \
+         compute_capability: '>=8.0', cuda: '>=12.1', nvlink: true}\n  \
+         small: {command: x, resources: {cpus: 0.5, gpus: 1, mig: 1g.10gb}}\n",
+    );
+    let plan = |arguments: &[&str]| {
+        let output = repository.trainyard(&[&["plan"], arguments].concat());
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let shown = plan(&[]);
+    for needs in [
+        " 4 CPUs, 16 GiB, 2 GPUs (A100 or H100) of 24 GiB by NVLink, compute >=8.0, CUDA >=12.1, \
+         100 GiB of disk, volumes imagenet, on dc-a fast ",
+        " 0.5 CPU, 2 GiB, 1 MIG slice 1g.10gb ",
+    ] {
+        assert!(shown.contains(needs), "{shown}");
+    }
+    assert!(
+        shown.contains("note: hosts were not asked: cannot reach http://127.0.0.1:9/"),
+        "{shown}"
+    );
+    let report: Value = serde_json::from_str(&plan(&["--json"])).unwrap();
+    assert!(report["hosts"]["not_asked"].is_string());
+    let needs = &report["jobs"][0]["needs"];
+    assert_eq!(
+        (&needs["cuda"], &needs["nvlink"], &needs["gpu_models"]),
+        (&json!(">=12.1"), &json!(true), &json!(["A100", "H100"]))
+    );
+    assert_eq!(
+        (&needs["runs_on"], &needs["volumes"], &needs["cpu_millis"]),
+        (&json!(["dc-a", "fast"]), &json!(["imagenet"]), &json!(4000))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_host_of_the_server_could_run_is_refused() {
+    let world = World::new().await;
+    world.project.commit(&[(
+        ".trainyard.yml",
+        "jobs:\n  large: {command: x, resources: {gpus: 4, gpu_model: H100}}\n  small: {command: x}\n",
+    )]);
+    world.watch(&[]);
+    let work = world.path("work").display().to_string();
+    let (exit, shown) = world.ended(&["plan", &work]);
+    assert_eq!(exit, Some(1), "{shown}");
+    let line = |job: &str| {
+        let found = shown
+            .lines()
+            .find(|line| line.trim_start().starts_with(job));
+        found.unwrap_or_else(|| panic!("{job}: {shown}")).to_owned()
+    };
+    let large = line("large");
+    assert!(
+        large.contains("refused") && large.contains("needs 4 GPUs (H100); host has none"),
+        "{shown}"
+    );
+    assert!(line("small").contains(" run "), "{shown}");
+    assert!(
+        shown.contains("1 to run, 0 cached where they succeeded before, 0 ignored, 1 refused"),
+        "{shown}"
+    );
+    assert!(!shown.contains("not asked"), "{shown}");
+    let (_, json) = world.ended(&["plan", &work, "--json"]);
+    let report: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        report["hosts"],
+        json!({"not_asked": null, "registered": 1, "project": "story"})
+    );
+    assert_eq!(report["jobs"][0]["decision"], "refused");
 }

@@ -5,14 +5,21 @@ use std::time::{Duration, Instant};
 
 use protocol::api::{Attempt, JobDetail};
 use protocol::event::{EventKind, LogStream};
-use protocol::{AttemptId, Event, FailureKind, Outcome, Owner, PipelineId};
+use protocol::{AttemptId, Event, Outcome, Owner, PipelineId};
 
-use super::AGENTS;
+use super::deeds::Done;
 use super::plan::{HAS, Job, LEFT, Round, name};
+use super::{AGENTS, Hosts};
 use crate::support::api::said;
 use crate::support::{World, docker, until, whole};
 
-pub(super) async fn judge(world: &World, round: &Round, pipeline: &PipelineId) {
+pub(super) async fn judge(
+    world: &World,
+    hosts: &Hosts,
+    round: &Round,
+    done: &[Done],
+    pipeline: &PipelineId,
+) {
     let over = until("all jobs end", async || {
         let detail = world.api().pipeline(pipeline).await;
         detail.pipeline.finished_at.is_some().then_some(detail)
@@ -26,7 +33,7 @@ pub(super) async fn judge(world: &World, round: &Round, pipeline: &PipelineId) {
         let detail = world.api().job(&row.id).await;
         believed_once(world, *job, &detail).await;
         for attempt in &detail.attempts {
-            right_owner(*job, attempt);
+            right_owner(*job, attempt, done);
             let events = world.api().events(&row.id, Some(&attempt.id)).await;
             in_order(attempt, &events);
             uses.extend(Use::of(attempt, &events));
@@ -34,7 +41,11 @@ pub(super) async fn judge(world: &World, round: &Round, pipeline: &PipelineId) {
     }
     nobody_shares(&uses);
     for agent in AGENTS {
-        nothing_is_left(world, agent).await;
+        let broken: Vec<_> = done
+            .iter()
+            .filter_map(|done| done.broke(hosts, agent))
+            .collect();
+        nothing_is_left(world, agent, &broken).await;
     }
 }
 
@@ -78,13 +89,18 @@ fn is_own(job: Job, outcome: &Outcome) -> bool {
     }
 }
 
-/// What is not the job's own end is the platform's.
-fn right_owner(job: Job, attempt: &Attempt) {
+/// What is not the job's own end is the platform's, and comes from a fault that was done.
+fn right_owner(job: Job, attempt: &Attempt, done: &[Done]) {
     match &attempt.outcome {
         Some(outcome) if is_own(job, outcome) => {}
         Some(Outcome::Failed(failure)) => {
             assert_eq!(failure.kind.owner(), Owner::Platform, "{failure:#?}");
-            assert_ne!(failure.kind, FailureKind::Internal, "{failure:#?}");
+            let explains = |done: &Done| done.explains(&attempt.agent, failure.kind);
+            assert!(
+                done.iter().any(explains),
+                "on {}: {failure:#?}",
+                attempt.agent
+            );
         }
         other => panic!("attempt {}: {other:?}", attempt.id),
     }
@@ -161,8 +177,8 @@ pub(super) fn text(events: &[Event]) -> String {
     said(events) + &events.iter().filter_map(log).collect::<String>()
 }
 
-/// Neither bookings nor containers nor folders; the agent is idle again.
-async fn nothing_is_left(world: &World, agent: &str) {
+/// Neither bookings nor containers nor folders, and in quarantine no GPU but one that was broken; the agent is idle again.
+async fn nothing_is_left(world: &World, agent: &str, broken: &[String]) {
     until("an agent is idle", async || {
         let agents = world.api().agents().await;
         let row = agents.into_iter().find(|row| row.name == agent)?;
@@ -171,7 +187,7 @@ async fn nothing_is_left(world: &World, agent: &str) {
     .await;
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
-        let left = left(world, agent);
+        let left = left(world, agent, broken);
         if left.is_empty() {
             return;
         }
@@ -181,17 +197,21 @@ async fn nothing_is_left(world: &World, agent: &str) {
 }
 
 /// Folders of attempts that go on, bookings, and containers.
-fn left(world: &World, agent: &str) -> Vec<String> {
+fn left(world: &World, agent: &str, broken: &[String]) -> Vec<String> {
     let files = |folder: &str| -> Vec<PathBuf> {
         let entries = std::fs::read_dir(world.path(agent).join(folder));
         let entries = entries.into_iter().flatten();
         entries.map(|entry| entry.unwrap().path()).collect()
     };
-    // The workspace of one that failed is kept for a person, and a GPU that broke stays in quarantine.
+    // The workspace of one that failed is kept for a person.
     let going = files("attempts").into_iter();
     let going = going.filter(|folder| !folder.join("reported").exists());
     let booked = files("bookings").into_iter();
-    let booked = booked.filter(|file| !file.to_string_lossy().contains("quarantine"));
+    let names: Vec<_> = broken
+        .iter()
+        .map(|gpu| format!("{gpu}.quarantine.json"))
+        .collect();
+    let booked = booked.filter(|file| !names.iter().any(|name| file.ends_with(name)));
     let containers = world.containers(agent).into_iter();
     let containers = containers.map(|id| docker::described(&id));
     let paths = going.chain(booked).map(|path| path.display().to_string());

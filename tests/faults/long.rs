@@ -45,13 +45,18 @@ async fn many_rounds() {
         let words = round.to_string();
         let began = Instant::now();
         let judged = AssertUnwindSafe(run(&round)).catch_unwind().await;
-        let problem = judged.err().map(|panic| match panic.downcast::<String>() {
+        let (done, problem) = match judged {
+            Ok(done) => (done, None),
+            Err(panic) => (Vec::new(), Some(panic)),
+        };
+        let done: Vec<_> = done.iter().map(|done| format!("{:?}", done.deed)).collect();
+        let problem = problem.map(|panic| match panic.downcast::<String>() {
             Ok(words) => *words,
             Err(panic) => panic
                 .downcast::<&str>()
                 .map_or_else(|_| "it panicked".to_owned(), |words| (*words).to_owned()),
         });
-        let row = json!({"seed": seed, "round": number, "seconds": began.elapsed().as_secs_f64(), "plan": words, "problem": problem});
+        let row = json!({"seed": seed, "round": number, "seconds": began.elapsed().as_secs_f64(), "plan": words, "done": done, "problem": problem});
         let mut rows = OpenOptions::new()
             .create(true)
             .append(true)

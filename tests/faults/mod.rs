@@ -21,11 +21,12 @@ use serde_json::json;
 use crate::support::World;
 use crate::support::engine::{FakeEngine, Manner};
 use crate::support::gpus::FakeGpus;
+use deeds::Done;
 use plan::Round;
 
 /// A server whose patience is short, so that agents are lost within a round.
 const SERVER: &str = "poll_interval_local = \"100ms\"\npoll_hold = \"1s\"\nretry_delay = \"100ms\"\n\
-    unreachable_after = \"2s\"\nlost_after = \"5s\"";
+    unreachable_after = \"2s\"\nlost_after = \"5s\"\ndisk_reserve = \"8MiB\"";
 
 /// What a host has room for.
 const TWO_JOBS: &str = "[capacity]\ncpus = 0.4\n";
@@ -42,6 +43,7 @@ const AGENTS: [&str; 3] = [ALPHA, BETA, GAMMA];
 struct Host {
     gpus: FakeGpus,
     engine: FakeEngine,
+    uuids: Vec<String>,
 }
 
 /// The hosts that have such.
@@ -50,9 +52,12 @@ type Hosts = BTreeMap<&'static str, Host>;
 /// An agent that runs jobs in containers, over GPUs of its own.
 fn add_containers(world: &mut World, agent: &'static str) -> Host {
     let gpus = FakeGpus::of("mixed");
+    let mut uuids = Vec::new();
     gpus.change(|fleet| {
         for gpu in fleet["gpus"].as_array_mut().unwrap() {
-            gpu["uuid"] = json!(format!("{}-{agent}", gpu["uuid"].as_str().unwrap()));
+            let uuid = format!("{}-{agent}", gpu["uuid"].as_str().unwrap());
+            gpu["uuid"] = json!(uuid);
+            uuids.push(uuid);
         }
     });
     let folder = world.path(&format!("{agent}-engine"));
@@ -64,12 +69,16 @@ fn add_containers(world: &mut World, agent: &'static str) -> Host {
         gpus.library().display(),
     );
     world.add_agent_with(agent, "labels = [\"containers\"]\n", &tables);
-    Host { gpus, engine }
+    Host {
+        gpus,
+        engine,
+        uuids,
+    }
 }
 
-/// A world, and all that happens in it.
-async fn run(round: &Round) {
-    let mut world = World::clocked(SERVER).await;
+/// A world, and all that happens in it. Gives the faults that were done.
+async fn run(round: &Round) -> Vec<Done> {
+    let mut world = World::clocked(SERVER, round.fills_the_servers()).await;
     if round.fills_disks() {
         for agent in AGENTS {
             world.add_disk(agent);
@@ -90,11 +99,13 @@ async fn run(round: &Round) {
     world.project.commit(&files);
     world.watch(&[]);
     let id = world.pipeline(&world.project.head()).await.pipeline.id;
+    let mut done = Vec::new();
     for fault in &round.faults {
         let agent = deeds::when(&world, &id, &fault.when).await;
-        deeds::carry_out(&mut world, &hosts, agent, &fault.deed).await;
+        done.extend(deeds::carry_out(&mut world, &hosts, agent, fault.deed).await);
     }
-    judge::judge(&world, round, &id).await;
+    judge::judge(&world, &hosts, round, &done, &id).await;
+    done
 }
 
 #[tokio::test(flavor = "multi_thread")]

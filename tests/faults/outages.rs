@@ -12,15 +12,29 @@ use serde_json::json;
 use super::judge::text;
 use crate::support::{World, until, whole};
 
-/// A world with a job that prints a line each second, some lines of it told.
+/// Fits a line through points by gradient descent, an epoch a second, and leaves what it learned.
+const TRAIN: &str = "import json, random, sys, time
+random.seed(0)
+points = [(x, 3 * x - 1 + random.gauss(0, 0.1)) for x in (random.random() for _ in range(1000))]
+a = b = 0.0
+for epoch in range(1, int(sys.argv[1]) + 1):
+    errors = [(a * x + b - y, x) for x, y in points]
+    a -= 0.5 * sum(e * x for e, x in errors) / len(points)
+    b -= 0.5 * sum(e for e, _ in errors) / len(points)
+    print('epoch', epoch, 'loss', sum(e * e for e, _ in errors) / len(points), flush=True)
+    time.sleep(1)
+json.dump([a, b], open('model.json', 'w'))
+";
+
+/// A world with a training of an epoch a second, some epochs of it told.
 async fn training(seconds: u64) -> (World, JobId) {
     let world = World::new().await;
-    let command =
-        format!("i=0; while [ $i -lt {seconds} ]; do i=$((i+1)); echo line $i; sleep 1; done");
     let pipeline = format!(
-        "jobs:\n  train:\n    command: \"{command}\"\n    resources: {{cpus: 0.2, memory: 256MiB}}\n"
+        "jobs:\n  train:\n    command: python3 train.py {seconds}\n    artifacts: [model.json]\n    \
+         resources: {{cpus: 0.2, memory: 256MiB}}\n"
     );
-    world.project.commit(&[(".trainyard.yml", &pipeline)]);
+    let files = [(".trainyard.yml", pipeline.as_str()), ("train.py", TRAIN)];
+    world.project.commit(&files);
     world.watch(&[]);
     let job = world
         .pipeline(&world.project.head())
@@ -28,15 +42,26 @@ async fn training(seconds: u64) -> (World, JobId) {
         .jobs
         .remove(0)
         .id;
-    until("lines are told", async || {
+    until("epochs are told", async || {
         let events = world.api().events(&job, None).await;
-        text(&events).contains("line 5\n").then_some(())
+        text(&events).contains("epoch 5 ").then_some(())
     })
     .await;
     (world, job)
 }
 
-/// One attempt, all of its lines, and the job succeeded.
+/// The number of each epoch, and its loss.
+fn told(text: &str) -> (Vec<u64>, Vec<f64>) {
+    let epoch = |line: &str| match *line.split(' ').collect::<Vec<_>>() {
+        ["epoch", epoch, "loss", loss] => {
+            (epoch.parse::<u64>().unwrap(), loss.parse::<f64>().unwrap())
+        }
+        _ => panic!("no epoch: {line:?}"),
+    };
+    text.lines().map(epoch).unzip()
+}
+
+/// One attempt, all of its epochs, its model, and the job succeeded.
 async fn nothing_is_missing(world: &World, job: &JobId, outage: Duration, seconds: u64) {
     let detail = until("the job ends", async || {
         let detail = world.api().job(job).await;
@@ -47,9 +72,17 @@ async fn nothing_is_missing(world: &World, job: &JobId, outage: Duration, second
     assert_eq!(detail.attempts.len(), 1, "{:#?}", detail.attempts);
     let events = world.api().events(job, None).await;
     whole(&events, &Outcome::Succeeded);
-    let lines: String = (1..=seconds).map(|n| format!("line {n}\n")).collect();
-    assert_eq!(text(&events), lines);
-    let row = json!({"outage": outage.as_secs(), "lines": seconds, "events": events.len()});
+    let (epochs, losses) = told(&text(&events));
+    assert!(epochs.into_iter().eq(1..=seconds));
+    let falls = |pair: &[f64]| pair[1] <= pair[0] + 1e-9;
+    assert!(losses.windows(2).all(falls), "{losses:?}");
+    let model = world
+        .api()
+        .artifact(&detail.attempts[0].id, "model.json")
+        .await;
+    let [a, b]: [f64; 2] = serde_json::from_slice(&model).unwrap();
+    assert!((a - 3.0).abs() < 0.5 && (b + 1.0).abs() < 0.5, "{a} {b}");
+    let row = json!({"outage": outage.as_secs(), "epochs": seconds, "events": events.len()});
     let file = std::env::var("TRAINYARD_FAULTS_FILE").expect("run scripts/faults --outages");
     let mut rows = OpenOptions::new()
         .create(true)

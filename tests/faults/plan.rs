@@ -60,7 +60,7 @@ pub(super) enum Deed {
     KillServer(Duration),
     /// `kill -9` of all of them, and a start after a pause.
     KillAll(Duration),
-    /// `kill -9` of the first processes of all containers of the job's agent.
+    /// `kill -9` of all drivers of the job's agent: of its containers' first processes, where it has containers.
     KillDriver,
     /// All containers of the job's agent are removed.
     RemoveContainer,
@@ -82,6 +82,8 @@ pub(super) enum Deed {
     UseGpu(usize, Duration),
     /// Somebody takes all of the disk of the job's agent for a time.
     FillDisk(Duration),
+    /// Somebody takes all of the server's disk for a time.
+    FillServerDisk(Duration),
     /// The server's wall clock is so many seconds off for a time.
     StepClock(i64, Duration),
     /// The engine of the job's agent is away for a time. Containers run on.
@@ -122,6 +124,12 @@ impl Round {
     /// Whether agents need disks that can be filled.
     pub(super) fn fills_disks(&self) -> bool {
         let fills = |fault: &Fault| matches!(fault.deed, Deed::FillDisk(_));
+        self.faults.iter().any(fills)
+    }
+
+    /// Whether the server needs one.
+    pub(super) fn fills_the_servers(&self) -> bool {
+        let fills = |fault: &Fault| matches!(fault.deed, Deed::FillServerDisk(_));
         self.faults.iter().any(fills)
     }
 
@@ -235,7 +243,7 @@ impl Deed {
         let pause = Duration::from_millis(rng.u64(..1_500));
         let gpu = rng.usize(..GPUS);
         let time = Duration::from_millis(rng.u64(200..2_000));
-        match rng.u32(..140) {
+        match rng.u32(..146) {
             0..18 => Deed::KillAgent(pause),
             18..32 => Deed::KillServer(pause),
             32..38 => Deed::KillAll(pause),
@@ -262,7 +270,8 @@ impl Deed {
                 Duration::from_millis(rng.u64(500..4_000)),
             ),
             131..136 => Deed::CutEngine(Duration::from_millis(rng.u64(500..4_000))),
-            _ => Deed::RestartEngine(Duration::from_millis(rng.u64(500..4_000))),
+            136..140 => Deed::RestartEngine(Duration::from_millis(rng.u64(500..4_000))),
+            _ => Deed::FillServerDisk(Duration::from_millis(rng.u64(500..4_000))),
         }
     }
 }

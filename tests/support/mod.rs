@@ -6,6 +6,7 @@ mod built;
 pub(crate) mod clock;
 pub(crate) mod disk;
 pub(crate) mod docker;
+pub(crate) mod drivers;
 pub(crate) mod ear;
 pub(crate) mod engine;
 pub(crate) mod forge;
@@ -62,7 +63,7 @@ pub(crate) struct World {
     agent_settings: String,
     /// The server's, where it can be stepped.
     pub(crate) clock: Option<Clock>,
-    /// Of agents whose data has a disk of its own.
+    /// Of those whose data has a disk of its own: agents, the server.
     disks: BTreeMap<&'static str, SmallDisk>,
 }
 
@@ -72,6 +73,8 @@ const LOOKS_OFTEN: &str = "poll_interval_local = \"100ms\"";
 pub(crate) const HOST: &str = "host";
 /// The agent within `trainyard up`.
 pub(crate) const INNER: &str = "up/agent";
+/// The server's folder, and its disk's name.
+pub(crate) const SERVER: &str = "server";
 /// Of a small disk, in MiB.
 const DISK: u32 = 96;
 /// Settings of every agent: nothing waits longer than a story has to.
@@ -91,9 +94,12 @@ impl World {
         world
     }
 
-    /// The same without an agent, with a server whose clock can be stepped.
-    pub(crate) async fn clocked(settings: &str) -> Self {
+    /// The same without an agent, with a server whose clock can be stepped, and whose data may have a disk of its own.
+    pub(crate) async fn clocked(settings: &str, disk: bool) -> Self {
         let mut world = Self::empty();
+        if disk {
+            world.add_disk(SERVER);
+        }
         world.clock = Some(Clock::new(world.folder.path()));
         Self::served(world, settings).await
     }
@@ -200,15 +206,15 @@ impl World {
         self.start_agent(name);
     }
 
-    /// Gives the data of an agent that will be added a disk of its own, where this user may mount one.
-    pub(crate) fn add_disk(&mut self, agent: &'static str) {
-        let disk = SmallDisk::mount(&self.path(agent), DISK);
-        self.disks.extend(disk.map(|disk| (agent, disk)));
+    /// Gives the data of an agent that will be added, or of the server, a disk of its own, where this user may mount one.
+    pub(crate) fn add_disk(&mut self, whose: &'static str) {
+        let disk = SmallDisk::mount(&self.path(whose), DISK);
+        self.disks.extend(disk.map(|disk| (whose, disk)));
     }
 
-    /// The disk of an agent's data, where it has one of its own.
-    pub(crate) fn disk(&self, agent: &str) -> Option<&SmallDisk> {
-        self.disks.get(agent)
+    /// The disk of an agent's data, or the server's, where it has one of its own.
+    pub(crate) fn disk(&self, whose: &str) -> Option<&SmallDisk> {
+        self.disks.get(whose)
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -127,6 +127,7 @@ impl Attempt<'_> {
         phases.insert("collect".into(), began.elapsed().into());
         let report = AttemptReport {
             outcome: ended.outcome,
+            withdrawn: None,
             started_at: state.started_at,
             finished_at: now(),
             phases,
@@ -474,6 +475,7 @@ fn number(value: &Value) -> Option<f64> {
 pub(super) fn bare_report(outcome: Outcome) -> AttemptReport {
     AttemptReport {
         outcome,
+        withdrawn: None,
         started_at: now(),
         finished_at: now(),
         phases: BTreeMap::new(),

@@ -248,6 +248,12 @@ impl Attempt<'_> {
             if !Path::new(at).is_absolute() || at.contains("..") {
                 return refuse(format!("'{at}' is no place for the volume '{name}'"));
             }
+            if !volume.path.is_dir() {
+                let path = volume.path.display();
+                return refuse(format!(
+                    "the volume '{name}' of this host is not there: {path} is no folder"
+                ));
+            }
             let writable = volume.writable && self.order.trust == Trust::Trusted;
             mounts.push(MountSpec {
                 from: volume.path.clone(),

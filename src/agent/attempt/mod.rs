@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use protocol::agent_api::AttemptOrder;
 use protocol::event::{EventKind, LogStream, Phase};
 use protocol::report::{AttemptReport, BookedGpu, Setting};
-use protocol::{Failure, FailureKind, Outcome, Timestamp, Unnumbered};
+use protocol::{Failure, FailureKind, Outcome, Timestamp, Trust, Unnumbered};
 
 use crate::environment::{self, NotReady, Request};
 use crate::executor::{Engine, EngineError, Image};
@@ -229,6 +229,12 @@ impl Attempt<'_> {
     }
 
     async fn workspace(&self) -> Result<Stage, Box<Ended>> {
+        if self.order.trust == Trust::Untrusted && !self.in_container() {
+            let message = "this host isolates no job, and an untrusted commit's must be";
+            let failure = Failure::new(FailureKind::ExecutorFailed, message)
+                .hint("Let it run where agents run jobs in containers (`executors.docker`).");
+            return Err(Ended::failed(failure));
+        }
         let flag = Arc::new(AtomicBool::new(false));
         let deadline = mirror::Deadline::within(self.host.config.jobs.checkout_timeout.into())
             .or_when(Arc::clone(&flag));
@@ -282,6 +288,7 @@ impl Attempt<'_> {
                 source,
                 workspace: &workspace,
                 trust: self.order.trust,
+                project: &self.order.project,
                 labels: self.helper_labels(),
                 container: image.as_ref().map(|(engine, image)| (engine, image)),
             };

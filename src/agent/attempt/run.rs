@@ -118,6 +118,7 @@ impl Attempt<'_> {
         };
         self.prepare_contract(prepared).map_err(unwritable)?;
         if !self.in_container() {
+            self.refuse_volumes()?;
             return self.launch_process(prepared, state);
         }
         let spec = self.container_spec(&places, prepared)?;
@@ -145,6 +146,20 @@ impl Attempt<'_> {
         }
         self.save(state);
         Ok(Running::Container(container))
+    }
+
+    /// A process of the host sees the host's folders: nothing lies where the job looks for its volume.
+    fn refuse_volumes(&self) -> Result<(), Failure> {
+        match self.order.spec.volumes.iter().next() {
+            None => Ok(()),
+            Some((name, at)) => Err(Failure::new(
+                FailureKind::ExecutorFailed,
+                format!(
+                    "the volume '{name}' cannot be mounted at {at}: this host runs jobs without containers (`executors.docker` is off)"
+                ),
+            )
+            .hint("Run it on a host with containers, or give the job the folder's path as a parameter.")),
+        }
     }
 
     /// Podman takes a request for GPUs and gives none, without a word.
@@ -368,7 +383,7 @@ fn start_failure(words: &str) -> Failure {
         format!("the job could not be started: {words}"),
     );
     if words.contains("could not select device driver") {
-        failure.hint("Install NVIDIA's container toolkit on the host (`nvidia-ctk runtime configure`) and restart the engine.")
+        failure.hint("See that `nvidia-smi` answers on the host; then install NVIDIA's container toolkit there (`nvidia-ctk runtime configure`) and restart the engine.")
     } else if words.contains("exec format error") {
         Failure {
             kind: FailureKind::ImageUnusable,

@@ -109,6 +109,13 @@ pub(super) async fn git() -> Check {
     }
 }
 
+/// Not everybody needs it.
+pub(super) async fn git_lfs() -> Check {
+    let words = version(Path::new("git-lfs")).await;
+    let none = "none; jobs with `checkout: {lfs: true}` need it (package git-lfs)";
+    Check::ok("git-lfs", words.unwrap_or_else(|_| none.to_owned()))
+}
+
 pub(super) async fn version(program: &Path) -> Result<String, String> {
     let output = tokio::process::Command::new(program)
         .arg("--version")
@@ -192,6 +199,28 @@ pub(super) fn disk(config: &Config) -> Vec<Check> {
     }
 }
 
+/// The folders that jobs may mount. None: none is configured.
+pub(super) fn volumes(config: &Config) -> Option<Check> {
+    let missing: Vec<String> = config
+        .volumes
+        .iter()
+        .filter(|(_, volume)| !volume.path.is_dir())
+        .map(|(name, volume)| format!("`{name}`: {} is no folder", volume.path.display()))
+        .collect();
+    if !missing.is_empty() {
+        let hint = "mount or make it, or correct `volumes` in the agent's configuration; until then jobs that want it fail here";
+        return Some(Check::fail("volumes", missing.join("; "), hint));
+    }
+    if !config.executors.docker && !config.volumes.is_empty() {
+        let hint =
+            "set `executors.docker = true` in the agent's configuration, or leave `volumes` out";
+        let found = "without containers none can be mounted, and none is offered";
+        return Some(Check::warn("volumes", found, hint));
+    }
+    let names: Vec<&str> = config.volumes.keys().map(String::as_str).collect();
+    (!names.is_empty()).then(|| Check::ok("volumes", names.join(", ")))
+}
+
 pub(super) async fn server(config: &Config) -> Vec<Check> {
     let client = match client(config) {
         None => {
@@ -249,6 +278,21 @@ mod tests {
         let text = dir.path().join("driver");
         std::fs::write(&text, "#!/bin/sh\n").unwrap();
         assert!(is_static(&text).is_err());
+    }
+
+    #[test]
+    fn a_volume_whose_folder_is_missing_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let there = format!("[volumes.data]\npath = \"{}\"\n", dir.path().display());
+        let config = |text: &str| Config::parse(text).unwrap();
+        assert_eq!(volumes(&config("")), None);
+        assert_eq!(volumes(&config(&there)).unwrap().found, "data");
+        let gone = format!("{there}[volumes.imagenet]\npath = \"/no/such\"\n");
+        let check = volumes(&config(&gone)).unwrap();
+        assert_eq!(check.found, "`imagenet`: /no/such is no folder");
+        let shell = format!("{there}[executors]\ndocker = false\nshell = true\n");
+        let found = volumes(&config(&shell)).unwrap().found;
+        assert!(found.contains("none is offered"), "{found}");
     }
 
     #[tokio::test]

@@ -20,6 +20,10 @@ use crate::host::find_driver;
 
 /// How long a container with a GPU may take.
 const TRY_WITHIN: Duration = Duration::from_secs(120);
+/// What there is where NVIDIA's driver is loaded: on Linux, and on Linux in Windows.
+const LOADED: [&str; 2] = ["/proc/driver/nvidia/version", "/dev/dxg"];
+/// What an engine needs for GPUs.
+const TOOLKIT: &str = "install NVIDIA's container toolkit, run `nvidia-ctk runtime configure --runtime=docker`, and restart the engine";
 /// NVIDIA's device files have this major number.
 const MAJOR: &str = "195:";
 
@@ -32,6 +36,10 @@ pub(super) async fn gpus(
     match hardware.absent() {
         Some(absent @ NvmlAbsent::NoDriver { .. }) => {
             return vec![Check::ok("gpus", format!("none: {absent}"))];
+        }
+        Some(absent @ NvmlAbsent::Unusable { .. }) => {
+            let hint = "install NVIDIA's driver, whose `libnvidia-ml.so.1` it is, or correct `gpus.library` in the agent's configuration";
+            return vec![Check::warn("gpus", absent.to_string(), hint)];
         }
         Some(absent @ NvmlAbsent::Broken(_)) => {
             let hint = "run `nvidia-smi`; after an upgrade of the driver the host wants a restart";
@@ -47,18 +55,28 @@ pub(super) async fn gpus(
     found.extend(reload(facts, has_links(Path::new("/dev/char"))));
     found.push(match free(&readings) {
         None => Check::ok("gpu in a container", "not tried: no GPU is free now"),
-        Some(gpu) => tried(gpu, give(config, engine, image, gpu).await),
+        Some(gpu) => {
+            let has_driver = LOADED.iter().any(|path| Path::new(path).exists());
+            tried(gpu, give(config, engine, image, gpu).await, has_driver)
+        }
     });
     found
 }
 
 fn health(readings: &[GpuReading]) -> Check {
     let now = Timestamp::now();
-    let sick: Vec<String> = unjudged(readings.to_vec())
+    let mut sick: Vec<String> = unjudged(readings.to_vec())
         .iter()
         .filter_map(|gpu| Some(format!("GPU {}: {}", gpu.index, gpu.health.hindrance(now)?)))
         .collect();
-    let found = format!("{} by NVML", readings.len());
+    // A GPU and its slices say the same.
+    sick.dedup();
+    let is_slice = |reading: &&GpuReading| matches!(reading.gpu.kind, GpuKind::Slice { .. });
+    let slices = readings.iter().filter(is_slice).count();
+    let found = match (counted(readings.len() - slices, "GPU"), slices) {
+        (gpus, 0) => format!("{gpus} by NVML"),
+        (gpus, slices) => format!("{gpus} and {} of MIG by NVML", counted(slices, "slice")),
+    };
     if sick.is_empty() {
         return Check::ok("gpus", found);
     }
@@ -67,6 +85,13 @@ fn health(readings: &[GpuReading]) -> Check {
         format!("{found}; {}", sick.join("; ")),
         "no job gets a GPU that is not healthy",
     )
+}
+
+fn counted(n: usize, what: &str) -> String {
+    match n {
+        1 => format!("1 {what}"),
+        n => format!("{n} {what}s"),
+    }
 }
 
 /// NVIDIA's known loss of GPUs: where systemd keeps the rules of devices and cannot find NVIDIA's by their numbers,
@@ -99,7 +124,7 @@ fn free(readings: &[GpuReading]) -> Option<&GpuReading> {
     })
 }
 
-fn tried(gpu: &GpuReading, given: Result<Span, String>) -> Check {
+fn tried(gpu: &GpuReading, given: Result<Span, String>, has_driver: bool) -> Check {
     let name = format!("GPU {}", gpu.gpu.index);
     match given {
         Ok(took) => Check::ok(
@@ -109,7 +134,13 @@ fn tried(gpu: &GpuReading, given: Result<Span, String>) -> Check {
         Err(why) => Check::fail(
             "gpu in a container",
             format!("{name} cannot be given to a container: {why}"),
-            "install NVIDIA's container toolkit, run `nvidia-ctk runtime configure --runtime=docker`, and restart the engine",
+            match has_driver {
+                true => TOOLKIT.to_owned(),
+                false => format!(
+                    "NVIDIA's driver is not loaded on this host ({} is missing): install it first, so that `nvidia-smi` answers; then {TOOLKIT}",
+                    LOADED[0]
+                ),
+            },
         ),
     }
 }
@@ -210,12 +241,46 @@ mod tests {
         let readings = [sick, sliced, example("GPU-3")];
         assert_eq!(free(&readings).unwrap().gpu.uuid, "GPU-3");
         assert_eq!(free(&readings[..2]), None);
-        assert_eq!(health(&readings[2..]).level, Level::Ok);
+        let well = health(&readings[2..]);
+        assert_eq!((well.level, &*well.found), (Level::Ok, "1 GPU by NVML"));
         let warned = health(&readings);
         assert!(
             warned.found.contains("GPU 0: quarantined: x"),
             "{}",
             warned.found
         );
+    }
+
+    #[test]
+    fn slices_are_counted_apart_and_say_nothing_twice() {
+        let slice = |uuid: &str| {
+            let mut slice = example(uuid);
+            slice.fault = Some("x".into());
+            slice.gpu.kind = GpuKind::Slice {
+                parent: "GPU-1".into(),
+                profile: "1g.10gb".into(),
+            };
+            slice
+        };
+        let mut sliced = example("GPU-1");
+        sliced.gpu.kind = GpuKind::Sliced;
+        sliced.fault = Some("x".into());
+        let said = health(&[sliced, slice("MIG-1"), slice("MIG-2")]).found;
+        assert_eq!(
+            said,
+            "1 GPU and 2 slices of MIG by NVML; GPU 0: quarantined: x"
+        );
+    }
+
+    #[test]
+    fn a_driver_that_is_missing_comes_before_the_toolkit() {
+        let hint = |has_driver| {
+            let given = Err("no device".to_owned());
+            tried(&example("GPU-1"), given, has_driver).hint.unwrap()
+        };
+        assert!(hint(true).starts_with("install NVIDIA's container toolkit"));
+        let both = hint(false);
+        let (driver, toolkit) = (both.find("driver is not loaded"), both.find("toolkit"));
+        assert!(driver.is_some() && driver < toolkit, "{both}");
     }
 }

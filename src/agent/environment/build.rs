@@ -12,7 +12,7 @@ use protocol::spec::Network;
 use protocol::{Failure, FailureKind, Span};
 
 use super::inputs::{Inputs, Kind};
-use super::{MOUNT, NotReady, Place, Ready, Request, broken, words};
+use super::{MOUNT, NotReady, Place, Ready, Request, broken, index, words};
 use crate::attempt::Control;
 use crate::collect::small;
 use crate::executor::{ContainerSpec, Engine, Image, MountSpec};
@@ -26,32 +26,6 @@ const LABEL: &str = "trainyard.environment";
 const MOST_BYTES: u64 = 1 << 20;
 /// How long the host's Python may take to say its version.
 const PYTHON_WITHIN: Duration = Duration::from_secs(30);
-/// Names that lead pip to an index, and what uv calls them.
-const PIP_NAMES: [(&str, &str); 2] = [
-    ("PIP_INDEX_URL", "UV_DEFAULT_INDEX"),
-    ("PIP_EXTRA_INDEX_URL", "UV_INDEX"),
-];
-/// Variables of the agent's environment that are passed on besides `UV_…`.
-const PASSED: [&str; 6] = [
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-];
-/// Variables of uv's that are ours to set, or that mean something on the host only.
-const NOT_PASSED: [&str; 8] = [
-    "UV_CACHE_DIR",
-    "UV_PYTHON",
-    "UV_PROJECT_ENVIRONMENT",
-    "UV_WORKING_DIRECTORY",
-    "UV_PROJECT",
-    "UV_CONFIG_FILE",
-    "UV_INSTALL_DIR",
-    "UV_PYTHON_INSTALL_DIR",
-];
-
 /// The host's Python, by path and version, for keys of environments without a container.
 pub(super) async fn host_python() -> Result<String, Failure> {
     let asked = tokio::process::Command::new("python3")
@@ -113,9 +87,8 @@ pub(super) async fn build(
             .hint("Choose an image with Python and ipykernel, such as trainyard/notebook, or leave `python:` out.")
             .into()),
         Some(_) => {
-            let variables = index_variables(host);
-            let index = variables.get("UV_DEFAULT_INDEX").or(variables.get("UV_INDEX_URL"));
-            Err(words::failure(&output, index.map_or("PyPI", |url| without_password(url))).into())
+            let asked = index::asked(&index::variables(host, request.trust));
+            Err(words::failure(&output, &asked).into())
         }
         None => {
             let limit: Span = host.config.python.build_timeout;
@@ -135,11 +108,6 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.persist(path)?;
     Ok(())
-}
-
-/// The index as it may be shown.
-fn without_password(url: &str) -> &str {
-    url.rsplit_once('@').map_or(url, |(_, rest)| rest)
 }
 
 /// A folder for one build: the script's files in and out.
@@ -223,23 +191,6 @@ impl Drop for Scratch {
     }
 }
 
-/// Settings of the package index, from the configuration and the agent's own environment.
-fn index_variables(host: &Host) -> BTreeMap<String, String> {
-    let mut variables = BTreeMap::new();
-    for (name, value) in std::env::vars() {
-        let pip = PIP_NAMES.iter().find(|(pip, _)| *pip == name);
-        if let Some((_, uv)) = pip {
-            variables.entry((*uv).to_owned()).or_insert(value);
-        } else if (name.starts_with("UV_") && !NOT_PASSED.contains(&name.as_str()))
-            || PASSED.contains(&name.as_str())
-        {
-            variables.insert(name, value);
-        }
-    }
-    variables.extend(host.config.python.env.clone());
-    variables
-}
-
 /// The authorities to trust: from the configuration, else the agent's environment.
 fn ca_bundle(host: &Host) -> Option<PathBuf> {
     let own = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
@@ -269,7 +220,7 @@ async fn in_container(
     let root = Path::new(MOUNT);
     let inside = root.join(format!("{}.build", place.name));
     let mut env = image.env.clone();
-    env.extend(index_variables(host));
+    env.extend(index::variables(host, request.trust));
     env.extend(scratch.variables(
         root,
         &place.name,
@@ -356,7 +307,7 @@ async fn on_host(
     let mut command = tokio::process::Command::new("sh");
     command
         .arg(scratch.path.join("build.sh"))
-        .envs(index_variables(host))
+        .envs(index::variables(host, request.trust))
         .envs(scratch.variables(
             &place.root,
             &place.name,

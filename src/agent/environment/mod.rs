@@ -2,6 +2,7 @@
 //! every job with that key. It knows neither attempts nor the server.
 
 mod build;
+mod index;
 mod inputs;
 mod prune;
 mod words;
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use protocol::spec::PythonSource;
-use protocol::{Digest, Failure, FailureKind, Span, Trust};
+use protocol::{Digest, Failure, FailureKind, ProjectId, Span, Trust};
 use serde::{Deserialize, Serialize};
 
 use crate::attempt::{Control, StopReason, in_use, read_json, write_json};
@@ -27,7 +28,8 @@ pub(crate) use prune::{InUse, prune};
 /// Where environments lie in a container.
 pub(crate) const MOUNT: &str = "/environments";
 /// Folders of environments, by the trust of the commits that they were built for.
-const TRUSTS: [&str; 2] = ["untrusted", "trusted"];
+const TRUSTED: &str = "trusted";
+const UNTRUSTED: &str = "untrusted";
 /// uv's cache, in each of them; and the lock that builds share while they use it.
 const CACHE: &str = ".cache";
 const CACHE_LOCK: &str = ".cache.lock";
@@ -76,6 +78,7 @@ pub(crate) struct Request<'a> {
     pub(crate) source: &'a PythonSource,
     pub(crate) workspace: &'a Path,
     pub(crate) trust: Trust,
+    pub(crate) project: &'a ProjectId,
     /// Labels of a container that builds.
     pub(crate) labels: BTreeMap<String, String>,
     /// The engine and image to build in; none: on the host itself.
@@ -94,7 +97,7 @@ pub(crate) async fn prepare(
         None => format!("host {}", build::host_python().await?),
     };
     let key = inputs.key(&base, &host.inventory.platform);
-    let root = root(host, request.trust).map_err(|error| broken(host.data(), &error))?;
+    let root = root(host, request).map_err(|error| broken(host.data(), &error))?;
     let place = Place::new(&root, &key);
     let deadline = Instant::now() + Duration::from(host.config.python.build_timeout);
     let _lock = lock(&place.lock_file(), File::try_lock, deadline, control).await?;
@@ -120,20 +123,29 @@ async fn make_room(host: &Host) {
     }
 }
 
-/// The folder of all environments of one trust, with uv's cache in it: hard links do not cross mounts.
-fn root(host: &Host, trust: Trust) -> io::Result<PathBuf> {
-    let [untrusted, trusted] = TRUSTS;
-    let word = match trust {
-        Trust::Untrusted => untrusted,
-        Trust::Trusted => trusted,
+/// The folder of all environments that a job may share, with uv's cache in it: hard links do not cross mounts. Those
+/// of untrusted commits are each project's own: who builds there may change what lies there.
+fn root(host: &Host, request: &Request<'_>) -> io::Result<PathBuf> {
+    let all = host.data().join("environments");
+    let root = match request.trust {
+        Trust::Untrusted => all.join(UNTRUSTED).join(request.project.as_str()),
+        Trust::Trusted => all.join(TRUSTED),
     };
-    let root = host.data().join("environments").join(word);
     std::fs::create_dir_all(&root)?;
     if host.config.executors.docker && rustix::process::geteuid().is_root() {
         let (uid, gid) = host.job_user;
         std::os::unix::fs::chown(&root, Some(uid), Some(gid))?;
     }
     Ok(root)
+}
+
+/// The folders that there are, as [`root`] makes them.
+fn roots(data: &Path) -> Vec<PathBuf> {
+    let all = data.join("environments");
+    let projects = std::fs::read_dir(all.join(UNTRUSTED));
+    let projects = projects.into_iter().flatten().flatten();
+    let untrusted = projects.map(|entry| entry.path());
+    untrusted.chain([all.join(TRUSTED)]).collect()
 }
 
 /// The name of an environment's folder. Short: the path stands in every traceback, and some systems bound the

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use protocol::ByteSize;
 
-use super::{CACHE, CACHE_LOCK, Place, RUBBISH, TRUSTS};
+use super::{CACHE, CACHE_LOCK, Place, RUBBISH, roots};
 use crate::attempt::free;
 use crate::config::Disk;
 use crate::workspace;
@@ -26,7 +26,7 @@ pub(crate) struct InUse {
 
 /// Something that can be built anew.
 enum Candidate {
-    /// uv's cache of one trust. Before any environment: while it is there, an environment's files are linked
+    /// uv's cache of one root. Before any environment: while it is there, an environment's files are linked
     /// in it, and removing them there frees nothing.
     Cache(PathBuf),
     /// An environment.
@@ -44,7 +44,7 @@ impl Candidate {
 
 /// Removes what must go. `in_use` is asked before each environment. Blocks; nothing that it meets is an error.
 pub(crate) fn prune(data: &Path, disk: &Disk, in_use: impl Fn() -> io::Result<InUse>) {
-    let roots = TRUSTS.map(|trust| data.join("environments").join(trust));
+    let roots = roots(data);
     for path in roots.iter().flat_map(|root| entries(root)) {
         if name_of(&path).starts_with(RUBBISH) {
             remove(&path);
@@ -156,7 +156,7 @@ fn used(roots: &[PathBuf]) -> ByteSize {
     ByteSize(bytes)
 }
 
-/// The environments of one trust, and when each was last used: the time of its marker.
+/// The environments of one root, and when each was last used: the time of its marker.
 fn found(root: &Path) -> Vec<(SystemTime, Place)> {
     let markers = entries(root)
         .into_iter()
@@ -293,6 +293,17 @@ mod tests {
         prune(data.path(), &limit(1500), || Ok(InUse::default()));
         assert_eq!(left(data.path()), ["b", "c"]);
         assert!(!data.path().join("environments/trusted/a.json").exists());
+    }
+
+    #[test]
+    fn those_of_untrusted_commits_count_and_go_too() {
+        let data = world();
+        let own = data.path().join("environments/untrusted/project");
+        fs::create_dir_all(own.parent().unwrap()).unwrap();
+        fs::rename(data.path().join("environments/trusted"), &own).unwrap();
+        prune(data.path(), &limit(1), || Ok(InUse::default()));
+        let folders = entries(&own).into_iter().filter(|path| path.is_dir());
+        assert_eq!(folders.count(), 0);
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod cgroup;
 mod events;
 mod gpu;
 mod health;
+mod library;
 mod links;
 mod nvml;
 mod process;
@@ -12,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use protocol::event::GpuSample;
-use protocol::hardware::{Engine, Gpu, GpuHealth, Inventory};
+use protocol::hardware::{Engine, Gpu, GpuDriver, GpuHealth, Inventory};
 use protocol::{ByteSize, Digest};
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -69,6 +70,12 @@ impl Hardware {
         self.nvml.as_ref().err()
     }
 
+    /// NVIDIA's driver, and the CUDA version that it runs; none: it is not here, or does not say.
+    #[must_use]
+    pub fn driver(&self) -> Option<GpuDriver> {
+        self.nvml.as_ref().ok().and_then(Nvml::driver)
+    }
+
     /// The GPUs as they are now, by NVML's index, slices behind their GPU. One that cannot be reached stays in the
     /// list as lost; where it was never seen before, without a name.
     #[must_use]
@@ -93,6 +100,8 @@ impl Hardware {
     pub fn inventory(&self, config: &Config, engine: Option<Engine>, gpus: Vec<Gpu>) -> Inventory {
         let machine = Machine::look();
         let share = machine.share(config);
+        // Without containers nothing can be mounted.
+        let mountable = config.volumes.iter().filter(|_| config.executors.docker);
         Inventory {
             host: host_name(),
             platform: platform(),
@@ -100,17 +109,14 @@ impl Hardware {
             cpu_millis: share.cpu_millis,
             memory: share.memory,
             disk: Disk::of(&config.data).map_or(ByteSize(0), |disk| disk.size),
-            driver: self.nvml.as_ref().ok().and_then(Nvml::driver),
+            driver: self.driver(),
             gpus,
             labels: config.labels.clone(),
-            volumes: config
-                .volumes
-                .iter()
+            volumes: mountable
+                .clone()
                 .map(|(name, volume)| (name.clone(), volume.version.clone()))
                 .collect(),
-            volume_grants: config
-                .volumes
-                .iter()
+            volume_grants: mountable
                 .map(|(name, volume)| (name.clone(), volume.grant()))
                 .collect(),
             engine,
@@ -291,6 +297,20 @@ mod tests {
             ..first.clone()
         };
         assert_ne!(hash(&first), hash(&labelled));
+    }
+
+    #[test]
+    fn volumes_are_offered_where_they_can_be_mounted() {
+        let offered = |docker: bool| {
+            let text = format!(
+                "[volumes.data]\npath = \"/usr\"\n[executors]\ndocker = {docker}\nshell = true\n"
+            );
+            let config = Config::parse(&text).unwrap();
+            let inventory = Hardware::open(&config).inventory(&config, None, vec![]);
+            assert_eq!(inventory.volumes.len(), inventory.volume_grants.len());
+            inventory.volumes.contains_key("data")
+        };
+        assert!(offered(true) && !offered(false));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use protocol::hardware::{Gpu, GpuDriver, GpuHealth, GpuKind};
 use super::events::Ear;
 use super::gpu::{GpuProcess, GpuReading, cuda_version, pci_address, profile};
 use super::health::{Counters, GpuFault};
-use super::{links, process};
+use super::{library, links, process};
 
 /// How long a look at the links holds: there are many, each is a call, and they hardly change.
 const LINKS_HOLD: Duration = Duration::from_secs(60);
@@ -41,6 +41,14 @@ pub enum NvmlAbsent {
         /// What was looked for.
         library: String,
     },
+    /// What was found, or named by the configuration, is not NVIDIA's management library.
+    #[error("{library} cannot be loaded as NVIDIA's management library: {why}")]
+    Unusable {
+        /// Its path.
+        library: String,
+        /// The loader's words.
+        why: String,
+    },
     /// There is one, and it does not work.
     #[error("the NVIDIA driver does not answer: {0}")]
     Broken(String),
@@ -55,6 +63,32 @@ pub struct Nvml {
     links: Mutex<Option<Links>>,
     /// Listens for faults, where somebody asked for that.
     ear: Mutex<Option<Ear>>,
+}
+
+/// Why a library was not loaded. The loader says of one for another machine that it is not there.
+fn unloaded(library: &Path, why: &str) -> NvmlAbsent {
+    let unusable = |path: &Path, why: &str| NvmlAbsent::Unusable {
+        library: path.display().to_string(),
+        why: why.to_owned(),
+    };
+    let is_missing = why.contains("No such file");
+    match library::place(library) {
+        Some(path) if is_missing => {
+            let words = "it is there, and is for another kind of machine than this program";
+            unusable(&path, words)
+        }
+        Some(path) => {
+            // The loader begins with the path.
+            let begin = format!("{}: ", path.display());
+            unusable(&path, why.strip_prefix(&begin).unwrap_or(why))
+        }
+        // A path is somebody's word that it is there.
+        None if library.components().count() > 1 => unusable(library, "there is no such file"),
+        None if is_missing => NvmlAbsent::NoDriver {
+            library: library.display().to_string(),
+        },
+        None => unusable(library, why),
+    }
 }
 
 /// Which GPUs NVLink joined when that was looked at.
@@ -83,11 +117,11 @@ impl Nvml {
                 links: Mutex::default(),
                 ear: Mutex::default(),
             }),
-            Err(NvmlError::LibloadingError(_) | NvmlError::LibraryNotFound) => {
-                Err(NvmlAbsent::NoDriver {
-                    library: library.display().to_string(),
-                })
-            }
+            Err(NvmlError::LibloadingError(error)) => Err(unloaded(library, &error.to_string())),
+            Err(NvmlError::FailedToLoadSymbol(why)) => Err(NvmlAbsent::Unusable {
+                library: library.display().to_string(),
+                why,
+            }),
             Err(error) => Err(NvmlAbsent::Broken(error.to_string())),
         }
     }
@@ -427,5 +461,39 @@ fn counters(device: &Device<'_>) -> Counters {
             ThrottleReasons::HW_THERMAL_SLOWDOWN | ThrottleReasons::SW_THERMAL_SLOWDOWN,
         ),
         brake: throttle.contains(ThrottleReasons::HW_POWER_BRAKE_SLOWDOWN),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_library_is_not_a_missing_driver() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("libnvidia-ml.so.1");
+        let said = |library: &Path| Nvml::load(library).unwrap_err().to_string();
+        let path = file.display().to_string();
+        assert!(said(&file).contains("there is no such file"));
+        std::fs::write(&file, "no library").unwrap();
+        let text = said(&file);
+        assert!(
+            text.matches(&path).count() == 1 && text.contains("management library"),
+            "{text}"
+        );
+        // The head of a library for RISC-V.
+        let mut head = [0_u8; 64];
+        head[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+        (head[16], head[18], head[20]) = (3, 243, 1);
+        std::fs::write(&file, head).unwrap();
+        let other = said(&file);
+        assert!(
+            other.contains(&path) && other.contains("another kind of machine"),
+            "{other}"
+        );
+        let foreign = said(Path::new("libm.so.6"));
+        assert!(foreign.contains("nvmlInit"), "{foreign}");
+        let missing = Nvml::load(Path::new("libnvidia-ml-of-nobody.so.1")).unwrap_err();
+        assert!(matches!(missing, NvmlAbsent::NoDriver { .. }), "{missing}");
     }
 }

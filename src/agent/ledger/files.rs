@@ -21,6 +21,25 @@ pub struct Booking {
     pub since: Timestamp,
     /// Memory in use on the GPU before it.
     pub used_before: ByteSize,
+    /// Whose run it is, beside the agent; none: the attempt is the agent's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+}
+
+impl Booking {
+    /// Whether it is of a run whose process is gone: then it means nothing.
+    pub(super) fn is_over(&self, dir: &Path) -> bool {
+        self.run.is_some() && !super::runs::lives(dir, &self.attempt)
+    }
+
+    /// Who has it.
+    #[must_use]
+    pub fn holder(&self) -> String {
+        match &self.run {
+            Some(by) => format!("`trainyard run` of {by}"),
+            None => format!("attempt {}", self.attempt),
+        }
+    }
 }
 
 /// Nobody may have a GPU.
@@ -70,6 +89,10 @@ pub(super) struct State {
     pub(super) bookings: BTreeMap<String, Booking>,
     pub(super) quarantines: BTreeMap<String, Quarantine>,
     pub(super) reservations: BTreeMap<String, Reservation>,
+    /// Why something of a GPU cannot be read: nobody gets it meanwhile.
+    pub(super) unreadable: BTreeMap<String, String>,
+    /// Why nothing can be read: nobody gets any GPU meanwhile.
+    pub(super) blind: Option<String>,
 }
 
 /// Which of a GPU's files.
@@ -89,11 +112,18 @@ impl Kind {
             Kind::Reservation => ".reserved.json",
         }
     }
+
+    /// Which file this name is; none: none of a GPU's.
+    pub(super) fn of(name: &str) -> Option<Self> {
+        let all = [Kind::Quarantine, Kind::Reservation, Kind::Booking];
+        let mut found = all.into_iter().filter(|kind| name.ends_with(kind.ending()));
+        found.next().filter(|_| !name.starts_with('.'))
+    }
 }
 
 impl State {
-    /// Reads a folder; one that is missing has no files.
-    pub(super) fn read(dir: &Path) -> Result<Self, LedgerError> {
+    /// Reads a folder; one that is missing has no files. Of a file that cannot be read, what was `known` of it stays.
+    pub(super) fn read(dir: &Path, known: &Self) -> Result<Self, LedgerError> {
         let mut state = Self::default();
         let entries = match fs::read_dir(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(state),
@@ -102,15 +132,23 @@ impl State {
         for entry in entries {
             let path = entry.map_err(at(dir))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let of = |kind: Kind| name.strip_suffix(kind.ending()).map(str::to_owned);
-            if let Some(uuid) = of(Kind::Quarantine) {
-                take(&mut state.quarantines, uuid, &path)?;
-            } else if let Some(uuid) = of(Kind::Reservation) {
-                take(&mut state.reservations, uuid, &path)?;
-            } else if let Some(uuid) = of(Kind::Booking) {
-                take(&mut state.bookings, uuid, &path)?;
+            let Some(kind) = Kind::of(&name) else {
+                continue;
+            };
+            let uuid = name.trim_end_matches(kind.ending()).to_owned();
+            let taken = match kind {
+                Kind::Quarantine => take(&mut state.quarantines, &known.quarantines, &uuid, &path),
+                Kind::Reservation => {
+                    take(&mut state.reservations, &known.reservations, &uuid, &path)
+                }
+                Kind::Booking => take(&mut state.bookings, &known.bookings, &uuid, &path),
+            };
+            if let Err(error) = taken {
+                let why = format!("{error}; repair the file, or remove it");
+                state.unreadable.insert(uuid, why);
             }
         }
+        state.bookings.retain(|_, booking| !booking.is_over(dir));
         Ok(state)
     }
 }
@@ -128,14 +166,19 @@ pub(super) fn tidy(dir: &Path) -> Result<(), LedgerError> {
 }
 
 /// Reads one file; one that went meanwhile is not there.
-fn take<T: DeserializeOwned>(
+fn take<T: DeserializeOwned + Clone>(
     into: &mut BTreeMap<String, T>,
-    uuid: String,
+    known: &BTreeMap<String, T>,
+    uuid: &str,
     path: &Path,
 ) -> Result<(), LedgerError> {
-    let value = read_json(path).map_err(at(path))?;
-    into.extend(value.map(|value| (uuid, value)));
-    Ok(())
+    let read = read_json(path).map_err(at(path));
+    let value = match &read {
+        Ok(value) => value.as_ref(),
+        Err(_) => known.get(uuid),
+    };
+    into.extend(value.map(|value| (uuid.to_owned(), value.clone())));
+    read.map(|_| ())
 }
 
 /// Replaces a GPU's file whole and durably. It belongs to the folder's owner: a person who is root may write what the
@@ -148,9 +191,14 @@ pub(super) fn write(
 ) -> Result<(), LedgerError> {
     let path = place(dir, uuid, kind);
     write_json(&path, value).map_err(at(&path))?;
+    give_to_owner(dir, &path)
+}
+
+/// Gives a file to its folder's owner.
+pub(super) fn give_to_owner(dir: &Path, path: &Path) -> Result<(), LedgerError> {
     let owner = fs::metadata(dir).map_err(at(dir))?;
-    if fs::metadata(&path).map_err(at(&path))?.uid() != owner.uid() {
-        std::os::unix::fs::chown(&path, Some(owner.uid()), Some(owner.gid())).map_err(at(&path))?;
+    if fs::metadata(path).map_err(at(path))?.uid() != owner.uid() {
+        std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid())).map_err(at(path))?;
     }
     Ok(())
 }

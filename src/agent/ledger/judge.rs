@@ -3,7 +3,7 @@
 use protocol::hardware::{Gpu, GpuHealth, GpuKind};
 use protocol::{ByteSize, Timestamp};
 
-use super::files::{Quarantine, State};
+use super::files::{Quarantine, Reservation, State};
 use crate::hardware::{GpuProcess, GpuReading};
 
 /// More memory than before in use, and nobody there: what a dead process left behind.
@@ -20,6 +20,8 @@ pub(super) struct Manners {
     pub(super) ignore: Vec<String>,
     /// Jobs may run without a container: then any process may be a job's.
     pub(super) shell: bool,
+    /// Of a person's run beside the agent: who it is.
+    pub(super) run_by: Option<String>,
 }
 
 /// The GPU itself, and for a slice the GPU that it is cut from.
@@ -36,6 +38,19 @@ pub(super) fn quarantine<'a>(state: &'a State, gpu: &Gpu) -> Option<&'a Quaranti
     names(gpu).find_map(|uuid| state.quarantines.get(uuid))
 }
 
+/// Why nobody can tell who has a GPU.
+pub(super) fn unreadable<'a>(state: &'a State, gpu: &Gpu) -> Option<&'a String> {
+    let of_it = names(gpu).find_map(|uuid| state.unreadable.get(uuid));
+    of_it.or(state.blind.as_ref())
+}
+
+/// The loan of a GPU, or of the one that a slice is cut from, that is not over.
+pub(super) fn lent<'a>(state: &'a State, gpu: &Gpu, now: Timestamp) -> Option<&'a Reservation> {
+    names(gpu)
+        .filter_map(|uuid| state.reservations.get(uuid))
+        .find(|lent| lent.until > now)
+}
+
 impl Manners {
     /// How a GPU is to a new job.
     pub(super) fn judge(&self, state: &State, reading: &GpuReading, now: Timestamp) -> GpuHealth {
@@ -43,6 +58,11 @@ impl Manners {
         if let GpuHealth::Lost { error } = &gpu.health {
             return GpuHealth::Lost {
                 error: error.clone(),
+            };
+        }
+        if let Some(why) = unreadable(state, gpu) {
+            return GpuHealth::Quarantined {
+                reason: why.clone(),
             };
         }
         if let Some(quarantine) = quarantine(state, gpu) {
@@ -55,13 +75,18 @@ impl Manners {
                 reason: fault.clone(),
             };
         }
-        // What runs on a booked GPU is its attempt's.
-        if state.bookings.contains_key(&gpu.uuid) {
-            return GpuHealth::Healthy;
+        match state.bookings.get(&gpu.uuid) {
+            // What runs on a booked GPU is its attempt's.
+            Some(booking) if booking.run.is_none() => return GpuHealth::Healthy,
+            // The server knows nothing of it.
+            Some(booking) => {
+                return GpuHealth::InUseOutside {
+                    by: booking.holder(),
+                };
+            }
+            None => {}
         }
-        let lent = names(gpu)
-            .find_map(|uuid| state.reservations.get(uuid))
-            .filter(|lent| lent.until > now);
+        let lent = lent(state, gpu, now).filter(|lent| self.run_by.as_ref() != Some(&lent.by));
         if let Some(lent) = lent {
             return GpuHealth::Reserved {
                 by: lent.by.clone(),

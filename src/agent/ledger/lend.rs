@@ -2,11 +2,15 @@
 //! which looks at the files again before each decision.
 
 use chrono::{Local, NaiveDate, NaiveDateTime, NaiveTime, TimeZone as _};
-use protocol::hardware::{Gpu, GpuKind};
+use protocol::hardware::{Gpu, GpuHealth, GpuKind};
 use protocol::{Span, Timestamp};
 
 use super::Ledger;
 use super::files::{self, Kind, LedgerError, Reservation};
+use super::judge;
+
+/// Most letters of a borrower's name.
+const BORROWER_LIMIT: usize = 64;
 
 /// A time that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -88,19 +92,116 @@ pub fn find<'a>(gpus: &'a [Gpu], text: &str) -> Result<&'a Gpu, String> {
     }
 }
 
+/// The name of whom a GPU is lent to. It is shown in tables, on pages and in logs.
+///
+/// # Errors
+/// In words, where it is none.
+pub fn borrower(text: &str) -> Result<&str, String> {
+    let name = text.trim();
+    let is_short = (1..=BORROWER_LIMIT).contains(&name.chars().count());
+    match is_short && !name.contains(char::is_control) {
+        true => Ok(name),
+        false => Err(format!(
+            "'{}' is no name; write one of at most {BORROWER_LIMIT} letters in one line",
+            name.chars()
+                .take(BORROWER_LIMIT)
+                .collect::<String>()
+                .escape_debug()
+        )),
+    }
+}
+
+/// Why a GPU is not lent.
+#[derive(Debug, thiserror::Error)]
+pub enum NotLent {
+    /// It does not answer.
+    #[error("GPU {index} does not answer: {error}. It can be lent when it does")]
+    Lost {
+        /// NVML's number.
+        index: u32,
+        /// NVML's error.
+        error: String,
+    },
+    /// Somebody else has it.
+    #[error(
+        "GPU {index} is lent to {by} until {clock}, {left} more; 'trainyard gpus release {index}' ends that, and --force puts the new loan in its place"
+    )]
+    Taken {
+        /// NVML's number.
+        index: u32,
+        /// Who.
+        by: String,
+        /// Until when, by this host's clock.
+        clock: String,
+        /// How long that is.
+        left: Span,
+    },
+    /// Nobody can tell whether somebody else has it.
+    #[error("who has GPU {index} cannot be read: {why}. --force lends it all the same")]
+    Unknown {
+        /// NVML's number.
+        index: u32,
+        /// Which file, and why.
+        why: String,
+    },
+    /// The disk says no.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// A time of this host's clock.
+fn clock(at: Timestamp) -> String {
+    let local = Local.timestamp_millis_opt(at.0).single();
+    local.map_or_else(String::new, |at| at.format("%Y-%m-%d %H:%M").to_string())
+}
+
 impl Ledger {
-    /// Lends a GPU to a person: no new job gets it. One that has it keeps it to its end.
+    /// Lends a GPU to a person: no new job gets it. One that has it keeps it to its end. Whom it is lent to already may
+    /// have it for another time; the loan of somebody else is replaced by `force`.
     ///
     /// # Errors
-    /// The disk's.
-    pub fn reserve(&self, uuid: &str, by: &str, until: Timestamp) -> Result<(), LedgerError> {
+    /// [`NotLent`].
+    pub fn reserve(
+        &self,
+        gpu: &Gpu,
+        by: &str,
+        until: Timestamp,
+        force: bool,
+    ) -> Result<(), NotLent> {
+        let index = gpu.index;
+        if let GpuHealth::Lost { error } = &gpu.health {
+            let error = error.clone();
+            return Err(NotLent::Lost { index, error });
+        }
+        self.refresh()?;
+        if !force {
+            self.check_free(gpu, by)?;
+        }
         std::fs::create_dir_all(&self.dir).map_err(files::at(&self.dir))?;
         let lent = Reservation {
             by: by.to_owned(),
             until,
         };
-        files::write(&self.dir, uuid, Kind::Reservation, &lent)?;
-        self.refresh()
+        files::write(&self.dir, &gpu.uuid, Kind::Reservation, &lent)?;
+        Ok(self.refresh()?)
+    }
+
+    /// Nobody else has this GPU.
+    fn check_free(&self, gpu: &Gpu, by: &str) -> Result<(), NotLent> {
+        let (state, now, index) = (self.lock(), Timestamp::now(), gpu.index);
+        if let Some(why) = judge::unreadable(&state, gpu) {
+            let why = why.clone();
+            return Err(NotLent::Unknown { index, why });
+        }
+        match judge::lent(&state, gpu, now).filter(|lent| lent.by != by) {
+            Some(lent) => Err(NotLent::Taken {
+                index,
+                by: lent.by.clone(),
+                clock: clock(lent.until),
+                left: lent.until.minutes_from(now),
+            }),
+            None => Ok(()),
+        }
     }
 
     /// Takes a GPU back from a person. Answers whether it was lent.

@@ -50,9 +50,21 @@ impl World {
         self.ledger = Ledger::open(&config(self.dir.path())).unwrap();
     }
 
-    fn book(&self, readings: &[GpuReading]) -> Result<(), Box<Failure>> {
+    fn book(&self, readings: &[GpuReading]) -> Result<(), NotBooked> {
         let uuids: Vec<String> = readings.iter().map(|r| r.gpu.uuid.clone()).collect();
         self.ledger.book(&self.attempt, &uuids, readings)
+    }
+
+    /// Why they are not booked, where that is a failure.
+    fn refused(&self, readings: &[GpuReading]) -> Failure {
+        failure(self.book(readings))
+    }
+}
+
+fn failure(booked: Result<(), NotBooked>) -> Failure {
+    match booked {
+        Err(NotBooked::Failed(failure)) => *failure,
+        other => panic!("not a failure: {other:?}"),
     }
 }
 
@@ -65,10 +77,11 @@ fn a_booking_survives_a_restart_and_keeps_others_out() {
         .book(&[busy("GPU-1", "python3")])
         .expect("the attempt's own process does not disturb it");
     let other = AttemptId::generate();
-    let refused = world
-        .ledger
-        .book(&other, &["GPU-1".into()], &[example("GPU-1")])
-        .unwrap_err();
+    let refused = failure(
+        world
+            .ledger
+            .book(&other, &["GPU-1".into()], &[example("GPU-1")]),
+    );
     assert_eq!(refused.kind, FailureKind::GpuUnclean);
     assert!(
         refused.message.contains(world.attempt.as_str()),
@@ -86,19 +99,14 @@ fn a_booking_survives_a_restart_and_keeps_others_out() {
 #[test]
 fn all_gpus_are_booked_or_none() {
     let world = World::new();
-    let refused = world
-        .book(&[example("GPU-1"), busy("GPU-2", "python3")])
-        .unwrap_err();
+    let refused = world.refused(&[example("GPU-1"), busy("GPU-2", "python3")]);
     assert!(
         refused.message.contains("python3 (pid 42)"),
         "{}",
         refused.message
     );
     assert!(world.ledger.bookings().is_empty());
-    let gone = world
-        .ledger
-        .book(&world.attempt, &["GPU-9".into()], &[])
-        .unwrap_err();
+    let gone = failure(world.ledger.book(&world.attempt, &["GPU-9".into()], &[]));
     assert_eq!(gone.kind, FailureKind::GpuLost);
 }
 
@@ -138,7 +146,7 @@ fn a_gpu_that_stays_dirty_is_quarantined_until_it_is_clean() {
     ));
     world.ledger.notice(&[], &dirty).unwrap();
     assert_eq!(
-        world.book(&[example("GPU-1")]).unwrap_err().kind,
+        world.refused(&[example("GPU-1")]).kind,
         FailureKind::GpuUnclean
     );
     world.ledger.notice(&[], &[example("GPU-1")]).unwrap();
@@ -210,7 +218,7 @@ fn a_reported_fault_stays_until_somebody_clears_it() {
     world.ledger.give_back(&world.attempt, &[]).unwrap();
     world.restart();
     world.ledger.notice(&[], &[example("GPU-1")]).unwrap();
-    let refused = world.book(&[example("GPU-1")]).unwrap_err();
+    let refused = world.refused(&[example("GPU-1")]);
     assert!(
         refused.message.contains("quarantined: XID 79"),
         "{}",
@@ -228,28 +236,105 @@ fn a_reported_fault_stays_until_somebody_clears_it() {
 fn a_lent_gpu_is_no_jobs_until_its_time_is_over() {
     let world = World::new();
     let person = Ledger::look(&config(world.dir.path())).unwrap();
-    person
-        .reserve("GPU-1", "ada", Timestamp::now() + Span::hours(8))
-        .unwrap();
-    let refused = world.book(&[busy("GPU-1", "python3")]).unwrap_err();
-    assert!(
-        refused.message.contains("is reserved for ada, 7h59m more"),
-        "{}",
-        refused.message
+    let later = Timestamp::now() + Span::hours(8);
+    let lend = |by: &str, until: Timestamp, force: bool| {
+        person.reserve(&example("GPU-1").gpu, by, until, force)
+    };
+    lend("ada", later, false).unwrap();
+    let judged = world.book(&[busy("GPU-1", "python3")]).unwrap_err();
+    assert_eq!(
+        judged,
+        NotBooked::Withdrawn("ada, to whom GPU 0 (GPU-1) is lent".into())
     );
     assert!(person.release("GPU-1").unwrap());
     world.book(&[example("GPU-1")]).unwrap();
     // One that has it keeps it.
-    person
-        .reserve("GPU-1", "ada", Timestamp::now() + Span::hours(8))
-        .unwrap();
+    lend("ada", later, false).unwrap();
     world.ledger.refresh().unwrap();
     let health = |world: &World| world.ledger.judged(&[example("GPU-1")])[0].health.clone();
     assert_eq!(health(&world), GpuHealth::Healthy);
     world.ledger.give_back(&world.attempt, &[]).unwrap();
     assert!(matches!(health(&world), GpuHealth::Reserved { .. }));
-    person.reserve("GPU-1", "ada", Timestamp::now()).unwrap();
+    lend("ada", Timestamp::now(), false).unwrap();
     world.book(&[example("GPU-1")]).expect("its time is over");
+}
+
+#[test]
+fn a_loan_is_replaced_by_its_borrower_or_expressly() {
+    let world = World::new();
+    let mut slice = example("MIG-1").gpu;
+    slice.kind = GpuKind::Slice {
+        parent: "GPU-1".into(),
+        profile: "1g.10gb".into(),
+    };
+    let whole = example("GPU-1").gpu;
+    let (soon, later) = (Span::hours(1), Span::hours(2));
+    let lend = |gpu: &Gpu, by: &str, span, force| {
+        let until = Timestamp::now() + span;
+        let refused = world.ledger.reserve(gpu, by, until, force).err();
+        refused.map(|why| why.to_string())
+    };
+    assert_eq!(lend(&whole, "ada", soon, false), None);
+    assert_eq!(
+        lend(&whole, "ada", later, false),
+        None,
+        "she keeps it longer"
+    );
+    for gpu in [&whole, &slice] {
+        let refused = lend(gpu, "bob", soon, false).unwrap();
+        for word in ["is lent to ada until 2", "2h00m more", "--force"] {
+            assert!(refused.contains(word), "{refused}");
+        }
+    }
+    assert_eq!(lend(&whole, "bob", soon, true), None);
+    let lost = Gpu {
+        health: GpuHealth::Lost { error: "x".into() },
+        ..example("unknown-3").gpu
+    };
+    let refused = lend(&lost, "ada", soon, true).unwrap();
+    assert!(refused.contains("does not answer: x"), "{refused}");
+    assert_eq!(borrower(" ada "), Ok("ada"));
+    for wrong in ["", " ", "a\nb", "\u{1b}[2J", &"a".repeat(65)] {
+        assert!(borrower(wrong).unwrap_err().contains("at most 64"));
+    }
+}
+
+#[test]
+fn a_gpu_whose_file_cannot_be_read_is_nobodys_and_the_others_go_on() {
+    let mut world = World::new();
+    world.book(&[example("GPU-1")]).unwrap();
+    let file = world.dir.path().join("bookings/GPU-2.reserved.json");
+    fs::write(&file, "{").unwrap();
+    let gpus = ["GPU-1", "GPU-2", "GPU-3"].map(example);
+    world.restart();
+    let judged = world.ledger.judged(&gpus);
+    let reason = |gpu: &Gpu| match &gpu.health {
+        GpuHealth::Quarantined { reason } => reason.clone(),
+        other => panic!("{other:?}"),
+    };
+    let why = reason(&judged[1]);
+    assert!(why.contains("GPU-2.reserved.json"), "{why}");
+    assert_eq!(judged[2].health, GpuHealth::Healthy);
+    let until = Timestamp::now() + Span::hours(1);
+    let refused = world.ledger.reserve(&gpus[1].gpu, "bob", until, false);
+    assert!(refused.unwrap_err().to_string().contains("--force"));
+    assert_eq!(world.refused(&gpus[1..2]).kind, FailureKind::GpuUnclean);
+    world.ledger.release("GPU-2").unwrap();
+    assert_eq!(world.ledger.judged(&gpus)[1].health, GpuHealth::Healthy);
+    // What was known of a file stays while it cannot be read.
+    fs::write(world.dir.path().join("bookings/GPU-1.json"), "{").unwrap();
+    world.ledger.refresh().unwrap();
+    assert_eq!(world.ledger.bookings()["GPU-1"].attempt, world.attempt);
+}
+
+#[test]
+fn of_a_folder_that_cannot_be_read_no_gpu_is_shown_as_free() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("bookings"), "no folder").unwrap();
+    let (ledger, why) = Ledger::shown(&config(dir.path()));
+    assert!(why.unwrap().to_string().contains("bookings"));
+    let judged = ledger.judged(&[example("GPU-1")]);
+    assert!(matches!(judged[0].health, GpuHealth::Quarantined { .. }));
 }
 
 #[test]
@@ -263,7 +348,7 @@ fn slices_are_booked_and_the_gpu_that_they_are_cut_from_is_not() {
         profile: "1g.10gb".into(),
     };
     let readings = [whole.clone(), slice.clone()];
-    let refused = world.book(&readings).unwrap_err();
+    let refused = world.refused(&readings);
     assert!(
         refused.message.contains("in MIG mode"),
         "{}",
@@ -276,7 +361,7 @@ fn slices_are_booked_and_the_gpu_that_they_are_cut_from_is_not() {
         reason: "XID 95".into(),
     };
     world.ledger.notice(&[fault], &readings).unwrap();
-    let refused = world.book(&[slice]).unwrap_err();
+    let refused = world.refused(&[slice]);
     assert!(refused.message.contains("XID 95"), "{}", refused.message);
 }
 

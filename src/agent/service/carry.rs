@@ -19,9 +19,7 @@ use super::{Shared, checkpoints, keep};
 use crate::attempt::{self, AttemptDir, write_json};
 use crate::checkpoints::Checkpoints;
 use crate::journal::Journal;
-
-/// How often a GPU is looked at until it is clean.
-const CLEAN_LOOK: Duration = Duration::from_millis(500);
+use crate::ledger::NotBooked;
 
 /// Carries an attempt out, from wherever an earlier process left it.
 pub(super) async fn carry(
@@ -87,7 +85,7 @@ pub(super) async fn carry(
         // What nobody believes any more may be the next attempt's already, elsewhere or here.
         let kept = match succeeded {
             Some(true) => checkpoints.remove(),
-            Some(false) => checkpoints.mark(left.number),
+            Some(false) => checkpoints.leave(left.number),
             None => Ok(()),
         };
         if let Err(error) = kept {
@@ -107,6 +105,29 @@ pub(super) async fn carry(
     } else {
         shared.attempts.phase(&order.attempt, Phase::Finished);
         shared.news.notify_one();
+    }
+}
+
+/// Why an attempt does not run.
+enum NotRun {
+    /// The host's owner has what was offered: who, in words.
+    Withdrawn(String),
+    /// The platform's failure.
+    Failed(Box<Failure>),
+}
+
+impl From<Box<Failure>> for NotRun {
+    fn from(failure: Box<Failure>) -> Self {
+        NotRun::Failed(failure)
+    }
+}
+
+impl From<NotBooked> for NotRun {
+    fn from(why: NotBooked) -> Self {
+        match why {
+            NotBooked::Withdrawn(by) => NotRun::Withdrawn(by),
+            NotBooked::Failed(failure) => NotRun::Failed(failure),
+        }
     }
 }
 
@@ -160,7 +181,7 @@ impl Carrier<'_> {
                     .await;
                     self.blame_gpus(report).await
                 }
-                Err(failure) => self.unrun(*failure),
+                Err(why) => self.unrun(why),
             },
         };
         self.write_down(&report).await;
@@ -172,7 +193,7 @@ impl Carrier<'_> {
 
     /// Fetches what the attempt needs and books its GPUs. One that was told to stop meanwhile goes straight
     /// to its run, which knows how to end it.
-    async fn prepare(&self, journal: &Journal) -> Result<(), Box<Failure>> {
+    async fn prepare(&self, journal: &Journal) -> Result<(), NotRun> {
         tokio::select! {
             fetched = self.fetch_needs(journal) => fetched?,
             _ = self.handle.control.stopped() => return Ok(()),
@@ -197,7 +218,8 @@ impl Carrier<'_> {
         given.map_err(|error| {
             let words = format!("the GPUs in {}: {error}", self.dir.path().display());
             Box::new(Failure::new(FailureKind::ExecutorFailed, words))
-        })
+        })?;
+        Ok(())
     }
 
     /// A job whose GPU broke under it did not fail by itself.
@@ -269,11 +291,21 @@ impl Carrier<'_> {
     }
 
     /// The report of an attempt that did not run.
-    fn unrun(&self, failure: Failure) -> AttemptReport {
+    fn unrun(&self, why: NotRun) -> AttemptReport {
+        let (failure, withdrawn) = match why {
+            NotRun::Failed(failure) => (*failure, None),
+            NotRun::Withdrawn(by) => {
+                // The server is to know of it before it gives the job away again.
+                self.shared.news.notify_one();
+                let words = format!("it was not begun for the sake of {by}");
+                (Failure::new(FailureKind::GpuUnclean, words), Some(by))
+            }
+        };
         let host = &self.shared.host;
         let now = Timestamp::now();
         AttemptReport {
             outcome: Outcome::Failed(failure),
+            withdrawn,
             started_at: now,
             finished_at: now,
             phases: BTreeMap::new(),
@@ -308,7 +340,7 @@ impl Carrier<'_> {
 
     /// Writes the phase `upload` and the last event, once.
     async fn tell_end(&self, journal: &Journal, report: &AttemptReport) {
-        self.insist(|| end(journal, &report.outcome).map_err(|error| error.to_string()))
+        self.insist(|| end(journal, &report.end()).map_err(|error| error.to_string()))
             .await;
     }
 
@@ -329,14 +361,9 @@ impl Carrier<'_> {
         let attempt = &self.order.attempt;
         let shared = self.shared;
         if !self.order.gpus.is_empty() {
-            let deadline = Instant::now() + Duration::from(shared.host.config.gpus.clean_grace);
-            let unclean = loop {
-                let unclean = shared.ledger.unclean(attempt, &shared.gpus().await);
-                if unclean.is_empty() || Instant::now() >= deadline {
-                    break unclean;
-                }
-                tokio::time::sleep(CLEAN_LOOK).await;
-            };
+            let grace = shared.host.config.gpus.clean_grace;
+            let ledger = &shared.ledger;
+            let unclean = ledger.until_clean(attempt, grace, || shared.gpus()).await;
             for (uuid, reason) in &unclean {
                 tracing::error!(%attempt, uuid, "a GPU is quarantined: {reason}");
             }

@@ -35,7 +35,7 @@ use crate::attempt::{self, AttemptDir};
 use crate::client::{Client, ClientError};
 use crate::config::Config;
 use crate::environment;
-use crate::hardware::{self, Hardware};
+use crate::hardware::{self, Hardware, NvmlAbsent};
 use crate::host::{Host, HostError};
 use crate::identity::{DataLock, Identity, IdentityError};
 use crate::ledger::{Ledger, LedgerError};
@@ -77,17 +77,22 @@ pub enum ServiceError {
     },
 }
 
-/// Introduces this host to the server at `url` with a one-time token.
+/// Introduces this host to the server at `url` with a one-time token; see [`Identity::register`].
 ///
 /// # Errors
 /// Where the data folder is in use or registered already, or the server refuses.
-pub async fn register(config: &Config, url: &str, token: &str) -> Result<Identity, IdentityError> {
+pub async fn register(
+    config: &Config,
+    url: &str,
+    token: &str,
+    replace: bool,
+) -> Result<Identity, IdentityError> {
     let _lock = DataLock::take(&config.data)?;
     let hardware = Hardware::open(config);
     let engine = Sight::new(config).engine(config).await;
     let gpus = hardware::unjudged(hardware.gpus());
     let inventory = hardware.inventory(config, engine, gpus);
-    Identity::register(config, url, token, inventory).await
+    Identity::register(config, url, token, replace, inventory).await
 }
 
 /// A running agent. Dropped, it leaves containers and shell jobs running: the next one goes on with them.
@@ -186,6 +191,12 @@ impl Service {
         let client = identity.client(&config)?;
         wish::begin_anew(&config.data);
         let hardware = Arc::new(Hardware::open(&config));
+        match hardware.absent() {
+            None | Some(NvmlAbsent::NoDriver { .. }) => {}
+            Some(absent @ (NvmlAbsent::Unusable { .. } | NvmlAbsent::Broken(_))) => {
+                tracing::error!("no GPU is offered: {absent}");
+            }
+        }
         let ledger = Ledger::open(&config)?;
         hardware.listen();
         let mut sight = Sight::new(&config);

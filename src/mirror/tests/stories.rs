@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use mirror::{Deadline, FileMode, Mirror, MirrorError, Tree, WorkTree};
+use mirror::{Deadline, FileMode, History, Mirror, MirrorError, Tree, WorkTree};
 use protocol::CommitId;
 use trainyard_mirror as mirror;
 
 #[path = "stories/changes.rs"]
 mod changes;
+#[path = "stories/parts.rs"]
+mod parts;
 
 struct Repo {
     folder: tempfile::TempDir,
@@ -185,7 +187,13 @@ fn a_commit_of_a_pull_request_is_fetched_by_its_ref_and_kept() {
     let mirror = mirror_of(&repo, root.path());
     assert!(!mirror.has(&head));
     mirror
-        .fetch_commit(&head, Some("refs/pull/7/head"), None, &soon())
+        .fetch_commit(
+            &head,
+            Some("refs/pull/7/head"),
+            History::Whole,
+            None,
+            &soon(),
+        )
         .unwrap();
     assert!(mirror.has(&head));
     assert_eq!(mirror.merge_base(&head, &base).unwrap(), Some(base.clone()));
@@ -199,7 +207,11 @@ fn a_commit_of_a_pull_request_is_fetched_by_its_ref_and_kept() {
     );
 
     let nowhere: CommitId = "1".repeat(40).parse().unwrap();
-    assert!(mirror.fetch_commit(&nowhere, None, None, &soon()).is_err());
+    assert!(
+        mirror
+            .fetch_commit(&nowhere, None, History::Whole, None, &soon())
+            .is_err()
+    );
 }
 
 #[test]

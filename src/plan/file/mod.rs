@@ -16,7 +16,7 @@ pub(crate) use error::{nearest, unknown};
 pub use group::Group;
 pub use scalar::{Branches, Cpus, Cron, Duration, Image, LintEntry, OneOrMore, Size, Table, Word};
 pub use types::{
-    Defaults, Goal, Job, Metric, Model, Network, On, PipelineFile, Resources, Supersede,
+    Checkout, Defaults, Goal, Job, Metric, Model, Network, On, PipelineFile, Resources, Supersede,
     UnknownParameters,
 };
 pub(crate) use wants::{demands, mounts, turn_of};

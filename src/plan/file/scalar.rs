@@ -46,17 +46,31 @@ impl<'de> Deserialize<'de> for Word {
 pub struct Size(pub ByteSize);
 
 schema!(Size, "Size", {
-    "type": ["string", "integer"],
-    "pattern": r"^[0-9.]+ *([kKmMgGtT]i?)?[bB]?$",
-    "description": "A size such as 512MiB or 16GiB; a plain number is bytes.",
+    "type": "string",
+    "pattern": r"^[0-9.]+ *([kKmMgGtT]i?[bB]?|[bB])$",
+    "description": "A size such as 512MiB or 16GiB.",
 });
 
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        ByteSize::from_str(&text)
-            .map(Size)
-            .map_err(de::Error::custom)
+        let size = ByteSize::from_str(&text).map_err(de::Error::custom)?;
+        if size.0 == 0 {
+            return Err(de::Error::custom(format!(
+                "'{text}' is no size to ask for: write one such as 16GiB, or leave the key out"
+            )));
+        }
+        // Nobody means 80 bytes.
+        if text
+            .trim_end()
+            .ends_with(|c: char| !c.is_ascii_alphabetic())
+        {
+            return Err(de::Error::custom(format!(
+                "'{text}' has no unit: write {0}GiB, or {0}B for bytes",
+                text.trim()
+            )));
+        }
+        Ok(Size(size))
     }
 }
 

@@ -80,6 +80,8 @@ pub struct Defaults {
     pub lost_after: Option<Duration>,
     /// What becomes of the files in `$TRAINYARD_CHECKPOINT_DIR`.
     pub checkpoints: Option<Checkpoints>,
+    /// What jobs find besides the files that git itself keeps.
+    pub checkout: Option<Checkout>,
     /// Further attempts after platform faults.
     pub retries: Option<u32>,
     /// Whether an equal earlier result may stand for a job.
@@ -162,6 +164,8 @@ pub struct Job {
     /// What becomes of the files that it writes to `$TRAINYARD_CHECKPOINT_DIR`, where its next attempt on the same
     /// host finds them.
     pub checkpoints: Option<Checkpoints>,
+    /// What it finds besides the files that git itself keeps. Default: nothing.
+    pub checkout: Option<Checkout>,
     /// The model that it leaves.
     pub model: Option<Model>,
     /// The metrics that are compared with the base branch, by name.
@@ -190,7 +194,7 @@ pub enum UnknownParameters {
 pub struct On {
     /// `true` for every branch, or globs of branches such as `[main, "release/*"]`.
     pub push: Option<Branches>,
-    /// Whether pull requests start it. Read and checked; none starts anything yet, and each plan says so.
+    /// Whether pull requests start it.
     pub pull_request: bool,
     /// Cron expressions of five fields, in UTC, such as `"0 3 * * 1"`.
     #[schemars(with = "Option<OneOrMore<Cron>>")]
@@ -240,6 +244,18 @@ pub struct Checkpoints {
     pub across_hosts: bool,
     /// What they may take; above it the job is ended. Default: `50GiB`.
     pub max_size: Option<Size>,
+}
+
+/// What a job finds besides the files that git itself keeps.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Checkout {
+    /// Whether files that are kept in Git LFS have their content, fetched from the repository's own server; else they
+    /// are pointers of three lines. Default: `false`.
+    pub lfs: bool,
+    /// Whether the folders of submodules have their files; else they are empty, as they always are of an untrusted
+    /// commit. Default: `false`.
+    pub submodules: bool,
 }
 
 /// The model that a job leaves.

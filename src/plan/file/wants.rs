@@ -47,16 +47,32 @@ pub(super) fn resources(resources: Option<&types::Resources>) -> Checked {
     if let Some(list) = &resources.gpu_model {
         models(list)?;
     }
-    let versions = [&resources.compute_capability, &resources.cuda];
-    for version in versions.into_iter().flatten() {
-        if let Err(error) = version.value.0.parse::<AtLeast>() {
-            return wrong(version.referenced, error.to_string());
-        }
-    }
+    lowest(resources.compute_capability.as_ref(), "8.0")?;
+    lowest(resources.cuda.as_ref(), "12.1")?;
     match &resources.mig {
         Some(mig) => profile(mig, resources),
         None => Ok(()),
     }
+}
+
+/// A lowest version. `usual` is an example for who wrote none at all.
+fn lowest(version: Option<&Spanned<Word>>, usual: &str) -> Checked {
+    let Some(version) = version else {
+        return Ok(());
+    };
+    let text = version.value.0.trim();
+    if text.parse::<AtLeast>().is_ok() {
+        return Ok(());
+    }
+    let meant = format!(">={text}").parse::<AtLeast>().is_ok();
+    let example = if meant { text } else { usual };
+    wrong(
+        version.referenced,
+        format!(
+            "'{}' is not a lowest version such as \">={example}\" (in quotes)",
+            cut(text)
+        ),
+    )
 }
 
 /// A job's own limit for idle GPUs needs GPUs. One of the defaults is for those jobs that have some.

@@ -42,6 +42,7 @@ jobs:
     grace: 2m
     lost_after: 1h
     checkpoints: {across_hosts: true, max_size: 10GiB}
+    checkout: {lfs: true, submodules: true}
     model: {name: churn, path: model/}
     metrics: {accuracy: {goal: maximize, max_regression: 0.01}}
     retries: 2
@@ -299,6 +300,21 @@ fn a_wrong_value_names_its_place_and_what_is_accepted() {
             "jobs:\n  t: {command: x, resources: {gpu_memory: 1GiB}}",
             ":2:",
             "say how many",
+        ),
+        (
+            "jobs:\n  t:\n    command: x\n    resources: {gpus: 1, gpu_memory: 80}",
+            ":4:38",
+            "'80' has no unit: write 80GiB",
+        ),
+        (
+            "jobs:\n  t:\n    command: x\n    resources:\n      memory: 0",
+            ":5:15",
+            "'0' is no size",
+        ),
+        (
+            "jobs:\n  t: {command: x, resources: {memory: 0GiB}}",
+            ":2:",
+            "'0GiB' is no size",
         ),
         ("jobs:\n  t: {command: [", ":2:", ""),
         ("jobs: {}", "", "no job"),

@@ -278,6 +278,7 @@ fn what_may_change_a_result_changes_the_key() {
         "runs_on: [fast]",
         "artifacts: [out/**]",
         "image: other/image",
+        "checkout: {lfs: true}",
         "metrics: {accuracy: {goal: maximize}}",
         "needs: [prepare]",
         "python: none",

@@ -96,7 +96,12 @@ fn a_wrong_demand_names_its_place_and_the_nearest_word() {
         (
             "resources: {gpus: 1, cuda: newest}",
             ":4:32",
-            "is not a lowest version",
+            "is not a lowest version such as \">=12.1\"",
+        ),
+        (
+            "resources: {gpus: 1, cuda: 12}",
+            ":4:32",
+            "'12' is not a lowest version such as \">=12\" (in quotes)",
         ),
         (
             "resources: {gpus: 1, mig: 1g10gb}",

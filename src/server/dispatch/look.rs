@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use protocol::hardware::{GpuHealth, GpuKind, Inventory};
 use protocol::{AgentId, JobId, ProjectId, Span, Timestamp};
 
 use super::recent::Warm;
-use crate::schedule::{self, Booked, Demand, Group, Host, HostGpu, Project, Queue, Waiting};
+use crate::schedule::{
+    self, Booked, Demand, Group, Host, HostGpu, Project, Queue, Waiting as Waits,
+};
 use crate::state::Server;
 use crate::store::agents::Agent;
 use crate::store::attempts::Fate;
-use crate::store::queue::{self, Before, Booking, Queued, Used};
+use crate::store::queue::{self, Booking, Used};
+use crate::store::waiting::{Before, Queued, Waiting};
 use crate::store::{Connection, Result, agents, projects};
 
 /// What a project used counts half after this time.
@@ -20,7 +22,7 @@ const HALF_LIFE: Span = Span::hours(24);
 pub(super) struct Look {
     pub(super) now: Timestamp,
     /// All that waits; a part of it rests.
-    pub(super) waiting: Vec<Queued>,
+    pub(super) waiting: Waiting,
     /// Jobs that rest after a fault of the platform, of `waiting`, and the pause of each.
     pub(super) resting: Vec<(usize, Span)>,
     /// Its jobs name entries of `places`.
@@ -30,24 +32,27 @@ pub(super) struct Look {
     pub(super) fleet: Vec<Host>,
 }
 
-/// Reads the rows. None: nothing waits.
-pub(super) async fn look(server: &Server, db: &mut Connection, most: u32) -> Result<Option<Look>> {
-    let waiting = queue::waiting(db, most).await?;
+/// Reads the rows; `waiting` has what waited at the last pass. None: nothing waits.
+pub(super) async fn look(
+    server: &Server,
+    db: &mut Connection,
+    mut waiting: Waiting,
+    most: u32,
+) -> Result<Option<Look>> {
+    waiting.refresh(db, most).await?;
     if waiting.jobs.is_empty() {
         return Ok(None);
     }
     let now = Timestamp::now();
     let recent = &server.recent;
-    let before = queue::before(db).await?;
     let bookings = queue::bookings(db).await?;
     let used = recent.used(db, now).await?;
     let warm = recent.warm(db, now).await?;
-    let names = waiting
-        .jobs
-        .iter()
-        .map(|job| (&job.project, job.name.as_str()));
+    let names = names(&waiting);
     let running = bookings.iter().map(|b| (&b.project, b.job_name.as_str()));
-    let usual = recent.usual(db, names.chain(running)).await?;
+    let usual = recent
+        .usual(db, names.iter().flatten().copied().chain(running))
+        .await?;
     let agents = agents::good(db).await?;
     let rows = projects::all(db).await?;
     let groups = queue::in_groups(db).await?;
@@ -63,27 +68,17 @@ pub(super) async fn look(server: &Server, db: &mut Connection, most: u32) -> Res
         })
         .collect();
     let fleet = hosts(server, &agents, &bookings, &ends);
-    let numbers: HashMap<&AgentId, usize> = agents.iter().map(|a| &a.id).zip(0..).collect();
-    let mut maker = Maker {
-        projects: projects_of(&rows, &used, &bookings, &ends, now),
-        project_numbers: rows.iter().map(|row| &row.id).zip(0..).collect(),
-        holders: groups,
-        groups: Vec::new(),
-        group_numbers: BTreeMap::new(),
-        warm: &warm,
-        warm_numbers: HashMap::new(),
-        hot: Vec::new(),
-        numbers,
-    };
+    let projects = projects_of(&rows, &used, &bookings, &ends, now);
+    let mut maker = Maker::new(&waiting, &names, &usual, &agents, &rows);
+    maker.holders = groups;
+    maker.warm(&waiting, &warm);
     let (mut jobs, mut places, mut resting) = (Vec::new(), Vec::new(), Vec::new());
     for (place, job) in waiting.jobs.iter().enumerate() {
-        let before = before.get(&job.id).map_or(&[][..], Vec::as_slice);
-        if let Some(pause) = rest(server.config.retry_delay, before, now) {
+        if let Some(pause) = rest(server.config.retry_delay, &job.before, now) {
             resting.push((place, pause));
             continue;
         }
-        let usual = usual.get(&(&job.project, job.name.as_str()));
-        if let Some(job) = maker.waits(job, before, usual) {
+        if let Some(job) = maker.waits(job) {
             jobs.push(job);
             places.push(place);
         }
@@ -92,21 +87,31 @@ pub(super) async fn look(server: &Server, db: &mut Connection, most: u32) -> Res
         jobs,
         demands: waiting
             .demands
-            .into_iter()
-            .map(|d| named(d, &rows))
+            .values()
+            .map(|demand| named(demand.clone(), &rows))
             .collect(),
-        projects: maker.projects,
+        projects,
         groups: maker.groups,
         warm: maker.hot,
     };
     Ok(Some(Look {
         now,
-        waiting: waiting.jobs,
         resting,
         queue,
         places,
         fleet,
+        waiting,
     }))
+}
+
+/// Project and name of jobs, by the number of the name; none: no job that waits has it any more.
+fn names(waiting: &Waiting) -> Vec<Option<(&ProjectId, &str)>> {
+    let mut names = vec![None; waiting.names.keys().len()];
+    for job in &waiting.jobs {
+        let (project, name) = waiting.names.key(job.name);
+        names[job.name] = Some((project, name.as_str()));
+    }
+    names
 }
 
 /// A demand with its project's name in the place of its id.
@@ -146,60 +151,79 @@ fn until(booking: &Booking, usual: Option<&Span>, now: Timestamp) -> Timestamp {
     longer.min((booking.since + timeout).max(now))
 }
 
+/// Makes rows what `schedule` knows of them.
+#[derive(Default)]
 struct Maker<'a> {
-    projects: Vec<Project>,
-    project_numbers: HashMap<&'a ProjectId, usize>,
+    /// By the number of a job's name: its project, of the queue.
+    projects: Vec<Option<usize>>,
+    /// By the number of a job's name: its project, and how long it usually takes.
+    names: Vec<Option<(&'a ProjectId, Option<Span>)>>,
+    /// The number of each agent's host.
+    numbers: HashMap<&'a AgentId, usize>,
     holders: BTreeMap<(ProjectId, String), String>,
     groups: Vec<Group>,
     group_numbers: BTreeMap<(ProjectId, String), usize>,
-    warm: &'a Warm,
-    warm_numbers: HashMap<&'a str, usize>,
+    /// By the number of an environment: its number in `hot`, where a host has it.
+    warm: Vec<Option<usize>>,
     hot: Vec<BTreeSet<usize>>,
-    numbers: HashMap<&'a AgentId, usize>,
 }
 
 impl<'a> Maker<'a> {
+    fn new(
+        waiting: &Waiting,
+        names: &[Option<(&'a ProjectId, &'a str)>],
+        usual: &HashMap<(&'a ProjectId, &'a str), Span>,
+        agents: &'a [Agent],
+        rows: &'a [projects::Project],
+    ) -> Self {
+        let numbers: HashMap<&ProjectId, usize> = rows.iter().map(|r| &r.id).zip(0..).collect();
+        let of = |(project, _): &(ProjectId, String)| numbers.get(project).copied();
+        let takes = |of: &(&'a ProjectId, &'a str)| (of.0, usual.get(of).copied());
+        Self {
+            projects: waiting.names.keys().map(of).collect(),
+            names: names.iter().map(|of| of.as_ref().map(takes)).collect(),
+            numbers: agents.iter().map(|agent| &agent.id).zip(0..).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Takes in which hosts have which environment.
+    fn warm(&mut self, waiting: &Waiting, warm: &Warm) {
+        for environment in waiting.environments.keys() {
+            let agents = warm.get(environment.as_str());
+            let hosts = agents.map(|agents| {
+                let known = agents.iter().filter_map(|agent| self.numbers.get(agent));
+                known.copied().collect()
+            });
+            self.warm.push(hosts.as_ref().map(|_| self.hot.len()));
+            self.hot.extend(hosts);
+        }
+    }
+
     /// None: its project is gone.
-    fn waits(
-        &mut self,
-        job: &'a Queued,
-        before: &[Before],
-        usual: Option<&Span>,
-    ) -> Option<Waiting> {
-        let failed = before.iter().filter(|before| before.ended);
-        Some(Waiting {
+    fn waits(&mut self, job: &Queued) -> Option<Waits> {
+        let failed = job.before.iter().filter(|before| before.ended);
+        let (project, usual) = self.names[job.name]?;
+        Some(Waits {
             job: job.id.clone(),
-            project: *self.project_numbers.get(&job.project)?,
+            project: self.projects[job.name]?,
             demand: job.demand,
-            environment: job
-                .environment
-                .as_deref()
-                .and_then(|of| self.environment(of)),
-            group: job.concurrency.as_ref().map(|name| self.group(job, name)),
+            environment: job.environment.and_then(|of| self.warm[of]),
+            group: job
+                .concurrency
+                .as_ref()
+                .map(|name| self.group(project, name)),
             priority: job.priority,
             since: job.created_at,
-            expected: usual.copied().unwrap_or(job.timeout).min(job.timeout),
+            expected: usual.unwrap_or(job.timeout).min(job.timeout),
             failed_on: failed
                 .filter_map(|before| self.numbers.get(&before.agent).copied())
                 .collect(),
         })
     }
 
-    fn environment(&mut self, of: &'a str) -> Option<usize> {
-        if let Some(number) = self.warm_numbers.get(of) {
-            return Some(*number);
-        }
-        let agents = self.warm.get(of)?;
-        let hosts = agents
-            .iter()
-            .filter_map(|agent| self.numbers.get(agent).copied());
-        self.hot.push(hosts.collect());
-        self.warm_numbers.insert(of, self.hot.len() - 1);
-        Some(self.hot.len() - 1)
-    }
-
-    fn group(&mut self, job: &Queued, name: &str) -> usize {
-        let key = (job.project.clone(), name.to_owned());
+    fn group(&mut self, project: &ProjectId, name: &str) -> usize {
+        let key = (project.clone(), name.to_owned());
         let next = self.groups.len();
         let number = *self.group_numbers.entry(key.clone()).or_insert(next);
         if number == next {
@@ -288,46 +312,7 @@ fn booked(booking: &Booking, until: Timestamp, gpus: &[HostGpu]) -> Booked {
 
 /// A host with nothing on it, open.
 pub(crate) fn empty_host(agent: &Agent) -> Host {
-    let inventory: &Inventory = &agent.inventory;
-    let grant = |name: &String| {
-        inventory
-            .volume_grants
-            .get(name)
-            .cloned()
-            .unwrap_or_default()
-    };
-    let names = inventory.volumes.keys();
-    Host {
-        agent: agent.id.clone(),
-        name: agent.name.clone(),
-        closed: None,
-        labels: inventory.labels.iter().cloned().collect(),
-        volumes: names.map(|name| (name.clone(), grant(name))).collect(),
-        cuda: inventory.driver.as_ref().map(|driver| driver.cuda.clone()),
-        cpu_millis: inventory.cpu_millis,
-        memory: inventory.memory.0,
-        disk: inventory.disk.0,
-        gpus: inventory.gpus.iter().filter_map(device).collect(),
-        bookings: Vec::new(),
-    }
-}
-
-/// A GPU as a job can have it; one in MIG mode is none, its slices are.
-fn device(gpu: &protocol::hardware::Gpu) -> Option<HostGpu> {
-    let profile = match &gpu.kind {
-        GpuKind::Whole => None,
-        GpuKind::Sliced => return None,
-        GpuKind::Slice { profile, .. } => Some(profile.clone()),
-    };
-    Some(HostGpu {
-        uuid: gpu.uuid.clone(),
-        model: gpu.model.clone(),
-        memory: gpu.memory.0,
-        compute_capability: gpu.compute_capability.clone(),
-        profile,
-        nvlink: gpu.nvlink_group,
-        healthy: gpu.health == GpuHealth::Healthy,
-    })
+    Host::empty(agent.id.clone(), agent.name.clone(), &agent.inventory)
 }
 
 fn closed(server: &Server, agent: &Agent) -> Option<String> {
@@ -344,7 +329,7 @@ fn closed(server: &Server, agent: &Agent) -> Option<String> {
 impl Look {
     /// The id of a job of the queue.
     pub(super) fn job(&self, number: usize) -> &JobId {
-        &self.waiting[self.places[number]].id
+        &self.waiting.jobs[self.places[number]].id
     }
 }
 

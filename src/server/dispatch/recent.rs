@@ -1,5 +1,6 @@
 //! What the scheduler reads seldom: how long jobs usually take, what projects used, which hosts have which
-//! environment. It is derived from rows and kept for a minute, so that a pass does not read histories.
+//! environment. It is derived from rows and kept for a minute, so that a pass does not read histories. And what waits,
+//! which is kept from pass to pass, so that one does not read the whole queue.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +10,7 @@ use protocol::{AgentId, ProjectId, Span, Timestamp};
 use tokio::time::Instant;
 
 use crate::store::queue::{self, Used};
+use crate::store::waiting::Waiting;
 use crate::store::{Connection, Result};
 
 /// How long it is kept.
@@ -29,7 +31,11 @@ type Name = (ProjectId, String);
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Recent(Mutex<State>);
+pub struct Recent {
+    state: Mutex<State>,
+    /// What waited at the last pass; a pass has it as long as it takes.
+    pub(super) waiting: tokio::sync::Mutex<Waiting>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -54,7 +60,7 @@ impl<T: Clone> Kept<T> {
 
 impl Recent {
     fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
-        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What projects used in the last week.

@@ -25,25 +25,9 @@ pub async fn take(
     report: &AttemptReport,
 ) -> Result<FinishAnswer, Refused> {
     let mut tx = server.store.begin().await?;
-    let (attempt, mut job) = mine(&mut tx, agent, id).await?;
-    match standing(&attempt, &job) {
-        Standing::Over => return Ok(FinishAnswer { accepted: true }),
-        Standing::Abandoned => return Err(Refused::Abandoned(id.clone())),
-        Standing::Resumable => job = resume(&mut tx, &attempt, &job, report.started_at).await?,
-        Standing::Believed => {}
-    }
-    for artifact in &report.artifacts {
-        if !blobs::owned(&mut tx, &artifact.blob, &agent.id).await? {
-            return Err(Refused::Invalid(format!(
-                "artifact '{}': upload blob {} before the report",
-                artifact.path, artifact.blob
-            )));
-        }
-    }
-    let report = judged(&mut tx, &job, report).await?;
-    attempts::finish(&mut tx, id, &report).await?;
-    let generation = Some(attempt.generation);
-    let changed = conclude(&mut tx, &attempt, &job, report.outcome, generation).await?;
+    let Some((attempt, changed)) = believe(&mut tx, agent, id, report).await? else {
+        return Ok(FinishAnswer { accepted: true });
+    };
     tx.commit().await?;
     after(server, &attempt, &changed);
     let succeeded = |job: &&Job| job.state.outcome().is_some_and(Outcome::is_success);
@@ -55,6 +39,39 @@ pub async fn take(
     Ok(FinishAnswer { accepted: true })
 }
 
+/// Writes a report down; gives the attempt and the jobs that changed. None: it was written down before.
+pub(super) async fn believe(
+    tx: &mut Connection,
+    agent: &Agent,
+    id: &AttemptId,
+    report: &AttemptReport,
+) -> Result<Option<(Attempt, Vec<Job>)>, Refused> {
+    let (mut attempt, mut job) = mine(tx, agent, id).await?;
+    match standing(&attempt, &job) {
+        Standing::Over => return Ok(None),
+        Standing::Abandoned => return Err(Refused::Abandoned(id.clone())),
+        Standing::Resumable => job = resume(tx, &attempt, &job, report.started_at).await?,
+        Standing::Believed => {}
+    }
+    for artifact in &report.artifacts {
+        if !blobs::owned(tx, &artifact.blob, &agent.id).await? {
+            return Err(Refused::Invalid(format!(
+                "artifact '{}': upload blob {} before the report",
+                artifact.path, artifact.blob
+            )));
+        }
+    }
+    if let Some(by) = &report.withdrawn {
+        attempts::set_evicted(tx, id, by).await?;
+        attempt.evicted_by.get_or_insert_with(|| by.clone());
+    }
+    let report = judged(tx, &job, report).await?;
+    attempts::finish(tx, id, &report).await?;
+    let generation = Some(attempt.generation);
+    let changed = conclude(tx, &attempt, &job, report.outcome, generation).await?;
+    Ok(Some((attempt, changed)))
+}
+
 /// The report as it counts: a success whose metric is worse than `max_regression` allows, compared with
 /// the last success on the default branch (of a pull request: where it left that), is a failure.
 async fn judged(
@@ -62,7 +79,10 @@ async fn judged(
     job: &Job,
     report: &AttemptReport,
 ) -> Result<AttemptReport, StoreError> {
-    let mut report = report.clone();
+    let mut report = AttemptReport {
+        outcome: ended(job, report),
+        ..report.clone()
+    };
     let bounded = job
         .spec
         .metrics
@@ -79,6 +99,16 @@ async fn judged(
     Ok(report)
 }
 
+/// How an attempt ended. Of one that its host withdrew while somebody cancelled its job, that somebody's wish counts.
+fn ended(job: &Job, report: &AttemptReport) -> Outcome {
+    if report.withdrawn.is_some()
+        && let State::Stopping { by, .. } = &job.state
+    {
+        return Outcome::Cancelled { by: by.clone() };
+    }
+    report.end()
+}
+
 /// Ends an attempt that will have no report: lost, forgotten, or never begun.
 ///
 /// # Errors
@@ -90,23 +120,36 @@ pub async fn without_report(
     outcome: Outcome,
 ) -> Result<(), StoreError> {
     let mut tx = server.store.begin().await?;
-    let attempt = attempts::get(&mut tx, id).await?;
-    let job = jobs::get(&mut tx, &attempt.job).await?;
-    if standing(&attempt, &job) != Standing::Believed {
+    let Some((attempt, changed)) = give_up(&mut tx, id, fate, outcome).await? else {
         return Ok(());
+    };
+    tx.commit().await?;
+    after(server, &attempt, &changed);
+    Ok(())
+}
+
+/// Writes down that an attempt ended without a report; gives it and the jobs that changed. None: nobody believed it.
+pub(super) async fn give_up(
+    tx: &mut Connection,
+    id: &AttemptId,
+    fate: Fate,
+    outcome: Outcome,
+) -> Result<Option<(Attempt, Vec<Job>)>, StoreError> {
+    let attempt = attempts::get(tx, id).await?;
+    let job = jobs::get(tx, &attempt.job).await?;
+    if standing(&attempt, &job) != Standing::Believed {
+        return Ok(None);
     }
-    attempts::end(&mut tx, id, fate, &outcome, Timestamp::now()).await?;
-    let changed = conclude(&mut tx, &attempt, &job, outcome, None).await?;
+    attempts::end(tx, id, fate, &outcome, Timestamp::now()).await?;
+    let changed = conclude(tx, &attempt, &job, outcome, None).await?;
     // Where nothing will replace it, it cannot come back either.
     if changed
         .first()
         .is_some_and(|job| job.state != State::Queued)
     {
-        attempts::set_fate(&mut tx, id, Fate::Abandoned).await?;
+        attempts::set_fate(tx, id, Fate::Abandoned).await?;
     }
-    tx.commit().await?;
-    after(server, &attempt, &changed);
-    Ok(())
+    Ok(Some((attempt, changed)))
 }
 
 /// Moves the job of an attempt that ended; gives it and every other job that changed with it. `started`

@@ -1,6 +1,6 @@
-//! What people ask of agents: drain one, take it back, revoke its secret. Each is written down with who asked.
+//! What people ask of agents: drain one, take it back, revoke its secret, remove it. Each is written down with who asked.
 
-use protocol::{Failure, FailureKind, Outcome, Timestamp};
+use protocol::{Failure, FailureKind, Outcome, Span, Timestamp};
 
 use super::{finish, poll};
 use crate::state::Server;
@@ -30,6 +30,30 @@ pub enum HostError {
         name: String,
         /// Who took it.
         by: String,
+    },
+    /// It is at work, or may be.
+    #[error(
+        "agent '{name}' was heard of {silence} ago: only one that is revoked, or silent for {patience}, is removed. \
+        'trainyard agents revoke {name}' takes its secret away and gives its jobs to others"
+    )]
+    Heard {
+        /// The name.
+        name: String,
+        /// How long ago; since this server's start where it was not heard of yet.
+        silence: Span,
+        /// After how long a silence it is lost.
+        patience: Span,
+    },
+    /// It has a job that may wait for it.
+    #[error(
+        "agent '{name}' holds {}: the job's `lost_after` is not over. 'trainyard agents revoke {name}' gives it to others",
+        match jobs { 1 => "a job".to_owned(), n => format!("{n} jobs") }
+    )]
+    Busy {
+        /// The name.
+        name: String,
+        /// How many.
+        jobs: usize,
     },
     /// The store's.
     #[error(transparent)]
@@ -116,8 +140,47 @@ pub async fn revoke(server: &Server, name: &str, by: &str) -> Result<(), HostErr
     Ok(())
 }
 
+/// Takes an agent out of the lists that will not come back: it is revoked or lost, and has no job. What it had booked is
+/// free, and its secret is good no more.
+///
+/// # Errors
+/// [`HostError`].
+pub async fn remove(server: &Server, name: &str, by: &str) -> Result<(), HostError> {
+    let mut tx = server.store.begin().await?;
+    let agent = named(&mut tx, name).await?;
+    let silence = Span::from(server.leases.silence(&agent.id));
+    let patience = server.config.lost_after;
+    if agent.revoked_by.is_none() && silence <= patience {
+        return Err(HostError::Heard {
+            name: agent.name,
+            silence,
+            patience,
+        });
+    }
+    let left = attempts::unsettled_of_agent(&mut tx, &agent.id).await?;
+    let jobs = left.iter().filter(|a| a.fate == Fate::Open).count();
+    if jobs > 0 {
+        let name = agent.name;
+        return Err(HostError::Busy { name, jobs });
+    }
+    for lost in left {
+        attempts::set_fate(&mut tx, &lost.id, Fate::Abandoned).await?;
+    }
+    for (attempt, _) in attempts::booked_by(&mut tx, &agent.id).await? {
+        attempts::release(&mut tx, &attempt).await?;
+    }
+    if agent.revoked_by.is_none() {
+        agents::set_revoked(&mut tx, &agent.id, by).await?;
+    }
+    agents::set_removed(&mut tx, &agent.id, Timestamp::now()).await?;
+    write_down(&mut tx, by, format!("remove agent {name}")).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    server.live.queue_changed();
+    Ok(())
+}
+
 async fn named(db: &mut Connection, name: &str) -> Result<Agent, HostError> {
-    let mut all = agents::all(db).await?;
+    let mut all = agents::listed(db).await?;
     match all.iter().position(|agent| agent.name == name) {
         Some(place) => Ok(all.swap_remove(place)),
         None => Err(HostError::Missing {

@@ -37,7 +37,9 @@ pub async fn tick(server: &Server) -> Result<usize> {
     for attempt in open {
         let silence = server.leases.silence(&attempt.agent);
         let own = attempt.order.spec.limits.lost_after;
-        if silence <= own.unwrap_or(server.config.lost_after).into() {
+        let patience = own.unwrap_or(server.config.lost_after);
+        // No job gives an agent up that is not even unreachable: its poll may be held.
+        if silence <= patience.max(server.config.unreachable_after).into() {
             continue;
         }
         let name = fleet

@@ -11,6 +11,8 @@ pub mod hosts;
 pub mod lease;
 mod orders;
 pub mod poll;
+#[cfg(test)]
+mod properties;
 pub mod register;
 pub mod uploads;
 
@@ -65,6 +67,21 @@ pub enum Refused {
         /// After how long a silence this one may speak.
         patience: protocol::Span,
     },
+    /// Another agent that is still heard of has this name.
+    #[error(
+        "the name '{name}' is in use by an agent that was heard of {silence} ago: choose another name (`name` in the \
+        agent's configuration). Where it is this host that begins anew, take the old secret away with \
+        'trainyard agents revoke {name}', or register with --replace: its id goes over, and the old secret ends. \
+        The name is free {patience} after the agent's last word"
+    )]
+    NameInUse {
+        /// The name.
+        name: String,
+        /// How long ago the other one was heard of; since this server's start where it was not yet.
+        silence: protocol::Span,
+        /// After how long a silence the name may be taken.
+        patience: protocol::Span,
+    },
     /// An agent of another version of the API.
     #[error("this server speaks agent API {wanted}, the agent speaks {found}: install trainyard {version} on it",
         wanted = protocol::agent_api::VERSION, version = env!("CARGO_PKG_VERSION"))]
@@ -99,6 +116,7 @@ impl Refused {
             Refused::Full(_) => ("disk_full", self.to_string()),
             Refused::Version { .. } => ("version", self.to_string()),
             Refused::Twin { .. } => (TWIN, self.to_string()),
+            Refused::NameInUse { .. } => ("name_in_use", self.to_string()),
             Refused::Store(_) | Refused::Blobs(_) => (
                 "internal",
                 "the server could not do that; its log says why".to_owned(),

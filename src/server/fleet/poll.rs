@@ -173,7 +173,7 @@ fn says_something_new(attempt: &Attempt, job: &Job, status: &AttemptStatus) -> b
 }
 
 /// Writes what a status says; gives the jobs that changed.
-async fn take_status(
+pub(super) async fn take_status(
     tx: &mut Connection,
     agent: &Agent,
     status: &AttemptStatus,

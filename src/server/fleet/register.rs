@@ -1,15 +1,14 @@
 //! An agent introduces itself with a one-time token.
 
-use protocol::agent_api::{RegisterRequest, Registered, VERSION};
+use protocol::agent_api::{RegisterRequest, Registered, VERSION, wrong_name};
 use protocol::{AgentId, Digest, Span, Timestamp};
 
 use super::Refused;
 use crate::secret::{self, Secret};
 use crate::state::Server;
+use crate::store::Connection;
 use crate::store::agents::{self, Agent};
 
-/// Longest name of an agent.
-const NAME_LIMIT: usize = 64;
 /// How long a token may be used, where nobody said otherwise.
 pub const TOKEN_LIFE: Span = Span::hours(24);
 
@@ -27,17 +26,20 @@ pub async fn token(server: &Server, life: Span) -> Result<(Secret, Timestamp), R
     Ok((token, expires_at))
 }
 
-/// Registers an agent. One that comes again under its name keeps its id and gets a new secret.
+/// Registers an agent. One that comes again under its name keeps its id and gets a new secret: once the one that had
+/// the name is lost or revoked, or by [`RegisterRequest::replace`].
 ///
 /// # Errors
-/// [`Refused`]: wrong version, name, or token.
+/// [`Refused`]: wrong version, name, or token; the name is in use. A token that was refused a name is still good.
 pub async fn register(server: &Server, request: &RegisterRequest) -> Result<Registered, Refused> {
     if request.protocol != VERSION {
         return Err(Refused::Version {
             found: request.protocol,
         });
     }
-    check_name(&request.name)?;
+    if let Some(why) = wrong_name(&request.name) {
+        return Err(Refused::Invalid(why));
+    }
     let hash = secret::hash(&request.token);
     let secret = Secret::generate("tys");
     let at = Timestamp::now();
@@ -48,6 +50,9 @@ pub async fn register(server: &Server, request: &RegisterRequest) -> Result<Regi
         return Err(Refused::Unauthorized(
             "this registration token is unknown, was used, or is too old: make a new one",
         ));
+    }
+    if !request.replace {
+        check_free(server, &mut tx, &request.name).await?;
     }
     let agent = Agent {
         id: AgentId::generate(),
@@ -60,6 +65,7 @@ pub async fn register(server: &Server, request: &RegisterRequest) -> Result<Regi
         closed: None,
         drained_by: None,
         revoked_by: None,
+        removed_at: None,
         registered_at: at,
         seen_at: at,
     };
@@ -75,12 +81,20 @@ pub async fn register(server: &Server, request: &RegisterRequest) -> Result<Regi
     })
 }
 
-fn check_name(name: &str) -> Result<(), Refused> {
-    let ordinary = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if name.is_empty() || name.len() > NAME_LIMIT || !name.chars().all(ordinary) {
-        return Err(Refused::Invalid(format!(
-            "an agent's name has 1 to {NAME_LIMIT} letters, digits, '-', '_' or '.'"
-        )));
+/// Nobody takes the name of an agent that may be at work: it would have its id, and it would lose its secret.
+async fn check_free(server: &Server, db: &mut Connection, name: &str) -> Result<(), Refused> {
+    let there = agents::by_name(db, name).await?;
+    let Some(there) = there.filter(|agent| agent.revoked_by.is_none()) else {
+        return Ok(());
+    };
+    let silence = Span::from(server.leases.silence(&there.id));
+    let patience = server.config.lost_after;
+    match silence <= patience {
+        true => Err(Refused::NameInUse {
+            name: there.name,
+            silence,
+            patience,
+        }),
+        false => Ok(()),
     }
-    Ok(())
 }

@@ -2,9 +2,9 @@
 
 use reqwest::Url;
 
-use super::api::is_loopback;
 use super::place::GITHUB_API;
 use super::{ForgeConfig, ForgeKind, InvalidRepository, Place, Repository};
+use crate::outgoing::is_loopback;
 
 /// Words for forges.
 const WORDS: [(&str, Option<ForgeKind>); 5] = [
@@ -35,6 +35,18 @@ pub struct Address<'a> {
     pub api: Option<&'a str>,
 }
 
+/// A forge that answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// Which API it speaks.
+    pub kind: ForgeKind,
+    /// Where its pages are, `https://host` or a path below.
+    pub web: String,
+}
+
+/// Deepest path below a host at which a forge is looked for.
+const DEEPEST: usize = 3;
+
 /// Why no forge was found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
@@ -55,19 +67,34 @@ pub enum AddressError {
 }
 
 impl Address<'_> {
-    /// Where to ask which forge it is, `https://host`; none: it is said, or there is no host.
+    /// Where to ask which forge it is: at the host, then where it may lie below, `https://host/gitea`. Empty: it is said,
+    /// or there is no host.
     #[must_use]
-    pub fn stranger(&self) -> Option<String> {
-        let (host, _) = parts(self.url)?;
-        let known = self.forge.is_some() || known_host(host).is_some();
-        (!known).then(|| web(self.url, host))
+    pub fn strangers(&self) -> Vec<String> {
+        let Some((host, path)) = parts(self.url) else {
+            return Vec::new();
+        };
+        if self.forge.is_some() || known_host(host).is_some() {
+            return Vec::new();
+        }
+        let host = web(self.url, host);
+        // Owner and name are the repository's at least. What ssh says of paths says nothing of pages.
+        let above = match self.url.starts_with("http") {
+            true => path.split('/').count().saturating_sub(2).min(DEEPEST),
+            false => 0,
+        };
+        let below = |depth: usize| {
+            let parts = path.split('/').take(depth);
+            parts.fold(host.clone(), |web, part| format!("{web}/{part}"))
+        };
+        (0..=above).map(below).collect()
     }
 
-    /// The forge, without secrets. `asked` is what its host answered.
+    /// The forge, without secrets. `asked` is who answered of [`Address::strangers`].
     ///
     /// # Errors
     /// [`AddressError`].
-    pub fn find(&self, asked: Option<ForgeKind>) -> Result<ForgeConfig, AddressError> {
+    pub fn find(&self, asked: Option<&Answered>) -> Result<ForgeConfig, AddressError> {
         let found = parts(self.url);
         let kind = match self.forge {
             Some(word) => {
@@ -77,7 +104,10 @@ impl Address<'_> {
                     .ok_or_else(|| AddressError::Unknown(word.chars().take(40).collect()))?
                     .1
             }
-            None => found.and_then(|(host, _)| known_host(host)).or(asked),
+            None => {
+                let known = found.and_then(|(host, _)| known_host(host));
+                known.or(asked.map(|asked| asked.kind))
+            }
         };
         let Some(kind) = kind else {
             let useless = [("repository", self.repository), ("api", self.api)];
@@ -86,14 +116,21 @@ impl Address<'_> {
                 None => Ok(ForgeConfig::Git),
             };
         };
-        let path = self.repository.or(found.map(|(_, path)| path));
+        let within = |(host, path)| match asked {
+            Some(asked) => below(&web(self.url, host), &asked.web, path),
+            None => path,
+        };
+        let path = self.repository.or(found.map(within));
         let repository = Repository::try_from(path.unwrap_or_default().to_owned())?;
         if kind != ForgeKind::Gitlab && repository.parts() != 2 {
             return Err(InvalidRepository::of(&repository).into());
         }
         let api = match (self.api, found) {
             (Some(api), _) => api.to_owned(),
-            (None, Some((host, _))) => api(kind, &web(self.url, host)),
+            (None, Some((host, _))) => match asked {
+                Some(asked) => api(kind, &asked.web),
+                None => api(kind, &web(self.url, host)),
+            },
             // It has one address for nearly everybody.
             (None, None) if kind == ForgeKind::Github => GITHUB_API.to_owned(),
             (None, None) => return Err(AddressError::NoHost(kind)),
@@ -112,6 +149,13 @@ fn known_host(host: &str) -> Option<ForgeKind> {
         .into_iter()
         .find(|(known, _)| known.eq_ignore_ascii_case(host));
     found.map(|(_, kind)| kind)
+}
+
+/// A repository's path at a forge whose pages are below those of its host.
+fn below<'a>(host: &str, web: &str, path: &'a str) -> &'a str {
+    let prefix = web.strip_prefix(host).unwrap_or_default();
+    let within = path.strip_prefix(prefix.trim_start_matches('/'));
+    within.map_or(path, |path| path.trim_start_matches('/'))
 }
 
 /// Where a host has its pages. Without TLS only on this host itself: tokens go there.
@@ -231,26 +275,63 @@ mod tests {
             repository: None,
             api: None,
         };
+        let host = "https://git.example";
         for (url, forge, asked) in [
-            ("https://git.example/a/b", None, Some("https://git.example")),
-            ("git@git.example:a/b", None, Some("https://git.example")),
-            ("http://git.example/a/b", None, Some("https://git.example")),
+            ("https://git.example/a/b", None, vec![host]),
+            ("git@git.example:a/b", None, vec![host]),
+            ("ssh://git@git.example/x/a/b", None, vec![host]),
+            ("http://git.example/a/b", None, vec![host]),
             (
                 "http://localhost:3000/a/b",
                 None,
-                Some("http://localhost:3000"),
+                vec!["http://localhost:3000"],
             ),
-            ("https://git.example/a/b", Some("git"), None),
-            ("https://github.com/a/b", None, None),
-            ("/srv/git/b.git", None, None),
+            (
+                "https://git.example/x/y/a/b.git",
+                None,
+                vec![host, "https://git.example/x", "https://git.example/x/y"],
+            ),
+            ("https://git.example/a/b", Some("git"), vec![]),
+            ("https://github.com/a/b", None, vec![]),
+            ("/srv/git/b.git", None, vec![]),
         ] {
-            assert_eq!(address(url, forge).stranger().as_deref(), asked, "{url}");
+            assert_eq!(address(url, forge).strangers(), asked, "{url}");
         }
-        let here = address("http://localhost:3000/a/b", None);
-        let config = here.find(Some(ForgeKind::Gitea)).unwrap();
-        let (_, place) = config.place().unwrap();
-        assert_eq!(place.api, "http://localhost:3000/api/v1");
-        assert_eq!(place.web(), "http://localhost:3000");
+        for (url, kind, web, said) in [
+            (
+                "http://localhost:3000/a/b",
+                ForgeKind::Gitea,
+                "http://localhost:3000",
+                "a/b",
+            ),
+            (
+                "https://git.example/x/a/b",
+                ForgeKind::Gitea,
+                "https://git.example/x",
+                "a/b",
+            ),
+            (
+                "https://git.example/g/a/b",
+                ForgeKind::Gitlab,
+                "https://git.example",
+                "g/a/b",
+            ),
+            (
+                "https://git.example/x/g/a/b",
+                ForgeKind::Gitlab,
+                "https://git.example/x",
+                "g/a/b",
+            ),
+        ] {
+            let answered = Answered {
+                kind,
+                web: web.to_owned(),
+            };
+            let config = address(url, None).find(Some(&answered)).unwrap();
+            let (_, place) = config.place().unwrap();
+            assert_eq!(place.repository.as_str(), said, "{url}");
+            assert_eq!(place.web(), web, "{url}");
+        }
     }
 
     #[test]

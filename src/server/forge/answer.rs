@@ -1,5 +1,6 @@
 //! What a forge's answer means.
 
+use chrono::DateTime;
 use protocol::{CommitId, Span, Timestamp};
 use reqwest::header::HeaderMap;
 use serde::Deserialize;
@@ -7,6 +8,7 @@ use serde_json::Value;
 
 use super::place::{ForgeKind, Repository};
 use super::{Access, ForgeError, bounded};
+use crate::outgoing;
 
 /// Most bytes of an answer that are read.
 const MOST_BYTES: usize = 64 << 10;
@@ -51,29 +53,23 @@ impl<'a> About<'a> {
 
 /// Judges an answer: a success is given back unread.
 pub(super) async fn judge(
-    mut response: reqwest::Response,
+    response: reqwest::Response,
     kind: ForgeKind,
     repository: &Repository,
     about: About<'_>,
-    now: Timestamp,
 ) -> Result<reqwest::Response, ForgeError> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);
     }
-    let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
-        body.extend_from_slice(&chunk);
-        if body.len() > MOST_BYTES {
-            break;
-        }
-    }
+    let headers = response.headers().clone();
+    let body = outgoing::beginning(response, MOST_BYTES).await;
     let answer = Answer {
         kind,
         status: status.as_u16(),
         message: message(&body),
     };
-    Err(answer.fault(response.headers(), repository, about, now))
+    Err(answer.fault(&headers, repository, about))
 }
 
 /// The whole body of an answer, of at most so many bytes.
@@ -97,13 +93,7 @@ struct Answer {
 }
 
 impl Answer {
-    fn fault(
-        self,
-        headers: &HeaderMap,
-        repository: &Repository,
-        about: About<'_>,
-        now: Timestamp,
-    ) -> ForgeError {
+    fn fault(self, headers: &HeaderMap, repository: &Repository, about: About<'_>) -> ForgeError {
         let unknown = about.commit().filter(|_| self.is_of_an_unknown_commit());
         let Answer {
             kind,
@@ -112,12 +102,9 @@ impl Answer {
         } = self;
         let (forge, repository) = (kind.name(), repository.as_str().to_owned());
         if matches!(status, 403 | 429)
-            && let Some(wait) = asked_to_wait(status, headers, &message, now)
+            && let Some(wait) = asked_to_wait(status, headers, &message)
         {
-            return ForgeError::RateLimited {
-                forge,
-                until: now + wait,
-            };
+            return ForgeError::RateLimited { forge, wait };
         }
         if let Some(commit) = unknown {
             return ForgeError::UnknownCommit {
@@ -172,20 +159,29 @@ impl Answer {
 }
 
 /// How long a forge asks to wait, where it does: a 403 is also a word for "you may not".
-fn asked_to_wait(status: u16, headers: &HeaderMap, message: &str, now: Timestamp) -> Option<Span> {
+fn asked_to_wait(status: u16, headers: &HeaderMap, message: &str) -> Option<Span> {
     let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<i64>().ok();
+    // GitLab writes them without the x.
+    let of_limit = |name: &str| number(&format!("x-{name}")).or_else(|| number(name));
     let seconds = |s: i64| Span(u64::try_from(s).unwrap_or(0).saturating_mul(1_000));
     let wait = if let Some(after) = number("retry-after") {
         Some(seconds(after))
-    } else if number("x-ratelimit-remaining") == Some(0) {
-        let reset = number("x-ratelimit-reset").map(|s| Timestamp(s.saturating_mul(1_000)));
-        Some(reset.map_or(UNSAID_WAIT, |at| at.since(now)))
+    } else if of_limit("ratelimit-remaining") == Some(0) {
+        let reset = of_limit("ratelimit-reset").map(|s| Timestamp(s.saturating_mul(1_000)));
+        Some(reset.map_or(UNSAID_WAIT, |at| at.since(said_at(headers))))
     } else {
         let words = message.to_ascii_lowercase();
         let said = words.contains("rate limit") || words.contains("abuse");
         (status == 429 || said || headers.contains_key("retry-after")).then_some(UNSAID_WAIT)
     };
     wait.map(|wait| wait.clamp(Span::secs(1), LONGEST_WAIT))
+}
+
+/// When an answer was given, by the clock of who gave it: only beside that its times say how long something lasts.
+fn said_at(headers: &HeaderMap) -> Timestamp {
+    let date = headers.get("date").and_then(|date| date.to_str().ok());
+    let date = date.and_then(|date| DateTime::parse_from_rfc2822(date).ok());
+    date.map_or_else(Timestamp::now, |date| Timestamp(date.timestamp_millis()))
 }
 
 /// The forge's own words: its `message` (which is no text in some of GitLab's) or `error`, and those of its `errors`.
@@ -226,7 +222,8 @@ fn words_of(value: &Value) -> String {
 mod tests {
     use super::*;
 
-    const NOW: Timestamp = Timestamp(1_000_000_000_000);
+    /// 1000000000 seconds since 1970.
+    const NOW: &str = "Sun, 09 Sep 2001 01:46:40 GMT";
 
     fn at(
         kind: ForgeKind,
@@ -235,6 +232,7 @@ mod tests {
         body: &str,
     ) -> ForgeError {
         let mut map = HeaderMap::new();
+        map.insert("date", NOW.parse().unwrap());
         for (name, value) in headers {
             map.insert(*name, value.parse().unwrap());
         }
@@ -245,7 +243,7 @@ mod tests {
             status,
             message: message(body.as_bytes()),
         };
-        answer.fault(&map, &repository, About::Status(&commit), NOW)
+        answer.fault(&map, &repository, About::Status(&commit))
     }
 
     fn of(status: u16, headers: &[(&'static str, &str)], body: &str) -> ForgeError {
@@ -256,7 +254,7 @@ mod tests {
     fn a_limit_is_told_from_a_refusal() {
         let limited = |seconds: u64| ForgeError::RateLimited {
             forge: "GitHub",
-            until: NOW + Span::secs(seconds),
+            wait: Span::secs(seconds),
         };
         assert_eq!(of(403, &[("retry-after", "7")], "{}"), limited(7));
         assert_eq!(of(429, &[], "slow down"), limited(60));
@@ -265,6 +263,11 @@ mod tests {
             ("x-ratelimit-reset", "1000000090"),
         ];
         assert_eq!(of(403, &exhausted, "{}"), limited(90));
+        let gitlabs = [
+            ("ratelimit-remaining", "0"),
+            ("ratelimit-reset", "1000000090"),
+        ];
+        assert_eq!(of(429, &gitlabs, "{}"), limited(90));
         let secondary = r#"{"message":"You have exceeded a secondary rate limit."}"#;
         assert_eq!(
             of(403, &[("x-ratelimit-remaining", "12")], secondary),

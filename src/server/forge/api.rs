@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use protocol::Timestamp;
 use reqwest::{Method, RequestBuilder, Response, Url};
 
 use super::ForgeError;
@@ -10,7 +9,7 @@ use super::answer;
 pub(super) use super::answer::About;
 pub(super) use super::identity::Identity;
 use super::place::{ForgeKind, Place};
-use super::text::bounded;
+use crate::outgoing::{self, causes, is_loopback};
 
 /// Most bytes of an answer that is read whole.
 const MOST_BYTES: usize = 4 << 20;
@@ -49,7 +48,8 @@ impl Api {
                 "'{base}' would carry the token in clear: use https"
             )));
         }
-        let client = client(&base, timeout).map_err(|e| wrong(e.to_string()))?;
+        let client = outgoing::client(&base, timeout).build();
+        let client = client.map_err(|e| wrong(e.to_string()))?;
         Ok(Self {
             kind,
             place,
@@ -150,7 +150,18 @@ impl Api {
         rest: &[&str],
         read: impl FnOnce(&[u8]) -> Result<T, String>,
     ) -> Result<Option<T>, ForgeError> {
-        let request = self.below(Method::GET, rest)?;
+        self.found(self.below(Method::GET, rest)?, read).await
+    }
+
+    /// The same of any request.
+    ///
+    /// # Errors
+    /// As [`Api::find`].
+    pub(super) async fn found<T>(
+        &self,
+        request: RequestBuilder,
+        read: impl FnOnce(&[u8]) -> Result<T, String>,
+    ) -> Result<Option<T>, ForgeError> {
         match self.read(request, About::Look, MOST_BYTES, read).await {
             Err(ForgeError::Unauthorized { status: 404, .. }) => Ok(None),
             answer => answer.map(Some),
@@ -192,53 +203,12 @@ impl Api {
             forge: self.kind.name(),
             message: causes(&e.without_url()),
         })?;
-        let answer = answer::judge(response, self.kind, repository, about, Timestamp::now()).await;
+        let answer = answer::judge(response, self.kind, repository, about).await;
         if let Err(ForgeError::Unauthorized { status: 401, .. }) = &answer {
             self.identity.refused(repository);
         }
         answer
     }
-}
-
-/// A client for one host, whose calls take at most `timeout` each.
-pub(super) fn client(base: &Url, timeout: Duration) -> reqwest::Result<reqwest::Client> {
-    // One TLS library for the whole program; a second installation is refused and harmless.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut client = reqwest::Client::builder();
-    if is_loopback(base) {
-        // A proxy would not find this host's own address.
-        client = client.no_proxy();
-    }
-    client
-        .user_agent(concat!("trainyard/", env!("CARGO_PKG_VERSION")))
-        .timeout(timeout)
-        .connect_timeout(timeout)
-        // A redirect would carry the token to an address that nobody configured.
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-}
-
-pub(super) fn is_loopback(url: &Url) -> bool {
-    match url.host_str() {
-        Some("localhost") => true,
-        Some(host) => host
-            .trim_matches(['[', ']'])
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|ip| ip.is_loopback()),
-        None => false,
-    }
-}
-
-/// An error with its causes: the outermost of an HTTP client says too little.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    bounded(&text, 300)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use protocol::{CommitId, Timestamp};
+use protocol::{CommitId, Span};
 
 use super::CredentialError;
 
@@ -93,13 +93,13 @@ pub enum ForgeError {
         /// What was wrong with it.
         message: String,
     },
-    /// Too many calls. Nothing more is sent to this project's forge until then.
-    #[error("{forge} asks to wait for {}", until.since(Timestamp::now()))]
+    /// Too many calls. Nothing more is sent to this project's forge before.
+    #[error("{forge} asks to wait for {wait}")]
     RateLimited {
         /// The forge.
         forge: &'static str,
-        /// The moment from which calls are welcome again.
-        until: Timestamp,
+        /// How long, from its answer on. Not until when: its clock is not ours.
+        wait: Span,
     },
     /// No answer, or one that is the forge's own fault (5xx).
     #[error("{forge} could not be reached: {message}")]

@@ -1,4 +1,4 @@
-//! Which forge answers at a host whose name does not say it. It is asked as nobody: a token goes only to a forge that
+//! Which forge answers at a host, or below it, whose name does not say it. It is asked as nobody: a token goes only to a forge that
 //! somebody named, or that was found before.
 
 use std::time::Duration;
@@ -7,9 +7,10 @@ use futures_util::future::join_all;
 use reqwest::Url;
 use serde_json::Value;
 
+use super::address::Answered;
 use super::answer;
-use super::api::client;
 use super::place::ForgeKind;
+use crate::outgoing;
 
 /// How long a host has for its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -34,10 +35,21 @@ enum Sign {
     GitlabsDoor,
 }
 
-/// Asks the host at `web`, `https://host`; none: it answers as no forge does, or not in time.
-pub async fn ask(web: &str) -> Option<ForgeKind> {
-    let base = Url::parse(web).ok()?;
-    let client = client(&base, PATIENCE).ok()?;
+/// Asks at each of `webs`, `https://host` or a path below, until a forge answers; none: nobody does as a forge, or in
+/// time.
+pub async fn ask(webs: &[String]) -> Option<Answered> {
+    for web in webs {
+        if let Some(kind) = ask_one(web).await {
+            let web = web.clone();
+            return Some(Answered { kind, web });
+        }
+    }
+    None
+}
+
+async fn ask_one(web: &str) -> Option<ForgeKind> {
+    let base = Url::parse(&format!("{web}/")).ok()?;
+    let client = outgoing::client(&base, PATIENCE).build().ok()?;
     let asked = SIGNS.map(|(path, sign)| {
         let (client, url) = (&client, base.join(path));
         async move {
@@ -63,5 +75,32 @@ impl Sign {
                 (gitlabs || refuses || says("revision")).then_some(ForgeKind::Gitlab)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use axum::{Json, Router};
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_forge_is_found_below_its_host_too() {
+        let version = get(|| async { Json(json!({"version": "1.22.0"})) });
+        let forge = Router::new().route("/api/v1/version", version);
+        let other = get(|| async { Json(json!({"version": 2})) });
+        let router = Router::new()
+            .route("/api/v1/version", other)
+            .nest("/git/forge", forge);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+
+        let webs = ["", "/git", "/git/forge"].map(|path| format!("{host}{path}"));
+        let found = ask(&webs).await.unwrap();
+        assert_eq!((found.kind, &found.web), (ForgeKind::Gitea, &webs[2]));
+        assert_eq!(ask(&webs[..2]).await, None);
     }
 }

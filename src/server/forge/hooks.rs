@@ -14,7 +14,8 @@ use super::{ForgeError, bounded};
 const MOST: usize = 100;
 /// Most bytes of an answer.
 const MOST_BYTES: usize = 4 << 20;
-/// What a project's webhook hears of, in GitHub's words. Buttons of checks are told to Apps alone.
+/// What a project's webhook hears of, in GitHub's words. Not of `check_run`: only an App has check runs, and their
+/// buttons (`rerequested`, `requested_action`) are told to it alone.
 const GITHUB: [&str; 3] = ["push", "pull_request", "issue_comment"];
 /// The same in Gitea's: its `pull_request` stands for all that can happen to one, comments too.
 const GITEA: [&str; 2] = ["push", "pull_request"];

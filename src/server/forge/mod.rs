@@ -32,7 +32,7 @@ mod update;
 use std::fmt;
 
 use futures_util::future::BoxFuture;
-use protocol::Digest;
+use protocol::{CommitId, Digest};
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 
@@ -67,12 +67,23 @@ pub trait Forge: Send + Sync + fmt::Debug {
     /// Asks for a pull request; none: there is none of this number.
     fn pull_request(&self, number: u64) -> BoxFuture<'_, Result<Option<PullRequest>, ForgeError>>;
 
+    /// The pull requests that are open, those first that changed last.
+    fn open_requests(&self) -> BoxFuture<'_, Result<OpenRequests, ForgeError>>;
+
     /// Whether somebody may write to the repository: then their word counts. `number` is theirs at the forge, where it
     /// was told.
     fn may_write<'a>(
         &'a self,
         login: &'a str,
         number: Option<u64>,
+    ) -> BoxFuture<'a, Result<bool, ForgeError>>;
+
+    /// Whether a pull request, at exactly this head, comes from a fork of its author's own, who may write to the
+    /// repository.
+    fn members_fork<'a>(
+        &'a self,
+        number: u64,
+        head: &'a CommitId,
     ) -> BoxFuture<'a, Result<bool, ForgeError>>;
 
     /// Makes the forge show `update`. `remembered` is what an earlier call gave for the same slot: what stands there
@@ -82,6 +93,15 @@ pub trait Forge: Send + Sync + fmt::Debug {
         update: &'a Update,
         remembered: Option<&'a str>,
     ) -> BoxFuture<'a, Result<Shown, ForgeError>>;
+}
+
+/// The pull requests that are open at a forge.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OpenRequests {
+    /// As many as one answer has.
+    pub first: Vec<PullRequest>,
+    /// Whether there may be more.
+    pub more: bool,
 }
 
 /// How a project speaks with its forge: part of the project's row. Secrets are references only.

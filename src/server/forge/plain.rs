@@ -1,9 +1,10 @@
 //! A plain git remote: nobody to tell.
 
 use futures_util::future::BoxFuture;
+use protocol::CommitId;
 
 use super::event::PullRequest;
-use super::{Forge, ForgeError, Shown, Update};
+use super::{Forge, ForgeError, OpenRequests, Shown, Update};
 
 /// A remote that is only git. It shows nothing; the pages do.
 #[derive(Debug, Clone, Copy)]
@@ -30,10 +31,22 @@ impl Forge for PlainGit {
         Box::pin(std::future::ready(Ok(None)))
     }
 
+    fn open_requests(&self) -> BoxFuture<'_, Result<OpenRequests, ForgeError>> {
+        Box::pin(std::future::ready(Ok(OpenRequests::default())))
+    }
+
     fn may_write<'a>(
         &'a self,
         _: &'a str,
         _: Option<u64>,
+    ) -> BoxFuture<'a, Result<bool, ForgeError>> {
+        Box::pin(std::future::ready(Ok(false)))
+    }
+
+    fn members_fork<'a>(
+        &'a self,
+        _: u64,
+        _: &'a CommitId,
     ) -> BoxFuture<'a, Result<bool, ForgeError>> {
         Box::pin(std::future::ready(Ok(false)))
     }

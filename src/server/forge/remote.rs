@@ -1,12 +1,21 @@
 //! A repository at a forge with an API: what all forges do alike, and who does what its own way.
 
 use futures_util::future::BoxFuture;
+use protocol::CommitId;
+use reqwest::Method;
+use serde_json::Value;
 
-use super::api::Api;
+use super::api::{About, Api};
 use super::event::PullRequest;
 use super::{
-    Forge, ForgeError, ForgeKind, Shown, StatusUpdate, Update, gitea, github, gitlab, hook,
+    Forge, ForgeError, ForgeKind, OpenRequests, Shown, StatusUpdate, Update, gitea, github, gitlab,
+    hook,
 };
+
+/// Pull requests of one list: Gitea gives at most so many.
+const PAGE: &str = "50";
+/// Most bytes of a list; GitHub says 25 KB of each.
+const MOST_BYTES: usize = 4 << 20;
 
 impl Forge for Api {
     fn name(&self) -> &'static str {
@@ -46,12 +55,24 @@ impl Forge for Api {
         })
     }
 
+    fn open_requests(&self) -> BoxFuture<'_, Result<OpenRequests, ForgeError>> {
+        Box::pin(self.listed_requests())
+    }
+
     fn may_write<'a>(
         &'a self,
         login: &'a str,
         number: Option<u64>,
     ) -> BoxFuture<'a, Result<bool, ForgeError>> {
         Box::pin(self.writes(login, number))
+    }
+
+    fn members_fork<'a>(
+        &'a self,
+        number: u64,
+        head: &'a CommitId,
+    ) -> BoxFuture<'a, Result<bool, ForgeError>> {
+        Box::pin(Api::members_fork(self, number, head))
     }
 
     fn show<'a>(
@@ -74,6 +95,56 @@ impl Forge for Api {
 }
 
 impl Api {
+    async fn listed_requests(&self) -> Result<OpenRequests, ForgeError> {
+        let (list, query) = match self.kind() {
+            ForgeKind::Github => (
+                "pulls",
+                [
+                    ("state", "open"),
+                    ("sort", "updated"),
+                    ("direction", "desc"),
+                    ("per_page", PAGE),
+                ],
+            ),
+            ForgeKind::Gitea => (
+                "pulls",
+                [
+                    ("state", "open"),
+                    ("sort", "recentupdate"),
+                    ("page", "1"),
+                    ("limit", PAGE),
+                ],
+            ),
+            ForgeKind::Gitlab => (
+                "merge_requests",
+                [
+                    ("state", "opened"),
+                    ("order_by", "updated_at"),
+                    ("sort", "desc"),
+                    ("per_page", PAGE),
+                ],
+            ),
+        };
+        let query = query.map(|(name, value)| (name, value.to_owned()));
+        let request = self.below_with(Method::GET, &[list], &query)?;
+        let one = match self.kind() {
+            ForgeKind::Github | ForgeKind::Gitea => hook::github::pull_request,
+            ForgeKind::Gitlab => hook::gitlab::merge_request,
+        };
+        self.read(request, About::Look, MOST_BYTES, |body| {
+            let all: Vec<Value> = serde_json::from_slice(body).map_err(|e| e.to_string())?;
+            // One that cannot be read is asked for by itself.
+            let read = all
+                .iter()
+                .filter_map(|item| one(item.to_string().as_bytes()).ok());
+            Ok(OpenRequests {
+                first: read.collect(),
+                more: all.len().to_string() == PAGE,
+            })
+        })
+        .await
+    }
+
     async fn status(&self, update: &StatusUpdate) -> Result<(), ForgeError> {
         match self.kind() {
             ForgeKind::Github => self.github_status(update).await,

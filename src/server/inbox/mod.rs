@@ -17,9 +17,11 @@ pub use obey::run;
 
 use crate::forge::ForgeKind;
 use crate::forge::event::{ForgeEvent, PullRequest};
+use crate::pipelines;
 use crate::state::Server;
+use crate::store::jobs::Job;
 use crate::store::projects::{self, Delivery};
-use crate::store::{Connection, Result, StoreError, requests};
+use crate::store::{Connection, Result, StoreError};
 
 /// Most messages of one transaction.
 const MOST: usize = 500;
@@ -112,7 +114,10 @@ fn asks(event: &ForgeEvent) -> bool {
 /// Keeps a batch, and says so to those who wait; they hear nothing where it could not be kept.
 async fn write(server: Server, batch: Vec<Waiting>) {
     match keep_all(&server, &batch).await {
-        Ok(new) => {
+        Ok((new, ended)) => {
+            if !ended.is_empty() {
+                pipelines::announce(&server, &ended);
+            }
             for (waiting, new) in batch.into_iter().zip(new) {
                 // Who does not wait any more needs no answer.
                 let _ = waiting.kept.send(new);
@@ -122,15 +127,21 @@ async fn write(server: Server, batch: Vec<Waiting>) {
     }
 }
 
-/// In one transaction; gives which of them are new.
-async fn keep_all(server: &Server, batch: &[Waiting]) -> Result<Vec<bool>> {
+/// In one transaction; gives which of them are new, and the jobs that ended with their pull requests.
+async fn keep_all(server: &Server, batch: &[Waiting]) -> Result<(Vec<bool>, Vec<Job>)> {
     let mut tx = server.store.begin().await?;
     let mut new = Vec::with_capacity(batch.len());
+    let mut ended = Vec::new();
     for waiting in batch {
-        new.push(keep_one(&mut tx, &waiting.message).await?);
+        let message = &waiting.message;
+        let is_new = keep_one(&mut tx, message).await?;
+        if let (true, ForgeEvent::PullRequest(told)) = (is_new, &message.event) {
+            ended.extend(remember(&mut tx, message, told).await?);
+        }
+        new.push(is_new);
     }
     tx.commit().await.map_err(StoreError::from)?;
-    Ok(new)
+    Ok((new, ended))
 }
 
 async fn keep_one(tx: &mut Connection, message: &Message) -> Result<bool> {
@@ -142,17 +153,11 @@ async fn keep_one(tx: &mut Connection, message: &Message) -> Result<bool> {
         asks: matches!(message.event, ForgeEvent::Comment(_) | ForgeEvent::Asked(_)),
         received_at: message.at,
     };
-    let new = projects::insert_delivery(tx, &row).await?;
-    if let (true, ForgeEvent::PullRequest(told)) = (new, &message.event) {
-        remember(tx, message, told).await?;
-    }
-    Ok(new)
+    projects::insert_delivery(tx, &row).await
 }
 
-/// Writes a pull request down. What git shows of its head is looked at anew: it may go to another branch, or be open
-/// again.
-async fn remember(tx: &mut Connection, message: &Message, told: &PullRequest) -> Result<()> {
-    let project = &message.project;
-    requests::put(tx, project, &told.clone().into(), message.at).await?;
-    projects::remove_ref(tx, project, &message.kind.head_of(told.number)).await
+/// Writes a pull request down, and ends what waits of one that is over now; gives the jobs that changed.
+async fn remember(tx: &mut Connection, message: &Message, told: &PullRequest) -> Result<Vec<Job>> {
+    let (project, kind) = (&message.project, message.kind);
+    pipelines::told_of(tx, project, kind, &told.clone().into(), message.at).await
 }

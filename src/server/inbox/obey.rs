@@ -12,6 +12,7 @@ use super::deeds::{Asking, Refused};
 use crate::forge::event::{Asked, Comment, ForgeEvent};
 use crate::forge::{Forge, ForgeError, Reaction, Reply, Update, bounded};
 use crate::report::ReportConfig;
+use crate::rest;
 use crate::state::Server;
 use crate::store::pipelines::Pipeline;
 use crate::store::projects::{Delivery, Project};
@@ -145,7 +146,7 @@ impl Told<'_> {
             return Ok(None);
         }
         let Comment { number, by, .. } = comment;
-        if !self.forge.may_write(by, comment.by_id).await? {
+        if !self.may_write(by, comment.by_id).await? {
             // No answer: anybody could make us write to a request.
             tracing::info!(
                 project = self.project.name,
@@ -205,11 +206,20 @@ impl Told<'_> {
         request.zip(pipeline).ok_or_else(nothing)
     }
 
+    async fn may_write(
+        &self,
+        login: &str,
+        number: Option<u64>,
+    ) -> std::result::Result<bool, Later> {
+        let asked = self.forge.may_write(login, number);
+        Ok(rest::call(self.server, self.project, asked).await?)
+    }
+
     /// A button is pressed by who sees it: nobody waits for an answer, and the check itself shows what came of it.
     async fn button(&self, asked: &Asked) -> std::result::Result<(), Later> {
         let by = asked.by.as_deref().unwrap_or_default();
         let name = &self.project.name;
-        if !self.forge.may_write(by, None).await? {
+        if !self.may_write(by, None).await? {
             tracing::info!(project = name, by, "a button of somebody who may not write");
             return Ok(());
         }

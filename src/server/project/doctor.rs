@@ -1,4 +1,7 @@
-//! Looks whether all is well between a project and its forge: clone, token, webhook. It changes nothing.
+//! Looks whether all is well between a project and its forge, clone, token, webhook, and with who else is told of it.
+//! It changes nothing.
+
+mod told;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +10,7 @@ use mirror::Deadline;
 use protocol::Timestamp;
 use protocol::setup::{Check, Level};
 
+use self::told::told;
 use super::webhook;
 use crate::forge::app::App;
 use crate::forge::hooks::Sent;
@@ -31,9 +35,17 @@ pub async fn examine(server: &Server, project: &Project) -> Result<Vec<Check>> {
     // A token that is kept would hide that there are no new ones.
     server.forges.forget(&project.forge);
     let mut found = vec![which(server, project), clone(server, project).await];
+    found.extend(at_forge(server, project).await?);
+    found.extend(told(server, project).await?);
+    Ok(found)
+}
+
+/// What is between the project and its forge; nothing of a plain remote.
+async fn at_forge(server: &Server, project: &Project) -> Result<Vec<Check>> {
     let Some((kind, place)) = project.forge.place() else {
-        return Ok(found);
+        return Ok(Vec::new());
     };
+    let mut found = Vec::new();
     let app = server.forges.app().filter(|app| app.is_at(&place.api));
     match (place.app, app) {
         (Some(_), Some(app)) => {

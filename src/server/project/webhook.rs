@@ -73,7 +73,7 @@ pub(super) async fn set_up(server: &Server, project: &Project, made_up: Option<S
     let url = address(server, &project.name);
     let why = match &url {
         None => {
-            "the server does not know its own address: set 'url' in its configuration".to_owned()
+            "the server does not know its own address: set 'url' in its configuration, or start it with 'trainyard up --url https://…'".to_owned()
         }
         Some(_) if !project.forge.speaks() => "there is no token to make it with".to_owned(),
         Some(url) => match make(server, &project.forge, place, url).await {

@@ -168,6 +168,7 @@ fn report(outcome: Outcome, metrics: &[(&str, f64)]) -> AttemptReport {
     };
     AttemptReport {
         outcome,
+        withdrawn: None,
         started_at: Timestamp(1_000),
         finished_at: Timestamp(9_000),
         phases: BTreeMap::new(),

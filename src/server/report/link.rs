@@ -6,6 +6,7 @@ use protocol::{Digest, Span, Timestamp};
 
 use super::ReportConfig;
 use crate::forge::{Forge, ForgeConfig, ForgeError};
+use crate::outgoing;
 
 /// How often in a row a forge may refuse us before it is left alone.
 const MOST_REFUSALS: u32 = 10;
@@ -80,13 +81,13 @@ impl Link {
         self.refused = None;
     }
 
-    /// It did not, and would not do anything else of this project either.
+    /// It did not, and would not do anything else of this project either; `took` after `now`.
     pub(super) fn failed(
         &mut self,
         error: &ForgeError,
         config: &ReportConfig,
         name: &str,
-        now: Timestamp,
+        (now, took): (Timestamp, Span),
     ) {
         let is_refusal = match error {
             ForgeError::Unauthorized { .. }
@@ -99,7 +100,7 @@ impl Link {
             | ForgeError::Transport { .. } => false,
         };
         self.not_before = match error {
-            ForgeError::RateLimited { until, .. } => *until,
+            ForgeError::RateLimited { wait, .. } => now + took + *wait,
             ForgeError::Unauthorized { .. }
             | ForgeError::Credential(_)
             | ForgeError::App { .. }
@@ -126,15 +127,8 @@ impl ReportConfig {
         }
     }
 
-    /// Doubles with each try, and is a little longer by chance of the name, so that what failed
-    /// together does not come back together.
+    /// How long what failed so often waits.
     pub(super) fn wait(&self, tries: u32, name: &str) -> Span {
-        let first = self.retry_first.0;
-        let wait = first
-            .saturating_mul(1 << tries.min(20))
-            .min(self.retry_most.0);
-        let digest = Digest::of(format!("{name} {tries}"));
-        let chance = u64::from_str_radix(&digest.as_str()[..4], 16).unwrap_or(0);
-        Span(wait + wait * chance / (4 << 16))
+        outgoing::wait(self.retry_first, self.retry_most, tries, name)
     }
 }

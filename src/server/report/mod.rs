@@ -23,4 +23,5 @@ pub use desired::{CommitView, JobView, ModelView, PipelineView, Reused, desired}
 pub use differ::Differ;
 pub use reporter::{Pass, ReportConfig, Reporter};
 pub use run::run;
-pub(crate) use words::figure;
+pub(crate) use view::of_pipeline;
+pub(crate) use words::{blame, change, figure};

@@ -94,9 +94,10 @@ impl Reporter {
     /// # Errors
     /// The store's. What a forge answers is no error here: it stands in the row.
     pub async fn tick(&mut self, now: Timestamp) -> Result<Pass> {
+        let begun = Instant::now();
         self.connect(now).await?;
         self.derive(now).await?;
-        self.send(now).await
+        self.send(now, begun).await
     }
 
     /// Keeps one link for each project, and makes it anew where its settings changed, or its token after a refusal.
@@ -198,8 +199,8 @@ impl Reporter {
         Ok(())
     }
 
-    /// Sends one update for each project that has one and may.
-    async fn send(&mut self, now: Timestamp) -> Result<Pass> {
+    /// Sends one update for each project that has one and may. `begun` is when `now` was.
+    async fn send(&mut self, now: Timestamp, begun: Instant) -> Result<Pass> {
         let mut db = self.store.read().await?;
         let mut calls = Vec::new();
         let mut pass = Pass::default();
@@ -207,7 +208,12 @@ impl Reporter {
             let Some(link) = self.links.get(&project).filter(|l| l.forge.listens()) else {
                 continue;
             };
-            match link.may(now) {
+            // What it asked for before this server's start counts too.
+            let may = match projects::rest(&mut db, &project, now).await? {
+                Some(until) => May::At(until),
+                None => link.may(now),
+            };
+            match may {
                 May::Now => {}
                 May::At(at) => {
                     pass.next = Some(pass.next.map_or(at, |next| next.min(at)));
@@ -225,7 +231,6 @@ impl Reporter {
             }
         }
         drop(db);
-        let begun = Instant::now();
         let answers: Vec<Answer> = stream::iter(calls)
             .buffer_unordered(AT_ONCE)
             .collect()
@@ -264,15 +269,19 @@ impl Reporter {
             }
             Err(error) => {
                 let slot = sent.slot();
-                let next = next_try(error, row.tries, now + self.config.wait(row.tries, &slot));
+                let soon = now + self.config.wait(row.tries, &slot);
+                let next = next_try(error, row.tries, soon, now + took);
                 let text = bounded(&error.to_string(), 1_000);
                 if row.problem.as_ref() != Some(&text) {
                     tracing::warn!(%project, slot, error = text, "a forge did not take an update");
                 }
                 rows::not_accepted(&mut tx, project, sent, &text, next).await?;
+                if let ForgeError::RateLimited { wait, .. } = error {
+                    projects::set_rest(&mut tx, project, now + took + *wait).await?;
+                }
                 if let Some(link) = self.links.get_mut(project) {
                     match error.concerns_project() {
-                        true => link.failed(error, &self.config, project.as_str(), now),
+                        true => link.failed(error, &self.config, project.as_str(), (now, took)),
                         false => link.answered(&self.config, now, took),
                     }
                 }
@@ -321,9 +330,14 @@ fn call(row: Report, forge: Arc<dyn Forge>) -> BoxFuture<'static, Answer> {
 }
 
 /// When an update that was not taken is sent again; none: not before it changes.
-fn next_try(error: &ForgeError, tries: u32, soon: Timestamp) -> Option<Timestamp> {
+fn next_try(
+    error: &ForgeError,
+    tries: u32,
+    soon: Timestamp,
+    answered: Timestamp,
+) -> Option<Timestamp> {
     match error {
-        ForgeError::RateLimited { until, .. } => Some(*until),
+        ForgeError::RateLimited { wait, .. } => Some(answered + *wait),
         ForgeError::Transport { .. } | ForgeError::Credential(_) | ForgeError::App { .. } => {
             Some(soon)
         }

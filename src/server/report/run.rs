@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use protocol::Timestamp;
-use tokio::sync::broadcast::error::RecvError;
 
 use super::{Differ, ReportConfig, Reporter};
-use crate::live::{self, Change};
+use crate::live;
 use crate::registry::Registrar;
 use crate::state::Server;
 
@@ -30,6 +29,7 @@ pub async fn run(server: Server) {
             tracing::error!(%error, "notebooks of pull requests could not be compared; the next pass tries again");
         }
         let mut wait = Duration::from(server.config.tick);
+        let now = Timestamp::now();
         match reporter.tick(now).await {
             Ok(pass) if pass.accepted + pass.refused > 0 => wait = Duration::ZERO,
             Ok(pass) => {
@@ -43,20 +43,8 @@ pub async fn run(server: Server) {
         }
         tokio::select! {
             () = server.shutdown.cancelled() => return,
-            () = job_change(&mut changes) => live::drain(&mut changes),
+            () = live::job_change(&mut changes) => live::drain(&mut changes),
             () = tokio::time::sleep(wait) => {}
-        }
-    }
-}
-
-/// Returns when a job moved. Whoever fell behind looks at the rows anyway.
-async fn job_change(changes: &mut tokio::sync::broadcast::Receiver<Change>) {
-    loop {
-        match changes.recv().await {
-            Ok(Change::Job { .. }) | Err(RecvError::Lagged(_)) => return,
-            Ok(Change::Events { .. }) => {}
-            // The server ends: the token says so too.
-            Err(RecvError::Closed) => std::future::pending().await,
         }
     }
 }

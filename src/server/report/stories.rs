@@ -294,6 +294,9 @@ async fn a_limit_is_kept_for_the_whole_project() {
             0,
             "no other context is tried meanwhile"
         );
+        world.restart();
+        world.tick().await;
+        assert_eq!(world.github.calls(), 0, "nor after a restart");
         world.wait(Span::secs(15));
         assert_eq!(world.settle().await.len(), 2);
     })

@@ -26,6 +26,7 @@ pub(super) fn metric(name: &str, value: f64) -> MetricValue {
 pub(super) fn report(metrics: Vec<MetricValue>) -> AttemptReport {
     AttemptReport {
         outcome: Outcome::Succeeded,
+        withdrawn: None,
         started_at: Timestamp(0),
         finished_at: Timestamp(300_000),
         phases: BTreeMap::new(),

@@ -90,7 +90,8 @@ async fn of_requests(
     Ok(views)
 }
 
-async fn of_pipeline(
+/// One pipeline, and whether it will not change any more.
+pub(crate) async fn of_pipeline(
     db: &mut Connection,
     row: &Pipeline,
     now: Timestamp,

@@ -175,7 +175,7 @@ fn failed(failure: &Failure) -> (Verdict, String) {
 }
 
 /// Where it failed, how, and what to do next; not whose it is.
-pub(super) fn blame(failure: &Failure) -> String {
+pub(crate) fn blame(failure: &Failure) -> String {
     let place = failure.cell.as_ref().map(place).unwrap_or_default();
     let said = if place.is_empty() || failure.message.contains("cell ") {
         failure.message.clone()
@@ -242,7 +242,7 @@ pub(crate) fn figure(value: f64) -> String {
 }
 
 /// A difference with its sign; what four digits cannot show is no change.
-pub(super) fn change(delta: f64) -> String {
+pub(crate) fn change(delta: f64) -> String {
     match figure(delta) {
         zero if zero == "0" || zero == "-0" => "±0".to_owned(),
         negative if negative.starts_with('-') => negative,

@@ -13,6 +13,7 @@
 
 mod demand;
 mod fleet;
+mod here;
 mod hold;
 mod line;
 #[cfg(test)]
@@ -26,12 +27,14 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::api::Quota;
-use protocol::hardware::VolumeGrant;
+use protocol::hardware::{Gpu, GpuHealth, GpuKind, Inventory, VolumeGrant};
 use protocol::{AgentId, JobId, Span, Timestamp};
 
 pub use demand::Demand;
 use fleet::{Class, Fleet};
+pub use here::{Lacking, gpus_here};
 use line::{Line, Turn};
+pub(crate) use reason::clock;
 pub use reason::impossible;
 
 /// Most hosts that are reserved at a time.
@@ -143,6 +146,75 @@ pub struct HostGpu {
     pub nvlink: Option<u32>,
     /// Whether it is healthy: not in use outside, quarantined or lost.
     pub healthy: bool,
+    /// Whom it is lent to, and until when: then jobs have it again.
+    pub lent: Option<Lent>,
+}
+
+/// A GPU is lent to a person.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lent {
+    /// Until when.
+    pub until: Timestamp,
+    /// Whom.
+    pub by: String,
+}
+
+impl Host {
+    /// A host with nothing on it, open.
+    #[must_use]
+    pub fn empty(agent: AgentId, name: String, inventory: &Inventory) -> Self {
+        let grants = &inventory.volume_grants;
+        let grant = |name: &String| grants.get(name).cloned().unwrap_or_default();
+        let names = inventory.volumes.keys();
+        Self {
+            agent,
+            name,
+            closed: None,
+            labels: inventory.labels.iter().cloned().collect(),
+            volumes: names.map(|name| (name.clone(), grant(name))).collect(),
+            cuda: inventory.driver.as_ref().map(|driver| driver.cuda.clone()),
+            cpu_millis: inventory.cpu_millis,
+            memory: inventory.memory.0,
+            disk: inventory.disk.0,
+            gpus: inventory.gpus.iter().filter_map(HostGpu::of).collect(),
+            bookings: Vec::new(),
+        }
+    }
+}
+
+impl HostGpu {
+    /// A GPU as a job can have it; one in MIG mode is none, its slices are.
+    fn of(gpu: &Gpu) -> Option<Self> {
+        let profile = match &gpu.kind {
+            GpuKind::Whole => None,
+            GpuKind::Sliced => return None,
+            GpuKind::Slice { profile, .. } => Some(profile.clone()),
+        };
+        Some(Self {
+            uuid: gpu.uuid.clone(),
+            model: gpu.model.clone(),
+            memory: gpu.memory.0,
+            compute_capability: gpu.compute_capability.clone(),
+            profile,
+            nvlink: gpu.nvlink_group,
+            healthy: match gpu.health {
+                GpuHealth::Healthy | GpuHealth::Reserved { .. } => true,
+                GpuHealth::InUseOutside { .. }
+                | GpuHealth::Quarantined { .. }
+                | GpuHealth::Lost { .. } => false,
+            },
+            lent: match &gpu.health {
+                GpuHealth::Reserved { by, until } => Some(Lent {
+                    until: *until,
+                    by: by.clone(),
+                }),
+                GpuHealth::Healthy
+                | GpuHealth::InUseOutside { .. }
+                | GpuHealth::Quarantined { .. }
+                | GpuHealth::Lost { .. } => None,
+            },
+        })
+    }
 }
 
 /// What an attempt has on a host.

@@ -59,10 +59,13 @@ fn seeds(most: usize) -> impl Strategy<Value = Vec<Seed>> {
     )
 }
 
+/// Stands for a GPU that is lent, among the hours for which one is booked.
+const LENT: u64 = 4;
+
 prop_compose! {
     fn any_host()(
         cpus in 6_u64..16,
-        gpus in prop::collection::vec((prop::sample::select(vec![24_u64, 80]), any::<bool>(), 0_u64..4, 0_u32..2), 0..6),
+        gpus in prop::collection::vec((prop::sample::select(vec![24_u64, 80]), any::<bool>(), 0..=LENT, 0_u32..2), 0..6),
         closed in any::<bool>(), name in "[a-z]{4}",
     ) -> Host {
         let sizes: Vec<u64> = gpus.iter().map(|(gib, ..)| *gib).collect();
@@ -70,8 +73,13 @@ prop_compose! {
         for (number, (gpu, (_, healthy, hours, link))) in host.gpus.iter_mut().zip(&gpus).enumerate() {
             gpu.healthy = *healthy;
             gpu.nvlink = Some(*link);
-            if *hours > 0 {
-                host.bookings.push(booked(Span::hours(*hours), &[number]));
+            match *hours {
+                0 => {}
+                LENT => {
+                    let (until, by) = (NOW + Span::hours(2), "ada".to_owned());
+                    gpu.lent = Some(Lent { until, by });
+                }
+                hours => host.bookings.push(booked(Span::hours(hours), &[number])),
             }
         }
         host.closed = closed.then(|| "drained".to_owned());
@@ -161,7 +169,8 @@ proptest! {
             prop_assert_eq!(placement.gpus.len(), wants.resources.gpus as usize);
             gpus[job.project] += wants.resources.gpus;
             for gpu in &placement.gpus {
-                prop_assert!(host.gpus[*gpu].healthy && wants.admits(&host.gpus[*gpu]));
+                let gpu = &host.gpus[*gpu];
+                prop_assert!(gpu.healthy && gpu.lent.is_none() && wants.admits(gpu));
             }
             let links: BTreeSet<_> = placement.gpus.iter().map(|gpu| host.gpus[*gpu].nvlink).collect();
             prop_assert!(!wants.resources.nvlink || links.len() == 1);

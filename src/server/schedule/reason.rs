@@ -1,15 +1,15 @@
 //! Why a job stays in the queue, in one sentence a person can act on; and why one can never go.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::ByteSize;
 use protocol::gpu::GpuModel;
 use protocol::spec::Resources;
+use protocol::{ByteSize, Span, Timestamp};
 
 use super::demand::{Demand, Lack};
 use super::fleet::{Class, Fleet};
 use super::room::Room;
-use super::{Group, Host, Project};
+use super::{Group, Host, HostGpu, Lent, Project};
 
 /// Most hosts, models or labels that a sentence names.
 const NAMED: usize = 3;
@@ -56,7 +56,7 @@ pub(super) fn of(demand: &Demand, class: &Class, fleet: &Fleet<'_>) -> String {
     }
     let nearest = class.view.nearest.get_or_init(|| nearest(class, fleet));
     let named = nearest.iter().take(NAMED).map(|rank| &fleet.rooms[*rank]);
-    let mut free: Vec<String> = named.map(|room| free(class, room)).collect();
+    let mut free: Vec<String> = named.map(|room| free(class, room, fleet.now)).collect();
     if class.view.open.len() > NAMED {
         free.push(format!("and {} more", class.view.open.len() - NAMED));
     }
@@ -136,21 +136,21 @@ fn never(demand: &Demand, fleet: Vec<&Host>) -> String {
             format!("no agent has the volume '{volume}'{}", there_are(known))
         }
         Lack::Grant(volume, why) => format!("the volume '{volume}' of {name} {why}"),
-        Lack::Gpus => format!(
-            "needs {}; no host{} has one",
-            gpus_of(resources),
-            if demand.runs_on.is_empty() {
-                ""
-            } else {
-                " with its labels"
-            }
-        ),
+        Lack::Gpus => {
+            let has = match (fleet.as_slice(), demand.runs_on.is_empty()) {
+                ([one], _) => format!("{} has none", one.name),
+                (_, true) => "no host has one".to_owned(),
+                (_, false) => "no host with its labels has one".to_owned(),
+            };
+            format!("needs {}; {has}", gpus_of(resources))
+        }
         Lack::Model => {
             let models = fleet
                 .iter()
                 .flat_map(|host| host.gpus.iter().map(|gpu| &gpu.model));
             format!(
-                "no host has a GPU of the model {}{}",
+                "{} GPU of the model {}{}",
+                nobody_has(&fleet),
                 models_of(resources),
                 there_are(models)
             )
@@ -203,6 +203,14 @@ fn never(demand: &Demand, fleet: Vec<&Host>) -> String {
     }
 }
 
+/// `no host has a`; of a fleet of one: `gpu-3 has no`.
+fn nobody_has(fleet: &[&Host]) -> String {
+    match fleet {
+        [one] => format!("{} has no", one.name),
+        _ => "no host has a".to_owned(),
+    }
+}
+
 /// Larger hosts are nearer to a demand than smaller ones that lack the same.
 fn size(host: &Host) -> (usize, u64, u64) {
     (host.gpus.len(), host.cpu_millis, host.memory)
@@ -214,7 +222,8 @@ fn profiles(resources: &Resources, fleet: &[&Host]) -> String {
         Some(profile) => {
             let known = all().filter_map(|gpu| gpu.profile.as_ref());
             format!(
-                "no host has a MIG slice of the profile {profile}{}",
+                "{} MIG slice of the profile {profile}{}",
+                nobody_has(fleet),
                 there_are(known)
             )
         }
@@ -228,8 +237,8 @@ fn profiles(resources: &Resources, fleet: &[&Host]) -> String {
 /// The most of a host's GPUs, in words.
 fn best<K: Ord>(
     host: &Host,
-    key: impl Fn(&super::HostGpu) -> K,
-    word: impl Fn(&super::HostGpu) -> String,
+    key: impl Fn(&HostGpu) -> K,
+    word: impl Fn(&HostGpu) -> String,
 ) -> String {
     let most = host.gpus.iter().max_by_key(|gpu| key(gpu));
     most.map_or_else(String::new, word)
@@ -281,7 +290,7 @@ fn wants(resources: &Resources) -> String {
 }
 
 /// `2 GPUs (A100 or H100) with 40 GiB`.
-fn gpus_of(resources: &Resources) -> String {
+pub(super) fn gpus_of(resources: &Resources) -> String {
     let mut text = match &resources.mig {
         Some(profile) => {
             let plural = if resources.gpus == 1 { "" } else { "s" };
@@ -312,8 +321,8 @@ fn cpus(millis: u64) -> String {
     }
 }
 
-/// What a busy host has free of what the job wants.
-fn free(class: &Class, room: &Room<'_>) -> String {
+/// What a busy host has free of what the job wants, and who has the rest beside jobs.
+fn free(class: &Class, room: &Room<'_>, now: Timestamp) -> String {
     let name = &room.host.name;
     let rest = format!(
         "{} and {} free",
@@ -325,7 +334,38 @@ fn free(class: &Class, room: &Room<'_>) -> String {
     }
     let all = room.of_kinds(&class.view.kinds);
     let (all, open) = (all.count_ones(), (all & room.free_gpus).count_ones());
-    format!("{name} has {open} of {all} such GPUs, {rest}")
+    let lent = lent(room.devices(room.of_kinds(&class.view.kinds)), now);
+    format!("{name} has {open} of {all} such GPUs, {rest}{lent}")
+}
+
+/// ` (2 reserved by ada until 18:00 UTC)`; of many people those whose time is over first.
+fn lent<'a>(gpus: impl Iterator<Item = &'a HostGpu>, now: Timestamp) -> String {
+    let mut all: BTreeMap<&Lent, u32> = BTreeMap::new();
+    for lent in gpus.filter_map(|gpu| gpu.lent.as_ref()) {
+        *all.entry(lent).or_default() += 1;
+    }
+    let said = |(lent, count): (&&Lent, &u32)| {
+        let until = clock(lent.until, now);
+        format!("{count} reserved by {} until {until}", lent.by)
+    };
+    let mut words: Vec<String> = all.iter().take(NAMED).map(said).collect();
+    if all.len() > NAMED {
+        words.push(format!("and by {} more", all.len() - NAMED));
+    }
+    match words.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", words.join(", ")),
+    }
+}
+
+/// `14:25 UTC`, with the day where it is not within the next hours.
+pub(crate) fn clock(at: Timestamp, now: Timestamp) -> String {
+    let form = match at.since(now) {
+        soon if soon < Span::hours(12) => "%H:%M UTC",
+        _ => "%b %-d, %H:%M UTC",
+    };
+    chrono::DateTime::<chrono::Utc>::from_timestamp_millis(at.0)
+        .map_or_else(|| "much later".to_owned(), |at| at.format(form).to_string())
 }
 
 fn list<'a, 'h: 'a>(

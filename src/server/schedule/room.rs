@@ -104,7 +104,7 @@ impl<'a> Room<'a> {
             bits[*gpu] = 1_u128 << bit;
         }
         let (mut kinds, mut links) = (BTreeMap::new(), BTreeMap::new());
-        let mut healthy = 0;
+        let (mut healthy, mut lent_out) = (0, Vec::new());
         for gpu in &order {
             let (bit, gpu) = (bits[*gpu], &host.gpus[*gpu]);
             *kinds.entry(kind_of(gpu)).or_insert(0) |= bit;
@@ -112,6 +112,9 @@ impl<'a> Room<'a> {
                 *links.entry(link).or_insert(0) |= bit;
             }
             healthy |= if gpu.healthy { bit } else { 0 };
+            if let Some(lent) = &gpu.lent {
+                lent_out.push((lent.until, bit));
+            }
         }
         let mut room = Self {
             host,
@@ -140,12 +143,17 @@ impl<'a> Room<'a> {
             let gpus = booked.gpus.iter().fold(0, |all, gpu| all | bits[*gpu]);
             room.free.take(&amount);
             room.free_gpus &= !gpus;
-            let at = if booked.until > now {
-                booked.until
-            } else {
-                now + OVERDUE
-            };
+            let at = later(booked.until, now);
             room.ends.push(End { at, amount, gpus });
+        }
+        // Until its agent says that it is back, nobody else has it.
+        for (until, gpus) in lent_out {
+            room.free_gpus &= !gpus;
+            room.ends.push(End {
+                at: later(until, now),
+                amount: Amount::default(),
+                gpus,
+            });
         }
         room.ends.sort_by_key(|end| end.at);
         room
@@ -155,6 +163,13 @@ impl<'a> Room<'a> {
     pub(super) fn of_kinds(&self, kinds: &[bool]) -> Mask {
         let good = self.kinds.iter().filter(|(kind, _)| kinds[*kind]);
         good.fold(0, |all, (_, mask)| all | mask)
+    }
+
+    /// These devices.
+    pub(super) fn devices(&self, of: Mask) -> impl Iterator<Item = &HostGpu> {
+        let bits = self.order.iter().enumerate();
+        let mine = bits.filter(move |(bit, _)| of >> bit & 1 == 1);
+        mine.map(|(_, gpu)| &self.host.gpus[*gpu])
     }
 
     /// Whether a job fits that ends at `until`, and the devices that it would get.
@@ -240,6 +255,11 @@ impl<'a> Room<'a> {
             gpus: mine.map(|(_, gpu)| *gpu).collect(),
         }
     }
+}
+
+/// When something comes back.
+fn later(until: Timestamp, now: Timestamp) -> Timestamp {
+    if until > now { until } else { now + OVERDUE }
 }
 
 /// The first `count` of these devices.

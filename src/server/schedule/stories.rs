@@ -48,6 +48,7 @@ pub(super) fn host(name: &str, cpus: u64, gpu_gib: &[u64]) -> Host {
                 profile: None,
                 nvlink: None,
                 healthy: true,
+                lent: None,
             })
             .collect(),
         bookings: Vec::new(),
@@ -164,6 +165,38 @@ fn a_sick_or_booked_gpu_is_not_given() {
         decision.reasons[0]
     );
     assert_eq!(decision.left[0].expected, Some(NOW + HOUR));
+}
+
+#[test]
+fn who_waits_for_a_lent_gpu_is_told_by_whom_and_until_when() {
+    let lent = |by: &str, after: Span| {
+        Some(Lent {
+            until: NOW + after,
+            by: by.to_owned(),
+        })
+    };
+    let mut node = host("node", 8, &[80, 80, 80, 24]);
+    node.gpus[0].lent = lent("ada", HOUR);
+    node.gpus[1].lent = lent("ada", HOUR);
+    node.gpus[2].lent = lent("bob", Span::hours(30));
+    let mut one = demand(1, 1);
+    one.resources.gpu_memory = Some(ByteSize::gib(80));
+    let decision = decide(one.clone(), std::slice::from_ref(&node));
+    assert_eq!(
+        decision.reasons,
+        [
+            "needs 1 GPU with 80 GiB, 1 CPU and 1 GiB; node has 0 of 3 such GPUs, 8 CPUs and 64 GiB free \
+             (2 reserved by ada until 14:46 UTC, 1 reserved by bob until Jan 13, 19:46 UTC)"
+        ]
+    );
+    assert_eq!(decision.left[0].expected, Some(NOW + HOUR));
+    let kept = &decision.reserved[0];
+    assert_eq!((kept.at, &kept.place.gpus), (NOW + HOUR, &vec![0]));
+    // Its time is over, and its agent has not said so yet.
+    node.gpus[0].lent = lent("ada", Span(0));
+    let decision = decide(one, &[node]);
+    assert!(decision.placements.is_empty());
+    assert_eq!(decision.left[0].expected, Some(NOW + Span::secs(60)));
 }
 
 #[test]
@@ -299,7 +332,7 @@ fn slices_are_given_to_those_who_ask_for_their_profile() {
     slice.resources.gpu_models = vec!["a100-80gb".parse().unwrap()];
     assert_eq!(decide(slice.clone(), &fleet).placements[0].gpus, [0, 1]);
     slice.resources.mig = Some("2g.20gb".to_owned());
-    let words = "no host has a MIG slice of the profile 2g.20gb; there are 1g.10gb";
+    let words = "node has no MIG slice of the profile 2g.20gb; there are 1g.10gb";
     assert_eq!(reason(slice, &fleet), words);
 }
 

@@ -30,6 +30,8 @@ pub struct Agent {
     pub drained_by: Option<String>,
     /// Who took its secret away.
     pub revoked_by: Option<String>,
+    /// When somebody took it out of the lists. Its secret is revoked then.
+    pub removed_at: Option<Timestamp>,
     /// When it registered.
     pub registered_at: Timestamp,
     /// When it was last heard of, to within some minutes: since its start the server knows better.
@@ -48,6 +50,7 @@ fn agent(row: &AnyRow) -> Result<Agent> {
         closed: row.maybe_text("closed")?,
         drained_by: row.maybe_text("drained_by")?,
         revoked_by: row.maybe_text("revoked_by")?,
+        removed_at: row.maybe_time("removed_at")?,
         registered_at: row.time("registered_at")?,
         seen_at: row.time("seen_at")?,
     })
@@ -59,8 +62,8 @@ pub async fn register(db: &mut Connection, agent: &Agent) -> Result<AgentId> {
         "INSERT INTO agents (id, name, secret_hash, version, inventory, inventory_hash, accepting, \
          registered_at, seen_at) VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $7) \
          ON CONFLICT (name) DO UPDATE SET secret_hash = $3, version = $4, inventory = $5, \
-         inventory_hash = $6, accepting = 1, closed = NULL, revoked_by = NULL, registered_at = $7, seen_at = $7 \
-         RETURNING id",
+         inventory_hash = $6, accepting = 1, closed = NULL, revoked_by = NULL, removed_at = NULL, \
+         registered_at = $7, seen_at = $7 RETURNING id",
     )
     .bind(agent.id.as_str())
     .bind(&agent.name)
@@ -74,7 +77,7 @@ pub async fn register(db: &mut Connection, agent: &Agent) -> Result<AgentId> {
     row.parsed("id")
 }
 
-/// All agents, oldest first.
+/// All agents that ever were, oldest first: attempts are told with their names.
 pub async fn all(db: &mut Connection) -> Result<Vec<Agent>> {
     let rows = sqlx::query("SELECT * FROM agents ORDER BY id")
         .fetch_all(db)
@@ -82,11 +85,27 @@ pub async fn all(db: &mut Connection) -> Result<Vec<Agent>> {
     rows.iter().map(agent).collect()
 }
 
+/// Those that nobody removed, oldest first.
+pub async fn listed(db: &mut Connection) -> Result<Vec<Agent>> {
+    let mut all = all(db).await?;
+    all.retain(|agent| agent.removed_at.is_none());
+    Ok(all)
+}
+
 /// Those whose secrets are good, oldest first: nobody else will ever take a job.
 pub async fn good(db: &mut Connection) -> Result<Vec<Agent>> {
     let mut all = all(db).await?;
     all.retain(|agent| agent.revoked_by.is_none());
     Ok(all)
+}
+
+/// The agent of this name.
+pub async fn by_name(db: &mut Connection, name: &str) -> Result<Option<Agent>> {
+    let row = sqlx::query("SELECT * FROM agents WHERE name = $1")
+        .bind(name)
+        .fetch_optional(db)
+        .await?;
+    row.as_ref().map(agent).transpose()
 }
 
 /// The agent whose secret has this hash.
@@ -156,6 +175,16 @@ pub async fn set_drained(
 pub async fn set_revoked(db: &mut Connection, id: &AgentId, by: &str) -> Result<()> {
     sqlx::query("UPDATE agents SET revoked_by = $1 WHERE id = $2")
         .bind(by)
+        .bind(id.as_str())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Takes an agent out of the lists.
+pub async fn set_removed(db: &mut Connection, id: &AgentId, at: Timestamp) -> Result<()> {
+    sqlx::query("UPDATE agents SET removed_at = $1 WHERE id = $2")
+        .bind(at.0)
         .bind(id.as_str())
         .execute(db)
         .await?;

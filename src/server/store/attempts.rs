@@ -202,6 +202,16 @@ pub async fn evict(db: &mut Connection, agent: &AgentId, by: &str) -> Result<u64
     Ok(done.rows_affected())
 }
 
+/// Notes that an attempt ended for its host's sake, by whom, where nobody did yet.
+pub async fn set_evicted(db: &mut Connection, id: &AttemptId, by: &str) -> Result<()> {
+    sqlx::query("UPDATE attempts SET evicted_by = $1 WHERE id = $2 AND evicted_by IS NULL")
+        .bind(by)
+        .bind(id.as_str())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
 /// Notes what became of an attempt.
 pub async fn set_fate(db: &mut Connection, id: &AttemptId, fate: Fate) -> Result<()> {
     sqlx::query("UPDATE attempts SET fate = $1 WHERE id = $2")

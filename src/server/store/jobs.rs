@@ -199,16 +199,6 @@ pub async fn advance(
     }
 }
 
-/// Notes why no host has a queued job yet.
-pub async fn set_reason(db: &mut Connection, id: &JobId, reason: &str) -> Result<()> {
-    sqlx::query("UPDATE jobs SET reason = $1 WHERE id = $2 AND word = 'queued'")
-        .bind(reason)
-        .bind(id.as_str())
-        .execute(db)
-        .await?;
-    Ok(())
-}
-
 /// One job by its id.
 pub async fn find(db: &mut Connection, id: &JobId) -> Result<Option<Job>> {
     let row = sqlx::query("SELECT * FROM jobs WHERE id = $1")

@@ -35,9 +35,19 @@ pub const MIGRATIONS: &[Migration] = &[
         sql: include_str!("migrations/0003_schedule.sql"),
     },
     Migration {
+        version: 4,
+        name: "queue",
+        sql: include_str!("migrations/0004_queue.sql"),
+    },
+    Migration {
         version: 101,
         name: "fleet",
         sql: include_str!("migrations/0101_fleet.sql"),
+    },
+    Migration {
+        version: 102,
+        name: "removed agents",
+        sql: include_str!("migrations/0102_removed.sql"),
     },
     Migration {
         version: 201,
@@ -68,6 +78,11 @@ pub const MIGRATIONS: &[Migration] = &[
         version: 402,
         name: "updates",
         sql: include_str!("migrations/0402_updates.sql"),
+    },
+    Migration {
+        version: 403,
+        name: "notices",
+        sql: include_str!("migrations/0403_notices.sql"),
     },
 ];
 

@@ -21,6 +21,7 @@ pub mod logged_models;
 pub mod metrics;
 pub mod migrate;
 pub mod models;
+pub mod notices;
 pub mod pipelines;
 pub mod projects;
 pub mod queue;
@@ -35,6 +36,7 @@ mod stories;
 pub mod testing;
 pub mod usage;
 pub mod versions;
+pub mod waiting;
 
 use std::path::{Path, PathBuf};
 use std::sync::Once;

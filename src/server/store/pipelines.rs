@@ -28,6 +28,8 @@ pub struct Pipeline {
     pub problem: Option<Failure>,
     /// What is worth saying about the plan.
     pub notes: Vec<String>,
+    /// Whether its file lets what is newer end what runs, of a pull request.
+    pub supersede_running: bool,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -43,6 +45,7 @@ fn pipeline(row: &AnyRow) -> Result<Pipeline> {
         author: row.text("author")?,
         problem: row.maybe_json("problem")?,
         notes: row.json("notes")?,
+        supersede_running: row.int("supersede_running")? == 1,
         created_at: row.time("created_at")?,
     })
 }
@@ -62,8 +65,8 @@ pub async fn insert(db: &mut Connection, pipeline: &Pipeline) -> Result<()> {
     let trigger = serde_json::to_value(&pipeline.trigger).unwrap_or_default();
     sqlx::query(
         "INSERT INTO pipelines (id, project, number, trigger_key, trigger_kind, trigger_json, \
-         commit_id, reference, subject, author, problem, notes, created_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+         commit_id, reference, subject, author, problem, notes, created_at, supersede_running) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
     )
     .bind(pipeline.id.as_str())
     .bind(pipeline.project.as_str())
@@ -78,6 +81,7 @@ pub async fn insert(db: &mut Connection, pipeline: &Pipeline) -> Result<()> {
     .bind(pipeline.problem.as_ref().map(to_json).transpose()?)
     .bind(to_json(&pipeline.notes)?)
     .bind(pipeline.created_at.0)
+    .bind(i64::from(pipeline.supersede_running))
     .execute(db)
     .await?;
     Ok(())
@@ -212,4 +216,32 @@ pub async fn unsettled(
     .fetch_all(db)
     .await?;
     rows.iter().map(|row| row.parsed("id")).collect()
+}
+
+/// The pipelines at a ref with jobs that are not over, oldest first. It begins at these jobs, which are few.
+pub async fn open_at(
+    db: &mut Connection,
+    project: &ProjectId,
+    reference: &str,
+) -> Result<Vec<Pipeline>> {
+    let rows = sqlx::query(
+        "SELECT * FROM pipelines WHERE id IN (SELECT pipeline FROM jobs \
+         WHERE word IN ('blocked', 'queued', 'leased', 'running') AND project = $1) \
+         AND reference = $2 ORDER BY id",
+    )
+    .bind(project.as_str())
+    .bind(reference)
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(pipeline).collect()
+}
+
+/// Takes its trigger from a pipeline: asked for again, the same one makes another.
+pub async fn stands_no_more(db: &mut Connection, id: &PipelineId) -> Result<()> {
+    sqlx::query("UPDATE pipelines SET trigger_key = $1 WHERE id = $2")
+        .bind(format!("ended:{id}"))
+        .bind(id.as_str())
+        .execute(db)
+        .await?;
+    Ok(())
 }

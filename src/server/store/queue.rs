@@ -1,11 +1,10 @@
-//! Rows as the scheduler reads them: no whole specs and orders, and sums instead of histories.
+//! Rows as the scheduler reads them beside the jobs that wait: no whole specs and orders, and sums instead of histories.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use protocol::{AgentId, AttemptId, JobId, ProjectId, Span, Timestamp};
 
-use super::attempts::Fate;
 use super::jobs::Job;
 use super::rows::{Columns as _, to_json};
 use super::{Connection, Result};
@@ -13,98 +12,6 @@ use crate::schedule::Demand;
 
 /// Most earlier runs that say how long a job takes.
 const RUNS: i64 = 9;
-
-/// A job that waits for a host.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Queued {
-    /// Its id.
-    pub id: JobId,
-    /// Its project.
-    pub project: ProjectId,
-    /// Its name.
-    pub name: String,
-    /// What it needs, of [`Waiting::demands`].
-    pub demand: usize,
-    /// How long it may run.
-    pub timeout: Span,
-    /// Hash of image and lock.
-    pub environment: Option<String>,
-    /// Its concurrency group.
-    pub concurrency: Option<String>,
-    /// Higher goes first.
-    pub priority: i64,
-    /// Why no host has it yet, as it was noted last.
-    pub reason: Option<String>,
-    /// When it was made. A retry keeps the place that its job had.
-    pub created_at: Timestamp,
-}
-
-/// Jobs that wait, and what they need; equal demands are kept once.
-#[derive(Debug, Default)]
-pub struct Waiting {
-    /// The jobs.
-    pub jobs: Vec<Queued>,
-    /// What they need.
-    pub demands: Vec<Demand>,
-}
-
-/// The queued jobs, those with the highest priority and the oldest first, at most `limit`.
-pub async fn waiting(db: &mut Connection, limit: u32) -> Result<Waiting> {
-    let rows = sqlx::query(
-        "SELECT id, project, name, demand, timeout, environment, concurrency, priority, reason, \
-         created_at, trust, CASE WHEN demand IS NULL THEN spec END AS spec \
-         FROM jobs WHERE word = 'queued' ORDER BY priority DESC, id LIMIT $1",
-    )
-    .bind(i64::from(limit))
-    .fetch_all(db)
-    .await?;
-    let mut waiting = Waiting {
-        jobs: Vec::with_capacity(rows.len()),
-        demands: Vec::new(),
-    };
-    let mut known: HashMap<String, usize> = HashMap::new();
-    for row in &rows {
-        let project: ProjectId = row.parsed("project")?;
-        let text = match row.maybe_text("demand")? {
-            Some(text) => text,
-            None => to_json(&Demand::of(
-                &row.json("spec")?,
-                row.word("trust")?,
-                &project,
-            ))?,
-        };
-        let demand = match known.get(&text) {
-            Some(demand) => *demand,
-            None => {
-                let demand =
-                    serde_json::from_str(&text).map_err(|error| super::StoreError::Unreadable {
-                        column: "demand".to_owned(),
-                        why: error.to_string(),
-                    })?;
-                waiting.demands.push(demand);
-                known.insert(text, waiting.demands.len() - 1);
-                waiting.demands.len() - 1
-            }
-        };
-        waiting.jobs.push(Queued {
-            id: row.parsed("id")?,
-            project,
-            name: row.text("name")?,
-            demand,
-            timeout: row
-                .maybe_int("timeout")?
-                .map_or(protocol::spec::Limits::default().timeout, |ms| {
-                    Span(ms.unsigned_abs())
-                }),
-            environment: row.maybe_text("environment")?,
-            concurrency: row.maybe_text("concurrency")?,
-            priority: row.int("priority")?,
-            reason: row.maybe_text("reason")?,
-            created_at: row.time("created_at")?,
-        });
-    }
-    Ok(waiting)
-}
 
 /// The columns of a job that only the scheduler reads: demand, time-out, environment, group.
 pub(super) fn columns(job: &Job) -> Result<(String, i64, String, Option<String>)> {
@@ -118,45 +25,6 @@ pub(super) fn columns(job: &Job) -> Result<(String, i64, String, Option<String>)
         environment.as_str().to_owned(),
         group.map(|concurrency| concurrency.group.clone()),
     ))
-}
-
-/// An earlier attempt of a job that waits again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Before {
-    /// Its agent.
-    pub agent: AgentId,
-    /// What became of it.
-    pub fate: Fate,
-    /// When it was over.
-    pub finished_at: Option<Timestamp>,
-    /// Whether it has an outcome.
-    pub ended: bool,
-    /// Whether somebody wanted it to end so that its job goes on elsewhere.
-    pub evicted: bool,
-}
-
-/// The attempts of all queued jobs, by job, first one first.
-pub async fn before(db: &mut Connection) -> Result<BTreeMap<JobId, Vec<Before>>> {
-    let rows = sqlx::query(
-        "SELECT attempts.job, attempts.agent, attempts.fate, attempts.finished_at, \
-         CASE WHEN attempts.outcome IS NULL THEN 0 ELSE 1 END AS ended, \
-         CASE WHEN attempts.evicted_by IS NULL THEN 0 ELSE 1 END AS evicted \
-         FROM attempts JOIN jobs ON jobs.id = attempts.job \
-         WHERE jobs.word = 'queued' ORDER BY attempts.number",
-    )
-    .fetch_all(db)
-    .await?;
-    let mut all: BTreeMap<JobId, Vec<Before>> = BTreeMap::new();
-    for row in &rows {
-        all.entry(row.parsed("job")?).or_default().push(Before {
-            agent: row.parsed("agent")?,
-            fate: row.word("fate")?,
-            finished_at: row.maybe_time("finished_at")?,
-            ended: row.int("ended")? != 0,
-            evicted: row.int("evicted")? != 0,
-        });
-    }
-    Ok(all)
 }
 
 /// What an attempt has taken on a host.

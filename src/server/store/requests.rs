@@ -72,6 +72,28 @@ pub async fn all(db: &mut Connection, project: &ProjectId) -> Result<Vec<Request
     rows.iter().map(request).collect()
 }
 
+/// When a project's forge was last asked which pull requests are open; none: never.
+pub async fn listed_at(db: &mut Connection, project: &ProjectId) -> Result<Option<Timestamp>> {
+    let row = sqlx::query("SELECT requests_listed_at FROM projects WHERE id = $1")
+        .bind(project.as_str())
+        .fetch_optional(db)
+        .await?;
+    match row {
+        Some(row) => row.maybe_time("requests_listed_at"),
+        None => Ok(None),
+    }
+}
+
+/// Notes that a project's forge was asked which pull requests are open.
+pub async fn set_listed(db: &mut Connection, project: &ProjectId, at: Timestamp) -> Result<()> {
+    sqlx::query("UPDATE projects SET requests_listed_at = $1 WHERE id = $2")
+        .bind(at.0)
+        .bind(project.as_str())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
 /// Notes that somebody looked at an untrusted commit and lets it run. The first one stays named.
 pub async fn approve(
     db: &mut Connection,

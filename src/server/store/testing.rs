@@ -226,6 +226,7 @@ pub fn pipeline(project: &Project, number: u64) -> Pipeline {
         author: "Ana".to_owned(),
         problem: None,
         notes: vec!["a note".to_owned()],
+        supersede_running: false,
         created_at: Timestamp(3),
     }
 }
@@ -244,6 +245,7 @@ pub fn job(pipeline: &Pipeline, name: &str) -> Job {
                 path: format!("{name}.ipynb"),
             },
             parameters: Parameters::new(),
+            checkout: Default::default(),
             image: "trainyard/notebook".to_owned(),
             python: None,
             env: BTreeMap::new(),
@@ -290,6 +292,7 @@ pub fn agent(name: &str) -> Agent {
         closed: None,
         drained_by: None,
         revoked_by: None,
+        removed_at: None,
         registered_at: Timestamp(5),
         seen_at: Timestamp(5),
     }

@@ -53,7 +53,9 @@ impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let status = match &self {
             Refused::Unauthorized(_) => StatusCode::UNAUTHORIZED,
-            Refused::Abandoned(_) | Refused::Twin { .. } => StatusCode::CONFLICT,
+            Refused::Abandoned(_) | Refused::Twin { .. } | Refused::NameInUse { .. } => {
+                StatusCode::CONFLICT
+            }
             Refused::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Refused::NotFound(_) => StatusCode::NOT_FOUND,
             Refused::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,

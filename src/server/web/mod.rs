@@ -117,6 +117,7 @@ fn readers() -> Router<Site> {
             get(download::artifact),
         )
         .route("/api/v1/agents", get(api::agents))
+        .route("/api/v1/agents/fit", post(hosts::fit))
         .route("/api/v1/usage", get(usage::usage))
 }
 
@@ -154,6 +155,7 @@ fn administrators() -> Router<Site> {
         )
         .route("/api/v1/tokens/{name}", delete(api::remove_token))
         .route("/api/v1/agents/tokens", post(api::create_registration))
+        .route("/api/v1/agents/{name}", delete(hosts::remove))
         .route("/api/v1/agents/{name}/drain", post(hosts::drain))
         .route("/api/v1/agents/{name}/undrain", post(hosts::undrain))
         .route("/api/v1/agents/{name}/revoke", post(hosts::revoke))

@@ -9,7 +9,7 @@ use crate::state::Server;
 use crate::store::jobs::{Job, Tally};
 use crate::store::pipelines::Pipeline;
 use crate::store::{
-    Connection, Result, agents, attempts, jobs, pipelines, projects, queue, report,
+    Connection, Result, agents, attempts, jobs, notices, pipelines, projects, queue, report,
 };
 
 /// How long it is said of a project that its forge did not show something.
@@ -19,6 +19,10 @@ const NOT_SHOWN_FOR: Span = Span::hours(7 * 24);
 pub(crate) async fn projects(db: &mut Connection) -> Result<Page<api::Project>> {
     let since = Timestamp::now() - NOT_SHOWN_FOR;
     let mut not_shown = report::problems(db, since).await?;
+    for (project, (rule, why)) in notices::problems(db, since).await? {
+        let not_told = format!("not told to {rule}: {why}");
+        not_shown.entry(project).or_insert(not_told);
+    }
     let all = projects::all(db).await?;
     let shown = all.iter().map(|row| api::Project {
         not_shown: not_shown.remove(&row.id),
@@ -237,7 +241,7 @@ pub(crate) async fn agents(
             .map(|gpu| (gpu, booking.attempt.clone()));
         gpus.entry(booking.agent).or_default().extend(booked);
     }
-    let items = agents::all(db)
+    let items = agents::listed(db)
         .await?
         .into_iter()
         .map(|agent| {

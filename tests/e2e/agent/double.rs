@@ -173,7 +173,7 @@ fn known(world: &World, headers: &HeaderMap) -> Result<(), Box<Response>> {
     Err(Box::new(refuse(
         StatusCode::UNAUTHORIZED,
         "unauthorized",
-        "the secret was revoked",
+        "the secret was revoked: register it again",
     )))
 }
 

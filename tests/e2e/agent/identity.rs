@@ -147,3 +147,34 @@ fn doctor_and_gpus_speak_json() {
     assert!(gpus.status.success());
     serde_json::from_slice::<Vec<serde_json::Value>>(&gpus.stdout).unwrap();
 }
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("agent.toml");
+    let text = format!(
+        "data = \"{}\"\n[executors]\ndocker = false\nshell = true\n",
+        dir.path().display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let (config, root) = (config.to_str().unwrap(), dir.path().to_str().unwrap());
+    for words in [
+        &["version"][..],
+        &["doctor", "--config", config],
+        &["agent", "stop", "--config", config],
+        &["agent", "install", "--dry-run", "--root", root],
+        &["init", root],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(env!("CARGO_BIN_EXE_trainyard"))
+            .args(words)
+            .current_dir(dir.path())
+            .stdout(writer)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!said.contains("panicked"), "{words:?}: {said}");
+        assert_ne!(output.status.code(), Some(101), "{words:?}: {said}");
+    }
+}

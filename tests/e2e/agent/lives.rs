@@ -230,3 +230,21 @@ async fn an_agent_that_is_upgraded_finishes_the_job_that_it_had() {
         });
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_without_a_container_is_not_run_without_its_volume() {
+    let host = Host::new("[volumes.data]\npath = \"/usr\"\n").await;
+    host.order("echo line 1", |order| {
+        order.spec.volumes = BTreeMap::from([("data".to_owned(), "/data".to_owned())]);
+    });
+    let Outcome::Failed(failure) = host.reported().await else {
+        panic!("it ran without its volume");
+    };
+    assert_eq!(failure.kind, FailureKind::ExecutorFailed);
+    assert!(
+        failure
+            .message
+            .contains("'data' cannot be mounted at /data"),
+        "{failure:?}"
+    );
+}

@@ -1,6 +1,7 @@
 //! What gets lost on the way, and what is left at the end.
 
 use super::*;
+use crate::support::gpus::FakeGpus;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_starts_though_answers_get_lost() {
@@ -205,4 +206,37 @@ async fn the_workspace_of_a_failed_job_is_kept_without_its_secrets() {
     wait("nothing else is", || !folder.join("journal").exists()).await;
     let order = std::fs::read_to_string(folder.join("order.json")).unwrap();
     assert!(!order.contains("hf-very-secret"), "{order}");
+}
+
+/// The server had not heard of the loan when it gave the job away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gpu_that_was_lent_meanwhile_is_taken_back_and_blames_nobody() {
+    let gpus = FakeGpus::of("one");
+    let library = format!("[gpus]\nlibrary = \"{}\"\n", gpus.library().display());
+    let host = Host::new(&library).await;
+    host.server.until("it polls", |world| world.polls > 0).await;
+    let lent = host
+        .command(&["gpus", "reserve", "0", "--for", "ada", "--until", "8h"])
+        .output()
+        .unwrap();
+    assert!(lent.status.success(), "{lent:?}");
+    host.order("echo line 1", |order| {
+        order.gpus = vec!["GPU-0a1b2c3d-0000-4000-8000-000000000001".to_owned()];
+    });
+    let outcome = host.reported().await;
+    // What a server believes that does not know of it.
+    assert!(
+        matches!(&outcome, Outcome::Failed(failure) if failure.kind == FailureKind::GpuUnclean),
+        "{outcome:?}"
+    );
+    let by = "ada, to whom GPU 0 (GPU-0a1b2c3d-0000-4000-8000-000000000001) is lent";
+    host.server.with(|world| {
+        assert_eq!(world.reports[0].withdrawn.as_deref(), Some(by));
+        let last = world.events.last().and_then(|event| event.body.known());
+        let cancelled = Outcome::Cancelled { by: by.to_owned() };
+        assert!(
+            matches!(last, Some(EventKind::Finished { outcome }) if *outcome == cancelled),
+            "{last:?}"
+        );
+    });
 }

@@ -229,6 +229,7 @@ fn spec(text: &str) -> JobSpec {
         definition: "train".into(),
         work: Work::Command { text: text.into() },
         parameters: serde_json::Map::new(),
+        checkout: Default::default(),
         image: "trainyard/notebook".into(),
         python: None,
         env: BTreeMap::new(),

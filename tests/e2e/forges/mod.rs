@@ -1,7 +1,10 @@
 //! Stories of pull requests, told to the real server by each forge: its hooks lead in, its API shows what came of it.
 
+mod clone;
 mod commands;
+mod gitea;
 mod guides;
+mod members;
 mod requests;
 mod untrusted;
 
@@ -26,10 +29,15 @@ struct Yard {
 
 impl Yard {
     async fn new(face: Face) -> Self {
+        Self::with(face, "").await
+    }
+
+    /// With more settings of the server.
+    async fn with(face: Face, settings: &str) -> Self {
         let forge = ForgeWorld::start(face).await;
         let files = [(".trainyard.yml", FILE), ("train.py", "print(1)\n")];
         let first = forge.push(MAIN, &files).await;
-        let world = World::bare("poll_interval = \"1h\"").await;
+        let world = World::bare(&format!("poll_interval = \"1h\"\n{settings}")).await;
         let secret = |name: &str, text: &str| {
             std::fs::write(world.path(name), text).unwrap();
             format!("file:{}", world.path(name).display())

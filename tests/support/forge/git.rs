@@ -9,6 +9,9 @@ use std::process::{Command, Stdio};
 /// What a forge writes for "no commit".
 pub(crate) const ZEROS: &str = "0000000000000000000000000000000000000000";
 
+/// Before a commit in the place of a file's text: a submodule.
+pub(crate) const LINK: &str = "submodule at ";
+
 /// What true forges allow: partial clones, fetches of any commit, pushes over HTTP.
 const SETTINGS: &str = "[uploadpack]\n\tallowFilter = true\n\tallowAnySHA1InWant = true\n\
     [http]\n\treceivepack = true\n[gc]\n\tauto = 0\n";
@@ -109,10 +112,11 @@ impl Repo {
             story.push_str(&format!("from {parent}\n"));
         }
         for (path, text) in files {
-            story.push_str(&format!(
-                "M 100644 inline {path}\ndata {}\n{text}\n",
-                text.len()
-            ));
+            let entry = match text.strip_prefix(LINK) {
+                Some(commit) => format!("M 160000 {commit} {path}\n"),
+                None => format!("M 100644 inline {path}\ndata {}\n{text}\n", text.len()),
+            };
+            story.push_str(&entry);
         }
         let arguments = ["fast-import", "--quiet", "--force", "--date-format=now"];
         self.fed(&arguments, story.as_bytes());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::body::{Body, BodyDataStream};
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,10 +15,13 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio_util::io::ReaderStream;
 
 use super::state::{Level, State, Token};
-use super::{Shared, git, hooks};
+use super::{Face, Shared, git, hooks, lfs};
 
 pub(super) async fn answer(shared: &Arc<Shared>, request: Request) -> Response {
     let pushes = request.uri().to_string().contains("git-receive-pack");
+    if let Some(full) = shared.lock().led_to(request.uri()) {
+        return (StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, full)]).into_response();
+    }
     let (root, who) = {
         let state = shared.lock();
         (state.root.clone(), state.admit(request.headers(), pushes))
@@ -30,6 +33,10 @@ pub(super) async fn answer(shared: &Arc<Shared>, request: Request) -> Response {
             return (status, challenge, "who are you?").into_response();
         }
     };
+    if let Some((_, rest)) = request.uri().path().split_once("/info/lfs/") {
+        let rest = rest.to_owned();
+        return lfs::answer(shared, &rest, request.into_body()).await;
+    }
     let (parts, body) = request.into_parts();
     let mut child = backend(&root, &parts, who.as_deref());
     tokio::spawn(feed(child.stdin.take().unwrap(), body.into_data_stream()));
@@ -44,6 +51,14 @@ pub(super) async fn answer(shared: &Arc<Shared>, request: Request) -> Response {
 }
 
 impl State {
+    /// GitLab has repositories under the name that ends with `.git`, and leads there from the other.
+    fn led_to(&self, uri: &Uri) -> Option<String> {
+        let (repository, rest) = uri.path().split_once("/info/refs")?;
+        let leads = self.face == Face::Gitlab && !repository.ends_with(".git") && rest.is_empty();
+        let query = uri.query().unwrap_or_default();
+        leads.then(|| format!("{}{repository}.git/info/refs?{query}", self.url))
+    }
+
     /// Whether somebody may fetch, or push. Gives who it is; none: nobody in particular.
     fn admit(&self, headers: &HeaderMap, pushes: bool) -> Result<Option<String>, StatusCode> {
         let who = match headers.get(header::AUTHORIZATION) {

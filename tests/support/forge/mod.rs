@@ -14,6 +14,7 @@ mod app;
 mod git;
 mod git_http;
 mod hooks;
+mod lfs;
 mod limits;
 mod moves;
 mod payload;
@@ -32,7 +33,7 @@ use axum::serve::Listener;
 use tokio::net::{TcpListener, TcpStream};
 
 pub(crate) use app::{APP_ID, INSTALLATION, PRIVATE_KEY, SLUG};
-pub(crate) use git::ZEROS;
+pub(crate) use git::{LINK, ZEROS};
 pub(crate) use hooks::{Delivery, Hook};
 pub(crate) use limits::{Limits, Refusal};
 pub(crate) use payload::PROJECT;

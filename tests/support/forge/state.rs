@@ -171,6 +171,10 @@ pub(super) struct State {
     pub(super) signs: bool,
     /// What has to be told to hooks, and was not yet.
     pub(super) outbox: Vec<Event>,
+    /// What Git LFS has, by its hash.
+    pub(super) large: BTreeMap<String, Vec<u8>>,
+    /// What of it was fetched, in order.
+    pub(super) fetched: Vec<String>,
     pub(super) way: Way,
     pub(super) deliveries: Vec<Delivery>,
     pub(super) seen: Seen,
@@ -204,6 +208,8 @@ impl State {
             hooks: Vec::new(),
             signs: true,
             outbox: Vec::new(),
+            large: BTreeMap::new(),
+            fetched: Vec::new(),
             way: Way::Open,
             deliveries: Vec::new(),
             seen: Seen::default(),
@@ -282,7 +288,37 @@ impl State {
 
 /// Seconds since 1970 as `2026-01-31T12:00:00Z`.
 pub(super) fn iso(unix: u64) -> String {
-    let (days, second) = (unix / 86_400, unix % 86_400);
+    let (year, month, day) = date(unix);
+    let second = unix % 86_400;
+    format!(
+        "{year}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
+}
+
+/// The same as HTTP writes it: `Sat, 31 Jan 2026 12:00:00 GMT`.
+pub(super) fn http_date(unix: u64) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let (year, month, day) = date(unix);
+    let second = unix % 86_400;
+    format!(
+        "{}, {day:02} {} {year} {:02}:{:02}:{:02} GMT",
+        DAYS[(unix / 86_400 % 7) as usize],
+        MONTHS[month as usize - 1],
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
+}
+
+/// Year, month and day of seconds since 1970.
+fn date(unix: u64) -> (u64, u64, u64) {
+    let days = unix / 86_400;
     // Days and years are counted from a first of March: a leap day is then the last of its year.
     let days = days + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
@@ -295,10 +331,5 @@ pub(super) fn iso(unix: u64) -> String {
     } else {
         (month - 9, 1)
     };
-    let year = era * 400 + year + turn;
-    let (hour, minute) = (second / 3600, second / 60 % 60);
-    format!(
-        "{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}Z",
-        second % 60
-    )
+    (era * 400 + year + turn, month, day)
 }

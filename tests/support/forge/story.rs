@@ -103,12 +103,24 @@ impl ForgeWorld {
         files: Files<'_>,
         title: &str,
     ) -> u64 {
+        self.open_from_fork_of(by, by, branch, files, title).await
+    }
+
+    /// The same, and it is somebody else who asks to merge it.
+    pub(crate) async fn open_from_fork_of(
+        &self,
+        owner: &str,
+        by: &str,
+        branch: &str,
+        files: Files<'_>,
+        title: &str,
+    ) -> u64 {
         self.told(|state| {
             let parent = state.repo.id(MAIN);
             state
-                .fork(by)
+                .fork(owner)
                 .commit(branch, parent.as_deref(), "Change", files);
-            state.open(Source::Fork(by.to_owned()), branch, title, by, false)
+            state.open(Source::Fork(owner.to_owned()), branch, title, by, false)
         })
         .await
     }
@@ -309,7 +321,14 @@ impl State {
         self.forks.entry(owner.to_owned()).or_insert_with(fork)
     }
 
-    fn open(&mut self, source: Source, branch: &str, title: &str, by: &str, draft: bool) -> u64 {
+    pub(super) fn open(
+        &mut self,
+        source: Source,
+        branch: &str,
+        title: &str,
+        by: &str,
+        draft: bool,
+    ) -> u64 {
         let number = self.requests.len() as u64 + 1;
         let from = match &source {
             Source::Own => self.repo.clone(),

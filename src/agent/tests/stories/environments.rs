@@ -2,7 +2,7 @@
 
 use protocol::event::EventKind;
 use protocol::spec::PythonSource;
-use protocol::{FailureKind, Outcome, Owner, Trust};
+use protocol::{FailureKind, Outcome, Owner, ProjectId, Trust};
 
 use crate::support::{Done, World, engine};
 
@@ -67,14 +67,18 @@ async fn an_environment_of_an_untrusted_commit_is_its_own() {
         return;
     }
     world.write("requirements.txt", "six==1.17.0\n");
-    for (trust, builds) in [
-        (Trust::Trusted, 1),
-        (Trust::Untrusted, 1),
-        (Trust::Untrusted, 0),
-        (Trust::Trusted, 0),
+    let (own, other) = (world.project.clone(), ProjectId::generate());
+    for (project, trust, builds) in [
+        (&own, Trust::Trusted, 1),
+        (&own, Trust::Untrusted, 1),
+        (&own, Trust::Untrusted, 0),
+        (&other, Trust::Untrusted, 1),
+        (&other, Trust::Untrusted, 0),
+        (&other, Trust::Trusted, 0),
     ] {
         let mut order = world.command("true");
         order.trust = trust;
+        order.project = project.clone();
         order.spec.python = Some(PythonSource::Requirements("requirements.txt".into()));
         let done = world.run(&order).await;
         assert_eq!(done.report.outcome, Outcome::Succeeded, "{trust:?}");

@@ -2,7 +2,7 @@
 
 use agent::config::Config;
 use agent::hardware::{GpuReading, Hardware};
-use agent::ledger::Ledger;
+use agent::ledger::{Ledger, NotBooked};
 use protocol::hardware::{GpuHealth, GpuKind};
 use protocol::{AttemptId, ByteSize};
 use serde_json::json;
@@ -218,7 +218,10 @@ impl Booked {
         let now = self.look();
         let uuids: Vec<String> = indexes.iter().map(|&i| now[i].gpu.uuid.clone()).collect();
         let booked = self.ledger.book(&self.attempt, &uuids, &now);
-        booked.map_err(|failure| failure.message)
+        booked.map_err(|why| match why {
+            NotBooked::Withdrawn(by) => by,
+            NotBooked::Failed(failure) => failure.message,
+        })
     }
 
     fn health(&self, index: usize) -> GpuHealth {

@@ -2,7 +2,7 @@
 
 use protocol::agent_api::AttemptOrder;
 use protocol::outcome::LimitReached;
-use protocol::{ByteSize, FailureKind, Outcome, Owner};
+use protocol::{ByteSize, FailureKind, Outcome, Owner, Trust};
 
 use crate::support::{Done, World, engine, until};
 
@@ -64,6 +64,24 @@ async fn one_whose_driver_is_killed_without_a_container() {
         Err(_) => true,
     };
     until("the end of what was left", gone).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_untrusted_job_does_not_begin_where_none_is_isolated() {
+    let world = World::with(|config| {
+        config.executors.docker = false;
+        config.executors.shell = true;
+    });
+    let mut order = world.command("echo I was here");
+    order.trust = Trust::Untrusted;
+    let done = world.run(&order).await;
+    let failure = done.failure();
+    assert_eq!(
+        (failure.kind, failure.owner()),
+        (FailureKind::ExecutorFailed, Owner::Platform),
+        "another host may take it"
+    );
+    assert!(!done.text().contains("I was here"), "{}", done.text());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 extern crate trainyard_agent as agent;
 
+mod checkouts;
 mod checkpoints;
 mod debug;
 mod engine_away;

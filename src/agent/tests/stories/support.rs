@@ -100,6 +100,7 @@ impl World {
                 definition: "train".into(),
                 work,
                 parameters: protocol::spec::Parameters::new(),
+                checkout: Default::default(),
                 image: IMAGE.into(),
                 python: None,
                 env: BTreeMap::new(),

@@ -104,7 +104,9 @@ fn a_person_may_give_other_values() {
 
 #[test]
 fn an_untrusted_commit_runs_the_base_branchs_file_without_secrets_and_network() {
-    let text = FILE.replacen("    parameters", "    secrets: [TOKEN]\n    parameters", 1);
+    const WANTS: &str =
+        "    secrets: [TOKEN]\n    checkout: {lfs: true, submodules: true}\n    parameters";
+    let text = FILE.replacen("    parameters", WANTS, 1);
     let base = repository().with(".trainyard.yml", &text);
     let evil = base.clone().with(
         ".trainyard.yml",
@@ -127,8 +129,9 @@ fn an_untrusted_commit_runs_the_base_branchs_file_without_secrets_and_network() 
             (planned.trust, planned.spec.network),
             (Trust::Untrusted, Network::None)
         );
-        assert!(planned.spec.secrets.is_empty());
+        assert!(planned.spec.secrets.is_empty() && !planned.spec.checkout.submodules);
     }
+    assert!(job(&plan, "train").spec.checkout.lfs);
     // The key is what the file says: a trusted result of the same files may stand for it.
     assert_eq!(job(&plan, "train").key, job(&planned(&base), "train").key);
 }

@@ -102,7 +102,7 @@ impl Kept {
             Kept::Wait { until } => (*until > now).then(|| {
                 Err(ForgeError::RateLimited {
                     forge: ForgeKind::Github.name(),
-                    until: *until,
+                    wait: until.since(now),
                 })
             }),
             Kept::Nothing => None,
@@ -190,7 +190,9 @@ impl App {
                     token: token.clone(),
                     ends: *ends,
                 },
-                Err(ForgeError::RateLimited { until, .. }) => Kept::Wait { until: *until },
+                Err(ForgeError::RateLimited { wait, .. }) => Kept::Wait {
+                    until: Timestamp::now() + *wait,
+                },
                 Err(_) => Kept::Nothing,
             };
             asked.map(|(token, _)| token)

@@ -1,13 +1,13 @@
 //! Stories of what people ask of agents, and of agents that the server has to send away.
 
 use protocol::api::{Agent as Shown, Done, Drain, Page};
-use protocol::{Outcome, Span, Timestamp};
+use protocol::{Failure, FailureKind, Outcome, Span, Timestamp};
 use reqwest::StatusCode;
 use server::pipelines;
 use server::store::attempts::{self, Fate};
 use server::store::queue;
 
-use crate::support::{Agent, Times, World, on_both, report, running};
+use crate::support::{Agent, Times, World, on_both, released, report, running};
 
 const QUICK: Times = Times {
     lost_after: Span::secs(600),
@@ -134,6 +134,38 @@ async fn an_order_that_a_drained_host_never_began_goes_elsewhere() {
 }
 
 #[tokio::test]
+async fn a_host_that_takes_back_what_it_offered_costs_the_job_no_attempt() {
+    on_both(Times::default(), |world| async move {
+        let agent = world.agent("a").await;
+        let job = world.queue_job_with("train", |spec| spec.retries = 0).await;
+        let withdrawn = |by: &str| {
+            let fault = Failure::new(FailureKind::GpuUnclean, "GPU 0 is reserved");
+            let mut report = report(Outcome::Failed(fault));
+            report.withdrawn = Some(by.to_owned());
+            report
+        };
+        for number in 1..=3 {
+            let order = agent.begin().await;
+            assert_eq!((&order.job, order.number), (&job.id, number));
+            let by = "ada, to whom GPU 0 is lent";
+            agent.finish(&order, &withdrawn(by)).await.unwrap();
+            agent
+                .poll(vec![released(&order.attempt, order.generation)], Span(0))
+                .await;
+        }
+        // A person's word on the job itself counts more.
+        let order = agent.begin().await;
+        pipelines::cancel_by_hand(world.server(), &job.id, "ana")
+            .await
+            .unwrap();
+        agent.finish(&order, &withdrawn("ada")).await.unwrap();
+        let by = "ana".to_owned();
+        assert_eq!(world.outcome(&job.id).await, Outcome::Cancelled { by });
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_host_that_wants_to_be_free_says_so_itself() {
     on_both(Times::default(), |world| async move {
         let agent = world.agent("a").await;
@@ -195,6 +227,114 @@ async fn a_revoked_agent_is_told_what_to_do_and_its_jobs_go_elsewhere_at_once() 
         let again = world.agent("a").await;
         again.poll(Vec::new(), Span(0)).await;
         assert_eq!(world.shown("a").await.state, "idle");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_agent_that_will_not_come_back_is_removed_and_its_name_stays_in_what_was() {
+    on_both(Times::default(), |world| async move {
+        let agent = world.agent("a").await;
+        let job = world.queue_job("train").await;
+        agent.run(Outcome::Succeeded).await;
+        let remove = || async {
+            let url = format!("{}/api/v1/agents/a", world.url);
+            let answer = reqwest::Client::new().delete(url).send().await.unwrap();
+            (answer.status(), answer.text().await.unwrap())
+        };
+        let (status, words) = remove().await;
+        assert_eq!(status, StatusCode::CONFLICT);
+        assert!(words.contains("agents revoke a"), "{words}");
+        world.ask("a/revoke", None).await;
+        assert_eq!(remove().await.0, StatusCode::OK);
+        assert_eq!(remove().await.0, StatusCode::NOT_FOUND);
+        let get = |path: String| async move {
+            let answer = reqwest::get(path).await.unwrap();
+            answer.text().await.unwrap()
+        };
+        let listed: Page<Shown> =
+            serde_json::from_str(&get(format!("{}/api/v1/agents", world.url)).await).unwrap();
+        assert!(listed.items.is_empty());
+        let path = format!("{}/api/v1/jobs/{}", world.url, job.id);
+        let detail: protocol::api::JobDetail = serde_json::from_str(&get(path).await).unwrap();
+        assert_eq!(detail.attempts[0].agent, "a");
+        world.agent("a").await;
+        assert_eq!(world.shown("a").await.state, "idle");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lost_agent_is_removed_with_what_it_had_booked() {
+    let quick = Times {
+        lost_after: Span(2_000),
+        unreachable_after: Span(1_000),
+    };
+    on_both(quick, |world| async move {
+        let agent = world.agent("a").await;
+        let patient = Some(Span::hours(1));
+        let job = world
+            .queue_job_with("train", |spec| spec.limits.lost_after = patient)
+            .await;
+        let order = agent.begin().await;
+        let words = |answer: Result<(), server::fleet::hosts::HostError>| {
+            answer.err().map(|why| why.to_string()).unwrap_or_default()
+        };
+        world
+            .until("it is lost, and its job is not", || async {
+                let refused = server::fleet::hosts::remove(world.server(), "a", "ana").await;
+                words(refused).contains("holds a job")
+            })
+            .await;
+        agent
+            .finish(&order, &report(Outcome::Succeeded))
+            .await
+            .unwrap();
+        assert_eq!(world.outcome(&job.id).await, Outcome::Succeeded);
+        world
+            .until("it is lost again", || async {
+                let removed = server::fleet::hosts::remove(world.server(), "a", "ana").await;
+                removed.is_ok()
+            })
+            .await;
+        let mut db = world.server().store.read().await.unwrap();
+        assert!(queue::bookings(&mut db).await.unwrap().is_empty());
+        drop(db);
+        let late = agent.send(&agent.request(Vec::new(), Span(0))).await;
+        assert_eq!(late.unwrap_err().0, StatusCode::UNAUTHORIZED);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_name_is_taken_from_a_silent_agent_only_or_by_express_wish() {
+    let quick = Times {
+        lost_after: Span(3_000),
+        unreachable_after: Span(800),
+    };
+    on_both(quick, |world| async move {
+        let first = world.agent("a").await;
+        let (status, error) = world.register("a", false).await.err().unwrap();
+        assert_eq!(
+            (status, error.code.as_str()),
+            (StatusCode::CONFLICT, "name_in_use")
+        );
+        for word in ["heard of", "another name", "agents revoke a", "--replace"] {
+            assert!(error.message.contains(word), "{}", error.message);
+        }
+        first.poll(Vec::new(), Span(0)).await;
+        let id = world.shown("a").await.id;
+        let second = world.register("a", true).await.unwrap();
+        assert_eq!(world.shown("a").await.id, id);
+        let late = first.send(&first.request(Vec::new(), Span(0))).await;
+        assert_eq!(late.unwrap_err().0, StatusCode::UNAUTHORIZED);
+        second.poll(Vec::new(), Span(0)).await;
+        world
+            .until("it is silent for long enough", || async {
+                world.register("a", false).await.is_ok()
+            })
+            .await;
+        assert_eq!(world.shown("a").await.id, id);
     })
     .await;
 }

@@ -12,6 +12,7 @@ mod hosts;
 mod identity;
 mod metrics;
 mod mlflow;
+mod notices;
 mod queue;
 mod replay;
 mod requests;

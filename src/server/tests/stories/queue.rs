@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use plan::{Plan, PlannedJob};
 use protocol::api::Quota;
+use protocol::fit::{FitQuestion, Needs};
 use protocol::hardware::{Gpu, GpuDriver, GpuHealth, GpuKind, VolumeGrant};
 use protocol::job::State;
 use protocol::spec::Concurrency;
-use protocol::{ByteSize, CommitId, Outcome, Span, TriggerKind, Trust};
+use protocol::{ByteSize, CommitId, Outcome, Span, Timestamp, TriggerKind, Trust};
 use server::pipelines::{self, Planned, Words};
 use server::store::jobs::Job;
 use server::store::projects::{self, Project};
@@ -190,6 +191,93 @@ async fn a_job_that_waits_says_for_what_and_until_when() {
             "needs 1 GPU, and the quota of digits is 0 at once",
         )
         .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_waits_for_a_gpu_that_is_lent_is_told_whom_it_was_lent_to() {
+    on_both(Times::default(), |world| async move {
+        let digits = project(&world, "digits").await;
+        let mut agent = gpu_host(&world, "gpu-1", 1).await;
+        agent.inventory.gpus[0].health = GpuHealth::Reserved {
+            by: "ada".into(),
+            until: Timestamp::now() + Span::hours(2),
+        };
+        agent.tell().await;
+        let train = vec![planned("train", |spec| spec.resources.gpus = 1)];
+        let job = create(&world, &digits, 1, TriggerKind::Push, train, false).await;
+        reason(&world, &job[0], "gpu-1 has 0 of 1 such GPUs").await;
+        reason(&world, &job[0], " free (1 reserved by ada until ").await;
+        reason(&world, &job[0], " UTC); it starts about ").await;
+        agent.inventory.gpus[0].health = GpuHealth::Healthy;
+        agent.tell().await;
+        assert_eq!(agent.begin().await.job, job[0].id);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_not_there_yet_can_be_asked_for() {
+    on_both(Times::default(), |world| async move {
+        let needs = |change: &dyn Fn(&mut Needs)| {
+            let mut needs = Needs::of(&planned("train", |_| ()).spec);
+            change(&mut needs);
+            needs
+        };
+        let mut question = FitQuestion {
+            repositories: vec!["/elsewhere".into()],
+            jobs: vec![
+                needs(&|_| ()),
+                needs(&|of| of.resources.gpus = 4),
+                needs(&|of| of.volumes = vec!["imagenet".into()]),
+                needs(&|of| of.resources.gpus = 1),
+            ],
+        };
+        let ask = async |question: &FitQuestion| {
+            let mut db = world.server().store.read().await.unwrap();
+            let answer = server::offers::asked(&mut db, question).await.unwrap();
+            let words = |refusal: Option<protocol::Failure>| refusal.map(|failure| failure.message);
+            let said: Vec<_> = answer.refusals.into_iter().map(words).collect();
+            (answer.hosts, answer.project, said)
+        };
+        let nobody_knows = ask(&question).await;
+        assert_eq!(nobody_knows, (0, None, vec![None; 4]));
+
+        let mut agent = gpu_host(&world, "gpu-1", 2).await;
+        agent.inventory.volumes = BTreeMap::from([("imagenet".to_owned(), None)]);
+        let grant = VolumeGrant {
+            public: false,
+            projects: Some(vec!["digits".into()]),
+        };
+        agent.inventory.volume_grants = BTreeMap::from([("imagenet".to_owned(), grant)]);
+        agent.tell().await;
+        let four = Some("needs 4 GPUs on one host; the nearest, gpu-1, has 2".to_owned());
+        let (hosts, project_name, said) = ask(&question).await;
+        assert_eq!((hosts, project_name), (1, None));
+        assert_eq!(said[0], None);
+        assert_eq!(said[1], four);
+        assert!(
+            said[2]
+                .as_ref()
+                .unwrap()
+                .contains("is not for this project")
+        );
+
+        let digits = project(&world, "digits").await;
+        let quota = Quota {
+            gpus: Some(0),
+            gpu_hours: None,
+        };
+        server::project::set_quota(world.server(), &digits, quota, "the test")
+            .await
+            .unwrap();
+        question.repositories.push(digits.url.clone());
+        let (_, project_name, said) = ask(&question).await;
+        assert_eq!(project_name.as_deref(), Some("digits"));
+        assert_eq!((&said[0], &said[2]), (&None, &None));
+        let over = "needs 1 GPU at once, and the quota of digits is 0";
+        assert_eq!(said[3].as_deref(), Some(over));
     })
     .await;
 }

@@ -178,6 +178,11 @@ impl World {
 
     /// An agent that registers with a fresh token.
     pub(crate) async fn agent(&self, name: &str) -> Agent {
+        self.register(name, false).await.unwrap()
+    }
+
+    /// The same, which may take the name of another one, or be refused it.
+    pub(crate) async fn register(&self, name: &str, replace: bool) -> Result<Agent, Refusal> {
         let (token, _) = server::fleet::register::token(self.server(), Span::secs(60))
             .await
             .unwrap();
@@ -194,6 +199,7 @@ impl World {
             name: name.to_owned(),
             version: "test".to_owned(),
             inventory: agent.inventory.clone(),
+            replace,
         };
         let registered: Registered = agent
             .call(
@@ -202,10 +208,9 @@ impl World {
                     .post(format!("{}/register", agent.url))
                     .json(&request),
             )
-            .await
-            .unwrap();
+            .await?;
         agent.secret = registered.secret;
-        agent
+        Ok(agent)
     }
 }
 
@@ -357,6 +362,7 @@ pub(crate) fn released(attempt: &AttemptId, generation: u32) -> AttemptStatus {
 pub(crate) fn report(outcome: Outcome) -> AttemptReport {
     AttemptReport {
         outcome,
+        withdrawn: None,
         started_at: Timestamp(1_000),
         finished_at: Timestamp(2_000),
         phases: BTreeMap::new(),

@@ -1,6 +1,6 @@
 //! Stories of what forges show, told at each forge's double: real git, real messages, the real way of the data.
 
-use std::time::Duration;
+mod endings;
 
 use protocol::{Outcome, Span, Timestamp};
 use server::forge::{Credential, ForgeConfig, Place, Repository};
@@ -11,7 +11,7 @@ use server::store::projects::{self, Project};
 use server::store::testing;
 use server::{pipelines, watch};
 
-use crate::forge::{Comment, Face, ForgeWorld, MAIN, Outage, Refusal};
+use crate::forge::{Comment, Face, ForgeWorld, Limits, MAIN, Outage, Refusal};
 use crate::support::{Agent, Times, World, on_both};
 
 const FACES: [Face; 4] = [Face::Github, Face::Gitlab, Face::Gitea, Face::Forgejo];
@@ -40,8 +40,8 @@ impl<'a> Town<'a> {
     /// With a main branch whose job succeeded.
     async fn new(world: &'a World, agent: &'a Agent, face: Face) -> Self {
         let forge = ForgeWorld::start(face).await;
-        // The reporter's clock is the story's: what it counts is told by the calls.
-        forge.limits(None);
+        // Held by what GitHub bears, whoever it is: the forge's clock goes with the story's.
+        forge.limits(Some(Limits::of_github()));
         forge
             .push(MAIN, &[(".trainyard.yml", FILE), ("train.py", "print(1)")])
             .await;
@@ -51,10 +51,6 @@ impl<'a> Town<'a> {
         projects::insert(&mut tx, &project).await.unwrap();
         tx.commit().await.unwrap();
         forge.hook(&format!("{}/hooks/{}", world.url, project.name), SECRET);
-        let config = ReportConfig {
-            pages: Some(world.url.clone()),
-            ..ReportConfig::default()
-        };
         let mut town = Self {
             world,
             forge,
@@ -62,7 +58,7 @@ impl<'a> Town<'a> {
             agent,
             registrar: Registrar::new(server.store.clone()),
             differ: Differ::new(server.store.clone(), server.config.mirrors()),
-            reporter: Reporter::new(server.store.clone(), server.forges.clone(), config),
+            reporter: reporter(world),
             now: Timestamp::now(),
         };
         town.look().await;
@@ -88,12 +84,26 @@ impl<'a> Town<'a> {
         self.reporter.tick(self.now).await.unwrap()
     }
 
-    /// A pass in each second of `span`.
-    async fn seconds(&mut self, span: Span) {
+    /// A pass in each second of `span`; gives how often something was sent.
+    async fn seconds(&mut self, span: Span) -> usize {
+        let mut sent = 0;
         for _ in 0..span.0 / 1_000 {
-            self.pass().await;
-            self.now = self.now + Span::secs(1);
+            let pass = self.pass().await;
+            sent += pass.accepted + pass.refused;
+            self.wait_until(self.now + Span::secs(1));
         }
+        sent
+    }
+
+    /// It is later, here and at the forge.
+    fn wait_until(&mut self, then: Timestamp) {
+        self.forge.advance(then.since(self.now).into());
+        self.now = then;
+    }
+
+    /// The reporter of a server that starts anew.
+    fn restart(&mut self) {
+        self.reporter = reporter(self.world);
     }
 
     /// Passes, a second after each other, until there is nothing to say, not even later.
@@ -108,7 +118,8 @@ impl<'a> Town<'a> {
             quiet = !waits;
             // What is not final may wait for its moment.
             let later = if quiet { 11 } else { 1 };
-            self.now = pass.next.unwrap_or(self.now + Span::secs(later));
+            let then = pass.next.unwrap_or(self.now + Span::secs(later));
+            self.wait_until(then);
         }
         panic!("it never comes to rest");
     }
@@ -137,15 +148,27 @@ impl<'a> Town<'a> {
         state.unwrap_or("nothing").to_owned()
     }
 
-    /// Calls that write.
-    fn writes(&self) -> usize {
-        let calls = self.forge.calls();
-        calls.iter().filter(|call| call.method != "GET").count()
+    /// Calls that write, by their paths.
+    fn writes(&self) -> Vec<String> {
+        let calls = self.forge.calls().into_iter();
+        let writes = calls.filter(|call| call.method != "GET");
+        writes.map(|call| call.path).collect()
     }
 }
 
+fn reporter(world: &World) -> Reporter {
+    let config = ReportConfig {
+        pages: Some(world.url.clone()),
+        ..ReportConfig::default()
+    };
+    let server = world.server();
+    Reporter::new(server.store.clone(), server.forges.clone(), config)
+}
+
 fn project(world: &World, forge: &ForgeWorld) -> Project {
-    let name = format!("{:?}", forge.face()).to_lowercase();
+    // A forge's port is its own.
+    let port = forge.url().rsplit(':').next().unwrap();
+    let name = format!("{:?}-{port}", forge.face()).to_lowercase();
     let secret = |what: &str, text: &str| {
         let path = world.folder.path().join(format!("{name}-{what}"));
         std::fs::write(&path, text).unwrap();
@@ -247,25 +270,36 @@ fn plain(text: &str, commit: &str) -> String {
 async fn an_outage_costs_time_and_few_calls() {
     on_both(Times::default(), |world| async move {
         let agent = world.agent("gpu-1").await;
-        let mut town = Town::new(&world, &agent, Face::Github).await;
-        let commit = town.forge.push("better", &[("train.py", "print(2)")]).await;
-        let number = town.forge.open_request("better", "Better", "ana").await;
-        town.look().await;
-        town.settle().await;
+        for face in FACES {
+            let mut town = Town::new(&world, &agent, face).await;
+            let commit = town.forge.push("better", &[("train.py", "print(2)")]).await;
+            let number = town.forge.open_request("better", "Better", "ana").await;
+            town.look().await;
+            town.settle().await;
 
-        let before = town.writes();
-        town.forge.down(Outage::BadGateway);
-        town.agent.run(Outcome::Succeeded).await;
-        town.seconds(Span::secs(600)).await;
-        town.forge.up();
-        assert_eq!(town.writes(), before, "nothing came through");
-        town.settle().await;
-        // What is over goes first, and what was in between is never said.
-        assert_eq!(town.state(&commit), "success");
-        assert_eq!(town.headline(number), "### ✅ 1 job succeeded");
-        assert_eq!(town.writes() - before, 3, "the whole, the job, the comment");
-
-        assert_eq!(town.forge.violations(), [""; 0]);
+            let before = town.writes().len();
+            town.forge.down(Outage::BadGateway);
+            town.agent.run(Outcome::Succeeded).await;
+            let tried = town.seconds(Span::secs(600)).await;
+            town.forge.up();
+            assert_eq!(town.writes().len(), before, "nothing came through");
+            // Each wait is twice the one before: 2 s, 4 s, … and a little more.
+            assert!(
+                (5..=9).contains(&tried),
+                "{face:?}: {tried} calls in ten minutes"
+            );
+            town.settle().await;
+            // What is over goes first, and what was in between is never said.
+            assert_eq!(town.state(&commit), "success", "{face:?}");
+            assert_eq!(town.headline(number), "### ✅ 1 job succeeded");
+            let writes = &town.writes()[before..];
+            assert_eq!(
+                writes.len(),
+                3,
+                "the whole, the job, the comment: {writes:?}"
+            );
+            assert_eq!(town.forge.violations(), [""; 0], "{face:?}");
+        }
     })
     .await;
 }
@@ -274,24 +308,48 @@ async fn an_outage_costs_time_and_few_calls() {
 async fn a_forge_that_asks_to_wait_is_not_called_before() {
     on_both(Times::default(), |world| async move {
         let agent = world.agent("gpu-1").await;
-        let mut town = Town::new(&world, &agent, Face::Github).await;
-        let commit = town.forge.push("better", &[("train.py", "print(2)")]).await;
-        town.forge.open_request("better", "Better", "ana").await;
-        town.look().await;
-        // What a forge says is counted from now.
-        town.now = Timestamp::now();
-        for refusal in [Refusal::After(60), Refusal::Spent(60)] {
-            town.forge.limit_for(1, refusal);
-            let before = town.forge.calls().len();
-            town.seconds(Span::secs(50)).await;
-            assert_eq!(town.forge.calls().len() - before, 1, "{refusal:?}");
-            town.now = town.now + Span::secs(15);
-            town.forge.advance(Duration::from_secs(65));
+        for face in FACES {
+            let mut town = Town::new(&world, &agent, face).await;
+            let commit = town.forge.push("better", &[("train.py", "print(2)")]).await;
+            let number = town.forge.open_request("better", "Better", "ana").await;
+            town.look().await;
+            for refusal in [Refusal::After(60), Refusal::Spent(60)] {
+                town.forge.limit_for(1, refusal);
+                let before = town.forge.calls().len();
+                let tried = town.seconds(Span::secs(30)).await;
+                // A server that starts anew has not forgotten it.
+                town.restart();
+                let again = town.seconds(Span::secs(28)).await;
+                assert_eq!((tried, again), (1, 0), "{face:?} {refusal:?}");
+                assert_eq!(town.forge.calls().len() - before, 1, "{face:?} {refusal:?}");
+                // The one that was refused had waited a second for its turn.
+                town.seconds(Span::secs(5)).await;
+                let since = town.forge.calls().split_off(before);
+                assert!(since.len() > 1, "{face:?} {refusal:?}: {since:?}");
+            }
+            town.settle().await;
+            assert_eq!(town.state(&commit), "pending", "{face:?}");
+            assert_eq!(town.headline(number), "### ⏳ 0 of 1 job done");
+
+            // Jobs of two commits end while it rests: what was in between is never said.
+            town.forge.limit_for(1, Refusal::After(60));
+            let before = town.writes().len();
+            town.forge
+                .push_to_request(number, &[("train.py", "print(3)")])
+                .await;
+            let head = town.forge.head(number);
+            town.look().await;
+            town.seconds(Span::secs(5)).await;
+            for _ in 0..2 {
+                town.agent.run(Outcome::Succeeded).await;
+            }
+            town.settle().await;
+            assert_eq!(town.state(&head), "success", "{face:?}");
+            assert_eq!(town.headline(number), "### ✅ 1 job succeeded");
+            let writes = &town.writes()[before + 1..];
+            assert!(writes.len() <= 7, "{face:?}: {writes:?}");
+            assert_eq!(town.forge.violations(), [""; 0], "{face:?}");
         }
-        town.forge.advance(Duration::from_secs(65));
-        town.settle().await;
-        assert_eq!(town.state(&commit), "pending");
-        assert_eq!(town.forge.violations(), [""; 0]);
     })
     .await;
 }

@@ -14,7 +14,7 @@ use super::super::site::Site;
 use super::super::views;
 use super::frame::{Frame, Shown, show};
 use super::words::{ago, iso, took, value};
-use crate::store::{attempts, jobs, pipelines, projects, report};
+use crate::store::{attempts, jobs, notices, pipelines, projects, report};
 use crate::trigger;
 
 /// Pipelines on one page.
@@ -201,6 +201,8 @@ struct OnePage {
     notebooks: Option<String>,
     /// What its forge does not show, and why.
     not_shown: Vec<String>,
+    /// Who else was not told, and why.
+    not_told: Vec<(String, String)>,
 }
 
 /// Most sentences on what a forge does not show.
@@ -292,5 +294,6 @@ pub(in super::super) async fn one(
         live: open.then(|| format!("/pipelines/{id}/live")),
         notebooks: is_of_request.then(|| format!("/pipelines/{id}/notebooks")),
         not_shown,
+        not_told: notices::problems_of(&mut db, &id).await?,
     })
 }

@@ -1,5 +1,7 @@
 //! GitHub's check runs: an App's alone.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::super::payload::{self, CheckDeed, github as shapes};
@@ -55,6 +57,24 @@ pub(super) fn update(
     limits(state, ask)?;
     let id = id.parse().map_err(|_| not_found())?;
     take(state, ask, id, &CheckDeed::Completed, 200)
+}
+
+/// The runs of a commit, of each name the newest: so GitHub does where nothing else is asked for.
+pub(super) fn list(state: &State, ask: &Ask, commit: &str) -> Answer {
+    let mut newest = BTreeMap::new();
+    for check in state
+        .seen
+        .checks
+        .iter()
+        .filter(|check| check.commit == commit)
+    {
+        newest.insert(&check.name, check);
+    }
+    let name = ask.query("check_name");
+    let asked = |check: &&&Check| name.is_none_or(|name| check.name == name);
+    let runs = newest.values().filter(asked);
+    let runs: Vec<_> = runs.map(|check| shapes::check_json(state, check)).collect();
+    Answer::new(200, json!({"total_count": runs.len(), "check_runs": runs}))
 }
 
 /// Writes what a call says into a check run, and tells of it: GitHub does when one is made, and when it completes.

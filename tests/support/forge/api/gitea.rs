@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::Face;
 use super::super::payload::gitea as shapes;
-use super::super::state::{Level, State, Status, Token};
+use super::super::state::{Level, NAME, Source, State, Status, Token};
 use super::github::word;
 use super::{Answer, Ask, Denied, hooks, page};
 
@@ -36,6 +36,14 @@ pub(super) fn answer(state: &mut State, ask: &Ask) -> Answered {
                 json!({"id": state.user(&login), "login": login, "username": login}),
             ))
         }
+        // Its one repository is there from the start.
+        ("POST", ["user", "repos"]) => {
+            allow(state, who, Level::Admin, REPOSITORY)?;
+            match ask.field("name").as_deref() == Some(NAME) {
+                true => Ok(Answer::new(201, shapes::repository(state))),
+                false => Err(not_found()),
+            }
+        }
         (_, ["repos", owner, name, rest @ ..]) => {
             let ours = state
                 .full_name()
@@ -52,6 +60,18 @@ pub(super) fn answer(state: &mut State, ask: &Ask) -> Answered {
 fn of_repository(state: &mut State, ask: &Ask, who: Option<&Token>, rest: &[&str]) -> Answered {
     match (ask.method.as_str(), rest) {
         ("GET", []) => Ok(repository(state, who)),
+        ("GET", ["commits", commit, "statuses"]) => {
+            let of_it = state
+                .seen
+                .statuses
+                .iter()
+                .filter(|(key, _)| key.0 == *commit);
+            let items = of_it.map(|((_, context), status)| {
+                json!({"context": context, "status": status.state, "description": status.description})
+            });
+            let items: Vec<_> = items.collect();
+            Ok(page(state, ask, 30, PAGE, &items))
+        }
         ("POST", ["statuses", commit]) => {
             allow(state, who, Level::Write, REPOSITORY)?;
             status(state, ask, commit)
@@ -92,6 +112,14 @@ fn of_repository(state: &mut State, ask: &Ask, who: Option<&Token>, rest: &[&str
             let pulls = state.pulls(ask, "open");
             let items: Vec<_> = pulls.iter().map(|pull| shapes::pull(state, pull)).collect();
             Ok(page(state, ask, 30, PAGE, &items))
+        }
+        ("POST", ["pulls"]) => {
+            let by = allow(state, who, Level::Read, REPOSITORY)?;
+            let field = |name: &str| ask.field(name).ok_or_else(not_found);
+            let (title, head) = (field("title")?, field("head")?);
+            let number = state.open(Source::Own, &head, &title, &by, false);
+            let request = state.requests[&number].clone();
+            Ok(Answer::new(201, shapes::pull(state, &request)))
         }
         ("GET", ["pulls", number]) => {
             let request = number

@@ -62,6 +62,7 @@ fn of_repository(state: &mut State, ask: &Ask, who: Option<&Token>, rest: &[&str
         ("POST", ["statuses", commit]) => status(state, ask, who, commit),
         ("POST", ["check-runs"]) => checks::create(state, ask, who),
         ("PATCH", ["check-runs", id]) => checks::update(state, ask, who, id),
+        ("GET", ["commits", commit, "check-runs"]) => Ok(checks::list(state, ask, commit)),
         ("GET", ["issues", number, "comments"]) => comments(state, ask, number),
         ("POST", ["issues", number, "comments"]) => comment(state, ask, who, number),
         ("PATCH", ["issues", "comments", id]) => edit(state, ask, who, id),

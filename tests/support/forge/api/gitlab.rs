@@ -38,6 +38,9 @@ pub(super) fn answer(state: &mut State, ask: &Ask) -> Answered {
         }
         ("GET", ["users"]) => Ok(users(state, ask)),
         (_, ["projects", project, rest @ ..]) => {
+            if let (Some(owner), true) = (state.fork_of_number(project), rest.is_empty()) {
+                return Ok(Answer::new(200, shapes::fork(state, &owner)));
+            }
             let ours = *project == state.full_name() || *project == PROJECT.to_string();
             if !ours || !state.sees(who) {
                 return Err(Answer::message(404, "404 Project Not Found"));

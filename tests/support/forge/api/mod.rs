@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::limits::Refusal;
-use super::state::{Call, Level, Request as PullRequest, State, Status, Token};
+use super::state::{Call, Level, Request as PullRequest, State, Status, Token, http_date};
 use super::{Face, Shared, hooks as outbox};
 
 /// No client of ours sends more.
@@ -299,6 +299,8 @@ impl State {
                 .with("x-ratelimit-remaining", left)
                 .with("x-ratelimit-reset", reset);
         }
+        // By its own clock, as its other times are.
+        answer = answer.with("date", http_date(self.unix()));
         self.calls.push(Call {
             at: self.now(),
             method: ask.method.clone(),

@@ -230,6 +230,18 @@ pub(crate) fn user(state: &mut State, login: &str) -> Value {
     json!({"id": state.user(login), "username": login, "name": login, "state": "active", "web_url": web})
 }
 
+/// A person's fork as the API gives it.
+pub(crate) fn fork(state: &mut State, owner: &str) -> Value {
+    let full = format!("{owner}/{NAME}");
+    let mut project = json!({
+        "path": NAME, "visibility": "public",
+        "namespace": {"path": owner, "full_path": owner, "kind": "user"},
+    });
+    let url = format!("{}/{full}", state.url);
+    be_project(&mut project, &full, &url, super::fork_number(state, owner));
+    project
+}
+
 /// The project as the API gives it.
 pub(crate) fn project(state: &State) -> Value {
     let visibility = if state.private { "private" } else { "public" };

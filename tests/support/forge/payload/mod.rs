@@ -127,6 +127,15 @@ fn source(state: &mut State, request: &Request) -> Option<(String, u64)> {
     }
 }
 
+impl State {
+    /// Whose fork has this number, as GitLab's API is asked for it.
+    pub(super) fn fork_of_number(&mut self, number: &str) -> Option<String> {
+        let owners: Vec<_> = self.forks.keys().cloned().collect();
+        let mut owners = owners.into_iter();
+        owners.find(|owner| fork_number(self, owner).to_string() == number)
+    }
+}
+
 pub(super) fn fork_number(state: &mut State, owner: &str) -> u64 {
     10_000 + state.user(owner)
 }

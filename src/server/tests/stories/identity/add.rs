@@ -168,6 +168,10 @@ async fn a_server_that_does_not_know_its_address_says_so() {
         panic!("{:?}", added.webhook)
     };
     assert!(why.contains("set 'url'"), "{why}");
+    assert!(
+        why.contains("trainyard up --url"),
+        "it reads no configuration"
+    );
     let said = format!("{fields:?}");
     assert!(said.contains("https://YOUR-SERVER/hooks/story"), "{said}");
     assert!(

@@ -180,6 +180,23 @@ async fn a_check_is_held_approved_and_red_with_all_its_lines() {
     testing::forget_reports(&server.store).await;
     let forges = server.forges.clone();
     let mut reporter = Reporter::new(server.store.clone(), forges, ReportConfig::default());
+    let runs = town.forge.seen().checks.len();
     settle(&mut reporter, &mut now).await;
     assert_eq!(town.forge.seen().on(1).len(), 1);
+    assert_eq!(
+        town.forge.seen().checks.len(),
+        runs,
+        "found again by its id"
+    );
+    let again = check(&town, "trainyard/lint");
+    assert_eq!(
+        (again.id, &again.annotations),
+        (red.id, &red.annotations),
+        "and given no line twice"
+    );
+    let edits = town.forge.calls().into_iter();
+    let edits =
+        edits.filter(|call| call.method == "PATCH" && call.path.ends_with(&red.id.to_string()));
+    assert!(edits.count() > 1, "it was written again");
+    assert_eq!(town.forge.violations(), [""; 0]);
 }

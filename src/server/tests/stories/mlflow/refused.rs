@@ -444,7 +444,7 @@ pub(super) async fn of_a_job(world: &World) -> String {
     let order = agent.begin().await;
     let server = world.server();
     let blob = Digest::of("weights");
-    server.blobs.put(&blob, b"weights").await.unwrap();
+    server.blobs.put(&blob, "weights").await.unwrap();
     let mut tx = server.store.begin().await.unwrap();
     projects::checked(&mut tx, &job.project, Some("main"), Timestamp(1))
         .await

@@ -37,6 +37,7 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/api/v1/jobs/{id}/events/stream", "read"),
     ("GET", "/api/v1/artifacts/{attempt}/{*path}", "read"),
     ("GET", "/api/v1/agents", "read"),
+    ("POST", "/api/v1/agents/fit", "read"),
     ("GET", "/api/v1/usage", "read"),
     ("GET", "/models", "read"),
     ("GET", "/models/{name}", "read"),
@@ -73,6 +74,7 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("POST", "/api/v1/agents/{name}/drain", "admin"),
     ("POST", "/api/v1/agents/{name}/undrain", "admin"),
     ("POST", "/api/v1/agents/{name}/revoke", "admin"),
+    ("DELETE", "/api/v1/agents/{name}", "admin"),
 ];
 
 #[test]

@@ -218,6 +218,7 @@ fn outcome() -> Outcome {
 fn report(outcome: Outcome, artifacts: Vec<Artifact>) -> AttemptReport {
     AttemptReport {
         outcome,
+        withdrawn: None,
         started_at: Timestamp(1_000),
         finished_at: Timestamp(9_000),
         phases: BTreeMap::from([("run".to_owned(), Span(8_000))]),

@@ -1,0 +1,88 @@
+//! What a mirror left at its remote, brought for those who read it: it fetches histories without large files.
+
+use std::collections::BTreeSet;
+
+use git2::Oid;
+use protocol::CommitId;
+
+use crate::mirror::{ALL_FILES, HEADS_AND_TAGS};
+use crate::repository::find;
+use crate::{CommitTree, Deadline, Mirror, MirrorError};
+
+/// Most contents that one call of git asks for: they are arguments.
+const AT_ONCE: usize = 1000;
+
+impl Mirror {
+    /// The files of a commit that is here, with the content of all of them: what of it is missing is fetched.
+    ///
+    /// # Errors
+    /// As [`crate::Repository::tree`]; and git's own words.
+    pub fn whole_tree(
+        &self,
+        commit: &CommitId,
+        auth: Option<&str>,
+        deadline: &Deadline,
+    ) -> Result<CommitTree, MirrorError> {
+        let tree = self.tree(commit)?;
+        if tree.missing().is_empty() {
+            return Ok(tree);
+        }
+        self.fetch_contents(tree.missing().iter().copied(), auth, deadline)?;
+        self.tree(commit)
+    }
+
+    /// Brings what two commits need to be compared: the earlier content of the files that differ. The later commit's
+    /// are here.
+    ///
+    /// # Errors
+    /// Where one of them is not here; and git's own words.
+    pub fn bring_changed(
+        &self,
+        before: &CommitId,
+        after: &CommitId,
+        auth: Option<&str>,
+        deadline: &Deadline,
+    ) -> Result<(), MirrorError> {
+        let wrong = || MirrorError::unreadable(self.path());
+        let git = self.open_git()?;
+        let tree = |commit| find(&git, commit)?.tree().map_err(wrong());
+        let (old, new) = (tree(before)?, tree(after)?);
+        let diff = git
+            .diff_tree_to_tree(Some(&old), Some(&new), None)
+            .map_err(wrong())?;
+        let odb = git.odb().map_err(wrong())?;
+        let earlier = diff.deltas().map(|delta| delta.old_file());
+        let files = earlier.filter(|file| file.exists() && file.mode() != git2::FileMode::Commit);
+        let missing: BTreeSet<Oid> = files
+            .map(|file| file.id())
+            .filter(|id| !id.is_zero() && !odb.exists(*id))
+            .collect();
+        match missing.is_empty() {
+            true => Ok(()),
+            false => self.fetch_contents(missing.into_iter(), auth, deadline),
+        }
+    }
+
+    fn fetch_contents(
+        &self,
+        ids: impl Iterator<Item = Oid>,
+        auth: Option<&str>,
+        deadline: &Deadline,
+    ) -> Result<(), MirrorError> {
+        let ids: Vec<String> = ids.map(|id| id.to_string()).collect();
+        let _lock = self.lock(deadline)?;
+        for some in ids.chunks(AT_ONCE) {
+            let wanted: Vec<&str> = some.iter().map(String::as_str).collect();
+            // As git itself fetches what a part of a repository lacks.
+            match self.git_fetch(&["--filter=blob:none"], &wanted, auth, deadline) {
+                Err(MirrorError::Git { .. }) => {
+                    // A server that gives no single object: all of it, then.
+                    let options = ["--refetch", ALL_FILES];
+                    return self.git_fetch(&options, &HEADS_AND_TAGS, auth, deadline);
+                }
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+}

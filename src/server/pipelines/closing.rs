@@ -1,0 +1,67 @@
+//! The end of a pull request: nobody waits for what was to run of it.
+
+use protocol::{ProjectId, Timestamp, TriggerKind};
+
+use super::{cancel, may_end};
+use crate::forge::ForgeKind;
+use crate::store::jobs::Job;
+use crate::store::pipelines::{self, Pipeline};
+use crate::store::{Connection, Result, jobs, projects, requests};
+use crate::trigger::Request;
+
+/// Who cancels the jobs of a pull request that is merged or given up.
+pub const CLOSED: &str = "the end of its pull request";
+
+/// Writes down what a forge says of a pull request. What git shows of its head is looked at anew: it may go to another
+/// branch, or be open again. With one that is over now ends what waits of it; gives the jobs that changed.
+pub(crate) async fn told_of(
+    tx: &mut Connection,
+    project: &ProjectId,
+    kind: ForgeKind,
+    told: &Request,
+    at: Timestamp,
+) -> Result<Vec<Job>> {
+    let before = requests::find(tx, project, told.number).await?;
+    let was_open = before.is_none_or(|before| before.open);
+    requests::put(tx, project, told, at).await?;
+    let reference = kind.head_of(told.number);
+    projects::remove_ref(tx, project, &reference).await?;
+    match was_open && !told.open {
+        true => close(tx, project, &reference).await,
+        false => Ok(Vec::new()),
+    }
+}
+
+/// Cancels what no host has yet at the head of a pull request that is over, and what runs where its pipeline file says
+/// `supersede: running`. Gives the jobs that changed. What was cancelled stands for nothing: open again, the request is
+/// planned anew.
+async fn close(tx: &mut Connection, project: &ProjectId, reference: &str) -> Result<Vec<Job>> {
+    let mut changed = Vec::new();
+    for pipeline in pipelines::open_at(tx, project, reference).await? {
+        let mut ended = Vec::new();
+        for job in jobs::of_pipeline(tx, &pipeline.id).await? {
+            if may_end(&job, pipeline.supersede_running) {
+                ended.extend(cancel(tx, &job, CLOSED).await?);
+            }
+        }
+        if !ended.is_empty() {
+            pipelines::stands_no_more(tx, &pipeline.id).await?;
+        }
+        changed.extend(ended);
+    }
+    Ok(changed)
+}
+
+/// The same for a pipeline that was just made: its request may have been closed while it was planned.
+pub(super) async fn close_if_over(tx: &mut Connection, pipeline: &Pipeline) -> Result<Vec<Job>> {
+    let (TriggerKind::PullRequest { number }, Some(reference)) =
+        (&pipeline.trigger.kind, &pipeline.trigger.reference)
+    else {
+        return Ok(Vec::new());
+    };
+    let request = requests::find(tx, &pipeline.project, *number).await?;
+    match request.filter(|request| !request.open) {
+        Some(_) => close(tx, &pipeline.project, reference).await,
+        None => Ok(Vec::new()),
+    }
+}
