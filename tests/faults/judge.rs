@@ -102,6 +102,10 @@ fn right_owner(job: Job, attempt: &Attempt, done: &[Done]) {
                 attempt.agent
             );
         }
+        // What was to replace an attempt that came back did not begin.
+        Some(Outcome::Cancelled { by }) if by.starts_with("the return of attempt") => {
+            assert!(attempt.report.is_none(), "{attempt:#?}");
+        }
         other => panic!("attempt {}: {other:?}", attempt.id),
     }
 }

@@ -20,7 +20,7 @@ pub(crate) use orders::secret;
 
 use protocol::agent_api::{ABANDONED, ApiError, TWIN};
 use protocol::job::{Move, State};
-use protocol::{AttemptId, Timestamp};
+use protocol::{AttemptId, Outcome, Timestamp};
 
 use crate::blobs::BlobError;
 use crate::disk;
@@ -220,6 +220,9 @@ fn standing(attempt: &Attempt, job: &Job) -> Standing {
     }
 }
 
+/// What ends the attempt that was to replace one whose agent came back.
+const RETURN: &str = "the return of attempt";
+
 /// Believes an attempt again whose agent came back; what was to replace it is fenced.
 async fn resume(
     db: &mut Connection,
@@ -227,8 +230,11 @@ async fn resume(
     job: &Job,
     since: Timestamp,
 ) -> Result<Job, StoreError> {
+    let now = Timestamp::now();
     if let Some(replacement) = job.state.attempt() {
-        attempts::set_fate(db, replacement, Fate::Abandoned).await?;
+        let by = format!("{RETURN} {}", attempt.id);
+        let outcome = Outcome::Cancelled { by };
+        attempts::end(db, replacement, Fate::Abandoned, &outcome, now).await?;
     }
     attempts::reopen(db, &attempt.id).await?;
     let step = Move::Resume {
@@ -236,7 +242,7 @@ async fn resume(
         since,
     };
     tracing::info!(job = %job.id, attempt = %attempt.id, "its agent came back: the attempt goes on");
-    jobs::advance(db, job, step, Some(attempt.generation), Timestamp::now()).await
+    jobs::advance(db, job, step, Some(attempt.generation), now).await
 }
 
 /// Tells pages that jobs changed.
