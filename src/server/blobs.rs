@@ -24,6 +24,8 @@ use tokio_util::io::ReaderStream;
 const STRIPES: usize = 64;
 /// Where contents lie whose hash is not known yet.
 const INCOMING: &str = "incoming";
+/// Pieces that wait to be hashed at most; a connection's have some 100 KiB.
+const PIECES_AHEAD: usize = 64;
 /// Bytes read at once when a content is sent.
 const PIECE_BYTES: usize = 1 << 20;
 /// Bytes read at once when a part is hashed or stored.
@@ -216,7 +218,7 @@ impl Blobs {
     ///
     /// # Errors
     /// [`BlobError::Broken`], [`BlobError::TooLarge`], or the store's.
-    pub async fn take<B: AsRef<[u8]>>(
+    pub async fn take<B: AsRef<[u8]> + Send + 'static>(
         &self,
         bytes: impl Stream<Item = std::io::Result<B>>,
         limit: u64,
@@ -225,30 +227,45 @@ impl Blobs {
         let incoming = object_store::path::Path::from(format!("{INCOMING}/{name}"));
         let mut upload = WriteMultipart::new(self.store.put_multipart(&incoming).await?);
         let mut bytes = std::pin::pin!(bytes);
-        let (mut hasher, mut size) = (Sha256::new(), 0_u64);
+        let mut size = 0_u64;
+        // Hashed while it is written.
+        let (to_hash, mut hashed) = tokio::sync::mpsc::channel::<B>(PIECES_AHEAD);
+        let hashing = tokio::task::spawn_blocking(move || {
+            let mut hasher = Sha256::new();
+            while let Some(piece) = hashed.blocking_recv() {
+                hasher.update(piece.as_ref());
+            }
+            Digest::from_hasher(hasher)
+        });
         let ended = loop {
             let piece = match bytes.next().await {
                 None => break Ok(()),
                 Some(Err(error)) => break Err(BlobError::Broken(error)),
                 Some(Ok(piece)) => piece,
             };
-            let piece = piece.as_ref();
-            size += piece.len() as u64;
+            size += piece.as_ref().len() as u64;
             if size > limit {
                 break Err(BlobError::TooLarge);
             }
-            hasher.update(piece);
-            upload.write(piece);
+            upload.write(piece.as_ref());
             if let Err(error) = upload.wait_for_capacity(4).await {
                 break Err(error.into());
             }
+            if to_hash.send(piece).await.is_err() {
+                break Err(BlobError::Broken(std::io::Error::other(
+                    "it is not hashed any more",
+                )));
+            }
         };
+        drop(to_hash);
         if let Err(error) = ended {
             upload.abort().await?;
             return Err(error);
         }
         upload.finish().await?;
-        let digest = Digest::from_hasher(hasher);
+        let digest = hashing
+            .await
+            .map_err(|error| BlobError::Broken(std::io::Error::other(error)))?;
         let _lock = self.lock(&digest).await;
         if self.exists(&digest).await? {
             self.store.delete(&incoming).await?;
