@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use sqlx::any::AnyRow;
 
-use super::rows::{Columns as _, ROWS_AT_ONCE, numbered, placeholders, text_rows};
+use super::rows::{Columns as _, IDS_AT_ONCE, numbered, placeholders, text_rows};
 use super::{Connection, Result};
 
 /// A dataset, as the client described it.
@@ -114,7 +114,7 @@ pub async fn of_runs(
     runs: &[String],
 ) -> Result<HashMap<String, Vec<UsedDataset>>> {
     let mut found: HashMap<String, Vec<(i64, UsedDataset)>> = HashMap::new();
-    for runs in runs.chunks(ROWS_AT_ONCE) {
+    for runs in runs.chunks(IDS_AT_ONCE) {
         let sql = format!(
             "SELECT u.run AS run, d.* FROM run_datasets u JOIN datasets d ON d.id = u.dataset \
              WHERE u.run IN ({}) ORDER BY d.id",
@@ -134,7 +134,7 @@ pub async fn of_runs(
         }
     }
     let users: Vec<String> = found.keys().cloned().collect();
-    for runs in users.chunks(ROWS_AT_ONCE) {
+    for runs in users.chunks(IDS_AT_ONCE) {
         let sql = format!(
             "SELECT run, dataset, name, value FROM run_dataset_tags WHERE run IN ({}) \
              ORDER BY name COLLATE \"binary\"",

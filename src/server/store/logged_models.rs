@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
 use super::metrics::{self, Point};
-use super::rows::{Columns as _, ROWS_AT_ONCE, numbered, placeholders, text_rows, to_word};
+use super::rows::{
+    Columns as _, IDS_AT_ONCE, ROWS_AT_ONCE, numbered, placeholders, text_rows, to_word,
+};
 use super::runs::named;
 use super::{Connection, Result};
 
@@ -183,6 +185,8 @@ pub async fn add_params(
         if query.fetch_optional(&mut *db).await?.is_some() {
             return Ok(false);
         }
+    }
+    for rows in text_rows(params) {
         let sql = format!(
             "INSERT INTO logged_model_params (model, name, value) VALUES {}",
             placeholders(rows.len(), 3)
@@ -241,7 +245,7 @@ pub async fn fill(db: &mut Connection, list: Vec<LoggedModel>) -> Result<Vec<Ful
 
 async fn measured(db: &mut Connection, ids: &[String]) -> Result<HashMap<String, Vec<ModelPoint>>> {
     let mut found: HashMap<String, Vec<ModelPoint>> = HashMap::new();
-    for ids in ids.chunks(ROWS_AT_ONCE) {
+    for ids in ids.chunks(IDS_AT_ONCE) {
         let sql = format!(
             "SELECT * FROM logged_model_metrics WHERE model IN ({}) \
              ORDER BY name COLLATE \"binary\", at, step",

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use sqlx::any::AnyRow;
 
-use super::rows::{Columns as _, ROWS_AT_ONCE, numbered, placeholders};
+use super::rows::{Columns as _, IDS_AT_ONCE, ROWS_AT_ONCE, numbered, placeholders};
 use super::{Connection, Result, StoreError};
 
 /// One value of a metric.
@@ -142,7 +142,7 @@ async fn known<'a>(
     names.sort_unstable();
     names.dedup();
     let mut all = BTreeMap::new();
-    for names in names.chunks(ROWS_AT_ONCE) {
+    for names in names.chunks(IDS_AT_ONCE) {
         let sql = format!(
             "SELECT id, name, value, word, step, at FROM run_metrics WHERE run = $1 AND name IN ({})",
             numbered(2, names.len())
@@ -205,7 +205,7 @@ async fn write_last(db: &mut Connection, run: &str, all: &BTreeMap<&str, Last>) 
 /// The last value of each metric of these runs, by name.
 pub async fn last(db: &mut Connection, runs: &[String]) -> Result<HashMap<String, Vec<Point>>> {
     let mut found: HashMap<String, Vec<Point>> = HashMap::new();
-    for runs in runs.chunks(ROWS_AT_ONCE) {
+    for runs in runs.chunks(IDS_AT_ONCE) {
         let sql = format!(
             "SELECT run, name, value, word, step, at FROM run_metrics WHERE run IN ({})",
             numbered(1, runs.len())

@@ -177,5 +177,8 @@ pub fn text_rows(list: &[(String, String)]) -> Vec<Vec<(&str, &str)>> {
     rows.chunks(ROWS_AT_ONCE).map(<[_]>::to_vec).collect()
 }
 
-/// Most rows of one statement: with a few columns each it stays below what the databases bind.
-pub const ROWS_AT_ONCE: usize = 1_000;
+/// Most rows of one insert. SQLite looks for each placeholder's name among all of them: with 5,000 that takes longer than
+/// the insert, with a few hundred it is nothing, and a text that is always the same is read once.
+pub const ROWS_AT_ONCE: usize = 50;
+/// Most ids of one list.
+pub const IDS_AT_ONCE: usize = 250;

@@ -8,7 +8,7 @@ use sqlx::any::AnyRow;
 
 use super::datasets::{self, UsedDataset};
 use super::metrics::{self, Point};
-use super::rows::{Columns as _, numbered, placeholders, text_rows, to_word};
+use super::rows::{Columns as _, IDS_AT_ONCE, numbered, placeholders, text_rows, to_word};
 use super::{Connection, Result};
 
 /// How a run stands, in MLflow's words.
@@ -168,7 +168,7 @@ pub(super) async fn named(
     ids: &[String],
 ) -> Result<HashMap<String, Vec<(String, String)>>> {
     let mut found: HashMap<String, Vec<(String, String)>> = HashMap::new();
-    for ids in ids.chunks(super::rows::ROWS_AT_ONCE) {
+    for ids in ids.chunks(IDS_AT_ONCE) {
         let sql = format!(
             "SELECT {owner} AS owner, name, value FROM {table} WHERE {owner} IN ({})",
             numbered(1, ids.len())
@@ -259,6 +259,8 @@ pub async fn add_params(
                 return Ok(Some(Conflict { name, before, now }));
             }
         }
+    }
+    for rows in text_rows(params) {
         let sql = format!(
             "INSERT INTO run_params (run, name, value) VALUES {} ON CONFLICT (run, name) DO NOTHING",
             placeholders(rows.len(), 3)
@@ -307,7 +309,7 @@ type Links = HashMap<String, Vec<(ModelRole, String, i64)>>;
 
 async fn models_of(db: &mut Connection, runs: &[String]) -> Result<Links> {
     let mut found = Links::new();
-    for runs in runs.chunks(super::rows::ROWS_AT_ONCE) {
+    for runs in runs.chunks(IDS_AT_ONCE) {
         let sql = format!(
             "SELECT run, role, model, step FROM run_models WHERE run IN ({})",
             numbered(1, runs.len())

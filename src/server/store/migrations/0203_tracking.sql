@@ -304,7 +304,7 @@ DROP TABLE old_runs;
 
 CREATE INDEX runs_of_experiment ON runs (experiment, started_at);
 CREATE INDEX job_runs_of_job ON job_runs (job);
-CREATE INDEX run_metrics_by_name ON run_metrics (name, value, run);
+CREATE INDEX run_metrics_by_name ON run_metrics (name, value, word, run);
 CREATE INDEX run_params_by_name ON run_params (name, run);
 CREATE INDEX run_tags_by_name ON run_tags (name, run);
 CREATE INDEX run_datasets_of_dataset ON run_datasets (dataset);

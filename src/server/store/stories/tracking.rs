@@ -122,7 +122,10 @@ async fn a_param_does_not_change_and_a_conflict_adds_nothing() {
         let first = [pair("a", "1")];
         assert_eq!(runs::add_params(&mut tx, &run, &first).await.unwrap(), None);
         assert_eq!(runs::add_params(&mut tx, &run, &first).await.unwrap(), None);
-        let both = [pair("b", "1"), pair("a", "2")];
+        // More than one statement takes.
+        let mut both: Vec<_> = (0..120).map(|n| pair(&format!("b{n}"), "1")).collect();
+        both.push(pair("a", "2"));
+        both.push(pair("z", "1"));
         let conflict = runs::add_params(&mut tx, &run, &both).await.unwrap();
         assert_eq!(conflict.unwrap().before, "1");
         tx.commit().await.unwrap();
