@@ -44,6 +44,8 @@ pub struct S3 {
 
 impl S3 {
     fn open(&self) -> Result<Arc<dyn ObjectStore>, BlobError> {
+        // Whoever comes first chooses; all choose the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = AmazonS3Builder::from_env().with_bucket_name(&self.bucket);
         if let Some(endpoint) = &self.endpoint {
             let plain = endpoint.starts_with("http://");
