@@ -55,7 +55,12 @@ impl Done {
             }
             Deed::UseGpu(..) => here && kind == FailureKind::GpuUnclean,
             Deed::FillDisk(_) => {
-                here && [FailureKind::ExecutorFailed, FailureKind::UploadFailed].contains(&kind)
+                let kinds = [
+                    FailureKind::CheckoutFailed,
+                    FailureKind::ExecutorFailed,
+                    FailureKind::UploadFailed,
+                ];
+                here && kinds.contains(&kind)
             }
         }
     }
