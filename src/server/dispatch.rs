@@ -152,7 +152,8 @@ async fn lease(server: &Server, job: &JobId, given: &Given) -> Result<()> {
     let mut tx = server.store.begin().await?;
     let job = &jobs::get(&mut tx, job).await?;
     let before = attempts::of_job(&mut tx, &job.id).await?;
-    let number = before.last().map_or(1, |attempt| attempt.number + 1);
+    let number = before.iter().map(|attempt| attempt.number).max();
+    let number = number.map_or(1, |last| last + 1);
     let order = order(&mut tx, job, &id, number, given).await?;
     let attempt = Attempt {
         id: id.clone(),

@@ -3,6 +3,7 @@
 
 pub mod blobs;
 pub mod config;
+pub mod credential;
 mod disk;
 pub mod dispatch;
 pub mod fleet;

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::io::AsyncReadExt as _;
 
 use super::{BlobError, READ_BYTES, part_error};
-use crate::forge::Credential;
+use crate::credential::Credential;
 
 /// Pieces of one content that are on their way to a bucket at once.
 const PIECES: usize = 4;

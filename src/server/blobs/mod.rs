@@ -22,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
-use crate::forge::CredentialError;
+use crate::credential::CredentialError;
 pub use kept::S3;
 use kept::{Kept, PLACE, place};
 use parts::Parts;

@@ -4,7 +4,7 @@ use protocol::Trust;
 use protocol::agent_api::{AttemptOrder, Source};
 use secrecy::ExposeSecret as _;
 
-use crate::forge::Credential;
+use crate::credential::Credential;
 use crate::state::Server;
 use crate::store::{StoreError, projects};
 

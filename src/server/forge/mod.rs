@@ -7,7 +7,6 @@ mod api;
 pub mod app;
 mod checks;
 mod comments;
-pub mod credential;
 mod error;
 pub mod event;
 mod forges;
@@ -36,8 +35,8 @@ use protocol::{CommitId, Digest};
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 
+pub use crate::credential::{Credential, CredentialError};
 pub use address::{Address, AddressError};
-pub use credential::{Credential, CredentialError};
 pub use error::{Access, ForgeError};
 pub use event::ForgeEvent;
 use event::PullRequest;

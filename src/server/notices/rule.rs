@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::address::{self, AddressError};
 use super::story::{Event, Story};
-use crate::forge::Credential;
+use crate::credential::Credential;
 use crate::names;
 
 /// One receiver, and what it hears of.

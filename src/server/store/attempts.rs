@@ -138,12 +138,16 @@ pub async fn get(db: &mut Connection, id: &AttemptId) -> Result<Attempt> {
         .ok_or_else(|| StoreError::Missing(format!("attempt {id}")))
 }
 
-/// The attempts of a job, first one first.
+/// The attempts of a job in the order of their numbers, but for those that were given up before they began: they stand
+/// first. The last one is the one that counts: what was to replace an attempt that came back is not.
 pub async fn of_job(db: &mut Connection, job: &JobId) -> Result<Vec<Attempt>> {
-    let rows = sqlx::query("SELECT * FROM attempts WHERE job = $1 ORDER BY number")
-        .bind(job.as_str())
-        .fetch_all(db)
-        .await?;
+    let rows = sqlx::query(
+        "SELECT * FROM attempts WHERE job = $1 \
+         ORDER BY CASE WHEN fate = 'abandoned' AND started_at IS NULL THEN 0 ELSE 1 END, number",
+    )
+    .bind(job.as_str())
+    .fetch_all(db)
+    .await?;
     rows.iter().map(attempt).collect()
 }
 

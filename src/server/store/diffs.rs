@@ -18,11 +18,7 @@ pub async fn missing(db: &mut Connection, from: &str, limit: u32) -> Result<Vec<
     .bind(i64::from(limit))
     .fetch_all(&mut *db)
     .await?;
-    let mut list = Vec::with_capacity(rows.len());
-    for row in rows {
-        list.push(pipelines::get(db, &row.parsed("id")?).await?);
-    }
-    Ok(list)
+    pipelines::of_rows(db, &rows).await
 }
 
 /// Keeps the Markdown of one; empty: no notebook differs.

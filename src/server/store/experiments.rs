@@ -3,7 +3,8 @@
 use protocol::Timestamp;
 use sqlx::any::AnyRow;
 
-use super::rows::{Columns as _, numbered, placeholders, text_rows};
+use super::rows::{Columns as _, numbered};
+use super::tags::OF_EXPERIMENT;
 use super::{Connection, Result, StoreError};
 
 /// The experiment that is there from the start.
@@ -148,27 +149,10 @@ pub async fn set_deleted(db: &mut Connection, id: i64, deleted: bool, at: Timest
 
 /// Sets tags; the last of one name wins.
 pub async fn set_tags(db: &mut Connection, id: i64, tags: &[(String, String)]) -> Result<()> {
-    for rows in text_rows(tags) {
-        let sql = format!(
-            "INSERT INTO experiment_tags (experiment, name, value) VALUES {} \
-             ON CONFLICT (experiment, name) DO UPDATE SET value = excluded.value",
-            placeholders(rows.len(), 3)
-        );
-        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-        for (name, value) in rows {
-            query = query.bind(id).bind(name).bind(value);
-        }
-        query.execute(&mut *db).await?;
-    }
-    Ok(())
+    OF_EXPERIMENT.set(db, id, tags).await
 }
 
 /// Takes a tag away. False where there was none.
 pub async fn remove_tag(db: &mut Connection, id: i64, name: &str) -> Result<bool> {
-    let done = sqlx::query("DELETE FROM experiment_tags WHERE experiment = $1 AND name = $2")
-        .bind(id)
-        .bind(name)
-        .execute(db)
-        .await?;
-    Ok(done.rows_affected() == 1)
+    OF_EXPERIMENT.remove(db, id, name).await
 }

@@ -11,6 +11,7 @@ use super::rows::{
     Columns as _, IDS_AT_ONCE, ROWS_AT_ONCE, numbered, placeholders, text_rows, to_word,
 };
 use super::runs::named;
+use super::tags::OF_LOGGED_MODEL;
 use super::{Connection, Result};
 
 /// Whether its files are there.
@@ -132,19 +133,7 @@ pub async fn update(db: &mut Connection, model: &LoggedModel) -> Result<()> {
 
 /// Sets tags; the last of one name wins.
 pub async fn set_tags(db: &mut Connection, id: &str, tags: &[(String, String)]) -> Result<()> {
-    for rows in text_rows(tags) {
-        let sql = format!(
-            "INSERT INTO logged_model_tags (model, name, value) VALUES {} \
-             ON CONFLICT (model, name) DO UPDATE SET value = excluded.value",
-            placeholders(rows.len(), 3)
-        );
-        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-        for (name, value) in rows {
-            query = query.bind(id).bind(name).bind(value);
-        }
-        query.execute(&mut *db).await?;
-    }
-    Ok(())
+    OF_LOGGED_MODEL.set(db, id, tags).await
 }
 
 /// One tag of a logged model.
@@ -159,12 +148,7 @@ pub async fn tag(db: &mut Connection, id: &str, name: &str) -> Result<Option<Str
 
 /// Takes a tag away. False where there was none.
 pub async fn remove_tag(db: &mut Connection, id: &str, name: &str) -> Result<bool> {
-    let done = sqlx::query("DELETE FROM logged_model_tags WHERE model = $1 AND name = $2")
-        .bind(id)
-        .bind(name)
-        .execute(db)
-        .await?;
-    Ok(done.rows_affected() == 1)
+    OF_LOGGED_MODEL.remove(db, id, name).await
 }
 
 /// Adds params. False, and nothing is added, where one has a value already.

@@ -33,6 +33,7 @@ pub mod runs;
 pub mod search;
 #[cfg(test)]
 mod stories;
+mod tags;
 pub mod testing;
 pub mod usage;
 pub mod versions;

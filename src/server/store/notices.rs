@@ -59,11 +59,7 @@ pub async fn untold(db: &mut Connection, limit: u32) -> Result<Vec<Pipeline>> {
     .bind(i64::from(limit))
     .fetch_all(&mut *db)
     .await?;
-    let mut list = Vec::with_capacity(rows.len());
-    for row in rows {
-        list.push(pipelines::get(db, &row.parsed("id")?).await?);
-    }
-    Ok(list)
+    pipelines::of_rows(db, &rows).await
 }
 
 /// Notes that a pipeline is over and that all who are to be told of it stand in their rows. False where that was noted
@@ -225,11 +221,7 @@ pub async fn before(
     .bind(i64::from(limit))
     .fetch_all(&mut *db)
     .await?;
-    let mut list = Vec::with_capacity(rows.len());
-    for row in rows {
-        list.push(pipelines::get(db, &row.parsed("id")?).await?);
-    }
-    Ok(list)
+    pipelines::of_rows(db, &rows).await
 }
 
 /// Forgets what was taken or given up, and was made before `before`.

@@ -103,6 +103,18 @@ pub async fn get(db: &mut Connection, id: &PipelineId) -> Result<Pipeline> {
         .ok_or_else(|| StoreError::Missing(format!("pipeline {id}")))
 }
 
+/// The pipelines whose ids stand in these rows, in their order.
+///
+/// # Errors
+/// [`StoreError::Missing`], or the database's.
+pub(super) async fn of_rows(db: &mut Connection, rows: &[AnyRow]) -> Result<Vec<Pipeline>> {
+    let mut list = Vec::with_capacity(rows.len());
+    for row in rows {
+        list.push(get(db, &row.parsed("id")?).await?);
+    }
+    Ok(list)
+}
+
 /// The pipeline that a trigger made before.
 pub async fn by_trigger(
     db: &mut Connection,

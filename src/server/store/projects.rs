@@ -6,7 +6,8 @@ use sqlx::any::AnyRow;
 
 use super::rows::{Columns as _, to_json};
 use super::{Connection, Result};
-use crate::forge::{Credential, ForgeConfig};
+use crate::credential::Credential;
+use crate::forge::ForgeConfig;
 
 /// No forge is believed that asks for a longer rest.
 const LONGEST_REST: Span = Span::hours(24);

@@ -276,11 +276,7 @@ pub async fn unreported(db: &mut Connection, from: &str, limit: u32) -> Result<V
     .bind(i64::from(limit))
     .fetch_all(&mut *db)
     .await?;
-    let mut list = Vec::with_capacity(rows.len());
-    for row in rows {
-        list.push(pipelines::get(db, &row.parsed("id")?).await?);
-    }
-    Ok(list)
+    pipelines::of_rows(db, &rows).await
 }
 
 /// Notes that the statuses of a pipeline stand in their rows and will not change.

@@ -9,6 +9,7 @@ use sqlx::any::AnyRow;
 use super::datasets::{self, UsedDataset};
 use super::metrics::{self, Point};
 use super::rows::{Columns as _, IDS_AT_ONCE, numbered, placeholders, text_rows, to_word};
+use super::tags::OF_RUN;
 use super::{Connection, Result};
 
 /// How a run stands, in MLflow's words.
@@ -190,19 +191,7 @@ pub(super) async fn named(
 
 /// Sets tags; the last of one name wins.
 pub async fn set_tags(db: &mut Connection, run: &str, tags: &[(String, String)]) -> Result<()> {
-    for rows in text_rows(tags) {
-        let sql = format!(
-            "INSERT INTO run_tags (run, name, value) VALUES {} \
-             ON CONFLICT (run, name) DO UPDATE SET value = excluded.value",
-            placeholders(rows.len(), 3)
-        );
-        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-        for (name, value) in rows {
-            query = query.bind(run).bind(name).bind(value);
-        }
-        query.execute(&mut *db).await?;
-    }
-    Ok(())
+    OF_RUN.set(db, run, tags).await
 }
 
 /// One tag of a run.
@@ -217,12 +206,7 @@ pub async fn tag(db: &mut Connection, run: &str, name: &str) -> Result<Option<St
 
 /// Takes a tag away. False where there was none.
 pub async fn remove_tag(db: &mut Connection, run: &str, name: &str) -> Result<bool> {
-    let done = sqlx::query("DELETE FROM run_tags WHERE run = $1 AND name = $2")
-        .bind(run)
-        .bind(name)
-        .execute(db)
-        .await?;
-    Ok(done.rows_affected() == 1)
+    OF_RUN.remove(db, run, name).await
 }
 
 /// A param that has another value already.

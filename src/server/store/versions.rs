@@ -6,8 +6,9 @@ use protocol::Timestamp;
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
-use super::rows::{Columns as _, placeholders, text_rows, to_int, to_word};
+use super::rows::{Columns as _, to_int, to_word};
 use super::runs::named;
+use super::tags::{OF_MODEL, OF_VERSION};
 use super::{Connection, Result};
 
 /// MLflow's stages; aliases have taken their place.
@@ -178,14 +179,7 @@ pub async fn model_tags(
 
 /// Sets tags of a version; the last of one name wins.
 pub async fn set_tags(db: &mut Connection, id: &str, tags: &[(String, String)]) -> Result<()> {
-    put_tags(
-        db,
-        "model_version_tags (version, name, value)",
-        "(version, name)",
-        id,
-        tags,
-    )
-    .await
+    OF_VERSION.set(db, id, tags).await
 }
 
 /// Sets tags of a model; the last of one name wins.
@@ -194,54 +188,18 @@ pub async fn set_model_tags(
     model: &str,
     tags: &[(String, String)],
 ) -> Result<()> {
-    put_tags(
-        db,
-        "model_tags (model, name, value)",
-        "(model, name)",
-        model,
-        tags,
-    )
-    .await
-}
-
-async fn put_tags(
-    db: &mut Connection,
-    into: &'static str,
-    key: &'static str,
-    owner: &str,
-    tags: &[(String, String)],
-) -> Result<()> {
-    for rows in text_rows(tags) {
-        let sql = format!(
-            "INSERT INTO {into} VALUES {} ON CONFLICT {key} DO UPDATE SET value = excluded.value",
-            placeholders(rows.len(), 3)
-        );
-        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-        for (name, value) in rows {
-            query = query.bind(owner).bind(name).bind(value);
-        }
-        query.execute(&mut *db).await?;
-    }
-    Ok(())
+    OF_MODEL.set(db, model, tags).await
 }
 
 /// Takes a version's tag away; one that is not there is fine.
 pub async fn remove_tag(db: &mut Connection, id: &str, name: &str) -> Result<()> {
-    sqlx::query("DELETE FROM model_version_tags WHERE version = $1 AND name = $2")
-        .bind(id)
-        .bind(name)
-        .execute(db)
-        .await?;
+    OF_VERSION.remove(db, id, name).await?;
     Ok(())
 }
 
 /// Takes a model's tag away; one that is not there is fine.
 pub async fn remove_model_tag(db: &mut Connection, model: &str, name: &str) -> Result<()> {
-    sqlx::query("DELETE FROM model_tags WHERE model = $1 AND name = $2")
-        .bind(model)
-        .bind(name)
-        .execute(db)
-        .await?;
+    OF_MODEL.remove(db, model, name).await?;
     Ok(())
 }
 

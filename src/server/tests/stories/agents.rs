@@ -4,7 +4,7 @@ use protocol::event::{Artifact, ArtifactRole};
 use protocol::{ByteSize, Digest, Failure, FailureKind, Outcome, Span};
 use reqwest::StatusCode;
 use server::pipelines;
-use server::store::{events, queue};
+use server::store::{attempts, events, queue};
 
 use crate::support::{Times, on_both, released, report, running};
 
@@ -189,12 +189,24 @@ async fn an_agent_that_comes_back_before_its_replacement_started_keeps_its_job()
         assert!(answer.abandoned.is_empty() && answer.stop.is_empty());
         assert_eq!(world.job(&job.id).await.state.attempt(), Some(&old.attempt));
         let answer = other.poll(vec![running(&new)], Span(0)).await;
-        assert_eq!(answer.abandoned, [new.attempt]);
+        assert_eq!(answer.abandoned, std::slice::from_ref(&new.attempt));
         lost.events(&old, 1, 2).await.unwrap();
         lost.finish(&old, &report(Outcome::Succeeded))
             .await
             .unwrap();
         assert_eq!(world.outcome(&job.id).await, Outcome::Succeeded);
+        // What never began has an end, and does not stand for the job.
+        let mut db = world.server().store.read().await.unwrap();
+        let all = attempts::of_job(&mut db, &job.id).await.unwrap();
+        let all: Vec<_> = all.iter().map(|a| (&a.id, a.outcome.clone())).collect();
+        let by = format!("the return of attempt {}", old.attempt);
+        assert_eq!(
+            all,
+            [
+                (&new.attempt, Some(Outcome::Cancelled { by })),
+                (&old.attempt, Some(Outcome::Succeeded)),
+            ]
+        );
     })
     .await;
 }
