@@ -241,6 +241,8 @@ pub struct Leases {
 #[derive(Debug)]
 struct Heard {
     at: Instant,
+    /// When it said last what it has.
+    reported: Instant,
     /// Which installation spoke last; none: one of an earlier version.
     instance: Option<String>,
 }
@@ -259,8 +261,10 @@ impl Leases {
     /// Notes that an agent registered: whatever installation speaks next is it.
     pub(crate) fn registered(&self, agent: &AgentId) {
         let mut all = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
         let fresh = Heard {
-            at: Instant::now(),
+            at: now,
+            reported: now,
             instance: None,
         };
         all.insert(agent.clone(), fresh);
@@ -290,18 +294,30 @@ impl Leases {
         }
         let fresh = Heard {
             at: Instant::now(),
+            reported: before.map_or(self.started, |heard| heard.reported),
             instance: instance.map(str::to_owned),
         };
         all.insert(agent.clone(), fresh);
         Ok(())
     }
 
-    /// Notes that an agent is still there: its poll was held until now.
-    pub(crate) fn still_there(&self, agent: &AgentId) {
+    /// Notes that what an agent has is known as of now: its poll was taken, or held until now.
+    pub(crate) fn reported(&self, agent: &AgentId) {
         let mut all = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(heard) = all.get_mut(agent) {
             heard.at = Instant::now();
+            heard.reported = heard.at;
         }
+    }
+
+    /// How long an agent has not said what it has; since the server's start where it did not yet. One that comes back
+    /// may have begun what waits: until it said so, it is given nothing.
+    pub(crate) fn unreported(&self, agent: &AgentId) -> Duration {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = heard
+            .get(agent)
+            .map_or(self.started, |heard| heard.reported);
+        last.elapsed()
     }
 
     /// How long an agent has been silent; since the server's start where it was not heard yet.
@@ -332,5 +348,24 @@ impl Leases {
     pub(crate) fn found(&self, attempt: &AttemptId) {
         let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
         missing.remove(attempt);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_is_heard_again_has_not_said_yet_what_it_has() {
+        let (leases, agent) = (Leases::default(), AgentId::generate());
+        let reported = || leases.heard.lock().unwrap()[&agent].reported;
+        leases.heard(&agent, None, Duration::ZERO).unwrap();
+        assert_eq!(reported(), leases.started, "nor had it before");
+        leases.registered(&agent);
+        let registered = reported();
+        leases.heard(&agent, None, Duration::ZERO).unwrap();
+        assert_eq!(reported(), registered);
+        leases.reported(&agent);
+        assert_eq!(reported(), leases.heard.lock().unwrap()[&agent].at);
     }
 }

@@ -319,7 +319,7 @@ fn closed(server: &Server, agent: &Agent) -> Option<String> {
     if let Some(by) = &agent.drained_by {
         return Some(format!("drained by {by}"));
     }
-    let silence = server.leases.silence(&agent.id);
+    let silence = server.leases.unreported(&agent.id);
     if silence > server.config.unreachable_after.into() {
         return Some(format!("not heard of for {}", Span::from(silence)));
     }

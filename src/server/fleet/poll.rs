@@ -43,13 +43,14 @@ pub async fn poll(
     let until = Instant::now() + request.wait.min(server.config.poll_hold).into();
     note_agent(server, agent, request).await?;
     take_report(server, agent, request).await?;
+    server.leases.reported(&agent.id);
     let mut orders = server.live.orders(&agent.id);
     loop {
         // Subscribe before you look: a change after this line wakes the wait below.
         orders.borrow_and_update();
         let answer = answer(server, agent, request).await?;
         if answer != PollAnswer::default() || Instant::now() >= until {
-            server.leases.still_there(&agent.id);
+            server.leases.reported(&agent.id);
             return Ok(dated(answer));
         }
         tokio::select! {
