@@ -8,7 +8,7 @@ use clap::Args as ClapArgs;
 use protocol::{ByteSize, Span, Timestamp};
 use server::blobs::Blobs;
 use server::config::Config;
-use server::store::Store;
+use server::store::{Address, Store};
 use server::upkeep::{self, Checked, Manner, Unneeded};
 
 use super::{Exit, out};
@@ -79,13 +79,16 @@ async fn open(place: &Place) -> anyhow::Result<Opened> {
         Some(data) => Config::in_folder(data),
         None => super::server::config(place.config.as_deref())?,
     };
+    let address = config.address()?;
     // A mistyped folder would otherwise become a server without contents, where all is right.
-    ensure!(
-        config.data.is_dir(),
-        "there is no folder '{}': name the server's configuration with --config, or its data with --data",
-        config.data.display()
-    );
-    let store = Store::open(&config.address()?).await?;
+    if let Address::Sqlite(file) = &address {
+        ensure!(
+            file.is_file(),
+            "there is no database '{}': name the server's configuration with --config, or its data with --data",
+            file.display()
+        );
+    }
+    let store = Store::open(&address).await?;
     let blobs = Blobs::open(&config.data, config.s3.as_ref())?;
     Ok(Opened {
         config,

@@ -26,6 +26,17 @@ pub enum UpkeepError {
     /// The blobs.
     #[error(transparent)]
     Blobs(#[from] BlobError),
+    /// Most contents have no row: the database is not theirs.
+    #[error(
+        "{strays} contents have no row in this database and only {known} have one: it seems to be another server's, or an \
+        older one. Nothing of them was removed; look at `database`, `data` and `s3` in the configuration"
+    )]
+    Foreign {
+        /// Without a row, and old enough to be removed.
+        strays: u64,
+        /// With one.
+        known: u64,
+    },
 }
 
 /// What a look at all contents found.
@@ -176,7 +187,8 @@ pub async fn unlinked(
     Ok(found)
 }
 
-/// Finds contents that have no row and that are older than `before`. Lists all that there is.
+/// Finds contents that have no row and that are older than `before`. Lists all that there is, and removes nothing where
+/// more have none than have one.
 ///
 /// # Errors
 /// [`UpkeepError`]; what was removed before stays removed.
@@ -186,23 +198,30 @@ pub async fn strays(
     before: Timestamp,
     manner: Manner,
 ) -> Result<Unneeded, UpkeepError> {
-    let mut found = Unneeded::default();
+    let (mut found, mut known) = (Unneeded::default(), 0);
+    let mut gone = Vec::new();
     let mut listed = contents.list();
     while let Some(listed) = listed.try_next().await? {
-        if Timestamp::from(listed.since) >= before {
-            continue;
-        }
         let mut db = store.read().await?;
-        let known = blobs::size(&mut db, &listed.digest).await?.is_some();
+        let size = blobs::size(&mut db, &listed.digest).await?;
         drop(db);
-        if known {
-            continue;
+        if size.is_some() {
+            known += 1;
+        } else if Timestamp::from(listed.since) < before {
+            found.strays += 1;
+            found.stray_bytes.0 += listed.size;
+            gone.push(listed.digest);
         }
-        if manner == Manner::Remove {
-            remove(store, contents, &listed.digest).await?;
-        }
-        found.strays += 1;
-        found.stray_bytes.0 += listed.size;
+    }
+    if manner == Manner::Count {
+        return Ok(found);
+    }
+    if found.strays > known {
+        let strays = found.strays;
+        return Err(UpkeepError::Foreign { strays, known });
+    }
+    for digest in gone {
+        remove(store, contents, &digest).await?;
     }
     Ok(found)
 }

@@ -88,7 +88,7 @@ async fn spare(server: &Server, contents: Vec<Digest>) -> Result<(), StoreError>
         match upkeep::spare(&server.store, &server.blobs, &digest).await {
             Ok(_) => {}
             Err(UpkeepError::Store(error)) => return Err(error),
-            Err(UpkeepError::Blobs(error)) => {
+            Err(error @ (UpkeepError::Blobs(_) | UpkeepError::Foreign { .. })) => {
                 tracing::warn!(%digest, %error, "a content that nobody needs stays");
             }
         }

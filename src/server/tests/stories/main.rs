@@ -17,5 +17,6 @@ mod queue;
 mod replay;
 mod requests;
 mod support;
+mod upkeep;
 mod verdicts;
 mod web;
