@@ -191,13 +191,17 @@ def logging(table, server, quick):
     measured(table, server, "log_metric", 50 if quick else 500, point)
 
     def batch(number):
+        server.call("POST", f"{API}/runs/log-batch", bodies[number])
+
+    def body(number):
         metrics = [
             {"key": f"b{n % 10}", "value": n / 7, "timestamp": number * 1000 + n, "step": number * 1000 + n}
             for n in range(1000)
         ]
-        server.post("runs/log-batch", {"run_id": run, "metrics": metrics})
+        return json.dumps({"run_id": run, "metrics": metrics})
 
-    measured(table, server, "log_batch", 3 if quick else 10, batch)
+    bodies = [body(number) for number in range(3 if quick else 10)]
+    measured(table, server, "log_batch", len(bodies), batch)
 
 
 def history(table, server, quick):
@@ -209,10 +213,11 @@ def history(table, server, quick):
         server.post("runs/log-batch", {"run_id": run, "metrics": metrics})
 
     def read(_):
-        found = server.call("GET", f"{API}/metrics/get-history?run_id={run}&metric_key=curve")
-        if len(found["metrics"]) != POINTS:
-            raise world.WorldError(f"{server.name}: {len(found['metrics'])} points of {POINTS}")
+        return server.call("GET", f"{API}/metrics/get-history?run_id={run}&metric_key=curve", raw=True)
 
+    found = json.loads(read(0))["metrics"]
+    if len(found) != POINTS:
+        raise world.WorldError(f"{server.name}: {len(found)} points of {POINTS}")
     measured(table, server, "history", 1 if quick else 5, read)
 
 
@@ -273,14 +278,15 @@ def searching(table, server, quick):
     for case, ask in [("search", {"max_results": 100}), ("filter", best)]:
         body = {"experiment_ids": [experiment]} | ask
 
-        def search(_, body=body):
-            found = server.post("runs/search", body)["runs"]
-            names = [run["info"]["run_name"] for run in found]
-            if len(names) != body["max_results"]:
-                raise world.WorldError(f"{server.name}: {len(names)} runs of {body['max_results']}")
-            return names
+        text = json.dumps(body)
 
-        answers.append(search(0))
+        def search(_, text=text):
+            return server.call("POST", f"{API}/runs/search", text, raw=True)
+
+        names = [run["info"]["run_name"] for run in json.loads(search(0))["runs"]]
+        if len(names) != ask["max_results"]:
+            raise world.WorldError(f"{server.name}: {len(names)} runs of {ask['max_results']}")
+        answers.append(names)
         measured(table, server, case, 3 if quick else 10, search)
     return answers
 

@@ -29,7 +29,7 @@ use crate::store::{
 };
 
 /// Most queued jobs that one pass looks at, those of the highest priority and the oldest.
-const MOST_QUEUED: u32 = 100_000;
+const MOST_QUEUED: u32 = 200_000;
 /// Most jobs that one pass gives to agents; the next pass follows at once.
 const MOST_LEASED: usize = 1_000;
 /// Reasons that one transaction writes: agents' calls write between two of them.

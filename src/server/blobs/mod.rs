@@ -201,48 +201,29 @@ impl Blobs {
         bytes: impl Stream<Item = std::io::Result<Bytes>>,
         limit: u64,
     ) -> Result<(Digest, u64), BlobError> {
-        let path = self.parts.unnamed();
-        let taken = self.take_into(&path, bytes, limit).await;
-        if taken.is_err() {
-            self.parts.remove(&path).await?;
+        let mut size = 0;
+        let bytes = bytes.map_err(BlobError::Broken).and_then(|piece| {
+            size += piece.len() as u64;
+            let fits = size <= limit;
+            std::future::ready(fits.then_some(piece).ok_or(BlobError::TooLarge))
+        });
+        let mut bytes = std::pin::pin!(bytes);
+        // Most contents are small and need no part.
+        let mut first = Vec::new();
+        while first.iter().map(Bytes::len).sum::<usize>() < READ_BYTES {
+            let Some(piece) = bytes.try_next().await? else {
+                let whole = first.concat();
+                let (digest, length) = (Digest::of(&whole), whole.len() as u64);
+                self.put(&digest, whole).await?;
+                return Ok((digest, length));
+            };
+            first.push(piece);
         }
-        taken
-    }
-
-    async fn take_into(
-        &self,
-        path: &Path,
-        bytes: impl Stream<Item = std::io::Result<Bytes>>,
-        limit: u64,
-    ) -> Result<(Digest, u64), BlobError> {
-        let mut bytes = std::pin::pin!(bytes.map_err(BlobError::Broken));
-        let (mut size, mut buffer) = (0_u64, Vec::new());
-        // A piece of the network is small, and one write of many costs less.
-        while let Some(piece) = bytes.try_next().await? {
-            buffer.extend_from_slice(&piece);
-            if size + buffer.len() as u64 > limit {
-                return Err(BlobError::TooLarge);
-            }
-            if buffer.len() >= READ_BYTES {
-                let piece = Bytes::from(std::mem::take(&mut buffer));
-                let length = piece.len() as u64;
-                self.parts.grow(path, size, piece).await?;
-                size += length;
-            }
-        }
-        if size == 0 {
-            let digest = Digest::of(&buffer);
-            let length = buffer.len() as u64;
-            self.put(&digest, buffer).await?;
-            return Ok((digest, length));
-        }
-        let rest = buffer.len() as u64;
-        self.parts.grow(path, size, Bytes::from(buffer)).await?;
-        let size = size + rest;
-        let digest = self.parts.finish(path, size).await?;
+        let all = futures_util::stream::iter(first.into_iter().map(Ok)).chain(bytes);
+        let (file, digest, length) = self.parts.write(all).await?;
         let _lock = self.parts.lock(&digest).await;
-        self.kept.keep(&digest, path).await?;
-        Ok((digest, size))
+        self.kept.keep(&digest, file.path()).await?;
+        Ok((digest, length))
     }
 
     /// The bytes of a content, as they come from the disk.

@@ -2,14 +2,18 @@
 //! be read again, except after a restart of the server.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt as _};
 use protocol::{AgentId, Digest};
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::io::AsyncReadExt as _;
+use tokio::sync::{Mutex, MutexGuard, mpsc};
+use tokio::task::spawn_blocking;
 
 use super::{BlobError, READ_BYTES, part_error};
 
@@ -17,6 +21,8 @@ use super::{BlobError, READ_BYTES, part_error};
 const STRIPES: usize = 64;
 /// Hashes that are kept in memory; others are made anew from the file.
 const MOST_HASHES: usize = 1_024;
+/// Pieces that wait for the disk; each is what was read from the network at once, at most some 400 KiB.
+const PIECES: usize = 16;
 /// The folder of contents whose hash nobody has said.
 const UNNAMED: &str = "unnamed";
 
@@ -32,6 +38,21 @@ pub(super) struct Parts {
 struct Growing {
     hasher: Sha256,
     length: u64,
+}
+
+/// The file of a content without a name; it is removed with this value, where it was not moved to its place.
+pub(super) struct Unnamed(PathBuf);
+
+impl Unnamed {
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Unnamed {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 impl Parts {
@@ -55,10 +76,39 @@ impl Parts {
         self.folder.join(agent.as_str()).join(digest.as_str())
     }
 
-    /// A file for a content without a name.
-    pub(super) fn unnamed(&self) -> PathBuf {
+    /// Writes a content whose hash nobody has said to a file, as it comes; gives the file, and the content's hash and length.
+    ///
+    /// # Errors
+    /// The disk's, and those of the pieces.
+    pub(super) async fn write(
+        &self,
+        pieces: impl Stream<Item = Result<Bytes, BlobError>>,
+    ) -> Result<(Unnamed, Digest, u64), BlobError> {
+        let folder = self.folder.join(UNNAMED);
+        tokio::fs::create_dir_all(&folder)
+            .await
+            .map_err(part_error(&folder))?;
         let name = ulid::Ulid::generate().to_string().to_lowercase();
-        self.folder.join(UNNAMED).join(name)
+        let path = folder.join(name);
+        let file = tokio::fs::File::create(&path)
+            .await
+            .map_err(part_error(&path))?
+            .into_std()
+            .await;
+        let unnamed = Unnamed(path.clone());
+        let (send, receive) = mpsc::channel(PIECES);
+        // A thread of its own: what comes next is read from the network meanwhile, and no byte is copied in between.
+        let writing = spawn_blocking(move || write(file, receive));
+        let mut pieces = std::pin::pin!(pieces);
+        while let Some(piece) = pieces.try_next().await? {
+            if send.send(piece).await.is_err() {
+                break;
+            }
+        }
+        drop(send);
+        let written = writing.await.map_err(std::io::Error::other).flatten();
+        let (digest, length) = written.map_err(part_error(&path))?;
+        Ok((unnamed, digest, length))
     }
 
     /// Removes what had no name when an earlier server ended: it does not come to its end any more.
@@ -86,15 +136,17 @@ impl Parts {
         bytes: Bytes,
     ) -> Result<(), BlobError> {
         let mut growing = self.hash_of(path, length).await?;
-        let hashed = bytes.clone();
-        let hashing = tokio::task::spawn_blocking(move || {
+        let (hashed, file) = (bytes.clone(), path.to_owned());
+        let hashing = spawn_blocking(move || {
             growing.hasher.update(&hashed);
             growing.length += hashed.len() as u64;
             growing
         });
-        let (written, hashed) = tokio::join!(append_to(path, &bytes), hashing);
-        written.map_err(part_error(path))?;
-        let hashed = hashed.map_err(|error| part_error(path)(std::io::Error::other(error)))?;
+        let writing = spawn_blocking(move || append_to(&file, &bytes));
+        let (written, hashed) = tokio::join!(writing, hashing);
+        let ended = |error| part_error(path)(std::io::Error::other(error));
+        written.map_err(ended)?.map_err(part_error(path))?;
+        let hashed = hashed.map_err(ended)?;
         let mut hashes = self.hashes.lock().expect("no panic holds it");
         if hashes.len() >= MOST_HASHES {
             hashes.clear();
@@ -166,17 +218,24 @@ async fn entries(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-async fn append_to(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+fn append_to(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
-        tokio::fs::create_dir_all(folder).await?;
+        std::fs::create_dir_all(folder)?;
     }
-    let mut file = tokio::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path)
-        .await?;
-    file.write_all(bytes).await?;
-    file.flush().await
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.create(true).append(true).open(path)?;
+    file.write_all(bytes)
+}
+
+/// Writes pieces to a file as they come; gives their hash and length.
+fn write(mut file: File, mut pieces: mpsc::Receiver<Bytes>) -> std::io::Result<(Digest, u64)> {
+    let mut growing = Growing::default();
+    while let Some(piece) = pieces.blocking_recv() {
+        file.write_all(&piece)?;
+        growing.hasher.update(&piece);
+        growing.length += piece.len() as u64;
+    }
+    Ok((Digest::from_hasher(growing.hasher), growing.length))
 }
 
 async fn read(path: &Path) -> std::io::Result<Growing> {

@@ -1,11 +1,13 @@
-//! Rows of metrics: the last value of each in a run, and its curve. A curve is read in pages that begin after a point, so
-//! that a page costs the same wherever it lies.
+//! Metrics of runs: the last value of each is a row, and its curve lies beside it ([`curves`]). A curve is read in pages that
+//! begin after a point, so that a page costs the same wherever it lies.
 
 use std::collections::{BTreeMap, HashMap};
 
 use sqlx::any::AnyRow;
 
+use super::curves::{self, Added, Cell};
 use super::rows::{Columns as _, IDS_AT_ONCE, ROWS_AT_ONCE, numbered, placeholders};
+use super::words::{self, Words};
 use super::{Connection, Result, StoreError};
 
 /// One value of a metric.
@@ -47,6 +49,15 @@ pub(super) fn float(row: &AnyRow) -> Result<f64> {
     }
 }
 
+/// A float as it stands in the column `bits`: a text of it would not be exact on every database.
+pub(super) fn bits(value: f64) -> i64 {
+    value.to_bits().cast_signed()
+}
+
+fn exact(bits: i64) -> f64 {
+    f64::from_bits(bits.cast_unsigned())
+}
+
 fn unreadable(column: &str, why: &str) -> StoreError {
     StoreError::Unreadable {
         column: column.to_owned(),
@@ -57,19 +68,16 @@ fn unreadable(column: &str, why: &str) -> StoreError {
 fn point(row: &AnyRow, name: String) -> Result<Point> {
     Ok(Point {
         name,
-        value: float(row)?,
+        value: exact(row.int("bits")?),
         at: row.int("at")?,
         step: row.int("step")?,
     })
 }
 
-/// A metric's own row, as far as the next point is compared with it.
+/// A metric's own row, and its last point.
 struct Last {
     id: i64,
-    step: i64,
-    at: i64,
-    value: f64,
-    word: &'static str,
+    point: Point,
     /// Whether it has to be written.
     changed: bool,
 }
@@ -77,12 +85,15 @@ struct Last {
 impl Last {
     /// The later step wins, then the later time, then the higher value.
     fn meet(&mut self, point: &Point) {
-        let (value, word) = columns(point.value);
-        let later = (self.step, self.at)
+        let later = (self.point.step, self.point.at)
             .cmp(&(point.step, point.at))
-            .then(self.value.total_cmp(&value));
+            .then(
+                columns(self.point.value)
+                    .0
+                    .total_cmp(&columns(point.value).0),
+            );
         if later.is_lt() {
-            (self.step, self.at, self.value, self.word) = (point.step, point.at, value, word);
+            self.point = point.clone();
             self.changed = true;
         }
     }
@@ -92,44 +103,30 @@ impl Last {
 pub async fn log(db: &mut Connection, run: &str, points: &[Point]) -> Result<()> {
     let mut all = known(db, run, points).await?;
     let mut next = next_id(db).await?;
+    let mut added: BTreeMap<&str, Added> = BTreeMap::new();
     for point in points {
-        let (value, word) = columns(point.value);
-        match all.get_mut(point.name.as_str()) {
-            Some(last) => last.meet(point),
-            None => {
-                let last = Last {
-                    id: next,
-                    step: point.step,
-                    at: point.at,
-                    value,
-                    word,
-                    changed: true,
-                };
-                next += 1;
-                all.insert(&point.name, last);
+        let name = point.name.as_str();
+        let before = all.get(name).map(|last| Cell::of(&last.point));
+        let last = all.entry(name).or_insert_with(|| {
+            let id = next;
+            next += 1;
+            Last {
+                id,
+                point: point.clone(),
+                changed: true,
             }
-        }
+        });
+        last.meet(point);
+        let metric = last.id;
+        let curve = added.entry(name).or_insert_with(|| Added {
+            metric,
+            before,
+            cells: Vec::new(),
+        });
+        curve.cells.push(Cell::of(point));
     }
     write_last(db, run, &all).await?;
-    for rows in points.chunks(ROWS_AT_ONCE) {
-        let sql = format!(
-            "INSERT INTO metric_points (metric, at, step, value, word) VALUES {} \
-             ON CONFLICT (metric, at, step, value, word) DO NOTHING",
-            placeholders(rows.len(), 5)
-        );
-        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-        for point in rows {
-            let (value, word) = columns(point.value);
-            query = query
-                .bind(all[point.name.as_str()].id)
-                .bind(point.at)
-                .bind(point.step)
-                .bind(value)
-                .bind(word);
-        }
-        query.execute(&mut *db).await?;
-    }
-    Ok(())
+    curves::add(db, added.into_values().collect()).await
 }
 
 /// The rows of those metrics of a run that these points belong to.
@@ -144,7 +141,7 @@ async fn known<'a>(
     let mut all = BTreeMap::new();
     for names in names.chunks(IDS_AT_ONCE) {
         let sql = format!(
-            "SELECT id, name, value, word, step, at FROM run_metrics WHERE run = $1 AND name IN ({})",
+            "SELECT id, name, bits, step, at FROM run_metrics WHERE run = $1 AND name IN ({})",
             numbered(2, names.len())
         );
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(run);
@@ -153,13 +150,9 @@ async fn known<'a>(
         }
         for row in query.fetch_all(&mut *db).await? {
             let name = row.text("name")?;
-            let (value, word) = columns(float(&row)?);
             let last = Last {
                 id: row.int("id")?,
-                step: row.int("step")?,
-                at: row.int("at")?,
-                value,
-                word,
+                point: point(&row, name.clone())?,
                 changed: false,
             };
             if let Ok(place) = names.binary_search(&name.as_str()) {
@@ -181,21 +174,23 @@ async fn write_last(db: &mut Connection, run: &str, all: &BTreeMap<&str, Last>) 
     let changed: Vec<_> = all.iter().filter(|(_, last)| last.changed).collect();
     for rows in changed.chunks(ROWS_AT_ONCE) {
         let sql = format!(
-            "INSERT INTO run_metrics (id, run, name, value, word, step, at) VALUES {} \
+            "INSERT INTO run_metrics (id, run, name, value, word, bits, step, at) VALUES {} \
              ON CONFLICT (id) DO UPDATE SET value = excluded.value, word = excluded.word, \
-             step = excluded.step, at = excluded.at",
-            placeholders(rows.len(), 7)
+             bits = excluded.bits, step = excluded.step, at = excluded.at",
+            placeholders(rows.len(), 8)
         );
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
         for (name, last) in rows {
+            let (value, word) = columns(last.point.value);
             query = query
                 .bind(last.id)
                 .bind(run)
                 .bind(**name)
-                .bind(last.value)
-                .bind(last.word)
-                .bind(last.step)
-                .bind(last.at);
+                .bind(value)
+                .bind(word)
+                .bind(bits(last.point.value))
+                .bind(last.point.step)
+                .bind(last.point.at);
         }
         query.execute(&mut *db).await?;
     }
@@ -205,9 +200,11 @@ async fn write_last(db: &mut Connection, run: &str, all: &BTreeMap<&str, Last>) 
 /// The last value of each metric of these runs, by name.
 pub async fn last(db: &mut Connection, runs: &[String]) -> Result<HashMap<String, Vec<Point>>> {
     let mut found: HashMap<String, Vec<Point>> = HashMap::new();
+    let [bits, at, step] = ["bits", "at", "step"].map(words::int);
+    let all = words::all(&[words::text("name"), bits, at, step]);
     for runs in runs.chunks(IDS_AT_ONCE) {
         let sql = format!(
-            "SELECT run, name, value, word, step, at FROM run_metrics WHERE run IN ({})",
+            "SELECT run, {all} AS words FROM run_metrics WHERE run IN ({}) GROUP BY run",
             numbered(1, runs.len())
         );
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
@@ -215,12 +212,19 @@ pub async fn last(db: &mut Connection, runs: &[String]) -> Result<HashMap<String
             query = query.bind(run);
         }
         for row in query.fetch_all(&mut *db).await? {
-            let point = point(&row, row.text("name")?)?;
-            found.entry(row.text("run")?).or_default().push(point);
+            let text = row.text("words")?;
+            let (mut words, mut list) = (Words(&text), Vec::new());
+            while !words.is_empty() {
+                list.push(Point {
+                    name: words.text()?.to_owned(),
+                    value: exact(words.int()?),
+                    at: words.int()?,
+                    step: words.int()?,
+                });
+            }
+            list.sort_by(|a, b| a.name.cmp(&b.name));
+            found.insert(row.text("run")?, list);
         }
-    }
-    for list in found.values_mut() {
-        list.sort_by(|a, b| a.name.cmp(&b.name));
     }
     Ok(found)
 }
@@ -233,30 +237,15 @@ pub async fn history(
     after: Option<&Point>,
     limit: u32,
 ) -> Result<Vec<Point>> {
-    let Some(row) = sqlx::query("SELECT id FROM run_metrics WHERE run = $1 AND name = $2")
-        .bind(run)
-        .bind(name)
-        .fetch_optional(&mut *db)
-        .await?
+    let Some(row) =
+        sqlx::query("SELECT id, bits, step, at FROM run_metrics WHERE run = $1 AND name = $2")
+            .bind(run)
+            .bind(name)
+            .fetch_optional(&mut *db)
+            .await?
     else {
         return Ok(Vec::new());
     };
-    let metric = row.int("id")?;
-    let condition = match after {
-        Some(_) => "AND (at, step, value, word) > ($3, $4, $5, $6)",
-        None => "",
-    };
-    let sql = format!(
-        "SELECT value, word, step, at FROM metric_points WHERE metric = $1 {condition} \
-         ORDER BY at, step, value, word LIMIT $2"
-    );
-    let mut query = sqlx::query(sqlx::AssertSqlSafe(sql))
-        .bind(metric)
-        .bind(i64::from(limit));
-    if let Some(after) = after {
-        let (value, word) = columns(after.value);
-        query = query.bind(after.at).bind(after.step).bind(value).bind(word);
-    }
-    let rows = query.fetch_all(db).await?;
-    rows.iter().map(|row| point(row, name.to_owned())).collect()
+    let last = point(&row, name.to_owned())?;
+    curves::read(db, row.int("id")?, &last, after, limit).await
 }

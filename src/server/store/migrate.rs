@@ -5,7 +5,7 @@
 use protocol::Timestamp;
 
 use super::rows::Columns as _;
-use super::{Address, Result, Store, StoreError};
+use super::{Address, Result, Store, StoreError, curves};
 
 /// A migration: its number, a name for people, its text.
 pub struct Migration {
@@ -15,6 +15,17 @@ pub struct Migration {
     pub name: &'static str,
     /// SQL that both databases understand.
     pub sql: &'static str,
+    /// What is done after it, in the same transaction.
+    pub then: Then,
+}
+
+/// What SQL cannot do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// It can do all.
+    Nothing,
+    /// Points of curves are packed.
+    PackCurves,
 }
 
 /// All migrations, in the order of their numbers.
@@ -23,66 +34,85 @@ pub const MIGRATIONS: &[Migration] = &[
         version: 1,
         name: "core",
         sql: include_str!("migrations/0001_core.sql"),
+        then: Then::Nothing,
     },
     Migration {
         version: 2,
         name: "indexes",
         sql: include_str!("migrations/0002_indexes.sql"),
+        then: Then::Nothing,
     },
     Migration {
         version: 3,
         name: "schedule",
         sql: include_str!("migrations/0003_schedule.sql"),
+        then: Then::Nothing,
     },
     Migration {
         version: 4,
         name: "queue",
         sql: include_str!("migrations/0004_queue.sql"),
+        then: Then::Nothing,
     },
     Migration {
         version: 101,
         name: "fleet",
         sql: include_str!("migrations/0101_fleet.sql"),
+        then: Then::Nothing,
     },
     Migration {
         version: 102,
         name: "removed agents",
         sql: include_str!("migrations/0102_removed.sql"),
+        then: Then::Nothing,
     },
     Migration {
         version: 201,
         name: "registry",
         sql: include_str!("migrations/0201_registry.sql"),
+        then: Then::Nothing,
     },
     Migration {
         version: 202,
         name: "reports",
         sql: include_str!("migrations/0202_reports.sql"),
+        then: Then::Nothing,
     },
     Migration {
         version: 203,
         name: "tracking",
         sql: include_str!("migrations/0203_tracking.sql"),
+        then: Then::Nothing,
+    },
+    Migration {
+        version: 209,
+        name: "curves",
+        sql: include_str!("migrations/0209_curves.sql"),
+        then: Then::PackCurves,
     },
     Migration {
         version: 301,
         name: "access",
         sql: include_str!("migrations/0301_access.sql"),
+        then: Then::Nothing,
     },
     Migration {
         version: 401,
         name: "requests",
         sql: include_str!("migrations/0401_requests.sql"),
+        then: Then::Nothing,
     },
     Migration {
         version: 402,
         name: "updates",
         sql: include_str!("migrations/0402_updates.sql"),
+        then: Then::Nothing,
     },
     Migration {
         version: 403,
         name: "notices",
         sql: include_str!("migrations/0403_notices.sql"),
+        then: Then::Nothing,
     },
 ];
 
@@ -143,6 +173,10 @@ async fn applied(store: &Store) -> Result<Vec<i64>> {
 async fn apply_one(store: &Store, migration: &Migration) -> Result<()> {
     let mut tx = store.begin().await?;
     sqlx::raw_sql(migration.sql).execute(&mut *tx).await?;
+    match migration.then {
+        Then::Nothing => {}
+        Then::PackCurves => curves::pack(&mut tx).await?,
+    }
     sqlx::query("INSERT INTO migrations (version, name, applied_at) VALUES ($1, $2, $3)")
         .bind(migration.version)
         .bind(migration.name)
@@ -174,6 +208,7 @@ mod tests {
             version,
             name: "test",
             sql,
+            then: Then::Nothing,
         }
     }
 
@@ -199,7 +234,7 @@ mod tests {
             let all = |sql| {
                 MIGRATIONS
                     .iter()
-                    .map(|m| migration(m.version, m.sql))
+                    .map(|m| Migration { ..*m })
                     .chain([migration(9_000, sql)])
                     .collect::<Vec<_>>()
             };
@@ -219,7 +254,7 @@ mod tests {
         let store = Store::open(&address).await.unwrap();
         let more: Vec<_> = MIGRATIONS
             .iter()
-            .map(|m| migration(m.version, m.sql))
+            .map(|m| Migration { ..*m })
             .chain([migration(9_000, "CREATE TABLE more (a TEXT)")])
             .collect();
         apply(&store, &address, &more).await.unwrap();

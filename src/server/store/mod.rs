@@ -11,6 +11,7 @@ pub mod agents;
 pub mod attempts;
 pub mod blobs;
 pub mod checkpoints;
+mod curves;
 pub mod datasets;
 pub mod diffs;
 pub mod events;
@@ -38,6 +39,7 @@ pub mod testing;
 pub mod usage;
 pub mod versions;
 pub mod waiting;
+mod words;
 
 use std::path::{Path, PathBuf};
 use std::sync::Once;

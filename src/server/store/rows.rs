@@ -31,6 +31,10 @@ pub trait Columns {
     fn maybe_int(&self, column: &str) -> Result<Option<i64>>;
     /// A float or null.
     fn maybe_float(&self, column: &str) -> Result<Option<f64>>;
+    /// Bytes.
+    fn bytes(&self, column: &str) -> Result<Vec<u8>>;
+    /// Bytes or null.
+    fn maybe_bytes(&self, column: &str) -> Result<Option<Vec<u8>>>;
 
     /// A number that is never negative.
     fn size(&self, column: &str) -> Result<u64> {
@@ -103,6 +107,14 @@ impl Columns for AnyRow {
     }
 
     fn maybe_float(&self, column: &str) -> Result<Option<f64>> {
+        Ok(self.try_get(column)?)
+    }
+
+    fn bytes(&self, column: &str) -> Result<Vec<u8>> {
+        Ok(self.try_get(column)?)
+    }
+
+    fn maybe_bytes(&self, column: &str) -> Result<Option<Vec<u8>>> {
         Ok(self.try_get(column)?)
     }
 }

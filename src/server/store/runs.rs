@@ -10,6 +10,7 @@ use super::datasets::{self, UsedDataset};
 use super::metrics::{self, Point};
 use super::rows::{Columns as _, IDS_AT_ONCE, numbered, placeholders, text_rows, to_word};
 use super::tags::OF_RUN;
+use super::words::{self, Words};
 use super::{Connection, Result};
 
 /// How a run stands, in MLflow's words.
@@ -169,9 +170,10 @@ pub(super) async fn named(
     ids: &[String],
 ) -> Result<HashMap<String, Vec<(String, String)>>> {
     let mut found: HashMap<String, Vec<(String, String)>> = HashMap::new();
+    let all = words::all(&[words::text("name"), words::text("value")]);
     for ids in ids.chunks(IDS_AT_ONCE) {
         let sql = format!(
-            "SELECT {owner} AS owner, name, value FROM {table} WHERE {owner} IN ({})",
+            "SELECT {owner} AS owner, {all} AS words FROM {table} WHERE {owner} IN ({}) GROUP BY {owner}",
             numbered(1, ids.len())
         );
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
@@ -179,12 +181,14 @@ pub(super) async fn named(
             query = query.bind(id);
         }
         for row in query.fetch_all(&mut *db).await? {
-            let pair = (row.text("name")?, row.text("value")?);
-            found.entry(row.text("owner")?).or_default().push(pair);
+            let text = row.text("words")?;
+            let (mut words, mut list) = (Words(&text), Vec::new());
+            while !words.is_empty() {
+                list.push((words.text()?.to_owned(), words.text()?.to_owned()));
+            }
+            list.sort();
+            found.insert(row.text("owner")?, list);
         }
-    }
-    for list in found.values_mut() {
-        list.sort();
     }
     Ok(found)
 }

@@ -155,7 +155,7 @@ pub async fn census(db: &mut super::Connection) -> BTreeMap<String, i64> {
         "runs",
         "job_runs",
         "run_metrics",
-        "metric_points",
+        "metric_chunks",
         "run_params",
         "run_tags",
         "datasets",

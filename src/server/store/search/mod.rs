@@ -197,16 +197,19 @@ impl Sql {
     /// The condition on named texts of `table`, whose column `owner` points to `id`.
     fn named(&mut self, id: &str, (table, owner): (&str, &str), name: &str, test: &Test) -> String {
         let name = self.text(name);
-        match test {
-            Test::There(there) => {
-                let not = if *there { "" } else { "NOT " };
-                format!("{id} {not}IN (SELECT {owner} FROM {table} WHERE name = {name})")
-            }
+        let not = match test {
+            Test::There(false) => "NOT ",
+            Test::There(true) | Test::Is(..) | Test::Like { .. } | Test::OneOf { .. } => "",
+        };
+        let more = match test {
+            Test::There(_) => String::new(),
             Test::Is(..) | Test::Like { .. } | Test::OneOf { .. } => {
-                let test = self.test("value", test);
-                format!("{id} IN (SELECT {owner} FROM {table} WHERE name = {name} AND {test})")
+                format!(" AND {}", self.test("c.value", test))
             }
-        }
+        };
+        format!(
+            "{not}EXISTS (SELECT 1 FROM {table} c WHERE c.{owner} = {id} AND c.name = {name}{more})"
+        )
     }
 
     /// The condition on floats of `table`: only `!=` holds of a NaN.
@@ -220,14 +223,14 @@ impl Sql {
     ) -> String {
         let name = self.text(name);
         let nan = match test {
-            Test::Is(Op::NotEqual, _) => "OR word = 'NaN'",
+            Test::Is(Op::NotEqual, _) => "OR c.word = 'NaN'",
             Test::Is(..) | Test::Like { .. } | Test::OneOf { .. } | Test::There(_) => {
-                "AND word <> 'NaN'"
+                "AND c.word <> 'NaN'"
             }
         };
-        let test = self.test("value", test);
+        let test = self.test("c.value", test);
         format!(
-            "{id} IN (SELECT {owner} FROM {table} WHERE name = {name} AND ({test} {nan}){more})"
+            "EXISTS (SELECT 1 FROM {table} c WHERE c.{owner} = {id} AND c.name = {name} AND ({test} {nan}){more})"
         )
     }
 

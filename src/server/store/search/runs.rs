@@ -1,6 +1,6 @@
 //! The search of runs.
 
-use super::{Condition, Order, Piece, Sql, Test, Value, View, by_bytes, direction};
+use super::{Condition, Op, Order, Piece, Sql, Test, Value, View, by_bytes, direction};
 use crate::store::runs::{self as rows, RUN, Run};
 use crate::store::{Connection, Result};
 
@@ -59,6 +59,13 @@ pub async fn runs(
         return Ok(Vec::new());
     }
     let mut sql = Sql::new(format!("SELECT {RUN} FROM runs r"));
+    let mut others = Vec::new();
+    for (number, condition) in conditions.iter().enumerate() {
+        match said(condition) {
+            Some(said) => join_said(&mut sql, number, said),
+            None => others.push(condition),
+        }
+    }
     let mut terms = Vec::new();
     for (number, order) in orders.iter().enumerate() {
         terms.push(order_term(&mut sql, number, order));
@@ -75,7 +82,7 @@ pub async fn runs(
         " WHERE r.experiment IN {list} AND {}",
         view.sql("r.deleted_at")
     ));
-    for condition in conditions {
+    for condition in others {
         let text = condition_text(&mut sql, condition);
         sql.push(&format!(" AND {text}"));
     }
@@ -83,6 +90,42 @@ pub async fn runs(
     sql.piece(piece);
     let found = sql.fetch(db).await?;
     found.iter().map(rows::run).collect()
+}
+
+/// A param or a tag whose text is said: its table, its name and the text.
+type Said<'a> = (&'static str, &'a str, &'a str);
+
+fn said(Condition { field, test }: &Condition<RunField>) -> Option<Said<'_>> {
+    let Test::Is(Op::Equal, Value::Text(text)) = test else {
+        return None;
+    };
+    match field {
+        RunField::Param(name) => Some(("run_params", name, text)),
+        RunField::Tag(name) => Some(("run_tags", name, text)),
+        RunField::Id
+        | RunField::Name
+        | RunField::Person
+        | RunField::Status
+        | RunField::ArtifactUri
+        | RunField::StartedAt
+        | RunField::FinishedAt
+        | RunField::Metric(_)
+        | RunField::Dataset(_) => None,
+    }
+}
+
+/// Joins what has the text that is said: the search may begin with it. The index has short texts only.
+fn join_said(sql: &mut Sql, number: usize, (table, name, text): Said<'_>) {
+    let short = if text.chars().count() <= 200 {
+        format!(" AND length(s{number}.value) <= 200")
+    } else {
+        String::new()
+    };
+    let (name, text) = (sql.text(name), sql.text(text));
+    sql.push(&format!(
+        " JOIN {table} s{number} ON s{number}.run = r.id AND s{number}.name = {name} \
+         AND s{number}.value = {text}{short}"
+    ));
 }
 
 fn condition_text(sql: &mut Sql, Condition { field, test }: &Condition<RunField>) -> String {

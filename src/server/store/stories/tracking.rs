@@ -84,6 +84,52 @@ async fn a_curve_keeps_each_point_once_and_is_read_in_pages() {
 }
 
 #[tokio::test]
+async fn a_curve_is_the_same_in_whatever_order_its_points_come() {
+    on_both(|store| async move {
+        let all: Vec<Point> = (0..1_000)
+            .map(|n| {
+                point(
+                    "m",
+                    f64::from(n).sin() - 0.5,
+                    i64::from(n / 3) - 100,
+                    i64::from(n % 3),
+                )
+            })
+            .collect();
+        // Forwards, backwards, and by a step that shares no factor with their number; alone and many at once.
+        let forwards: Vec<usize> = (0..1_000).collect();
+        let backwards: Vec<usize> = (0..1_000).rev().collect();
+        let mixed: Vec<usize> = (0..1_000).map(|n| n * 387 % 1_000).collect();
+        let mut tx = store.begin().await.unwrap();
+        for (number, (order, at_once)) in (1..).zip([
+            (&forwards, 1_000),
+            (&forwards, 7),
+            (&backwards, 1),
+            (&mixed, 1),
+            (&mixed, 90),
+        ]) {
+            let run = begin(&mut tx, number).await;
+            for piece in order.chunks(at_once) {
+                let points: Vec<Point> = piece.iter().map(|n| all[*n].clone()).collect();
+                metrics::log(&mut tx, &run, &points).await.unwrap();
+            }
+            // What is there already changes nothing.
+            metrics::log(&mut tx, &run, &all[300..700]).await.unwrap();
+            let curve = metrics::history(&mut tx, &run, "m", None, 25_000)
+                .await
+                .unwrap();
+            assert_eq!(curve, all, "{at_once} at once");
+            let after = metrics::history(&mut tx, &run, "m", Some(&all[499]), 100)
+                .await
+                .unwrap();
+            assert_eq!(after, all[500..600]);
+        }
+        tx.commit().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_last_value_is_of_the_highest_step_then_time_then_value() {
     on_both(|store| async move {
         let mut tx = store.begin().await.unwrap();

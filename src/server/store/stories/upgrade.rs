@@ -33,15 +33,11 @@ const BEFORE: &str = "
         VALUES ('digits', 1, 'champion', 1, 'ana', 'first', 7);
 ";
 
-/// The migrations but this one.
-fn earlier() -> Vec<Migration> {
-    let earlier = MIGRATIONS.iter().filter(|m| m.version != 203);
-    let copy = |m: &Migration| Migration {
-        version: m.version,
-        name: m.name,
-        sql: m.sql,
-    };
-    earlier.map(copy).collect()
+/// The migrations but those of the registry's room from this one on.
+fn before(version: i64) -> Vec<Migration> {
+    let earlier = |m: &&Migration| !(version..300).contains(&m.version);
+    let copy = |m: &Migration| Migration { ..*m };
+    MIGRATIONS.iter().filter(earlier).map(copy).collect()
 }
 
 async fn open(address: &Address) -> Store {
@@ -57,7 +53,9 @@ async fn open(address: &Address) -> Store {
 async fn what_an_earlier_version_kept_is_all_there() {
     on_both_addresses(|address| async move {
         let store = open(&address).await;
-        migrate::apply(&store, &address, &earlier()).await.unwrap();
+        migrate::apply(&store, &address, &before(203))
+            .await
+            .unwrap();
         let mut tx = store.begin().await.unwrap();
         let (project, _, job) = seed(&mut tx).await;
         let agent = agents::register(&mut tx, &testing::agent("gpu-1"))
@@ -103,6 +101,45 @@ async fn what_an_earlier_version_kept_is_all_there() {
         assert_eq!(models::aliases(&mut db, "digits").await.unwrap().len(), 1);
         let left = models::by_run(&mut db, id).await.unwrap().unwrap();
         assert_eq!(left.origin.unwrap().attempt, attempt.id);
+        drop(db);
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn points_of_curves_are_packed() {
+    on_both_addresses(|address| async move {
+        let store = open(&address).await;
+        migrate::apply(&store, &address, &before(209)).await.unwrap();
+        let run = "0123456789abcdef0123456789abcdef";
+        let mut tx = store.begin().await.unwrap();
+        let sql = format!(
+            "INSERT INTO runs (id, experiment, name, person, status, started_at) VALUES ('{run}', 0, 'r', '', 'RUNNING', 1);
+             INSERT INTO run_metrics (id, run, name, value, word, step, at) VALUES
+                (1, '{run}', 'loss', 0, 'NaN', 10199, 10199), (2, '{run}', 'one', 0.1, '', 3, 4);
+             INSERT INTO metric_points (metric, at, step, value, word) VALUES (2, 4, 3, 0.1, ''), (1, 10199, 10199, 0, 'NaN')"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *tx).await.unwrap();
+        for number in 0..10_199_i64 {
+            sqlx::query("INSERT INTO metric_points (metric, at, step, value, word) VALUES (1, $1, $1, 0.3, '')")
+                .bind(number)
+                .execute(&mut *tx)
+                .await
+                .unwrap();
+        }
+        tx.commit().await.unwrap();
+
+        migrate::bring_up_to_date(&store, &address).await.unwrap();
+        let mut db = store.read().await.unwrap();
+        let curve = metrics::history(&mut db, run, "loss", None, 25_000).await.unwrap();
+        assert_eq!(curve.len(), 10_200);
+        let steps = curve.iter().map(|point| (point.at, point.step));
+        assert!(steps.eq((0..10_200).map(|n| (n, n))));
+        assert!(curve[..10_199].iter().all(|point| point.value.to_bits() == 0.3_f64.to_bits()));
+        assert!(curve[10_199].value.is_nan());
+        let curve = metrics::history(&mut db, run, "one", None, 25_000).await.unwrap();
+        assert_eq!((curve.len(), curve[0].value, curve[0].step, curve[0].at), (1, 0.1, 3, 4));
         drop(db);
         store.close().await;
     })
