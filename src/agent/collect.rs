@@ -2,13 +2,15 @@
 //! no plain file is passed over, number and size are bounded. It knows no reports.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use protocol::event::{Artifact, ArtifactRole};
 use protocol::{ByteSize, Digest};
+use rustix::fs::CWD;
 use sha2::{Digest as _, Sha256};
 use walkdir::WalkDir;
 
@@ -16,6 +18,9 @@ use walkdir::WalkDir;
 pub(crate) const MOST_FILES: usize = 10_000;
 /// Most bytes of one kind.
 pub(crate) const MOST_BYTES: u64 = 200 << 30;
+
+/// Files of so many bytes are not copied where they can be linked.
+const LINK_BYTES: u64 = 1 << 20;
 
 /// Why nothing more is gathered.
 #[derive(Debug, thiserror::Error)]
@@ -58,10 +63,40 @@ impl Blobs {
             .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
             .open(from)
             .map_err(disk(from))?;
-        if !file.metadata().map_err(disk(from))?.is_file() {
+        let metadata = file.metadata().map_err(disk(from))?;
+        if !metadata.is_file() {
             return Err(CollectError::Missing { path });
         }
+        if metadata.len() >= LINK_BYTES {
+            let (blob, size) = hash(&file).map_err(disk(from))?;
+            // Where it has another name, somebody may still write to it.
+            let may_link = metadata.nlink() == 1;
+            if self.has(&blob) || may_link && self.link(&file, &blob).is_ok() {
+                let size = ByteSize(size);
+                return Ok(Artifact {
+                    role,
+                    path,
+                    blob,
+                    size,
+                });
+            }
+            (&file).seek(SeekFrom::Start(0)).map_err(disk(from))?;
+        }
         self.keep_bytes(file, from, role, path)
+    }
+
+    fn has(&self, blob: &Digest) -> bool {
+        self.folder.join(blob.as_str()).exists()
+    }
+
+    /// Gives a file its name among the blobs, without a copy of its bytes.
+    fn link(&self, file: &File, blob: &Digest) -> io::Result<()> {
+        file.sync_all()?;
+        // By its descriptor: its name may be another's by now.
+        let open = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let place = self.folder.join(blob.as_str());
+        let follow = rustix::fs::AtFlags::SYMLINK_FOLLOW;
+        Ok(rustix::fs::linkat(CWD, open, CWD, &place, follow)?)
     }
 
     /// Keeps what a reader gives; `from` is for messages.
@@ -98,6 +133,20 @@ impl Blobs {
             blob,
             size: ByteSize(size),
         })
+    }
+}
+
+/// The hash and the length of what a file holds.
+fn hash(mut file: &File) -> io::Result<(Digest, u64)> {
+    let (mut hasher, mut size, mut piece) = (Sha256::new(), 0, vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok((Digest::from_hasher(hasher), size)),
+            read => {
+                hasher.update(&piece[..read]);
+                size += read as u64;
+            }
+        }
     }
 }
 
@@ -256,6 +305,27 @@ mod tests {
         fs::create_dir_all(&workspace).unwrap();
         let blobs = Blobs::open(folder.path().join("blobs")).unwrap();
         (folder, workspace, blobs)
+    }
+
+    #[test]
+    fn a_large_file_is_linked_and_one_that_others_have_too_is_copied() {
+        let large = "x".repeat(usize::try_from(LINK_BYTES).unwrap());
+        let (_folder, workspace, blobs) =
+            world(&[("own", &large), ("shared", &(large.clone() + "y"))]);
+        fs::hard_link(workspace.join("shared"), workspace.join("elsewhere")).unwrap();
+        // Twice, as after a run that was cut short.
+        for (name, linked) in [("own", true), ("own", true), ("shared", false)] {
+            let file = workspace.join(name);
+            let kept = blobs
+                .keep(&file, ArtifactRole::Model, name.to_owned())
+                .unwrap();
+            let blob = blobs.folder.join(kept.blob.as_str());
+            assert_eq!(fs::read(&blob).unwrap(), fs::read(&file).unwrap());
+            assert_eq!(kept.blob, Digest::of(fs::read(&file).unwrap()));
+            assert_eq!(kept.size.0, fs::metadata(&file).unwrap().len());
+            let same = fs::metadata(&blob).unwrap().ino() == fs::metadata(&file).unwrap().ino();
+            assert_eq!(same, linked, "{name}");
+        }
     }
 
     fn paths(artifacts: &[Artifact]) -> Vec<&str> {

@@ -1,10 +1,12 @@
 //! Uploading an attempt's blobs: each by its offset, so that a cut costs one piece.
 
 use std::collections::BTreeSet;
+use std::future::ready;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use protocol::Digest;
 use protocol::agent_api::BLOB_PIECE_BYTES;
 use sha2::{Digest as _, Sha256};
@@ -17,6 +19,8 @@ use crate::client::{BlobState, ClientError, Piece};
 
 /// How often new blobs are looked for while an attempt runs.
 const LOOK: Duration = Duration::from_millis(500);
+/// Blobs that are on their way at once: one is hashed or written through there while another one travels.
+const AT_ONCE: usize = 4;
 /// How often a blob is brought anew whose hash the server does not find.
 const TRIES: u32 = 3;
 
@@ -32,19 +36,15 @@ impl Delivery<'_> {
             seen.borrow_and_update();
             match list(&self.dir.blobs()) {
                 Ok(blobs) => {
-                    for blob in blobs
-                        .into_iter()
-                        .filter(|blob| !done.contains(blob))
-                        .collect::<Vec<_>>()
-                    {
-                        let path = self.dir.blobs().join(blob.as_str());
-                        let name = path.display().to_string();
-                        if let Err(why) = self.upload(&blob, &name, &|| open(&path)).await {
-                            tracing::error!(attempt = %self.attempt, blob = blob.short(), "not uploaded: {why}");
-                            lost.push((blob.clone(), why));
-                        }
-                        done.insert(blob);
-                    }
+                    let new: Vec<_> = blobs.into_iter().filter(|b| !done.contains(b)).collect();
+                    let sent = stream::iter(&new).map(|blob| self.sent(blob));
+                    lost.extend(
+                        sent.buffer_unordered(AT_ONCE)
+                            .filter_map(ready)
+                            .collect::<Vec<_>>()
+                            .await,
+                    );
+                    done.extend(new);
                 }
                 Err(error) => tracing::error!("{}: {error}", self.dir.blobs().display()),
             }
@@ -53,10 +53,22 @@ impl Delivery<'_> {
             }
             tokio::select! {
                 () = closing.cancelled() => {}
-                // A blob is there before the event that names it.
-                _ = async { tokio::join!(seen.changed(), tokio::time::sleep(LOOK)) } => {}
+                // A blob is there before the event that names it; of many, the first long before.
+                () = async {
+                    tokio::time::sleep(LOOK).await;
+                    let _ = tokio::time::timeout(LOOK, seen.changed()).await;
+                } => {}
             }
         }
+    }
+
+    /// Uploads one of the attempt's blobs. Answers why it cannot be.
+    async fn sent(self, blob: &Digest) -> Option<(Digest, String)> {
+        let path = self.dir.blobs().join(blob.as_str());
+        let name = path.display().to_string();
+        let why = self.upload(blob, &name, &|| open(&path)).await.err()?;
+        tracing::error!(attempt = %self.attempt, blob = blob.short(), "not uploaded: {why}");
+        Some((blob.clone(), why))
     }
 
     /// Uploads a content, opened anew for each try; `name` is for words only.

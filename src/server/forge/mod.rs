@@ -66,8 +66,8 @@ pub trait Forge: Send + Sync + fmt::Debug {
     /// Asks for a pull request; none: there is none of this number.
     fn pull_request(&self, number: u64) -> BoxFuture<'_, Result<Option<PullRequest>, ForgeError>>;
 
-    /// The pull requests that are open, those first that changed last.
-    fn open_requests(&self) -> BoxFuture<'_, Result<OpenRequests, ForgeError>>;
+    /// The pull requests that are open, those first that changed last; as many as one answer has.
+    fn open_requests(&self) -> BoxFuture<'_, Result<Vec<PullRequest>, ForgeError>>;
 
     /// Whether somebody may write to the repository: then their word counts. `number` is theirs at the forge, where it
     /// was told.
@@ -92,15 +92,6 @@ pub trait Forge: Send + Sync + fmt::Debug {
         update: &'a Update,
         remembered: Option<&'a str>,
     ) -> BoxFuture<'a, Result<Shown, ForgeError>>;
-}
-
-/// The pull requests that are open at a forge.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct OpenRequests {
-    /// As many as one answer has.
-    pub first: Vec<PullRequest>,
-    /// Whether there may be more.
-    pub more: bool,
 }
 
 /// How a project speaks with its forge: part of the project's row. Secrets are references only.

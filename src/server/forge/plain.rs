@@ -4,7 +4,7 @@ use futures_util::future::BoxFuture;
 use protocol::CommitId;
 
 use super::event::PullRequest;
-use super::{Forge, ForgeError, OpenRequests, Shown, Update};
+use super::{Forge, ForgeError, Shown, Update};
 
 /// A remote that is only git. It shows nothing; the pages do.
 #[derive(Debug, Clone, Copy)]
@@ -31,8 +31,8 @@ impl Forge for PlainGit {
         Box::pin(std::future::ready(Ok(None)))
     }
 
-    fn open_requests(&self) -> BoxFuture<'_, Result<OpenRequests, ForgeError>> {
-        Box::pin(std::future::ready(Ok(OpenRequests::default())))
+    fn open_requests(&self) -> BoxFuture<'_, Result<Vec<PullRequest>, ForgeError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
     fn may_write<'a>(

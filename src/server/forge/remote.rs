@@ -8,8 +8,7 @@ use serde_json::Value;
 use super::api::{About, Api};
 use super::event::PullRequest;
 use super::{
-    Forge, ForgeError, ForgeKind, OpenRequests, Shown, StatusUpdate, Update, gitea, github, gitlab,
-    hook,
+    Forge, ForgeError, ForgeKind, Shown, StatusUpdate, Update, gitea, github, gitlab, hook,
 };
 
 /// Pull requests of one list: Gitea gives at most so many.
@@ -55,7 +54,7 @@ impl Forge for Api {
         })
     }
 
-    fn open_requests(&self) -> BoxFuture<'_, Result<OpenRequests, ForgeError>> {
+    fn open_requests(&self) -> BoxFuture<'_, Result<Vec<PullRequest>, ForgeError>> {
         Box::pin(self.listed_requests())
     }
 
@@ -95,7 +94,7 @@ impl Forge for Api {
 }
 
 impl Api {
-    async fn listed_requests(&self) -> Result<OpenRequests, ForgeError> {
+    async fn listed_requests(&self) -> Result<Vec<PullRequest>, ForgeError> {
         let (list, query) = match self.kind() {
             ForgeKind::Github => (
                 "pulls",
@@ -137,10 +136,7 @@ impl Api {
             let read = all
                 .iter()
                 .filter_map(|item| one(item.to_string().as_bytes()).ok());
-            Ok(OpenRequests {
-                first: read.collect(),
-                more: all.len().to_string() == PAGE,
-            })
+            Ok(read.collect())
         })
         .await
     }

@@ -63,14 +63,26 @@ pub(super) async fn list(server: &Server, project: &Project, told: bool) -> Resu
     requests::set_listed(&mut tx, &project.id, at).await?;
     tx.commit().await.map_err(StoreError::from)?;
     let listed = rest::call(server, project, forge.open_requests()).await?;
-    let open: Vec<Request> = listed.first.into_iter().map(Request::from).collect();
-    let missed = trigger::missed(&known, &open, listed.more);
+    let open: Vec<Request> = listed.into_iter().map(Request::from).collect();
+    let missed = trigger::missed(&known, &open);
     let mut told = missed.reopened;
-    for number in missed.unlisted.iter().rev().take(MOST_ASKED) {
+    // The last digits of the time are as good as chance: no rhythm of looks leaves the same ones out.
+    let turn = usize::try_from(at.0).unwrap_or(0);
+    for number in in_turn(&missed.unlisted, turn) {
         let request = rest::call(server, project, forge.pull_request(*number)).await?;
         told.extend(request.map(Request::from).filter(|request| !request.open));
     }
     note(server, project, &told, at).await
+}
+
+/// Some of the numbers, others at each turn; the newest at the first.
+fn in_turn(numbers: &[u64], turn: usize) -> impl Iterator<Item = &u64> {
+    let turns = numbers.len().div_ceil(MOST_ASKED).max(1);
+    numbers
+        .iter()
+        .rev()
+        .skip(turn % turns * MOST_ASKED)
+        .take(MOST_ASKED)
 }
 
 /// Writes down what a list told.
@@ -105,4 +117,20 @@ fn forge(server: &Server, project: &Project) -> Result<Option<Box<dyn Forge>>, F
         .forges
         .connect(&project.forge, timeout.into())
         .map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_request_has_its_turn() {
+        let numbers: Vec<u64> = (1..=45).collect();
+        let turns = (7..10).flat_map(|turn| in_turn(&numbers, turn).copied());
+        let mut asked: Vec<u64> = turns.collect();
+        asked.sort_unstable();
+        assert_eq!(asked, numbers);
+        assert_eq!(in_turn(&numbers[..3], 5).count(), 3);
+        assert_eq!(in_turn(&[], 5).count(), 0);
+    }
 }
