@@ -37,7 +37,8 @@ impl Delivery<'_> {
             match list(&self.dir.blobs()) {
                 Ok(blobs) => {
                     let new: Vec<_> = blobs.into_iter().filter(|b| !done.contains(b)).collect();
-                    let sent = stream::iter(&new).map(|blob| self.sent(blob));
+                    let sent =
+                        stream::iter(new.clone()).map(|blob| async move { self.sent(&blob).await });
                     lost.extend(
                         sent.buffer_unordered(AT_ONCE)
                             .filter_map(ready)

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::SyncSender;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +23,8 @@ use super::{BlobError, READ_BYTES, part_error};
 const STRIPES: usize = 64;
 /// Hashes that are kept in memory; others are made anew from the file.
 const MOST_HASHES: usize = 1_024;
+/// A file that grows is written through after so many bytes.
+const FLUSH_BYTES: u64 = 64 << 20;
 /// Pieces that wait for the disk; each is what was read from the network at once, at most some 400 KiB.
 const PIECES: usize = 16;
 /// The folder of contents whose hash nobody has said.
@@ -230,12 +234,50 @@ fn append_to(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 /// Writes pieces to a file as they come; gives their hash and length.
 fn write(mut file: File, mut pieces: mpsc::Receiver<Bytes>) -> std::io::Result<(Digest, u64)> {
     let mut growing = Growing::default();
+    let mut flush = Flush::begin(file.try_clone()?);
     while let Some(piece) = pieces.blocking_recv() {
         file.write_all(&piece)?;
         growing.hasher.update(&piece);
         growing.length += piece.len() as u64;
+        flush.grown(growing.length);
     }
+    flush.end()?;
     Ok((Digest::from_hasher(growing.hasher), growing.length))
+}
+
+/// Writes a growing file through to the disk while it grows: what is left to wait for at its end is short.
+struct Flush {
+    due: SyncSender<()>,
+    done: JoinHandle<std::io::Result<()>>,
+    at: u64,
+}
+
+impl Flush {
+    fn begin(file: File) -> Self {
+        // One may wait while another is under way.
+        let (due, wanted) = std::sync::mpsc::sync_channel(1);
+        Self {
+            due,
+            done: std::thread::spawn(move || wanted.iter().try_for_each(|()| file.sync_data())),
+            at: 0,
+        }
+    }
+
+    fn grown(&mut self, length: u64) {
+        if length - self.at >= FLUSH_BYTES {
+            self.at = length;
+            // One that waits will write this too; a thread that is over has an error to tell at the end.
+            let _ = self.due.try_send(());
+        }
+    }
+
+    /// Waits for what is under way. An error of the disk is told to one caller alone: it must not be lost here.
+    fn end(self) -> std::io::Result<()> {
+        drop(self.due);
+        self.done
+            .join()
+            .unwrap_or_else(|_| Err(std::io::Error::other("the thread that wrote it panicked")))
+    }
 }
 
 async fn read(path: &Path) -> std::io::Result<Growing> {

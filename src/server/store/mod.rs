@@ -180,10 +180,11 @@ impl Store {
                         PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 10000; \
                         PRAGMA case_sensitive_like = ON;";
         let writer = pool(1, settings).connect(&url).await?;
+        // Mapped: a reader forgets its own pages whenever somebody writes, and need not copy these again.
         let readers = pool(
             READERS,
             "PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 10000; PRAGMA query_only = ON; \
-             PRAGMA case_sensitive_like = ON;",
+             PRAGMA case_sensitive_like = ON; PRAGMA mmap_size = 268435456;",
         );
         Ok(Self {
             readers: readers.connect(&url).await?,
