@@ -60,7 +60,7 @@ fn fleet(random: &mut Random, hosts: u64, busy: u64) -> Vec<Host> {
                     compute_capability: capability.to_owned(),
                     profile: None,
                     nvlink: model.contains("SXM").then_some(gpu / 4),
-                    healthy: random.below(200) > 0,
+                    trouble: (random.below(200) == 0).then(|| "lost".to_owned()),
                     lent: None,
                 })
                 .collect();
@@ -174,6 +174,7 @@ fn queue(random: &mut Random, jobs: u64, hosts: u64) -> Queue {
             // Members of a matrix take different times.
             expected: Span::secs(definition.seconds * (80 + random.below(40)) / 100),
             failed_on: failed.into_iter().collect(),
+            kept_from: Vec::new(),
         });
     }
     queue

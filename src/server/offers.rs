@@ -7,7 +7,7 @@ use protocol::fit::{FitAnswer, FitQuestion};
 use protocol::{Failure, FailureKind, Trust};
 
 use crate::dispatch::{empty_host, named};
-use crate::schedule::{self, Demand};
+use crate::schedule::{self, Demand, Host};
 use crate::store::projects::{self, Project};
 use crate::store::{Connection, Result, agents};
 
@@ -37,7 +37,7 @@ pub async fn refusals(
     project: Option<&Project>,
     demands: impl IntoIterator<Item = Demand>,
 ) -> Result<Vec<Option<Failure>>> {
-    let fleet: Vec<_> = agents::good(db).await?.iter().map(empty_host).collect();
+    let fleet = able(db).await?;
     let mut known: Vec<(Demand, Option<Failure>)> = Vec::new();
     let mut refusals = Vec::new();
     for demand in demands {
@@ -60,6 +60,20 @@ pub async fn refusals(
         refusals.push(refusal);
     }
     Ok(refusals)
+}
+
+/// The registered hosts with all that they have, also what a driver at fault keeps them from showing: that is to be
+/// mended there, and makes no job impossible.
+async fn able(db: &mut Connection) -> Result<Vec<Host>> {
+    let mut shown = agents::shown(db).await?;
+    let mut agents = agents::good(db).await?;
+    for agent in &mut agents {
+        if let Some(before) = shown.remove(&agent.id) {
+            agent.inventory.driver = agent.inventory.driver.take().or(before.driver);
+            agent.inventory.gpus.extend(before.gpus);
+        }
+    }
+    Ok(agents.iter().map(empty_host).collect())
 }
 
 /// Answers whether jobs that are not there yet could run: what a pipeline with them would be told.

@@ -9,7 +9,7 @@ use protocol::{JobId, Outcome, PipelineId, Timestamp};
 use crate::store::jobs::Job;
 use crate::store::{Connection, Result, jobs};
 
-/// Most blocked jobs of a project that are looked at after one end.
+/// Most jobs that wait for one equal to them and are looked at after its end.
 const MOST: u32 = 10_000;
 
 /// Settles everything that follows from the end of `ended`; gives the jobs that were changed. It goes in
@@ -36,32 +36,50 @@ pub async fn after(db: &mut Connection, ended: &Job, at: Timestamp) -> Result<Ve
 /// Moves the jobs that waited for one of `ends`.
 async fn round(db: &mut Connection, ends: &[Job], at: Timestamp) -> Result<Vec<Job>> {
     let ended: BTreeMap<&JobId, &Job> = ends.iter().map(|job| (&job.id, job)).collect();
-    let beside: BTreeSet<&PipelineId> = ends.iter().map(|job| &job.pipeline).collect();
     let mut pipelines: BTreeMap<PipelineId, Vec<Job>> = BTreeMap::new();
     let mut moved = Vec::new();
-    for job in jobs::blocked(db, &ends[0].project, MOST).await? {
-        let equal = match &job.state {
-            State::Blocked {
-                on: Block::Equal { job: equal },
-            } => ended.get(equal),
-            _ => None,
-        };
-        let beside = beside.contains(&job.pipeline);
-        let waits_for_needs = matches!(&job.state, State::Blocked { on: Block::Needs });
-        if equal.is_none() && !(beside && waits_for_needs) {
+    for job in waiting(db, ends).await? {
+        let State::Blocked { on } = &job.state else {
             continue;
-        }
+        };
+        let equal = match on {
+            Block::Approval => continue,
+            Block::Needs => None,
+            Block::Equal { job: equal } => match ended.get(equal) {
+                Some(equal) => Some(*equal),
+                None => continue,
+            },
+        };
         // Only ends matter of siblings: what moves in this round is seen by the next.
         if !pipelines.contains_key(&job.pipeline) {
             let siblings = jobs::of_pipeline(db, &job.pipeline).await?;
             pipelines.insert(job.pipeline.clone(), siblings);
         }
         let siblings = &pipelines[&job.pipeline];
-        if let Some(step) = step(&job, siblings, equal.copied()) {
+        if let Some(step) = step(&job, siblings, equal) {
             moved.push(jobs::advance(db, &job, step, None, at).await?);
         }
     }
     Ok(moved)
+}
+
+/// The blocked jobs for which one of `ends` may matter, each once: those beside them, and those that are equal to them.
+async fn waiting(db: &mut Connection, ends: &[Job]) -> Result<Vec<Job>> {
+    let mut found: BTreeMap<JobId, Job> = BTreeMap::new();
+    let pipelines: BTreeSet<&PipelineId> = ends.iter().map(|job| &job.pipeline).collect();
+    for pipeline in pipelines {
+        let beside = jobs::blocked_in(db, pipeline).await?;
+        found.extend(beside.into_iter().map(|job| (job.id.clone(), job)));
+    }
+    let keys: BTreeSet<_> = ends
+        .iter()
+        .filter_map(|job| Some((&job.project, job.key.as_ref()?)))
+        .collect();
+    for (project, key) in keys {
+        let equal = jobs::blocked_with_key(db, project, key, MOST).await?;
+        found.extend(equal.into_iter().map(|job| (job.id.clone(), job)));
+    }
+    Ok(found.into_values().collect())
 }
 
 /// What a blocked job does now; none: it goes on waiting. `equal` is the job it waits for, if it does.

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use protocol::api::{Attempt, JobDetail};
 use protocol::event::{EventKind, LogStream};
-use protocol::{AttemptId, Event, Outcome, Owner, PipelineId};
+use protocol::{Event, Outcome, Owner, PipelineId};
 
 use super::deeds::Done;
-use super::plan::{HAS, Job, LEFT, Round, name};
-use super::{AGENTS, Hosts};
+use super::plan::{Job, LEFT, MARKS, Round, name};
+use super::{AGENTS, ALPHA, BETA, Hosts};
 use crate::support::api::said;
 use crate::support::{World, docker, until, whole};
 
@@ -26,7 +26,6 @@ pub(super) async fn judge(
     })
     .await;
     assert_eq!(over.jobs.len(), round.jobs.len(), "no job is lost");
-    let mut uses = Vec::new();
     for (index, job) in round.jobs.iter().enumerate() {
         let row = over.jobs.iter().find(|row| row.name == name(index));
         let row = row.expect("each job has its row");
@@ -36,10 +35,9 @@ pub(super) async fn judge(
             right_owner(*job, attempt, done);
             let events = world.api().events(&row.id, Some(&attempt.id)).await;
             in_order(attempt, &events);
-            uses.extend(Use::of(attempt, &events));
         }
     }
-    nobody_shares(&uses);
+    nobody_shares(world, round);
     for agent in AGENTS {
         let broken: Vec<_> = done
             .iter()
@@ -67,11 +65,7 @@ async fn believed_once(world: &World, job: Job, detail: &JobDetail) {
     };
     let events = world.api().events(&detail.job.id, Some(&attempt.id)).await;
     whole(&events, &report.outcome);
-    let said: String = text(&events)
-        .split_inclusive('\n')
-        .filter(|line| !line.starts_with(HAS))
-        .collect();
-    assert_eq!(said, job.says(), "{}", detail.job.name);
+    assert_eq!(text(&events), job.says(), "{}", detail.job.name);
     if job == Job::Lines {
         let (path, size) = LEFT;
         let bytes = world.api().artifact(&attempt.id, path).await;
@@ -121,30 +115,25 @@ fn in_order(attempt: &Attempt, events: &[Event]) {
     }
 }
 
-/// GPUs that a job saw, and from when to when, by its host's clock.
+/// GPUs that an attempt saw, and from when to when, by its host's clock.
 #[derive(Debug)]
 struct Use {
-    attempt: AttemptId,
-    agent: String,
+    file: PathBuf,
     gpus: Vec<String>,
     from: u64,
     to: u64,
 }
 
 impl Use {
-    fn of(attempt: &Attempt, events: &[Event]) -> Option<Self> {
-        let said = text(events);
-        // The last line of an attempt that nobody believes any more may be half of one.
-        let whole = said
-            .split_inclusive('\n')
-            .filter(|line| line.ends_with('\n'));
-        let saw = whole.filter_map(|line| line.strip_prefix(HAS)?.trim().split_once(' '));
+    /// None: the attempt was killed before it wrote a line.
+    fn read(file: PathBuf) -> Option<Self> {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let saw = text.lines().map(|line| line.split_once(' ').unwrap());
         let saw: Vec<(u64, &str)> = saw.map(|(at, gpus)| (at.parse().unwrap(), gpus)).collect();
         let ((from, gpus), (to, _)) = (*saw.first()?, *saw.last()?);
         assert!(saw.iter().all(|(_, now)| *now == gpus), "{saw:?}");
         Some(Self {
-            attempt: attempt.id.clone(),
-            agent: attempt.agent.clone(),
+            file,
             gpus: gpus.split_whitespace().map(str::to_owned).collect(),
             from,
             to,
@@ -152,21 +141,31 @@ impl Use {
     }
 }
 
-/// No two attempts had a GPU at the same time.
-fn nobody_shares(uses: &[Use]) {
-    for (n, one) in uses.iter().enumerate() {
-        assert_eq!(one.gpus.len(), 2, "{one:?}");
-        for other in &uses[..n] {
-            let together = one.from <= other.to && other.from <= one.to;
-            let share = one.gpus.iter().any(|gpu| other.gpus.contains(gpu));
-            let both = together && share && one.agent == other.agent;
-            assert!(
-                !both,
-                "{} and {}: {one:?} {other:?}",
-                one.attempt, other.attempt
-            );
+/// No two attempts had a GPU of a host at the same time, believed or not: what they wrote on their hosts says it.
+fn nobody_shares(world: &World, round: &Round) {
+    let mut all = 0;
+    for agent in [ALPHA, BETA] {
+        let files = std::fs::read_dir(marks(world, agent)).unwrap();
+        let uses: Vec<Use> = files
+            .filter_map(|file| Use::read(file.unwrap().path()))
+            .collect();
+        all += uses.len();
+        for (n, one) in uses.iter().enumerate() {
+            assert_eq!(one.gpus.len(), 2, "{one:?}");
+            for other in &uses[..n] {
+                let together = one.from <= other.to && other.from <= one.to;
+                let share = one.gpus.iter().any(|gpu| other.gpus.contains(gpu));
+                assert!(!(together && share), "{one:?} {other:?}");
+            }
         }
     }
+    let jobs = round.jobs.iter().filter(|job| **job == Job::Gpus);
+    assert!(all >= jobs.count(), "each job with GPUs wrote: {all}");
+}
+
+/// Where attempts on an agent's host write which GPUs they see.
+pub(super) fn marks(world: &World, agent: &str) -> PathBuf {
+    world.path(&format!("{agent}-{MARKS}"))
 }
 
 /// What a job printed, whether cells or a command did.

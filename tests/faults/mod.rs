@@ -15,6 +15,8 @@ mod outages;
 mod plan;
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::json;
 
@@ -22,7 +24,7 @@ use crate::support::World;
 use crate::support::engine::{FakeEngine, Manner};
 use crate::support::gpus::FakeGpus;
 use deeds::Done;
-use plan::Round;
+use plan::{MARKS, Round};
 
 /// A server whose patience is short, so that agents are lost within a round.
 const SERVER: &str = "poll_interval_local = \"100ms\"\npoll_hold = \"1s\"\nretry_delay = \"100ms\"\n\
@@ -63,10 +65,16 @@ fn add_containers(world: &mut World, agent: &'static str) -> Host {
     let folder = world.path(&format!("{agent}-engine"));
     std::fs::create_dir(&folder).unwrap();
     let engine = FakeEngine::start(&folder, &gpus, Manner::Gives);
+    let marks = judge::marks(world, agent);
+    std::fs::create_dir(&marks).unwrap();
+    // Jobs write to it as an ordinary user.
+    std::fs::set_permissions(&marks, Permissions::from_mode(0o777)).unwrap();
     let tables = format!(
-        "{TWO_JOBS}[executors]\ndocker_host = \"{}\"\n[gpus]\nlibrary = \"{}\"\nclean_grace = \"300ms\"\n",
+        "{TWO_JOBS}[executors]\ndocker_host = \"{}\"\n[gpus]\nlibrary = \"{}\"\nclean_grace = \"300ms\"\n\
+         [volumes.{MARKS}]\npath = \"{}\"\nwritable = true\n",
         engine.host(),
         gpus.library().display(),
+        marks.display(),
     );
     world.add_agent_with(agent, "labels = [\"containers\"]\n", &tables);
     Host {

@@ -173,8 +173,9 @@ fn cell_source(cell: usize) -> String {
     )
 }
 
-/// First word of the lines with which a job says when it sees which GPUs.
-pub(super) const HAS: &str = "has";
+/// The volume in which a job with GPUs writes when it sees which: it is heard also where nobody believes its attempt any
+/// more.
+pub(super) const MARKS: &str = "marks";
 const CONTAINERS: &str = "    runs_on: [containers]\n";
 const PROCESSES: &str = "    runs_on: [processes]\n";
 
@@ -200,9 +201,12 @@ impl Job {
             }
             Job::Notebook => "    notebook: cells.ipynb\n".to_owned() + CONTAINERS,
             Job::Gpus => {
-                let has = format!("echo {HAS} $(date +%s%N) /dev/nvidia[0-9]*");
+                // A file of its own for each attempt, whatever became of the others.
+                let has = "echo $(date +%s%N) /dev/nvidia[0-9]* >> $me";
                 let more = format!("{has}; {PAUSE}");
-                command(format!("{has}; {}", printing(LINES, &more))) + CONTAINERS
+                let printing = printing(LINES, &more);
+                let text = format!("me=/{MARKS}/$(date +%s%N)-$$; {has}; {printing}");
+                command(text) + CONTAINERS + &format!("    volumes: {{{MARKS}: /{MARKS}}}\n")
             }
             Job::Wrong => command(format!("{}; exit 3", printing(LINES / 2, PAUSE))) + PROCESSES,
             Job::Slow => {
@@ -218,7 +222,7 @@ impl Job {
         }
     }
 
-    /// What its believed attempt says, whole, but for the GPUs that it names.
+    /// What its believed attempt says, whole.
     pub(super) fn says(self) -> String {
         let lines = match self {
             Job::Lines | Job::Gpus => LINES,

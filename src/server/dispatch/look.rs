@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use protocol::{AgentId, JobId, ProjectId, Span, Timestamp};
 
-use super::recent::Warm;
+use super::recent::{WEEK, Warm};
 use crate::schedule::{
     self, Booked, Demand, Group, Host, HostGpu, Project, Queue, Waiting as Waits,
 };
@@ -15,6 +15,8 @@ use crate::store::queue::{self, Booking, Used};
 use crate::store::waiting::{Before, Queued, Waiting};
 use crate::store::{Connection, Result, agents, projects};
 
+/// So long a job is kept from a host where it failed by the platform, while others could take it.
+const KEPT_FROM: Span = Span::secs(600);
 /// What a project used counts half after this time.
 const HALF_LIFE: Span = Span::hours(24);
 
@@ -70,6 +72,7 @@ pub(super) async fn look(
     let fleet = hosts(server, &agents, &bookings, &ends);
     let projects = projects_of(&rows, &used, &bookings, &ends, now);
     let mut maker = Maker::new(&waiting, &names, &usual, &agents, &rows);
+    maker.now = now;
     maker.holders = groups;
     maker.warm(&waiting, &warm);
     let (mut jobs, mut places, mut resting) = (Vec::new(), Vec::new(), Vec::new());
@@ -166,6 +169,7 @@ struct Maker<'a> {
     /// By the number of an environment: its number in `hot`, where a host has it.
     warm: Vec<Option<usize>>,
     hot: Vec<BTreeSet<usize>>,
+    now: Timestamp,
 }
 
 impl<'a> Maker<'a> {
@@ -216,10 +220,18 @@ impl<'a> Maker<'a> {
             priority: job.priority,
             since: job.created_at,
             expected: usual.unwrap_or(job.timeout).min(job.timeout),
-            failed_on: failed
-                .filter_map(|before| self.numbers.get(&before.agent).copied())
+            kept_from: failed
+                .clone()
+                .filter_map(|before| Some((self.number(before)?, before.finished_at? + KEPT_FROM)))
+                .filter(|(_, until)| *until > self.now)
                 .collect(),
+            failed_on: failed.filter_map(|before| self.number(before)).collect(),
         })
+    }
+
+    /// The number of the host where an attempt was.
+    fn number(&self, before: &Before) -> Option<usize> {
+        self.numbers.get(&before.agent).copied()
     }
 
     fn group(&mut self, project: &ProjectId, name: &str) -> usize {
@@ -272,7 +284,11 @@ fn projects_of(
         let weight = schedule::weight(booking.cpu_millis, gpus).saturating_mul(seconds);
         project.used = project.used.saturating_add(weight);
         project.gpus = project.gpus.saturating_add(gpus);
-        let so_far = now.since(booking.since).0.saturating_mul(gpus.into());
+        let so_far = now
+            .since(booking.since)
+            .0
+            .min(WEEK.0)
+            .saturating_mul(gpus.into());
         project.gpu_week = Span(project.gpu_week.0.saturating_add(so_far));
     }
     all

@@ -20,7 +20,7 @@ const MOST_LOOKUPS: usize = 500;
 /// Most names that are remembered.
 const MOST_NAMES: usize = 200_000;
 /// Quotas count so many days back.
-const WEEK: Span = Span::hours(7 * 24);
+pub(super) const WEEK: Span = Span::hours(7 * 24);
 /// An environment is taken to be on a host so long after its last job there.
 const WARM: Span = Span::hours(14 * 24);
 

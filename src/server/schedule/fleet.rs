@@ -11,7 +11,7 @@ use protocol::{Span, Timestamp};
 use super::hold::End;
 use super::room::{Amount, Fit, Gang, Mask, Room};
 use super::view::{View, Views};
-use super::{Host, HostGpu, Placement};
+use super::{Host, HostGpu, Placement, Waiting};
 
 /// Jobs with one demand.
 pub(super) struct Class {
@@ -175,18 +175,17 @@ impl<'a> Fleet<'a> {
         self.pools[room.pool].levels[level].remove(&(room.free.cpu, rank));
     }
 
-    /// The best room for a job that is expected to run so long, and the devices that it gets there. An error: none
-    /// fits now; with a room that would, were it not kept for another.
+    /// The best room for a job that is expected to run so long, and the devices that it gets there.
     ///
     /// # Errors
-    /// As said.
+    /// [`Stuck`]
     pub(super) fn search(
         &self,
         class: &Class,
         expected: Span,
-        failed_on: &[usize],
+        job: &Waiting,
         warm: Option<&BTreeSet<usize>>,
-    ) -> Result<(usize, Mask), Option<usize>> {
+    ) -> Result<(usize, Mask), Stuck> {
         let search = Search {
             fleet: self,
             class,
@@ -194,14 +193,24 @@ impl<'a> Fleet<'a> {
             warm,
             kept: Cell::new(None),
         };
-        let other = |room: usize| !failed_on.contains(&self.rooms[room].index);
-        let found = match failed_on.is_empty() {
+        let host = |room: usize| self.rooms[room].index;
+        let other = |room: usize| !job.failed_on.contains(&host(room));
+        let found = match job.failed_on.is_empty() {
             true => None,
             false => search.best(&other),
         };
-        found
-            .or_else(|| search.best(&|_| true))
-            .ok_or(search.kept.get())
+        let found = found.or_else(|| search.best(&|_| true));
+        let Some((room, gpus)) = found else {
+            return Err(Stuck::Full(search.kept.get()));
+        };
+        let kept = job.kept_from.iter().find(|(from, _)| *from == host(room));
+        match kept {
+            // Where all that could ever take it failed, waiting for another is in vain.
+            Some((_, until)) if class.view.open.iter().any(|room| other(*room)) => {
+                Err(Stuck::Failed(room, *until))
+            }
+            Some(_) | None => Ok((room, gpus)),
+        }
     }
 
     /// Gives a room's devices to a job.
@@ -234,6 +243,14 @@ impl<'a> Fleet<'a> {
         self.note(rank);
         placement
     }
+}
+
+/// Why a job goes nowhere now.
+pub(super) enum Stuck {
+    /// No room fits; with one that would, were it not kept for another.
+    Full(Option<usize>),
+    /// Only this room fits, from whose host the job is kept so long.
+    Failed(usize, Timestamp),
 }
 
 /// What a search has in its hand.

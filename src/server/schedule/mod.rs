@@ -31,7 +31,7 @@ use protocol::hardware::{Gpu, GpuHealth, GpuKind, Inventory, VolumeGrant};
 use protocol::{AgentId, JobId, Span, Timestamp};
 
 pub use demand::Demand;
-use fleet::{Class, Fleet};
+use fleet::{Class, Fleet, Stuck};
 pub use here::{Lacking, gpus_here};
 use line::{Line, Turn};
 pub(crate) use reason::clock;
@@ -61,6 +61,9 @@ pub struct Waiting {
     pub expected: Span,
     /// Hosts where it failed by the platform: others go first.
     pub failed_on: Vec<usize>,
+    /// Those of them where that was a moment ago, and until when it is kept from each: an idle host that cannot run it would
+    /// use up its tries while others are busy.
+    pub kept_from: Vec<(usize, Timestamp)>,
 }
 
 /// A project that has jobs in the queue.
@@ -144,8 +147,8 @@ pub struct HostGpu {
     pub profile: Option<String>,
     /// GPUs of a host with the same number reach each other by NVLink.
     pub nvlink: Option<u32>,
-    /// Whether it is healthy: not in use outside, quarantined or lost.
-    pub healthy: bool,
+    /// What keeps jobs from it, in words: in use outside, quarantined or lost. A loan is none: it has an end.
+    pub trouble: Option<String>,
     /// Whom it is lent to, and until when: then jobs have it again.
     pub lent: Option<Lent>,
 }
@@ -197,11 +200,11 @@ impl HostGpu {
             compute_capability: gpu.compute_capability.clone(),
             profile,
             nvlink: gpu.nvlink_group,
-            healthy: match gpu.health {
-                GpuHealth::Healthy | GpuHealth::Reserved { .. } => true,
-                GpuHealth::InUseOutside { .. }
-                | GpuHealth::Quarantined { .. }
-                | GpuHealth::Lost { .. } => false,
+            trouble: match &gpu.health {
+                GpuHealth::Healthy | GpuHealth::Reserved { .. } => None,
+                GpuHealth::InUseOutside { by } => Some(format!("in use by {by}")),
+                GpuHealth::Quarantined { reason } => Some(format!("in quarantine: {reason}")),
+                GpuHealth::Lost { error } => Some(format!("lost: {error}")),
             },
             lent: match &gpu.health {
                 GpuHealth::Reserved { by, until } => Some(Lent {
@@ -324,6 +327,8 @@ enum Why {
     Hours(usize),
     /// Another job of its concurrency group has a host.
     Group(usize),
+    /// It failed a moment ago on the host of this room, and no other has room.
+    Failed(usize, Timestamp),
 }
 
 struct Pass<'a> {
@@ -357,9 +362,13 @@ impl Pass<'_> {
         if !class.is_known_to_wait(expected) {
             let job = &self.queue.jobs[number];
             let warm = job.environment.map(|of| &self.queue.warm[of]);
-            match self.fleet.search(class, expected, &job.failed_on, warm) {
+            match self.fleet.search(class, expected, job, warm) {
                 Ok(room) => found = Some(room),
-                Err(kept) => {
+                Err(Stuck::Failed(room, until)) => {
+                    self.leave(number, Why::Failed(room, until), Some(until));
+                    return false;
+                }
+                Err(Stuck::Full(kept)) => {
                     class.note_waits(expected, kept);
                     self.fleet.reserve(class, number);
                 }
@@ -422,6 +431,7 @@ impl Pass<'_> {
                     let has = self.gpus[project];
                     reason::of_gpus(&self.queue.projects[project], has, wanted)
                 }
+                Why::Failed(room, until) => reason::of_failed(&self.fleet, room, until),
                 Why::Hours(project) => reason::of_hours(&self.queue.projects[project]),
                 Why::Group(group) => reason::of_group(
                     &self.queue.groups[group],

@@ -21,7 +21,9 @@ fn demands() -> Vec<Demand> {
     large.resources.gpu_memory = Some(ByteSize::gib(40));
     let mut joined = demand(1, 2);
     joined.resources.nvlink = true;
-    all.extend([large, joined]);
+    let mut wide = demand(1, 0);
+    wide.resources.disk = Some(ByteSize::gib(40));
+    all.extend([large, joined, wide]);
     all
 }
 
@@ -36,6 +38,7 @@ fn queue(seeds: &[Seed], quota: Option<u32>) -> Queue {
         since: Timestamp(seed.2),
         expected: Span::secs(60 * seed.4),
         failed_on: Vec::new(),
+        kept_from: Vec::new(),
     };
     let project = Project {
         quota: Quota {
@@ -54,7 +57,7 @@ fn queue(seeds: &[Seed], quota: Option<u32>) -> Queue {
 
 fn seeds(most: usize) -> impl Strategy<Value = Vec<Seed>> {
     prop::collection::vec(
-        (0..2_usize, 0..2_i64, 0..20_i64, 0..7_usize, 1..300_u64),
+        (0..2_usize, 0..2_i64, 0..20_i64, 0..8_usize, 1..300_u64),
         0..most,
     )
 }
@@ -66,12 +69,13 @@ prop_compose! {
     fn any_host()(
         cpus in 6_u64..16,
         gpus in prop::collection::vec((prop::sample::select(vec![24_u64, 80]), any::<bool>(), 0..=LENT, 0_u32..2), 0..6),
-        closed in any::<bool>(), name in "[a-z]{4}",
+        closed in any::<bool>(), name in "[a-z]{4}", disk in 0..100_u64,
     ) -> Host {
         let sizes: Vec<u64> = gpus.iter().map(|(gib, ..)| *gib).collect();
         let mut host = host(&name, cpus, &sizes);
+        host.disk = ByteSize::gib(disk).0;
         for (number, (gpu, (_, healthy, hours, link))) in host.gpus.iter_mut().zip(&gpus).enumerate() {
-            gpu.healthy = *healthy;
+            gpu.trouble = (!healthy).then(|| "lost".to_owned());
             gpu.nvlink = Some(*link);
             match *hours {
                 0 => {}
@@ -94,22 +98,29 @@ fn fleet(most: usize) -> impl Strategy<Value = Vec<Host>> {
 /// What is taken of a host at a time, by what was booked and what is placed now.
 fn taken(queue: &Queue, fleet: &[Host], placements: &[&Placement], at: Timestamp) -> Vec<Booked> {
     let mut all: Vec<Booked> = vec![Booked::default(); fleet.len()];
-    let add = |to: &mut Booked, cpu: u64, memory: u64, gpus: &[usize]| {
-        to.cpu_millis += cpu;
-        to.memory += memory;
-        to.gpus.extend(gpus);
+    let add = |to: &mut Booked, has: &Booked| {
+        to.cpu_millis += has.cpu_millis;
+        to.memory += has.memory;
+        to.disk += has.disk;
+        to.gpus.extend(&has.gpus);
     };
     for (to, host) in all.iter_mut().zip(fleet) {
         for has in host.bookings.iter().filter(|has| has.until > at) {
-            add(to, has.cpu_millis, has.memory, &has.gpus);
+            add(to, has);
         }
     }
     for placement in placements {
         let job = &queue.jobs[placement.job];
         if NOW + job.expected > at {
             let wants = &queue.demands[job.demand].resources;
-            let to = &mut all[placement.host];
-            add(to, wants.cpu_millis, wants.memory.0, &placement.gpus);
+            let has = Booked {
+                until: NOW + job.expected,
+                cpu_millis: wants.cpu_millis,
+                memory: wants.memory.0,
+                disk: wants.disk.map_or(0, |disk| disk.0),
+                gpus: placement.gpus.clone(),
+            };
+            add(&mut all[placement.host], &has);
         }
     }
     all
@@ -121,6 +132,7 @@ fn holds(host: &Host, all: &Booked) -> bool {
     distinct.len() == all.gpus.len()
         && all.cpu_millis <= host.cpu_millis
         && all.memory <= host.memory
+        && all.disk <= host.disk
 }
 
 /// By ids, so that places in a list do not matter.
@@ -170,7 +182,7 @@ proptest! {
             gpus[job.project] += wants.resources.gpus;
             for gpu in &placement.gpus {
                 let gpu = &host.gpus[*gpu];
-                prop_assert!(gpu.healthy && gpu.lent.is_none() && wants.admits(gpu));
+                prop_assert!(gpu.trouble.is_none() && gpu.lent.is_none() && wants.admits(gpu));
             }
             let links: BTreeSet<_> = placement.gpus.iter().map(|gpu| host.gpus[*gpu].nvlink).collect();
             prop_assert!(!wants.resources.nvlink || links.len() == 1);

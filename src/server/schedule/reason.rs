@@ -106,6 +106,15 @@ pub(super) fn of_hours(project: &Project) -> String {
     )
 }
 
+/// Of jobs that failed a moment ago on the only host that has room.
+pub(super) fn of_failed(fleet: &Fleet<'_>, room: usize, until: Timestamp) -> String {
+    format!(
+        "failed on {} for a fault of the platform, and is kept from it until {}; no other host has room",
+        fleet.rooms[room].host.name,
+        clock(until, fleet.now)
+    )
+}
+
 /// Of jobs whose group is busy.
 pub(super) fn of_group(group: &Group, holder: &str) -> String {
     format!(
@@ -334,23 +343,33 @@ fn free(class: &Class, room: &Room<'_>, now: Timestamp) -> String {
     }
     let all = room.of_kinds(&class.view.kinds);
     let (all, open) = (all.count_ones(), (all & room.free_gpus).count_ones());
-    let lent = lent(room.devices(room.of_kinds(&class.view.kinds)), now);
-    format!("{name} has {open} of {all} such GPUs, {rest}{lent}")
+    let others = others(room.devices(room.of_kinds(&class.view.kinds)), now);
+    format!("{name} has {open} of {all} such GPUs, {rest}{others}")
 }
 
-/// ` (2 reserved by ada until 18:00 UTC)`; of many people those whose time is over first.
-fn lent<'a>(gpus: impl Iterator<Item = &'a HostGpu>, now: Timestamp) -> String {
-    let mut all: BTreeMap<&Lent, u32> = BTreeMap::new();
-    for lent in gpus.filter_map(|gpu| gpu.lent.as_ref()) {
-        *all.entry(lent).or_default() += 1;
+/// ` (2 reserved by ada until 18:00 UTC, 1 in quarantine: XID 79)`; of many loans those whose time is over first.
+fn others<'a>(gpus: impl Iterator<Item = &'a HostGpu>, now: Timestamp) -> String {
+    let mut lent: BTreeMap<&Lent, u32> = BTreeMap::new();
+    let mut trouble: BTreeMap<&str, u32> = BTreeMap::new();
+    for gpu in gpus {
+        match (&gpu.lent, &gpu.trouble) {
+            (Some(to), _) => *lent.entry(to).or_default() += 1,
+            (None, Some(why)) => *trouble.entry(why).or_default() += 1,
+            (None, None) => {}
+        }
     }
-    let said = |(lent, count): (&&Lent, &u32)| {
+    let loan = |(lent, count): (&Lent, u32)| {
         let until = clock(lent.until, now);
         format!("{count} reserved by {} until {until}", lent.by)
     };
-    let mut words: Vec<String> = all.iter().take(NAMED).map(said).collect();
-    if all.len() > NAMED {
-        words.push(format!("and by {} more", all.len() - NAMED));
+    let why = |(why, count): (&str, u32)| format!("{count} {why}");
+    let (all, loans) = (lent.len() + trouble.len(), lent.into_iter().map(loan));
+    let mut words: Vec<String> = loans
+        .chain(trouble.into_iter().map(why))
+        .take(NAMED)
+        .collect();
+    if all > NAMED {
+        words.push(format!("and {} more", all - NAMED));
     }
     match words.is_empty() {
         true => String::new(),

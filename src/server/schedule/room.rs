@@ -111,7 +111,7 @@ impl<'a> Room<'a> {
             if let Some(link) = gpu.nvlink {
                 *links.entry(link).or_insert(0) |= bit;
             }
-            healthy |= if gpu.healthy { bit } else { 0 };
+            healthy |= if gpu.trouble.is_none() { bit } else { 0 };
             if let Some(lent) = &gpu.lent {
                 lent_out.push((lent.until, bit));
             }

@@ -47,7 +47,7 @@ pub(super) fn host(name: &str, cpus: u64, gpu_gib: &[u64]) -> Host {
                 compute_capability: "8.0".to_owned(),
                 profile: None,
                 nvlink: None,
-                healthy: true,
+                trouble: None,
                 lent: None,
             })
             .collect(),
@@ -87,6 +87,7 @@ impl Told {
                 since: Timestamp(number as i64),
                 expected: HOUR,
                 failed_on: Vec::new(),
+                kept_from: Vec::new(),
             });
         }
         Self(queue)
@@ -154,16 +155,12 @@ fn the_fullest_host_is_filled_first() {
 #[test]
 fn a_sick_or_booked_gpu_is_not_given() {
     let mut sick = host("sick", 8, &[80, 80]);
-    sick.gpus[0].healthy = false;
+    sick.gpus[0].trouble = Some("in quarantine: XID 79".to_owned());
     sick.bookings = vec![booked(HOUR, &[1])];
     let decision = decide(demand(1, 1), &[sick]);
     assert!(decision.placements.is_empty());
-    let words = "needs 1 GPU, 1 CPU and 1 GiB; sick has 0 of 2 such GPUs";
-    assert!(
-        decision.reasons[0].starts_with(words),
-        "{}",
-        decision.reasons[0]
-    );
+    let words = "needs 1 GPU, 1 CPU and 1 GiB; sick has 0 of 2 such GPUs, 7 CPUs and 63 GiB free (1 in quarantine: XID 79)";
+    assert_eq!(decision.reasons, [words]);
     assert_eq!(decision.left[0].expected, Some(NOW + HOUR));
 }
 
@@ -207,6 +204,35 @@ fn another_host_goes_first_after_a_platform_fault() {
     let told = told.job(0, |job| job.failed_on = vec![0]);
     assert_eq!(went(&told.place(&fleet)), [(0, 1)]);
     assert_eq!(went(&told.place(&fleet[..1])), [(0, 0)]);
+}
+
+#[test]
+fn a_job_is_kept_for_a_while_from_the_host_that_failed_it() {
+    let mut fleet = [host("bad", 8, &[80]), host("good", 8, &[80])];
+    fleet[1].bookings = vec![booked(HOUR, &[0])];
+    let until = NOW + Span::secs(300);
+    let told = Told::with(vec![demand(1, 1), demand(1, 1)]).job(0, |job| {
+        job.failed_on = vec![0];
+        job.kept_from = vec![(0, until)];
+    });
+    let decision = told.place(&fleet);
+    assert_eq!(went(&decision), [(1, 0)], "others may have it");
+    let told = Told::with(vec![demand(1, 1)]).job(0, |job| {
+        job.failed_on = vec![0];
+        job.kept_from = vec![(0, until)];
+    });
+    let decision = told.place(&fleet);
+    assert!(decision.placements.is_empty());
+    assert_eq!(decision.left[0].expected, Some(until));
+    let words = "failed on bad for a fault of the platform, and is kept from it until 13:51 UTC; no other host has room";
+    assert_eq!(decision.reasons, [words]);
+    assert_eq!(
+        went(&told.place(&fleet[..1])),
+        [(0, 0)],
+        "there is no other"
+    );
+    let told = told.job(0, |job| job.kept_from.clear());
+    assert_eq!(went(&told.place(&fleet)), [(0, 0)]);
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! Rows of agents and of the one-time tokens they register with. Secrets are kept as SHA-256 only.
 
-use protocol::hardware::Inventory;
+use std::collections::HashMap;
+
+use protocol::hardware::{Gpu, GpuDriver, GpuHealth, Inventory};
 use protocol::{AgentId, Digest, Timestamp};
+use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
 use super::rows::{Columns as _, to_json};
@@ -63,7 +66,7 @@ pub async fn register(db: &mut Connection, agent: &Agent) -> Result<AgentId> {
          registered_at, seen_at) VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $7) \
          ON CONFLICT (name) DO UPDATE SET secret_hash = $3, version = $4, inventory = $5, \
          inventory_hash = $6, accepting = 1, closed = NULL, revoked_by = NULL, removed_at = NULL, \
-         registered_at = $7, seen_at = $7 RETURNING id",
+         registered_at = $7, seen_at = $7, shown = NULL RETURNING id",
     )
     .bind(agent.id.as_str())
     .bind(&agent.name)
@@ -117,6 +120,49 @@ pub async fn by_secret(db: &mut Connection, hash: &Digest) -> Result<Option<Agen
     row.as_ref().map(agent).transpose()
 }
 
+/// GPUs that a host showed, and does not show while its driver is at fault: it has them all the same.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Shown {
+    /// The driver that it had.
+    pub driver: Option<GpuDriver>,
+    /// At most [`MOST_SHOWN`].
+    pub gpus: Vec<Gpu>,
+}
+
+/// Most GPUs that are remembered of a host.
+const MOST_SHOWN: usize = 64;
+
+impl Shown {
+    /// What is to be remembered once `now` is shown after `before`; none: nothing is at fault. A host whose driver works
+    /// says itself what it has: its GPUs may have been taken out, or cut anew.
+    fn next(self, before: Inventory, now: &Inventory) -> Option<Self> {
+        let lost = |gpu: &Gpu| matches!(gpu.health, GpuHealth::Lost { .. });
+        if now.driver.is_some() && !now.gpus.iter().any(lost) {
+            return None;
+        }
+        let mut gpus: Vec<Gpu> = Vec::new();
+        for gpu in before.gpus.into_iter().chain(self.gpus) {
+            let known = |other: &Gpu| other.uuid == gpu.uuid;
+            if !lost(&gpu) && !now.gpus.iter().any(known) && !gpus.iter().any(known) {
+                gpus.push(gpu);
+            }
+        }
+        gpus.truncate(MOST_SHOWN);
+        let driver = now.driver.clone().or(before.driver).or(self.driver);
+        Some(Self { driver, gpus })
+    }
+}
+
+/// Of agents whose drivers are at fault, what they showed before.
+pub async fn shown(db: &mut Connection) -> Result<HashMap<AgentId, Shown>> {
+    let rows = sqlx::query("SELECT id, shown FROM agents WHERE shown IS NOT NULL")
+        .fetch_all(db)
+        .await?;
+    rows.iter()
+        .map(|row| Ok((row.parsed("id")?, row.json("shown")?)))
+        .collect()
+}
+
 /// Keeps a new inventory.
 pub async fn set_inventory(
     db: &mut Connection,
@@ -124,9 +170,16 @@ pub async fn set_inventory(
     inventory: &Inventory,
     hash: &Digest,
 ) -> Result<()> {
-    sqlx::query("UPDATE agents SET inventory = $1, inventory_hash = $2 WHERE id = $3")
+    let row = sqlx::query("SELECT inventory, shown FROM agents WHERE id = $1")
+        .bind(id.as_str())
+        .fetch_one(&mut *db)
+        .await?;
+    let shown: Shown = row.maybe_json("shown")?.unwrap_or_default();
+    let shown = shown.next(row.json("inventory")?, inventory);
+    sqlx::query("UPDATE agents SET inventory = $1, inventory_hash = $2, shown = $3 WHERE id = $4")
         .bind(to_json(inventory)?)
         .bind(hash.as_str())
+        .bind(shown.as_ref().map(to_json).transpose()?)
         .bind(id.as_str())
         .execute(db)
         .await?;

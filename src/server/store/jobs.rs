@@ -273,12 +273,28 @@ pub async fn tallies(db: &mut Connection, of: &[PipelineId]) -> Result<Vec<Tally
         .collect()
 }
 
-/// The blocked jobs of a project, oldest first, at most `limit`.
-pub async fn blocked(db: &mut Connection, project: &ProjectId, limit: u32) -> Result<Vec<Job>> {
+/// The blocked jobs of a pipeline, oldest first.
+pub async fn blocked_in(db: &mut Connection, pipeline: &PipelineId) -> Result<Vec<Job>> {
+    let rows =
+        sqlx::query("SELECT * FROM jobs WHERE word = 'blocked' AND pipeline = $1 ORDER BY id")
+            .bind(pipeline.as_str())
+            .fetch_all(db)
+            .await?;
+    rows.iter().map(job).collect()
+}
+
+/// The blocked jobs of a project that are equal to one with this key, oldest first, at most `limit`.
+pub async fn blocked_with_key(
+    db: &mut Connection,
+    project: &ProjectId,
+    key: &Digest,
+    limit: u32,
+) -> Result<Vec<Job>> {
     let rows = sqlx::query(
-        "SELECT * FROM jobs WHERE word = 'blocked' AND project = $1 ORDER BY id LIMIT $2",
+        "SELECT * FROM jobs WHERE word = 'blocked' AND project = $1 AND job_key = $2 ORDER BY id LIMIT $3",
     )
     .bind(project.as_str())
+    .bind(key.as_str())
     .bind(i64::from(limit))
     .fetch_all(db)
     .await?;

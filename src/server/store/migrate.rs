@@ -67,6 +67,12 @@ pub const MIGRATIONS: &[Migration] = &[
         then: Then::Nothing,
     },
     Migration {
+        version: 103,
+        name: "GPUs that a host showed",
+        sql: include_str!("migrations/0103_shown.sql"),
+        then: Then::Nothing,
+    },
+    Migration {
         version: 201,
         name: "registry",
         sql: include_str!("migrations/0201_registry.sql"),

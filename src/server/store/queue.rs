@@ -136,12 +136,14 @@ pub struct Used {
     pub cpu_milli_ms: u64,
 }
 
-/// What attempts that ended since `since` used, by project and the hour of their end.
+/// What attempts that ended since `since` used after it, by project and the hour of their end.
 pub async fn used(db: &mut Connection, since: Timestamp) -> Result<Vec<Used>> {
     let rows = sqlx::query(
         "SELECT jobs.project, attempts.finished_at / 3600000 AS hour, \
-         CAST(SUM(attempts.gpus * (attempts.finished_at - attempts.started_at)) AS BIGINT) AS gpu_ms, \
-         CAST(SUM(attempts.cpu_millis * (attempts.finished_at - attempts.started_at)) AS BIGINT) AS cpu_ms \
+         CAST(SUM(attempts.gpus * (attempts.finished_at - CASE WHEN attempts.started_at > $1 \
+         THEN attempts.started_at ELSE $1 END)) AS BIGINT) AS gpu_ms, \
+         CAST(SUM(attempts.cpu_millis * (attempts.finished_at - CASE WHEN attempts.started_at > $1 \
+         THEN attempts.started_at ELSE $1 END)) AS BIGINT) AS cpu_ms \
          FROM attempts JOIN jobs ON jobs.id = attempts.job \
          WHERE attempts.finished_at >= $1 AND attempts.started_at <= attempts.finished_at \
          GROUP BY jobs.project, attempts.finished_at / 3600000",

@@ -115,6 +115,43 @@ async fn reason(world: &World, job: &Job, words: &str) {
 }
 
 #[tokio::test]
+async fn a_driver_at_fault_makes_no_job_impossible() {
+    on_both(Times::default(), |world| async move {
+        let digits = project(&world, "digits").await;
+        let wants = || {
+            vec![planned("train", |spec| {
+                spec.resources.gpus = 2;
+                spec.resources.cuda = Some("12.4".parse().unwrap());
+            })]
+        };
+        let mut agent = gpu_host(&world, "gpu-1", 2).await;
+        let gpus = agent.inventory.gpus.clone();
+        // After an upgrade of the driver NVML does not answer; then it shows one GPU, and the other as lost.
+        let driver = agent.inventory.driver.take();
+        agent.inventory.gpus.clear();
+        agent.tell().await;
+        let waits = create(&world, &digits, 1, TriggerKind::Push, wants(), false).await;
+        assert_eq!(waits[0].state, State::Queued);
+        agent.inventory.driver = driver;
+        agent.inventory.gpus = gpus.clone();
+        agent.inventory.gpus[1].uuid = "unknown-1".into();
+        agent.inventory.gpus[1].memory = ByteSize(0);
+        agent.inventory.gpus[1].health = GpuHealth::Lost {
+            error: "GPU is lost".into(),
+        };
+        agent.tell().await;
+        let waits = create(&world, &digits, 2, TriggerKind::Push, wants(), false).await;
+        assert_eq!(waits[0].state, State::Queued);
+        // Somebody took it out.
+        agent.inventory.gpus.truncate(1);
+        agent.tell().await;
+        let made = create(&world, &digits, 3, TriggerKind::Push, wants(), false).await;
+        assert!(matches!(made[0].state.outcome(), Some(Outcome::Failed(_))));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_request_that_no_host_could_ever_fulfil_fails_at_once_and_takes_what_needs_it_along() {
     on_both(Times::default(), |world| async move {
         let digits = project(&world, "digits").await;
@@ -377,6 +414,11 @@ async fn history_says_how_long_a_job_takes_and_what_a_project_used() {
         );
         let used = queue::used(&mut db, report.finished_at).await.unwrap();
         assert_eq!((used.len(), used[0].gpu_ms), (1, 2 * took.0));
+        // Only what lies after it counts.
+        let half = report.started_at + Span(took.0 / 2);
+        let used = queue::used(&mut db, half).await.unwrap();
+        assert_eq!(used[0].gpu_ms, 2 * report.finished_at.since(half).0);
+        assert!(used[0].gpu_ms < 2 * took.0);
         let warm = queue::warm(&mut db, report.finished_at).await.unwrap();
         assert_eq!(warm.len(), 1, "{warm:?}");
         assert_eq!(world.word(&job.id).await, "succeeded");
