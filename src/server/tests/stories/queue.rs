@@ -121,7 +121,7 @@ async fn a_driver_at_fault_makes_no_job_impossible() {
         let wants = || {
             vec![planned("train", |spec| {
                 spec.resources.gpus = 2;
-                spec.resources.cuda = Some("12.4".parse().unwrap());
+                spec.resources.cuda = Some(">=12.4".parse().unwrap());
             })]
         };
         let mut agent = gpu_host(&world, "gpu-1", 2).await;
@@ -412,7 +412,7 @@ async fn history_says_how_long_a_job_takes_and_what_a_project_used() {
             queue::usual(&mut db, &digits.id, "other").await.unwrap(),
             None
         );
-        let used = queue::used(&mut db, report.finished_at).await.unwrap();
+        let used = queue::used(&mut db, report.started_at).await.unwrap();
         assert_eq!((used.len(), used[0].gpu_ms), (1, 2 * took.0));
         // Only what lies after it counts.
         let half = report.started_at + Span(took.0 / 2);
