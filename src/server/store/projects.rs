@@ -354,21 +354,38 @@ pub async fn deliveries_handled(
     Ok(())
 }
 
-/// Forgets a project's deliveries that came before `before`, and all but the newest `most`.
+/// Which deliveries are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// What a person asks for, to be done once.
+    Asks,
+    /// What says where to look.
+    Hints,
+}
+
+/// Forgets a project's deliveries of one kind that came before `before`, and all but the newest `most` of it. What a
+/// person asked for stays until it was done; a hint may go unhandled, as long as a newer one asks for a look.
 pub async fn forget_deliveries(
     db: &mut Connection,
     project: &ProjectId,
+    word: Word,
     before: Timestamp,
     most: u32,
 ) -> Result<()> {
+    let asks = match word {
+        Word::Asks => 1,
+        Word::Hints => 0,
+    };
     sqlx::query(
-        "DELETE FROM deliveries WHERE project = $1 AND (received_at < $2 OR received_at <= \
-         (SELECT received_at FROM deliveries WHERE project = $1 \
+        "DELETE FROM deliveries WHERE project = $1 AND asks = $4 \
+         AND (asks = 0 OR handled_at IS NOT NULL) AND (received_at < $2 OR received_at <= \
+         (SELECT received_at FROM deliveries WHERE project = $1 AND asks = $4 \
           ORDER BY received_at DESC LIMIT 1 OFFSET $3))",
     )
     .bind(project.as_str())
     .bind(before.0)
     .bind(i64::from(most))
+    .bind(asks)
     .execute(db)
     .await?;
     Ok(())
