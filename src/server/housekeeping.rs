@@ -1,4 +1,4 @@
-//! Forgets what nobody will ask for again: deliveries of forges, notices, checkpoints of jobs
+//! Forgets what nobody will ask for again: deliveries of forges, commits that mirrors keep, notices, checkpoints of jobs
 //! that ended long ago, contents that nothing needs, and uploads that were never completed. What people made or look at
 //! is not its business.
 
@@ -8,9 +8,10 @@ use protocol::{Span, Timestamp};
 
 use crate::fleet;
 use crate::state::Server;
-use crate::store::projects::{self, Word};
+use crate::store::projects::{self, Project, Word};
 use crate::store::{StoreError, checkpoints, notices};
 use crate::upkeep::{self, Manner, UpkeepError};
+use crate::watch;
 
 /// Time between two passes.
 const PAUSE: Duration = Duration::from_secs(3600);
@@ -64,6 +65,7 @@ pub async fn tick(server: &Server, now: Timestamp) -> Result<(), UpkeepError> {
             projects::forget_deliveries(&mut tx, &project.id, word, before(span), most).await?;
         }
         tx.commit().await.map_err(StoreError::from)?;
+        let_go(server, &project, now).await;
     }
     let mut tx = server.store.begin().await?;
     notices::forget(&mut tx, before(NOTICES_FOR)).await?;
@@ -85,4 +87,20 @@ pub async fn tick(server: &Server, now: Timestamp) -> Result<(), UpkeepError> {
         tracing::info!(parts, "uploads that were never completed are removed");
     }
     Ok(())
+}
+
+/// Lets go of commits that a project's mirror keeps for nobody. A remote's trouble keeps nothing else from being removed.
+async fn let_go(server: &Server, project: &Project, now: Timestamp) {
+    let name = &project.name;
+    match watch::let_go(server, project, now).await {
+        Ok(0) => {}
+        Ok(commits) => tracing::info!(
+            project = name,
+            commits,
+            "commits of pull requests that are over, or of old pipelines, are let go"
+        ),
+        Err(error) => {
+            tracing::warn!(project = name, %error, "commits could not be let go; tried again in an hour");
+        }
+    }
 }
