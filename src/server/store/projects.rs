@@ -1,16 +1,13 @@
 //! Rows of projects, of the refs that were seen, and of forges' deliveries.
 
 use protocol::api::Quota;
-use protocol::{CommitId, ProjectId, Span, Timestamp};
+use protocol::{CommitId, ProjectId, Timestamp};
 use sqlx::any::AnyRow;
 
 use super::rows::{Columns as _, to_json};
 use super::{Connection, Result};
 use crate::credential::Credential;
 use crate::forge::ForgeConfig;
-
-/// No forge is believed that asks for a longer rest.
-const LONGEST_REST: Span = Span::hours(24);
 
 /// A watched repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,34 +141,6 @@ pub async fn set_problem(db: &mut Connection, id: &ProjectId, problem: &str) -> 
         .execute(db)
         .await?;
     Ok(())
-}
-
-/// Notes until when a project's forge asked to be left alone.
-pub async fn set_rest(db: &mut Connection, id: &ProjectId, until: Timestamp) -> Result<()> {
-    sqlx::query("UPDATE projects SET forge_rests_until = $1 WHERE id = $2")
-        .bind(until.0)
-        .bind(id.as_str())
-        .execute(db)
-        .await?;
-    Ok(())
-}
-
-/// Until when a project's forge asked to be left alone; none: it may be called.
-pub async fn rest(
-    db: &mut Connection,
-    id: &ProjectId,
-    now: Timestamp,
-) -> Result<Option<Timestamp>> {
-    let row = sqlx::query("SELECT forge_rests_until FROM projects WHERE id = $1")
-        .bind(id.as_str())
-        .fetch_optional(db)
-        .await?;
-    let until = match row {
-        Some(row) => row.maybe_time("forge_rests_until")?,
-        None => None,
-    };
-    // A rest that is too long was noted before the clock went back.
-    Ok(until.filter(|until| *until > now && *until <= now + LONGEST_REST))
 }
 
 /// The refs of a project and the commit of each that was last planned.
