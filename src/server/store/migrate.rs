@@ -120,6 +120,12 @@ pub const MIGRATIONS: &[Migration] = &[
         sql: include_str!("migrations/0406_rests.sql"),
         then: Then::Nothing,
     },
+    Migration {
+        version: 407,
+        name: "commands",
+        sql: include_str!("migrations/0407_commands.sql"),
+        then: Then::Nothing,
+    },
 ];
 
 /// Applies what is missing.

@@ -143,6 +143,35 @@ pub async fn set_problem(db: &mut Connection, id: &ProjectId, problem: &str) -> 
     Ok(())
 }
 
+/// Notes why what people ask for at a project's forge is not obeyed; none: it is.
+pub async fn set_commands_problem(
+    db: &mut Connection,
+    id: &ProjectId,
+    problem: Option<&str>,
+) -> Result<()> {
+    sqlx::query(
+        "UPDATE projects SET commands_problem = $1 \
+         WHERE id = $2 AND COALESCE(commands_problem, '') <> COALESCE($1, '')",
+    )
+    .bind(problem)
+    .bind(id.as_str())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Why what people ask for at projects' forges is not obeyed.
+pub async fn commands_problems(db: &mut Connection) -> Result<Vec<(ProjectId, String)>> {
+    let rows = sqlx::query(
+        "SELECT id, commands_problem FROM projects WHERE commands_problem IS NOT NULL ORDER BY id",
+    )
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| Ok((row.parsed("id")?, row.text("commands_problem")?)))
+        .collect()
+}
+
 /// The refs of a project and the commit of each that was last planned.
 pub async fn refs(db: &mut Connection, id: &ProjectId) -> Result<Vec<(String, CommitId)>> {
     let rows = sqlx::query("SELECT name, commit_id FROM refs WHERE project = $1 ORDER BY seen_at")

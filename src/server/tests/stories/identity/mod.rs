@@ -2,6 +2,7 @@
 
 mod add;
 mod checks;
+mod commands;
 mod doctor;
 mod hook;
 
