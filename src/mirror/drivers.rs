@@ -276,7 +276,7 @@ fn call(
         .current_dir(folder)
         .env("LC_ALL", "C");
     let what = "git config";
-    let (status, stdout, stderr) = wait(command, what, deadline)?;
+    let (status, stdout, stderr) = wait(command, what, deadline, None)?;
     match status.code() {
         Some(0) => Ok(Some(
             String::from_utf8_lossy(&stdout)

@@ -102,6 +102,14 @@ pub enum MirrorError {
         /// The most that is read.
         limit: usize,
     },
+    /// More bytes than a fetch may bring.
+    #[error("{what} brings more than {}, the most that is fetched for a commit that nobody vouches for", protocol::ByteSize(*.limit))]
+    TooMuch {
+        /// What was being done.
+        what: String,
+        /// The most that may come.
+        limit: u64,
+    },
     /// An entry of a tree that would write outside of the checkout.
     #[error("the tree has an unsafe path '{path}': nothing is checked out")]
     UnsafePath {
@@ -139,6 +147,32 @@ pub enum MirrorError {
 }
 
 impl MirrorError {
+    /// Whether it is the commit's own: the same however often it is looked at, and whoever made it has to mend it.
+    #[must_use]
+    pub fn is_the_commits(&self) -> bool {
+        match self {
+            MirrorError::TooLarge { .. }
+            | MirrorError::TooManyFiles { .. }
+            | MirrorError::TooMuch { .. }
+            | MirrorError::UnsafePath { .. }
+            | MirrorError::NoSuchFile { .. } => true,
+            MirrorError::Url { .. }
+            | MirrorError::UrlPassword { .. }
+            | MirrorError::NoGit { .. }
+            | MirrorError::Git { .. }
+            | MirrorError::NoLfs { .. }
+            | MirrorError::Lfs { .. }
+            | MirrorError::Submodule { .. }
+            | MirrorError::TimedOut { .. }
+            | MirrorError::Cancelled { .. }
+            | MirrorError::NoSuchCommit { .. }
+            | MirrorError::NoFolder { .. }
+            | MirrorError::NoRepository { .. }
+            | MirrorError::Unreadable { .. }
+            | MirrorError::Io { .. } => false,
+        }
+    }
+
     /// For `map_err`: an error of the disk at `path`.
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();

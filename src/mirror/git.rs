@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, kill_process_group, prlimit, waitid,
+};
 
 use crate::{Deadline, MirrorError};
 
@@ -120,6 +122,8 @@ pub(crate) struct Call<'a> {
     /// What is being done, for errors.
     pub(crate) what: &'a str,
     pub(crate) deadline: &'a Deadline,
+    /// Most bytes of a file that it may write: of the one pack that a fetch brings.
+    pub(crate) most_bytes: Option<u64>,
 }
 
 /// Name of the remote in arguments. Its address is a setting of the call, where git-lfs finds it too.
@@ -272,11 +276,15 @@ fn once(
     if let Some(trusted) = &trusted {
         command.env("GIT_CONFIG_GLOBAL", trusted.path());
     }
-    let (status, stdout, stderr) = wait(command, call.what, call.deadline)?;
+    let (status, stdout, stderr) = wait(command, call.what, call.deadline, call.most_bytes)?;
     if status.success() {
         return Ok(String::from_utf8_lossy(&stdout).into_owned());
     }
     let message = message(&String::from_utf8_lossy(&stderr), auth);
+    if let Some(limit) = call.most_bytes.filter(|_| message.contains(OF_SIZE)) {
+        let what = call.what.to_owned();
+        return Err(MirrorError::TooMuch { what, limit });
+    }
     Err(MirrorError::Git {
         what: call.what.to_owned(),
         message,
@@ -318,11 +326,16 @@ fn safe_directory(path: &str) -> Result<tempfile::NamedTempFile, MirrorError> {
     Ok(file)
 }
 
-/// Waits for the end of the process, or ends its whole group at the deadline.
+/// How git says that its helper was ended because its file grew too large (SIGXFSZ on Linux).
+const OF_SIZE: &str = "died of signal 25";
+
+/// Waits for the end of the process, or ends its whole group at the deadline. Neither it nor what it starts writes a
+/// file of more than `most_bytes`.
 pub(crate) fn wait(
     mut command: Command,
     what: &str,
     deadline: &Deadline,
+    most_bytes: Option<u64>,
 ) -> Result<(ExitStatus, Vec<u8>, Vec<u8>), MirrorError> {
     command
         .stdin(Stdio::null())
@@ -332,6 +345,14 @@ pub(crate) fn wait(
     let mut child = command
         .spawn()
         .map_err(|reason| MirrorError::NoGit { reason })?;
+    if let (Some(most), Some(pid)) = (most_bytes, pid(&child)) {
+        let limit = Rlimit {
+            current: Some(most),
+            maximum: Some(most),
+        };
+        // What it starts later has the same limit. An error says that it is over already.
+        let _ = prlimit(Some(pid), Resource::Fsize, limit);
+    }
     let stdout = child.stdout.take().map(|pipe| drain(pipe, STDOUT_BYTES));
     let stderr = child.stderr.take().map(|pipe| drain(pipe, STDERR_BYTES));
     let ended = until_exit(&child, what, deadline);
@@ -448,7 +469,7 @@ mod tests {
         command.args(["-c", "sleep 60 & echo $!; wait"]);
         let deadline = Deadline::within(Duration::from_millis(200));
         let began = std::time::Instant::now();
-        let error = wait(command, "waiting", &deadline).unwrap_err();
+        let error = wait(command, "waiting", &deadline, None).unwrap_err();
         assert!(matches!(error, MirrorError::TimedOut { .. }), "{error}");
         assert!(
             began.elapsed() < Duration::from_secs(20),

@@ -22,6 +22,9 @@ const WITHOUT_LARGE: &str = "--filter=blob:limit=64k";
 /// Said where no file may be left out: git would keep to the filter of an earlier call.
 pub(crate) const ALL_FILES: &str = "--no-filter";
 
+/// Where commits are kept to which no branch or tag leads.
+const KEPT: &str = "refs/trainyard/commits/";
+
 /// How much of what led to a commit is fetched with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum History {
@@ -36,6 +39,8 @@ pub enum History {
 pub struct Mirror {
     repository: Repository,
     pub(crate) remote: Remote,
+    /// Most bytes that a fetch may bring; none: as many as there are.
+    pub(crate) most_bytes: Option<u64>,
 }
 
 impl Deref for Mirror {
@@ -79,7 +84,16 @@ impl Mirror {
         Ok(Self {
             repository: Repository::at(path),
             remote,
+            most_bytes: None,
         })
+    }
+
+    /// The same, of which no call brings more than so many bytes from the remote: for commits of people whom nobody
+    /// knows. A call that would is an error, [`MirrorError::TooMuch`], and leaves nothing.
+    #[must_use]
+    pub fn at_most(mut self, bytes: u64) -> Self {
+        self.most_bytes = Some(bytes);
+        self
     }
 
     /// The address that it is fetched from.
@@ -135,7 +149,7 @@ impl Mirror {
         if self.has(commit) {
             return Ok(());
         }
-        let kept = format!("refs/trainyard/commits/{commit}");
+        let kept = format!("{KEPT}{commit}");
         let bare = self.fetch_ref(&format!("+{commit}:{kept}"), history, auth, deadline);
         if self.has(commit) {
             return Ok(());
@@ -227,8 +241,69 @@ impl Mirror {
         arguments.extend(["--end-of-options", ORIGIN]);
         arguments.extend(specs);
         let what = format!("fetching from {}", self.url());
-        let call = self.call(&what, auth, deadline);
-        git::run(&call, &arguments, &[]).map(|_| ())
+        let call = Call {
+            most_bytes: self.most_bytes,
+            ..self.call(&what, auth, deadline)
+        };
+        // Git would tidy up after it: what it packs anew is not what came.
+        let untended = [("gc.auto", "0"), ("maintenance.auto", "false")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let extra: &[_] = match self.most_bytes {
+            Some(_) => &untended,
+            None => &[],
+        };
+        let done = git::run(&call, &arguments, extra).map(|_| ());
+        if done.is_err() {
+            self.remove_torn();
+        }
+        done
+    }
+
+    /// Removes packs that did not come whole. Whoever fetches holds the lock: no other is under way.
+    fn remove_torn(&self) {
+        let packs = std::fs::read_dir(self.path().join("objects/pack"));
+        for entry in packs.into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with("tmp_") {
+                // One that stays is git's to remove, in two weeks.
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// Bytes of what came in packs.
+    pub(crate) fn packed(&self) -> u64 {
+        let packs = std::fs::read_dir(self.path().join("objects/pack"));
+        let sizes = packs.into_iter().flatten().flatten();
+        let sizes = sizes.filter_map(|entry| Some(entry.metadata().ok()?.len()));
+        sizes.sum()
+    }
+
+    /// Stops keeping commits that were fetched by themselves, at most `most` of them, but those that `wanted` says
+    /// somebody may ask for again. Gives how many. What nothing leads to any more is git's to remove.
+    ///
+    /// # Errors
+    /// Where the repository cannot be read or written, or the lock does not come free in time.
+    pub fn let_go(
+        &self,
+        wanted: impl Fn(&CommitId) -> bool,
+        most: usize,
+        deadline: &Deadline,
+    ) -> Result<usize, MirrorError> {
+        let wrong = || MirrorError::unreadable(self.path());
+        let _lock = self.lock(deadline)?;
+        let git = self.open_git()?;
+        let kept = git.references_glob(&format!("{KEPT}*")).map_err(wrong())?;
+        let mut gone = 0;
+        for reference in kept.flatten() {
+            let commit = reference.name().ok();
+            let commit = commit.and_then(|name| name.strip_prefix(KEPT)?.parse().ok());
+            if gone < most && commit.is_some_and(|commit| !wanted(&commit)) {
+                let mut reference = reference;
+                reference.delete().map_err(wrong())?;
+                gone += 1;
+            }
+        }
+        Ok(gone)
     }
 
     /// A call of git in this mirror.
@@ -244,6 +319,7 @@ impl Mirror {
             folder: Some(self.path()),
             what,
             deadline,
+            most_bytes: None,
         }
     }
 
@@ -292,6 +368,7 @@ fn list(
         folder: None,
         what: &what,
         deadline,
+        most_bytes: None,
     };
     let text = git::run(&call, &arguments, &[])?;
     Ok(parse_listing(&text))

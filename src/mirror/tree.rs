@@ -11,6 +11,11 @@ use crate::{MirrorError, Repository};
 
 /// Most files of a tree.
 pub const MAX_FILES: usize = 500_000;
+/// Most files and folders of a tree: a few small ones, each many times in the next, can name more folders than anybody
+/// could look at, and not one file.
+const MAX_ENTRIES: usize = 2 * MAX_FILES;
+/// Longest path of a tree, in bytes: no Linux has longer ones.
+const MAX_PATH: usize = 4096;
 /// Largest file that is read into memory, in bytes.
 pub const MAX_READ_BYTES: u64 = 256 << 20;
 
@@ -83,7 +88,15 @@ impl CommitTree {
         {
             let odb = git.odb().map_err(wrong())?;
             let tree = find(&git, id)?.tree().map_err(wrong())?;
+            let (mut entries, mut too_long) = (0, None);
             let walked = tree.walk(TreeWalkMode::PreOrder, |folder, entry| {
+                entries += 1;
+                if folder.len() + entry.name_bytes().len() > MAX_PATH {
+                    too_long = Some(folder.chars().take(100).collect());
+                }
+                if entries > MAX_ENTRIES || too_long.is_some() {
+                    return TreeWalkResult::Abort;
+                }
                 let mode = match (entry.kind(), entry.filemode()) {
                     (Some(ObjectType::Commit), _) => FileMode::Submodule,
                     (Some(ObjectType::Blob), 0o120_000) => FileMode::Link,
@@ -116,7 +129,10 @@ impl CommitTree {
                 });
                 TreeWalkResult::Ok
             });
-            if files.len() == MAX_FILES {
+            if let Some(path) = too_long {
+                return Err(MirrorError::UnsafePath { path });
+            }
+            if files.len() == MAX_FILES || entries > MAX_ENTRIES {
                 return Err(MirrorError::TooManyFiles { limit: MAX_FILES });
             }
             walked.map_err(wrong())?;

@@ -71,14 +71,25 @@ impl Mirror {
     ) -> Result<(), MirrorError> {
         let ids: Vec<String> = ids.map(|id| id.to_string()).collect();
         let _lock = self.lock(deadline)?;
+        let before = self.packed();
         for some in ids.chunks(AT_ONCE) {
+            // All of them together may bring so much, not each.
+            let brought = self.packed().saturating_sub(before);
+            let mirror = match self.most_bytes {
+                Some(most) => &self.clone().at_most(most.saturating_sub(brought)),
+                None => self,
+            };
             let wanted: Vec<&str> = some.iter().map(String::as_str).collect();
             // As git itself fetches what a part of a repository lacks.
-            match self.git_fetch(&["--filter=blob:none"], &wanted, auth, deadline) {
+            match mirror.git_fetch(&["--filter=blob:none"], &wanted, auth, deadline) {
+                Err(MirrorError::TooMuch { what, limit }) => {
+                    let limit = self.most_bytes.unwrap_or(limit);
+                    return Err(MirrorError::TooMuch { what, limit });
+                }
                 Err(MirrorError::Git { .. }) => {
                     // A server that gives no single object: all of it, then.
                     let options = ["--refetch", ALL_FILES];
-                    return self.git_fetch(&options, &HEADS_AND_TAGS, auth, deadline);
+                    return mirror.git_fetch(&options, &HEADS_AND_TAGS, auth, deadline);
                 }
                 done => done?,
             }

@@ -123,6 +123,8 @@ failure_kinds! {
     PipelineFileWrong = "pipeline_file_wrong", User;
     /// A notebook is not JSON, not nbformat, or names a kernel that the image does not have.
     NotebookInvalid = "notebook_invalid", User;
+    /// The commit's files cannot be used: too many, too large, or at paths that lead elsewhere.
+    CommitUnusable = "commit_unusable", User;
     /// The image named does not exist or cannot run the job.
     ImageUnusable = "image_unusable", User;
 

@@ -1,5 +1,6 @@
-//! Forgets what nobody will ask for again: deliveries of forges, notices, checkpoints of jobs that ended long ago, contents
-//! that nothing needs, and uploads that were never completed. What people made or look at is not its business.
+//! Forgets what nobody will ask for again: deliveries of forges, commits that mirrors keep, notices, checkpoints of jobs
+//! that ended long ago, contents that nothing needs, and uploads that were never completed. What people made or look at
+//! is not its business.
 
 use std::time::Duration;
 
@@ -7,8 +8,10 @@ use protocol::{Span, Timestamp};
 
 use crate::fleet;
 use crate::state::Server;
-use crate::store::{StoreError, checkpoints, notices, projects};
+use crate::store::projects::{self, Project, Word};
+use crate::store::{StoreError, checkpoints, notices};
 use crate::upkeep::{self, Manner, UpkeepError};
+use crate::watch;
 
 /// Time between two passes.
 const PAUSE: Duration = Duration::from_secs(3600);
@@ -18,6 +21,10 @@ const DELIVERIES_FOR: Span = Span::hours(30 * 24);
 const NOTICES_FOR: Span = Span::hours(30 * 24);
 /// Most deliveries of a project that are kept.
 const MOST_DELIVERIES: u32 = 10_000;
+/// What people asked for is kept for longer: one that is forgotten and comes again would be obeyed again.
+const ASKED_FOR: Span = Span::hours(365 * 24);
+/// Most of a project's that were done and are kept.
+const MOST_ASKED: u32 = 100_000;
 /// The checkpoint of a job that did not succeed is kept for so long after its end.
 const CHECKPOINTS_FOR: Span = Span::hours(7 * 24);
 /// Most checkpoints that are removed in a pass.
@@ -48,24 +55,28 @@ pub async fn tick(server: &Server, now: Timestamp) -> Result<(), UpkeepError> {
     let mut db = server.store.read().await?;
     let all = projects::all(&mut db).await?;
     drop(db);
-    let oldest = Timestamp(now.0.saturating_sub_unsigned(DELIVERIES_FOR.0));
+    let before = |span: Span| Timestamp(now.0.saturating_sub_unsigned(span.0));
     for project in all {
         let mut tx = server.store.begin().await?;
-        projects::forget_deliveries(&mut tx, &project.id, oldest, MOST_DELIVERIES).await?;
+        for (word, span, most) in [
+            (Word::Hints, DELIVERIES_FOR, MOST_DELIVERIES),
+            (Word::Asks, ASKED_FOR, MOST_ASKED),
+        ] {
+            projects::forget_deliveries(&mut tx, &project.id, word, before(span), most).await?;
+        }
         tx.commit().await.map_err(StoreError::from)?;
+        let_go(server, &project, now).await;
     }
-    let oldest = Timestamp(now.0.saturating_sub_unsigned(NOTICES_FOR.0));
     let mut tx = server.store.begin().await?;
-    notices::forget(&mut tx, oldest).await?;
+    notices::forget(&mut tx, before(NOTICES_FOR)).await?;
     tx.commit().await.map_err(StoreError::from)?;
-    let old = Timestamp(now.0.saturating_sub_unsigned(CHECKPOINTS_FOR.0));
     let mut db = server.store.read().await?;
-    let jobs = checkpoints::of_finished(&mut db, old, MOST_JOBS).await?;
+    let jobs = checkpoints::of_finished(&mut db, before(CHECKPOINTS_FOR), MOST_JOBS).await?;
     drop(db);
     for job in jobs {
         fleet::checkpoints::forget(server, &job).await?;
     }
-    let old = Timestamp(now.0.saturating_sub_unsigned(server.config.blob_grace.0));
+    let old = before(server.config.blob_grace);
     let (store, blobs) = (&server.store, &server.blobs);
     let gone = upkeep::unlinked(store, blobs, old, MOST_CONTENTS, Manner::Remove).await?;
     if gone.contents > 0 {
@@ -76,4 +87,20 @@ pub async fn tick(server: &Server, now: Timestamp) -> Result<(), UpkeepError> {
         tracing::info!(parts, "uploads that were never completed are removed");
     }
     Ok(())
+}
+
+/// Lets go of commits that a project's mirror keeps for nobody. A remote's trouble keeps nothing else from being removed.
+async fn let_go(server: &Server, project: &Project, now: Timestamp) {
+    let name = &project.name;
+    match watch::let_go(server, project, now).await {
+        Ok(0) => {}
+        Ok(commits) => tracing::info!(
+            project = name,
+            commits,
+            "commits of pull requests that are over, or of old pipelines, are let go"
+        ),
+        Err(error) => {
+            tracing::warn!(project = name, %error, "commits could not be let go; tried again in an hour");
+        }
+    }
 }

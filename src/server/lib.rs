@@ -11,6 +11,7 @@ pub mod forge;
 pub mod housekeeping;
 pub mod inbox;
 pub mod live;
+mod loops;
 mod members;
 pub mod names;
 mod notebooks;

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use protocol::{TriggerKind, Trust};
 
-use crate::forge::ForgeError;
 use crate::report::ReportConfig;
+use crate::rest;
 use crate::state::Server;
 use crate::store::projects::Project;
 use crate::trigger::Asked;
+use crate::watch::WatchError;
 
 /// Trusts those of the asked that are members' forks, where the project's administrator wants that. Where the forge
 /// does not say so they are held, as every fork is.
@@ -36,12 +37,13 @@ async fn is_members(
     project: &Project,
     asked: &Asked,
     timeout: Duration,
-) -> Result<bool, ForgeError> {
+) -> Result<bool, WatchError> {
     let trigger = &asked.trigger;
     match (&trigger.kind, trigger.trust) {
         (TriggerKind::PullRequest { number }, Trust::Untrusted) => {
             let forge = server.forges.connect(&project.forge, timeout)?;
-            forge.members_fork(*number, &trigger.commit).await
+            let asked = forge.members_fork(*number, &trigger.commit);
+            rest::call(server, project, asked).await
         }
         (
             TriggerKind::Push

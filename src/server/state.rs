@@ -18,6 +18,7 @@ use crate::dispatch::Recent;
 use crate::forge::Forges;
 use crate::inbox::Inbox;
 use crate::live::Live;
+use crate::loops::keep;
 use crate::store::{self, Store, StoreError};
 use crate::{dispatch, fleet, housekeeping, inbox, notices, report, timetable, watch, web};
 
@@ -133,15 +134,15 @@ impl Server {
     /// # Errors
     /// Where the HTTP side ends with an error.
     pub async fn run(self, listener: TcpListener) -> Result<(), ServerError> {
-        let mut loops = JoinSet::new();
-        loops.spawn(dispatch::run(self.clone()));
-        loops.spawn(fleet::lease::run(self.clone()));
-        loops.spawn(watch::run(self.clone()));
-        loops.spawn(inbox::run(self.clone()));
-        loops.spawn(timetable::run(self.clone()));
-        loops.spawn(report::run(self.clone()));
-        loops.spawn(notices::run(self.clone()));
-        loops.spawn(housekeeping::run(self.clone()));
+        let (mut loops, server) = (JoinSet::new(), || self.clone());
+        loops.spawn(keep(server(), "dispatch", dispatch::run));
+        loops.spawn(keep(server(), "leases", fleet::lease::run));
+        loops.spawn(keep(server(), "looks at remotes", watch::run));
+        loops.spawn(keep(server(), "commands", inbox::run));
+        loops.spawn(keep(server(), "time tables", timetable::run));
+        loops.spawn(keep(server(), "reports", report::run));
+        loops.spawn(keep(server(), "notices", notices::run));
+        loops.spawn(keep(server(), "housekeeping", housekeeping::run));
         let served = web::serve(self.clone(), listener).await;
         self.shutdown.cancel();
         while loops.join_next().await.is_some() {}

@@ -2,28 +2,31 @@
 //! projects and git; what a plan means for jobs is decided in `pipelines`.
 
 mod asking;
+mod kept;
+mod planning;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use mirror::{Deadline, History, Mirror, MirrorError, Tree as _};
-use plan::{Context, PlanError};
+use futures_util::FutureExt as _;
+use mirror::{Deadline, Mirror, MirrorError, Tree as _};
 use protocol::spec::Parameters;
-use protocol::{
-    CommitId, Failure, FailureKind, ProjectId, Span, Timestamp, Trigger, TriggerKind, Trust,
-};
+use protocol::{CommitId, ProjectId, Span, Timestamp, Trigger, TriggerKind, Trust};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+pub(crate) use self::kept::let_go;
+pub use self::planning::plan_and_create;
+use self::planning::plan_ref;
 use crate::forge::ForgeError;
+use crate::loops::words;
 use crate::members;
-use crate::offers;
-use crate::pipelines::{self, Planned, Words};
 use crate::state::Server;
 use crate::store::pipelines::Pipeline;
 use crate::store::projects::{self, Project};
 use crate::store::{Connection, Result as StoreResult, StoreError, requests};
-use crate::trigger::{self, Asked, Refs, Request};
+use crate::trigger::{self, Refs, Request};
 
 /// Why a remote could not be looked at, or a commit not be planned now.
 #[derive(Debug, thiserror::Error)]
@@ -37,12 +40,38 @@ pub enum WatchError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// One ref's; the others were planned.
+    #[error("{reference}: {error}")]
+    At {
+        /// The full name of the ref.
+        reference: String,
+        /// Why.
+        error: Box<WatchError>,
+    },
+    /// A panic: what was read is foreign, and nothing else waits for it.
+    #[error("a fault of Trainyard: {0}")]
+    Broken(String),
     /// Somebody asked for what the plan does not have.
     #[error("{0}")]
     Wrong(String),
     /// The server is stopping.
     #[error("the server is stopping")]
     Stopping,
+}
+
+impl WatchError {
+    /// Whether git said it, who may have been refused.
+    fn is_gits(&self) -> bool {
+        match self {
+            WatchError::Mirror(_) => true,
+            WatchError::At { error, .. } => error.is_gits(),
+            WatchError::Forge(_)
+            | WatchError::Store(_)
+            | WatchError::Broken(_)
+            | WatchError::Wrong(_)
+            | WatchError::Stopping => false,
+        }
+    }
 }
 
 /// Most remotes that are looked at at the same time.
@@ -122,8 +151,11 @@ async fn look_and_note(server: Server, project: Project) -> (ProjectId, Span) {
     } else {
         server.config.poll_interval
     };
-    if let Err(error) = look(&server, &project).await {
-        if let WatchError::Mirror(_) = error {
+    let looked = AssertUnwindSafe(look(&server, &project)).catch_unwind();
+    let looked = looked.await;
+    let looked = looked.unwrap_or_else(|panic| Err(WatchError::Broken(words(panic.as_ref()))));
+    if let Err(error) = looked {
+        if error.is_gits() {
             // A token that git was refused is not offered again: the next look says why there is none.
             server.forges.forget(&project.forge);
         }
@@ -155,7 +187,8 @@ fn is_local(url: &str) -> bool {
 /// Looks at one remote, and plans all that moved. Gives the pipelines that it led to.
 ///
 /// # Errors
-/// [`WatchError`]; what was planned before it stays, and the rest comes at the next look.
+/// [`WatchError`]; what could be planned is, and the rest comes at the next look. Where it is [`WatchError::At`], all
+/// but some refs was looked after: whoever may make a ref holds up no other.
 pub async fn look(server: &Server, project: &Project) -> Result<Vec<Pipeline>, WatchError> {
     let at = Timestamp::now();
     let auth = authorization(server, project).await?;
@@ -190,18 +223,31 @@ pub async fn look(server: &Server, project: &Project) -> Result<Vec<Pipeline>, W
         changes = trigger::changes(&before, &now, &known, head, first, at);
     }
 
-    let mut made = Vec::new();
+    let (mut made, mut failed) = (Vec::new(), None);
     if !changes.asked.is_empty() {
         fetch(server, project).await?;
         members::trust(server, project, &mut changes.asked).await;
     }
     for asked in changes.asked {
-        let base = asked.base.clone();
-        let trigger = met(server, project, asked).await?;
-        made.push(plan_and_create(server, project, &trigger, base.as_ref()).await?);
+        let reference = asked.trigger.reference.clone().unwrap_or_default();
+        match plan_ref(server, project, asked).await {
+            Ok(pipeline) => made.push(pipeline),
+            // Nothing else would fare better.
+            Err(error @ (WatchError::Stopping | WatchError::Store(_))) => return Err(error),
+            Err(error) => {
+                tracing::debug!(project = project.name, reference, %error, "not planned");
+                let error = Box::new(error);
+                failed.get_or_insert(WatchError::At { reference, error });
+            }
+        }
+    }
+    // At the first look nobody knows yet what is new.
+    if first && let Some(error) = failed {
+        return Err(error);
     }
     let branch = head.and_then(|name| name.strip_prefix("refs/heads/"));
-    let quiet = changes.noted.is_empty()
+    let quiet = failed.is_none()
+        && changes.noted.is_empty()
         && changes.gone.is_empty()
         && !first
         && !told
@@ -218,9 +264,15 @@ pub async fn look(server: &Server, project: &Project) -> Result<Vec<Pipeline>, W
         // What came later may tell of what this look did not see.
         projects::deliveries_handled(&mut tx, &project.id, at).await?;
         projects::checked(&mut tx, &project.id, branch, at).await?;
+        if let Some(error) = &failed {
+            projects::set_problem(&mut tx, &project.id, &error.to_string()).await?;
+        }
         tx.commit().await.map_err(StoreError::from)?;
     }
-    Ok(made)
+    match failed {
+        None => Ok(made),
+        Some(error) => Err(error),
+    }
 }
 
 /// The pull requests of a project that are known, by number.
@@ -230,33 +282,6 @@ async fn known_requests(db: &mut Connection, project: &Project) -> StoreResult<K
         .into_iter()
         .map(|request| (request.number, request))
         .collect())
-}
-
-/// The trigger of what asks. A pull request's head is fetched by itself, and compared with the commit where it left
-/// the branch that it goes to.
-async fn met(server: &Server, project: &Project, asked: Asked) -> Result<Trigger, WatchError> {
-    let Asked { mut trigger, base } = asked;
-    if !matches!(trigger.kind, TriggerKind::PullRequest { .. }) {
-        return Ok(trigger);
-    }
-    let auth = authorization(server, project).await?;
-    let (root, url, deadline) = (
-        server.config.mirrors(),
-        project.url.clone(),
-        deadline(server),
-    );
-    blocking(move || {
-        let mirror = Mirror::open(&root, &url)?;
-        let reference = trigger.reference.as_deref();
-        let auth = auth.as_deref();
-        // Whole: where it left its branch is looked for.
-        mirror.fetch_commit(&trigger.commit, reference, History::Whole, auth, &deadline)?;
-        if let Some(base) = base {
-            trigger.base = mirror.merge_base(&trigger.commit, &base)?;
-        }
-        Ok(trigger)
-    })
-    .await
 }
 
 /// Plans by hand, at a branch, tag or commit (none: the default branch), only some definitions (empty: all),
@@ -302,103 +327,6 @@ pub async fn by_hand(
         at: Timestamp::now(),
     };
     plan_and_create(server, project, &trigger, None).await
-}
-
-/// Plans a commit that the mirror has, and writes the pipeline down. `base` is the head of the branch that a pull
-/// request goes to: what an untrusted commit runs is what the file there says.
-///
-/// # Errors
-/// [`WatchError`]; a wrong pipeline file is none: the pipeline says it.
-pub async fn plan_and_create(
-    server: &Server,
-    project: &Project,
-    trigger: &Trigger,
-    base: Option<&CommitId>,
-) -> Result<Pipeline, WatchError> {
-    let (root, url, asked) = (
-        server.config.mirrors(),
-        project.url.clone(),
-        trigger.clone(),
-    );
-    let base = base.filter(|_| trigger.trust == Trust::Untrusted).cloned();
-    let (auth, deadline) = (authorization(server, project).await?, deadline(server));
-    let volumes = offers::volumes(&mut *server.store.read().await?).await?;
-    let (words, planned) = blocking(move || {
-        let mirror = Mirror::open(&root, &url)?;
-        let commit = mirror.commit(&asked.commit)?;
-        let words = Words {
-            subject: commit.summary().to_owned(),
-            author: commit.author.clone(),
-        };
-        let auth = auth.as_deref();
-        let tree = mirror.whole_tree(&asked.commit, auth, &deadline)?;
-        // Who compares the two later asks no remote.
-        if let Some(before) = asked.base.as_ref().filter(|base| mirror.has(base)) {
-            mirror.bring_changed(before, &asked.commit, auth, &deadline)?;
-        }
-        let base_file = match base {
-            Some(base) => mirror.tree(&base)?.read(plan::FILE_NAME).ok(),
-            None => None,
-        };
-        let context = Context {
-            base_file: base_file.as_deref(),
-            volumes: Some(&volumes),
-            ..Context::default()
-        };
-        Ok((words, outcome(plan::plan(&tree, &asked, &context))?))
-    })
-    .await?;
-    let planned = check_secrets(server, project, planned);
-    Ok(pipelines::create(server, &project.id, trigger, &words, planned).await?)
-}
-
-/// Sorts what planning led to: the user's to mend, nothing to do, or an error of ours.
-fn outcome(planned: Result<plan::Plan, PlanError>) -> Result<Planned, WatchError> {
-    let wrong = |kind, message| Ok(Planned::Wrong(Failure::new(kind, message)));
-    match planned {
-        Ok(plan) => Ok(Planned::Jobs(plan)),
-        Err(error @ (PlanError::NoFile | PlanError::Untrusted)) => Ok(Planned::Nothing {
-            why: error.to_string(),
-        }),
-        Err(error @ PlanError::File(_)) => wrong(FailureKind::PipelineFileWrong, error.to_string()),
-        Err(error @ PlanError::Notebook { .. }) => {
-            wrong(FailureKind::NotebookInvalid, error.to_string())
-        }
-        Err(PlanError::Definition(message)) => Err(WatchError::Wrong(message)),
-        Err(PlanError::Tree(error)) => Err(error.into()),
-    }
-}
-
-/// A job that wants a secret that nobody gave would fail on a GPU: it fails here.
-fn check_secrets(server: &Server, project: &Project, planned: Planned) -> Planned {
-    let Planned::Jobs(plan) = &planned else {
-        return planned;
-    };
-    let missing = plan.jobs.iter().find_map(|job| {
-        let names = &job.spec.secrets;
-        let name = names
-            .iter()
-            .find(|name| crate::fleet::secret(server, &project.name, name).is_none())?;
-        Some((job.spec.name.clone(), name.clone()))
-    });
-    match missing {
-        None => planned,
-        Some((job, name)) => Planned::Wrong(
-            Failure::new(
-                FailureKind::PipelineFileWrong,
-                format!("job '{job}' wants the secret {name}, which this server does not have"),
-            )
-            .hint(format!(
-                "an administrator writes it to {}",
-                server
-                    .config
-                    .secrets()
-                    .join(&project.name)
-                    .join(&name)
-                    .display()
-            )),
-        ),
-    }
 }
 
 /// Where the mirror has a branch.
@@ -458,9 +386,13 @@ fn deadline(server: &Server) -> Deadline {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, WatchError> + Send + 'static,
 ) -> Result<T, WatchError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or(Err(WatchError::Stopping))
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(ended) => Err(match ended.try_into_panic() {
+            Ok(panic) => WatchError::Broken(words(panic.as_ref())),
+            Err(_) => WatchError::Stopping,
+        }),
+    }
 }
 
 /// The pipeline file's time tables at the head of the default branch; none where there is no file.

@@ -28,6 +28,8 @@ pub(super) enum About<'a> {
     Request,
     /// Its webhooks.
     Hooks,
+    /// What people may do.
+    People,
     /// Nothing is written.
     Look,
 }
@@ -36,7 +38,7 @@ impl<'a> About<'a> {
     fn commit(self) -> Option<&'a CommitId> {
         match self {
             About::Status(commit) | About::Check(commit) => Some(commit),
-            About::Request | About::Hooks | About::Look => None,
+            About::Request | About::Hooks | About::People | About::Look => None,
         }
     }
 
@@ -46,6 +48,7 @@ impl<'a> About<'a> {
             About::Check(_) => Access::Checks,
             About::Request => Access::Comments,
             About::Hooks => Access::Hooks,
+            About::People => Access::People,
             About::Look => Access::Read,
         }
     }

@@ -150,7 +150,8 @@ impl Api {
         rest: &[&str],
         read: impl FnOnce(&[u8]) -> Result<T, String>,
     ) -> Result<Option<T>, ForgeError> {
-        self.found(self.below(Method::GET, rest)?, read).await
+        let request = self.below(Method::GET, rest)?;
+        self.found(request, About::Look, read).await
     }
 
     /// The same of any request.
@@ -160,9 +161,10 @@ impl Api {
     pub(super) async fn found<T>(
         &self,
         request: RequestBuilder,
+        about: About<'_>,
         read: impl FnOnce(&[u8]) -> Result<T, String>,
     ) -> Result<Option<T>, ForgeError> {
-        match self.read(request, About::Look, MOST_BYTES, read).await {
+        match self.read(request, about, MOST_BYTES, read).await {
             Err(ForgeError::Unauthorized { status: 404, .. }) => Ok(None),
             answer => answer.map(Some),
         }

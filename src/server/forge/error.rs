@@ -19,6 +19,8 @@ pub enum Access {
     Comments,
     /// To look at webhooks and change them.
     Hooks,
+    /// To ask what people may do.
+    People,
 }
 
 impl fmt::Display for Access {
@@ -28,6 +30,9 @@ impl fmt::Display for Access {
             Access::Statuses => "write access to commit statuses",
             Access::Checks => "write access to checks",
             Access::Hooks => "administration of the webhooks",
+            Access::People => {
+                "the right to ask who may write (at Gitea and Forgejo: an administrator's token)"
+            }
             Access::Comments => "write access to pull requests (and issues, where they are apart)",
         })
     }
@@ -137,7 +142,7 @@ impl ForgeError {
             } => true,
             ForgeError::Unauthorized { needs, .. } => match needs {
                 Access::Read | Access::Statuses | Access::Checks => true,
-                Access::Comments | Access::Hooks => false,
+                Access::Comments | Access::Hooks | Access::People => false,
             },
             ForgeError::Credential(_)
             | ForgeError::App { .. }

@@ -163,6 +163,19 @@ impl ForgeConfig {
         Some(Digest::of(token.expose_secret()))
     }
 
+    /// Whom the forge counts the calls of: its API with the token, or with the App where the repository's owner has
+    /// installed it. The same for all projects that speak alike. None: nobody is called, or the token cannot be read.
+    #[must_use]
+    pub fn caller(&self) -> Option<Digest> {
+        let (_, place) = self.place()?;
+        let who = match place.app {
+            Some(_) => format!("app {}", place.repository.owner().to_lowercase()),
+            None => format!("token {}", self.token_digest()?),
+        };
+        let api = place.api.trim_end_matches('/');
+        Some(Digest::of(format!("{api} {who}")))
+    }
+
     /// The secret that proves a webhook, where one is set up.
     #[must_use]
     pub fn webhook_secret(&self) -> Option<&Credential> {

@@ -4,14 +4,15 @@ use protocol::CommitId;
 use reqwest::Method;
 use serde::Deserialize;
 
-use super::api::Api;
+use super::api::{About, Api};
 use super::{ForgeError, ForgeKind};
 
 /// GitLab's number of a developer, who may push to branches that are not protected.
 const DEVELOPER: u64 = 30;
 
 impl Api {
-    /// Whether somebody may write to the repository. GitLab asks for their number, the others for their name.
+    /// Whether somebody may write to the repository. GitLab asks for their number, the others for their name. Gitea
+    /// tells it administrators of the repository alone, and the others their own (its `GetRepoPermissions`).
     pub(super) async fn writes(
         &self,
         login: &str,
@@ -20,11 +21,13 @@ impl Api {
         let found = match (self.kind(), number) {
             (ForgeKind::Github | ForgeKind::Gitea, _) => {
                 let path = ["collaborators", login, "permission"];
-                self.find(&path, role).await?
+                let request = self.below(Method::GET, &path)?;
+                self.found(request, About::People, role).await?
             }
             (ForgeKind::Gitlab, Some(number)) => {
                 let path = ["members", "all", &number.to_string()];
-                self.find(&path, member).await?
+                let request = self.below(Method::GET, &path)?;
+                self.found(request, About::People, member).await?
             }
             (ForgeKind::Gitlab, None) => None,
         };
@@ -62,7 +65,7 @@ impl Api {
     /// Whose a project of GitLab is, where it is a person's; a group has many.
     async fn owner_of(&self, project: u64) -> Result<Option<String>, ForgeError> {
         let request = self.request(Method::GET, &["projects", &project.to_string()])?;
-        Ok(self.found(request, namespace).await?.flatten())
+        Ok(self.found(request, About::Look, namespace).await?.flatten())
     }
 }
 

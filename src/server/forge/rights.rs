@@ -115,7 +115,7 @@ struct TokenItself {
 pub async fn try_to(forge: &dyn Forge, access: Access) -> Result<(), ForgeError> {
     let update = match access {
         // Only an App writes checks, and its permissions are written down.
-        Access::Read | Access::Hooks | Access::Checks => return Ok(()),
+        Access::Read | Access::Hooks | Access::Checks | Access::People => return Ok(()),
         Access::Statuses => Update::Status(nothing()),
         Access::Comments => Update::Reaction(Reaction {
             number: 0,
@@ -140,6 +140,18 @@ fn nothing() -> StatusUpdate {
     }
 }
 
+impl Rights {
+    /// Whether the forge tells the token who may write to the repository: by that commands are obeyed.
+    #[must_use]
+    pub fn knows_people(&self, kind: ForgeKind) -> bool {
+        match kind {
+            ForgeKind::Github => self.writes,
+            ForgeKind::Gitlab => true,
+            ForgeKind::Gitea => self.administers,
+        }
+    }
+}
+
 /// What a person sets so that a token may.
 #[must_use]
 pub fn needed(kind: ForgeKind, access: Access) -> &'static str {
@@ -156,6 +168,15 @@ pub fn needed(kind: ForgeKind, access: Access) -> &'static str {
         }
         (ForgeKind::Github, Access::Hooks) => {
             "fine-grained token: Webhooks read and write; classic: scope admin:repo_hook; of an administrator of the repository"
+        }
+        (ForgeKind::Github, Access::People) => {
+            "fine-grained token: Metadata read; classic: scope repo; of somebody who may write to the repository"
+        }
+        (ForgeKind::Gitlab, Access::People) => {
+            "scope api or read_api, of somebody who sees the members"
+        }
+        (ForgeKind::Gitea, Access::People) => {
+            "permission repository: read, of an administrator of the repository: Gitea tells it nobody else"
         }
         (ForgeKind::Gitlab, Access::Read) => "scope api, role Developer",
         // Its pipeline policy: who may not push to a protected branch may not write a status for it either.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::command::{Command, commands};
 use super::deeds::{Asking, Refused};
 use crate::forge::event::{Asked, Comment, ForgeEvent};
-use crate::forge::{Forge, ForgeError, Reaction, Reply, Update, bounded};
+use crate::forge::{Access, Forge, ForgeError, Reaction, Reply, Update, bounded};
 use crate::report::ReportConfig;
 use crate::rest;
 use crate::state::Server;
@@ -18,6 +18,7 @@ use crate::store::pipelines::Pipeline;
 use crate::store::projects::{Delivery, Project};
 use crate::store::{Result, StoreError, jobs, pipelines as rows, projects, report, requests};
 use crate::trigger::Request;
+use crate::watch::WatchError;
 
 /// Most deliveries of one pass.
 const MOST: u32 = 100;
@@ -127,6 +128,14 @@ async fn answer(
     }
 }
 
+/// Whether somebody's word counts.
+enum May {
+    Write,
+    Not,
+    /// The forge does not tell our token.
+    NobodyKnows,
+}
+
 /// What was told, and where.
 struct Told<'a> {
     server: &'a Server,
@@ -146,14 +155,18 @@ impl Told<'_> {
             return Ok(None);
         }
         let Comment { number, by, .. } = comment;
-        if !self.may_write(by, comment.by_id).await? {
+        match self.may_write(by, comment.by_id).await? {
+            May::Write => {}
             // No answer: anybody could make us write to a request.
-            tracing::info!(
-                project = self.project.name,
-                by,
-                "a command of somebody who may not write"
-            );
-            return Ok(None);
+            May::Not => {
+                tracing::info!(
+                    project = self.project.name,
+                    by,
+                    "a command of somebody who may not write"
+                );
+                return Ok(None);
+            }
+            May::NobodyKnows => return Ok(Some(self.nobody_knows(*number))),
         }
         let done = match wanted {
             Ok(commands) => self.obey_all(*number, by, commands).await,
@@ -206,22 +219,59 @@ impl Told<'_> {
         request.zip(pipeline).ok_or_else(nothing)
     }
 
-    async fn may_write(
-        &self,
-        login: &str,
-        number: Option<u64>,
-    ) -> std::result::Result<bool, Later> {
+    /// Asks the forge; that it does not tell our token is the project's problem, and nothing to wait for.
+    async fn may_write(&self, login: &str, number: Option<u64>) -> std::result::Result<May, Later> {
         let asked = self.forge.may_write(login, number);
-        Ok(rest::call(self.server, self.project, asked).await?)
+        let (may, problem) = match rest::call(self.server, self.project, asked).await {
+            Ok(true) => (May::Write, None),
+            Ok(false) => (May::Not, None),
+            Err(WatchError::Forge(
+                error @ ForgeError::Unauthorized {
+                    status: 403,
+                    needs: Access::People,
+                    ..
+                },
+            )) => {
+                let (project, why) = (&self.project.name, error.to_string());
+                tracing::warn!(
+                    project,
+                    by = login,
+                    why,
+                    "what somebody asked for is not obeyed"
+                );
+                (May::NobodyKnows, Some(why))
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut tx = self.server.store.begin().await?;
+        projects::set_commands_problem(&mut tx, &self.project.id, problem.as_deref()).await?;
+        tx.commit().await.map_err(StoreError::from)?;
+        Ok(may)
+    }
+
+    /// Said once under a pull request, whoever asks.
+    fn nobody_knows(&self, number: u64) -> Update {
+        let text = "Not done: the forge does not tell Trainyard's token who may write to this repository. \
+                    `trainyard project doctor` says what the token needs.";
+        Update::Reply(Reply {
+            number,
+            answers: "who may write".to_owned(),
+            text: text.to_owned(),
+            since: self.at,
+        })
     }
 
     /// A button is pressed by who sees it: nobody waits for an answer, and the check itself shows what came of it.
     async fn button(&self, asked: &Asked) -> std::result::Result<(), Later> {
         let by = asked.by.as_deref().unwrap_or_default();
         let name = &self.project.name;
-        if !self.may_write(by, None).await? {
-            tracing::info!(project = name, by, "a button of somebody who may not write");
-            return Ok(());
+        match self.may_write(by, None).await? {
+            May::Write => {}
+            May::Not => {
+                tracing::info!(project = name, by, "a button of somebody who may not write");
+                return Ok(());
+            }
+            May::NobodyKnows => return Ok(()),
         }
         match self.press(asked, by).await {
             Ok(()) => Ok(()),

@@ -139,7 +139,7 @@ async fn token(server: &Server, project: &Project, kind: ForgeKind, place: &Plac
         Some(scopes) => format!("scopes {}", scopes.join(", ")),
         None => "its scopes are not told".to_owned(),
     };
-    let ends = rights.ends.map(|ends| format!("; it ends {ends}"));
+    let ends = rights.ends.as_ref().map(|ends| format!("; it ends {ends}"));
     let found = format!("{kind} knows it; {scopes}{}", ends.unwrap_or_default());
     let mut found = vec![ok("token", found)];
     let forge = match server.forges.connect(&project.forge, CALL_TIMEOUT) {
@@ -164,7 +164,27 @@ async fn token(server: &Server, project: &Project, kind: ForgeKind, place: &Plac
             Err(error) => check(Level::Warn, name, error.to_string()),
         });
     }
+    found.push(commands(&rights, kind));
     found
+}
+
+/// Whether commands in comments can be obeyed.
+fn commands(rights: &rights::Rights, kind: ForgeKind) -> Check {
+    let name = "commands";
+    if rights.knows_people(kind) {
+        return ok(
+            name,
+            format!("{kind} tells who may write, and they are obeyed"),
+        );
+    }
+    but(
+        Level::Warn,
+        name,
+        format!(
+            "{kind} does not tell this token who may write: no command in a comment is obeyed, and no member's fork trusted"
+        ),
+        format!("the token needs: {}", rights::needed(kind, Access::People)),
+    )
 }
 
 /// Why the forge says nothing to the token.

@@ -7,7 +7,9 @@ use mirror::MirrorError;
 use protocol::CommitId;
 use render::diff::{Compared, Options, Pair};
 use render::markdown;
+use tokio::task::JoinHandle;
 
+use crate::loops::words;
 use crate::notebooks;
 use crate::store::rows::id_before;
 use crate::store::{Result, Store, diffs, projects};
@@ -71,16 +73,23 @@ impl Differ {
     async fn compare(&self, url: String, base: CommitId, head: CommitId) -> String {
         let mirrors = self.mirrors.clone();
         let comparing = tokio::task::spawn_blocking(move || compared(&mirrors, &url, &base, &head));
-        match comparing.await {
-            Ok(Ok(text)) => text,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "the notebooks of a pull request could not be compared");
-                let why = markdown::escape(&error.to_string(), 300);
-                format!("The notebooks could not be compared: {why}\n")
-            }
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-        }
+        said(comparing).await
     }
+}
+
+/// What a comparison came to. One that breaks says so in its text: notebooks are foreign, and nothing else waits for it.
+async fn said(comparing: JoinHandle<std::result::Result<String, MirrorError>>) -> String {
+    let why = match comparing.await {
+        Ok(Ok(text)) => return text,
+        Ok(Err(error)) => error.to_string(),
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => format!("a fault of Trainyard: {}", words(panic.as_ref())),
+            Err(_) => "the server is stopping".to_owned(),
+        },
+    };
+    tracing::warn!(why, "the notebooks of a pull request could not be compared");
+    let why = markdown::escape(&why, 300);
+    format!("The notebooks could not be compared: {why}\n")
 }
 
 /// The text for two commits; empty where no notebook differs.
@@ -107,4 +116,23 @@ fn compared(
         text.push_str(&format!("and {} more notebooks\n", changed.more));
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::spawn_blocking;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_comparison_that_breaks_says_so_in_its_text() {
+        let text = said(spawn_blocking(|| panic!("no such cell"))).await;
+        assert!(text.contains("could not be compared"), "{text}");
+        assert!(
+            text.contains("a fault of Trainyard: no such cell"),
+            "{text}"
+        );
+        let text = said(spawn_blocking(|| Ok("as it was".to_owned()))).await;
+        assert_eq!(text, "as it was");
+    }
 }

@@ -1,10 +1,11 @@
-//! The way to a project's forge: from when it may be used again, and whether it is left alone until somebody acts.
+//! The way to a project's forge: whether it refused who we are, and is left alone until somebody acts.
 
 use std::sync::Arc;
 
 use protocol::{Digest, Span, Timestamp};
 
 use super::ReportConfig;
+use super::lane::waits;
 use crate::forge::{Forge, ForgeConfig, ForgeError};
 use crate::outgoing;
 
@@ -51,10 +52,8 @@ impl Link {
     }
 
     pub(super) fn may(&self, now: Timestamp) -> May {
-        // A wait that is too long to be ours was set before the clock went back.
-        let clock_went_back = self.not_before > now + Span::hours(24);
-        if self.not_before > now && !clock_went_back {
-            return May::At(self.not_before);
+        if let Some(at) = waits(self.not_before, now) {
+            return May::At(at);
         }
         match &self.refused {
             Some(refused) if self.failures >= MOST_REFUSALS => May::OnChangeSince(refused.at),
@@ -74,53 +73,50 @@ impl Link {
         changed
     }
 
-    /// It did what it was asked, or refused something that says nothing of the rest; `took` after `now`.
-    pub(super) fn answered(&mut self, config: &ReportConfig, now: Timestamp, took: Span) {
-        self.not_before = now + config.gap_after(took);
-        self.failures = 0;
-        self.refused = None;
-    }
-
-    /// It did not, and would not do anything else of this project either; `took` after `now`.
-    pub(super) fn failed(
+    /// It did what it was asked, or refused something that says nothing of the rest; or it did not answer, which says
+    /// nothing of who we are.
+    pub(super) fn heard(
         &mut self,
-        error: &ForgeError,
+        answer: Result<(), &ForgeError>,
         config: &ReportConfig,
         name: &str,
-        (now, took): (Timestamp, Span),
+        now: Timestamp,
     ) {
-        let is_refusal = match error {
-            ForgeError::Unauthorized { .. }
-            | ForgeError::Credential(_)
-            | ForgeError::App { .. } => true,
-            ForgeError::UnknownCommit { .. }
-            | ForgeError::Refused { .. }
-            | ForgeError::Unreadable { .. }
-            | ForgeError::RateLimited { .. }
-            | ForgeError::Transport { .. } => false,
-        };
-        self.not_before = match error {
-            ForgeError::RateLimited { wait, .. } => now + took + *wait,
-            ForgeError::Unauthorized { .. }
-            | ForgeError::Credential(_)
-            | ForgeError::App { .. }
-            | ForgeError::UnknownCommit { .. }
-            | ForgeError::Refused { .. }
-            | ForgeError::Unreadable { .. }
-            | ForgeError::Transport { .. } => now + config.wait(self.failures, name),
-        };
-        self.failures = self.failures.saturating_add(1);
-        self.refused = is_refusal.then(|| Refused {
-            at: now,
-            token: self.config.token_digest(),
-        });
+        match answer {
+            Err(ForgeError::RateLimited { .. } | ForgeError::Transport { .. }) => {}
+            Err(
+                error @ (ForgeError::Unauthorized { .. }
+                | ForgeError::Credential(_)
+                | ForgeError::App { .. }),
+            ) if error.concerns_project() => {
+                self.not_before = now + config.wait(self.failures, name);
+                self.failures = self.failures.saturating_add(1);
+                self.refused = Some(Refused {
+                    at: now,
+                    token: self.config.token_digest(),
+                });
+            }
+            Ok(())
+            | Err(
+                ForgeError::Unauthorized { .. }
+                | ForgeError::Credential(_)
+                | ForgeError::App { .. }
+                | ForgeError::UnknownCommit { .. }
+                | ForgeError::Refused { .. }
+                | ForgeError::Unreadable { .. },
+            ) => {
+                self.not_before = Timestamp(0);
+                self.failures = 0;
+                self.refused = None;
+            }
+        }
     }
 }
 
 impl ReportConfig {
     /// How long after the begin of a call that took so long the next one may begin. The gap counts from the answer:
     /// a call that was long under way came late, and the next one may be quick.
-    fn gap_after(&self, took: Span) -> Span {
+    pub(super) fn gap_after(&self, took: Span) -> Span {
         match self.write_gap {
             Span(0) => Span(0),
             Span(gap) => Span(gap + took.0),

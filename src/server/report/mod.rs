@@ -6,6 +6,7 @@ mod checks;
 mod comment;
 mod desired;
 mod differ;
+mod lane;
 mod link;
 mod reporter;
 mod run;

@@ -1,26 +1,26 @@
 //! Makes forges show what is desired. Rows remember what was accepted, so that a restart loses nothing
-//! and says nothing twice; a job never waits for a forge.
+//! and says nothing twice; a job never waits for a forge, and no forge for another.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt as _;
-use futures_util::future::BoxFuture;
-use futures_util::stream;
-use protocol::{CommitId, PipelineId, ProjectId, Span, Timestamp};
+use futures_util::FutureExt as _;
+use protocol::{CommitId, Digest, PipelineId, ProjectId, Span, Timestamp};
+use tokio::task::JoinSet;
 
+use super::lane::Lane;
 use super::link::{Link, May};
 use super::{CommitView, RequestView, checks, comment, desired, view};
 use crate::forge::{Forge, ForgeError, Forges, Shown, Update, bounded, comment_slot};
+use crate::loops::words;
 use crate::store::report::{self as rows, Report};
 use crate::store::rows::id_before;
-use crate::store::{Connection, Result, Store, projects};
+use crate::store::{Connection, Result, Store, projects, rests};
 
 /// Most pipelines of one pass.
 const MOST_PIPELINES: u32 = 200;
-/// Projects that are told at the same time.
-const AT_ONCE: usize = 8;
 /// How often something is tried that only a person may mend, or time: a forge may be behind its own webhook.
 const TRIES: u32 = 6;
 
@@ -31,7 +31,9 @@ pub struct ReportConfig {
     pub pages: Option<String>,
     /// How long one call may take.
     pub call_timeout: Span,
-    /// Time between an answer and the next write of one project; 0: none.
+    /// How long a pass waits for answers. What takes longer is under way while the next passes work.
+    pub patience: Span,
+    /// Time between an answer and the next write of all projects that speak alike; 0: none.
     pub write_gap: Span,
     /// Time between two updates of one slot that are not final.
     pub quiet: Span,
@@ -46,6 +48,7 @@ impl Default for ReportConfig {
         Self {
             pages: None,
             call_timeout: Span::secs(10),
+            patience: Span(250),
             write_gap: Span::secs(1),
             quiet: Span::secs(10),
             retry_first: Span::secs(2),
@@ -61,6 +64,8 @@ pub struct Pass {
     pub accepted: usize,
     /// Updates that they did not take.
     pub refused: usize,
+    /// Updates that were sent, by this pass or one before, and are not answered yet.
+    pub under_way: usize,
     /// When a project that has more to say may be told; none: there is nothing, or it may be now.
     pub next: Option<Timestamp>,
 }
@@ -74,6 +79,9 @@ pub struct Reporter {
     /// No pipeline older than this is left to look at.
     oldest: String,
     links: BTreeMap<ProjectId, Link>,
+    /// By whom a forge counts.
+    lanes: BTreeMap<Digest, Lane>,
+    under_way: JoinSet<Answer>,
 }
 
 impl Reporter {
@@ -86,10 +94,12 @@ impl Reporter {
             config,
             oldest: String::new(),
             links: BTreeMap::new(),
+            lanes: BTreeMap::new(),
+            under_way: JoinSet::new(),
         }
     }
 
-    /// One pass: writes down what is desired, then sends at most one update for each project.
+    /// One pass: writes down what is desired, then sends at most one update for all projects that speak alike.
     ///
     /// # Errors
     /// The store's. What a forge answers is no error here: it stands in the row.
@@ -97,7 +107,12 @@ impl Reporter {
         let begun = Instant::now();
         self.connect(now).await?;
         self.derive(now).await?;
-        self.send(now, begun).await
+        let mut pass = Pass {
+            next: self.send(now).await?,
+            ..Pass::default()
+        };
+        self.hear(&mut pass, now, begun).await?;
+        Ok(pass)
     }
 
     /// Keeps one link for each project, and makes it anew where its settings changed, or its token after a refusal.
@@ -199,24 +214,34 @@ impl Reporter {
         Ok(())
     }
 
-    /// Sends one update for each project that has one and may. `begun` is when `now` was.
-    async fn send(&mut self, now: Timestamp, begun: Instant) -> Result<Pass> {
+    /// Begins to send, for each caller that may write now, the update that matters most of all its projects. Gives when
+    /// the next one may that has something to say.
+    async fn send(&mut self, now: Timestamp) -> Result<Option<Timestamp>> {
         let mut db = self.store.read().await?;
-        let mut calls = Vec::new();
-        let mut pass = Pass::default();
+        self.lanes.retain(|_, lane| lane.matters(now));
+        let mut turns: BTreeMap<Digest, (Report, Arc<dyn Forge>)> = BTreeMap::new();
+        let mut soonest: Option<Timestamp> = None;
         for project in rows::open_projects(&mut db).await? {
             let Some(link) = self.links.get(&project).filter(|l| l.forge.listens()) else {
                 continue;
             };
+            // Who has no token waits for nobody: its calls reach no forge.
+            let caller = link.config.caller();
+            let caller = caller.unwrap_or_else(|| Digest::of(project.as_str()));
+            let lane = self.lanes.entry(caller.clone()).or_default();
+            if lane.busy {
+                continue;
+            }
             // What it asked for before this server's start counts too.
-            let may = match projects::rest(&mut db, &project, now).await? {
+            let rests = rests::until(&mut db, &caller, now).await?;
+            let may = match rests.or(lane.waits(now)) {
                 Some(until) => May::At(until),
                 None => link.may(now),
             };
             match may {
                 May::Now => {}
                 May::At(at) => {
-                    pass.next = Some(pass.next.map_or(at, |next| next.min(at)));
+                    soonest = Some(soonest.map_or(at, |soonest| soonest.min(at)));
                     continue;
                 }
                 May::OnChangeSince(at) => {
@@ -225,48 +250,59 @@ impl Reporter {
                     }
                 }
             }
-            let due = rows::due(&mut db, &project, now, self.config.quiet, 1).await?;
-            for row in due {
-                calls.push(call(row, Arc::clone(&link.forge)));
+            let quiet = self.config.quiet;
+            let Some(row) = rows::due(&mut db, &project, now, quiet, 1).await?.pop() else {
+                continue;
+            };
+            let turn = turns.get(&caller);
+            if turn.is_none_or(|(other, _)| goes_before(&row, other)) {
+                turns.insert(caller, (row, Arc::clone(&link.forge)));
             }
         }
         drop(db);
-        let answers: Vec<Answer> = stream::iter(calls)
-            .buffer_unordered(AT_ONCE)
-            .collect()
-            .await;
-        let took = Span::from(begun.elapsed());
-        for (row, answer) in answers {
-            match answer {
+        for (caller, (row, forge)) in turns {
+            self.lanes.entry(caller.clone()).or_default().busy = true;
+            self.under_way.spawn(call(caller, row, forge));
+        }
+        Ok(soonest)
+    }
+
+    /// Notes answers, until all are there or the pass has no more patience. `begun` is when `now` was.
+    async fn hear(&mut self, pass: &mut Pass, now: Timestamp, begun: Instant) -> Result<()> {
+        let until = tokio::time::Instant::now() + Duration::from(self.config.patience);
+        while let Ok(Some(answer)) =
+            tokio::time::timeout_at(until, self.under_way.join_next()).await
+        {
+            // A call catches what breaks in it, and none is ended.
+            let Ok(answer) = answer else { continue };
+            match &answer.said {
                 Ok(_) => pass.accepted += 1,
                 Err(_) => pass.refused += 1,
             }
-            self.note(row, answer, now, took).await?;
+            let took = Span::from(begun.elapsed());
+            self.note(answer, now, took).await?;
         }
-        Ok(pass)
+        pass.under_way = self.under_way.len();
+        Ok(())
     }
 
-    async fn note(
-        &mut self,
-        row: Report,
-        answer: std::result::Result<Shown, ForgeError>,
-        now: Timestamp,
-        took: Span,
-    ) -> Result<()> {
-        let mut tx = self.store.begin().await?;
+    async fn note(&mut self, answer: Answer, now: Timestamp, took: Span) -> Result<()> {
+        let Answer { caller, row, said } = answer;
         let (project, sent) = (&row.project, &row.desired);
-        match &answer {
-            Ok(shown) => {
-                match (shown.goes_on, &shown.remembered) {
-                    (true, Some(remembered)) => {
-                        rows::went_on(&mut tx, project, sent, remembered).await?;
-                    }
-                    _ => rows::accepted(&mut tx, project, sent, shown, now).await?,
+        let outcome = said.as_ref().map(drop);
+        let lane = self.lanes.entry(caller.clone()).or_default();
+        lane.done(outcome, &self.config, caller.as_str(), (now, took));
+        if let Some(link) = self.links.get_mut(project) {
+            link.heard(outcome, &self.config, project.as_str(), now);
+        }
+        let mut tx = self.store.begin().await?;
+        match &said {
+            Ok(shown) => match (shown.goes_on, &shown.remembered) {
+                (true, Some(remembered)) => {
+                    rows::went_on(&mut tx, project, sent, remembered).await?;
                 }
-                if let Some(link) = self.links.get_mut(project) {
-                    link.answered(&self.config, now, took);
-                }
-            }
+                _ => rows::accepted(&mut tx, project, sent, shown, now).await?,
+            },
             Err(error) => {
                 let slot = sent.slot();
                 let soon = now + self.config.wait(row.tries, &slot);
@@ -277,19 +313,19 @@ impl Reporter {
                 }
                 rows::not_accepted(&mut tx, project, sent, &text, next).await?;
                 if let ForgeError::RateLimited { wait, .. } = error {
-                    projects::set_rest(&mut tx, project, now + took + *wait).await?;
-                }
-                if let Some(link) = self.links.get_mut(project) {
-                    match error.concerns_project() {
-                        true => link.failed(error, &self.config, project.as_str(), (now, took)),
-                        false => link.answered(&self.config, now, took),
-                    }
+                    rests::set(&mut tx, &caller, now + took + *wait, now).await?;
                 }
             }
         }
         tx.commit().await?;
         Ok(())
     }
+}
+
+/// Final states first, then what waits longest.
+fn goes_before(one: &Report, other: &Report) -> bool {
+    let rank = |row: &Report| (!row.desired.is_final(), row.changed_at);
+    rank(one) < rank(other)
 }
 
 /// What a forge should show at a commit: checks where it has them, else statuses.
@@ -318,15 +354,26 @@ async fn put_comment(
     Ok(())
 }
 
-/// A row that was sent, and what the forge said.
-type Answer = (Report, std::result::Result<Shown, ForgeError>);
+/// What a forge said to a row that was sent.
+#[derive(Debug)]
+struct Answer {
+    /// As whom.
+    caller: Digest,
+    row: Report,
+    said: std::result::Result<Shown, ForgeError>,
+}
 
-fn call(row: Report, forge: Arc<dyn Forge>) -> BoxFuture<'static, Answer> {
-    Box::pin(async move {
-        let remembered = row.remembered.as_deref();
-        let answer = forge.show(&row.desired, remembered).await;
-        (row, answer)
-    })
+/// Sends a row. A panic is an answer that cannot be read: the row is left alone until it changes.
+async fn call(caller: Digest, row: Report, forge: Arc<dyn Forge>) -> Answer {
+    let shown = forge.show(&row.desired, row.remembered.as_deref());
+    let said = match AssertUnwindSafe(shown).catch_unwind().await {
+        Ok(said) => said,
+        Err(panic) => Err(ForgeError::Unreadable {
+            forge: forge.name(),
+            message: format!("a fault of Trainyard: {}", words(panic.as_ref())),
+        }),
+    };
+    Answer { caller, row, said }
 }
 
 /// When an update that was not taken is sent again; none: not before it changes.

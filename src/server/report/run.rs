@@ -31,7 +31,7 @@ pub async fn run(server: Server) {
         let mut wait = Duration::from(server.config.tick);
         let now = Timestamp::now();
         match reporter.tick(now).await {
-            Ok(pass) if pass.accepted + pass.refused > 0 => wait = Duration::ZERO,
+            Ok(pass) if pass.accepted + pass.refused + pass.under_way > 0 => wait = Duration::ZERO,
             Ok(pass) => {
                 if let Some(next) = pass.next {
                     wait = wait.min(next.since(now).into());

@@ -1,5 +1,6 @@
 //! Stories of reports on both databases: rows change, and a forge that speaks HTTP shows what it should.
 
+mod alike;
 mod github;
 mod many;
 mod requests;
@@ -33,6 +34,7 @@ struct World {
 
 fn quick() -> ReportConfig {
     ReportConfig {
+        patience: Span::secs(60),
         write_gap: Span(0),
         quiet: Span(0),
         retry_first: Span::secs(2),

@@ -120,6 +120,18 @@ pub const MIGRATIONS: &[Migration] = &[
         sql: include_str!("migrations/0403_notices.sql"),
         then: Then::Nothing,
     },
+    Migration {
+        version: 406,
+        name: "rests",
+        sql: include_str!("migrations/0406_rests.sql"),
+        then: Then::Nothing,
+    },
+    Migration {
+        version: 407,
+        name: "commands",
+        sql: include_str!("migrations/0407_commands.sql"),
+        then: Then::Nothing,
+    },
 ];
 
 /// Applies what is missing.

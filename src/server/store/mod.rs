@@ -29,6 +29,7 @@ pub mod queue;
 pub mod registry;
 pub mod report;
 pub mod requests;
+pub mod rests;
 pub mod rows;
 pub mod runs;
 pub mod search;

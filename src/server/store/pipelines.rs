@@ -207,6 +207,44 @@ pub async fn newest_of_request(
     row.as_ref().map(pipeline).transpose()
 }
 
+/// A commit that a pipeline is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitOf {
+    /// The commit.
+    pub commit: CommitId,
+    /// The ref that led to it.
+    pub reference: Option<String>,
+    /// Whether some of the pipeline's jobs are not over.
+    pub goes_on: bool,
+}
+
+/// The commits of a project's pipelines that were made since then, or go on.
+pub async fn commits(
+    db: &mut Connection,
+    project: &ProjectId,
+    since: Timestamp,
+) -> Result<Vec<CommitOf>> {
+    let rows = sqlx::query(
+        "SELECT commit_id, reference, MAX(goes_on) AS goes_on FROM \
+         (SELECT commit_id, reference, created_at, CASE WHEN EXISTS (SELECT 1 FROM jobs \
+          WHERE jobs.pipeline = pipelines.id AND jobs.finished_at IS NULL) THEN 1 ELSE 0 END \
+          AS goes_on FROM pipelines WHERE project = $1) AS all_of_it \
+         WHERE created_at >= $2 OR goes_on = 1 GROUP BY commit_id, reference",
+    )
+    .bind(project.as_str())
+    .bind(since.0)
+    .fetch_all(db)
+    .await?;
+    let commit = |row: &AnyRow| {
+        Ok(CommitOf {
+            commit: row.parsed("commit_id")?,
+            reference: row.maybe_text("reference")?,
+            goes_on: row.int("goes_on")? == 1,
+        })
+    };
+    rows.iter().map(commit).collect()
+}
+
 /// Earlier pipelines of the same kind of trigger and ref with jobs that no host has yet, or, with `running`,
 /// that are not over. It begins at these jobs, which are few.
 pub async fn unsettled(

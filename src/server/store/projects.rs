@@ -1,16 +1,13 @@
 //! Rows of projects, of the refs that were seen, and of forges' deliveries.
 
 use protocol::api::Quota;
-use protocol::{CommitId, ProjectId, Span, Timestamp};
+use protocol::{CommitId, ProjectId, Timestamp};
 use sqlx::any::AnyRow;
 
 use super::rows::{Columns as _, to_json};
 use super::{Connection, Result};
 use crate::credential::Credential;
 use crate::forge::ForgeConfig;
-
-/// No forge is believed that asks for a longer rest.
-const LONGEST_REST: Span = Span::hours(24);
 
 /// A watched repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,32 +143,33 @@ pub async fn set_problem(db: &mut Connection, id: &ProjectId, problem: &str) -> 
     Ok(())
 }
 
-/// Notes until when a project's forge asked to be left alone.
-pub async fn set_rest(db: &mut Connection, id: &ProjectId, until: Timestamp) -> Result<()> {
-    sqlx::query("UPDATE projects SET forge_rests_until = $1 WHERE id = $2")
-        .bind(until.0)
-        .bind(id.as_str())
-        .execute(db)
-        .await?;
+/// Notes why what people ask for at a project's forge is not obeyed; none: it is.
+pub async fn set_commands_problem(
+    db: &mut Connection,
+    id: &ProjectId,
+    problem: Option<&str>,
+) -> Result<()> {
+    sqlx::query(
+        "UPDATE projects SET commands_problem = $1 \
+         WHERE id = $2 AND COALESCE(commands_problem, '') <> COALESCE($1, '')",
+    )
+    .bind(problem)
+    .bind(id.as_str())
+    .execute(db)
+    .await?;
     Ok(())
 }
 
-/// Until when a project's forge asked to be left alone; none: it may be called.
-pub async fn rest(
-    db: &mut Connection,
-    id: &ProjectId,
-    now: Timestamp,
-) -> Result<Option<Timestamp>> {
-    let row = sqlx::query("SELECT forge_rests_until FROM projects WHERE id = $1")
-        .bind(id.as_str())
-        .fetch_optional(db)
-        .await?;
-    let until = match row {
-        Some(row) => row.maybe_time("forge_rests_until")?,
-        None => None,
-    };
-    // A rest that is too long was noted before the clock went back.
-    Ok(until.filter(|until| *until > now && *until <= now + LONGEST_REST))
+/// Why what people ask for at projects' forges is not obeyed.
+pub async fn commands_problems(db: &mut Connection) -> Result<Vec<(ProjectId, String)>> {
+    let rows = sqlx::query(
+        "SELECT id, commands_problem FROM projects WHERE commands_problem IS NOT NULL ORDER BY id",
+    )
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| Ok((row.parsed("id")?, row.text("commands_problem")?)))
+        .collect()
 }
 
 /// The refs of a project and the commit of each that was last planned.
@@ -354,21 +352,38 @@ pub async fn deliveries_handled(
     Ok(())
 }
 
-/// Forgets a project's deliveries that came before `before`, and all but the newest `most`.
+/// Which deliveries are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// What a person asks for, to be done once.
+    Asks,
+    /// What says where to look.
+    Hints,
+}
+
+/// Forgets a project's deliveries of one kind that came before `before`, and all but the newest `most` of it. What a
+/// person asked for stays until it was done; a hint may go unhandled, as long as a newer one asks for a look.
 pub async fn forget_deliveries(
     db: &mut Connection,
     project: &ProjectId,
+    word: Word,
     before: Timestamp,
     most: u32,
 ) -> Result<()> {
+    let asks = match word {
+        Word::Asks => 1,
+        Word::Hints => 0,
+    };
     sqlx::query(
-        "DELETE FROM deliveries WHERE project = $1 AND (received_at < $2 OR received_at <= \
-         (SELECT received_at FROM deliveries WHERE project = $1 \
+        "DELETE FROM deliveries WHERE project = $1 AND asks = $4 \
+         AND (asks = 0 OR handled_at IS NOT NULL) AND (received_at < $2 OR received_at <= \
+         (SELECT received_at FROM deliveries WHERE project = $1 AND asks = $4 \
           ORDER BY received_at DESC LIMIT 1 OFFSET $3))",
     )
     .bind(project.as_str())
     .bind(before.0)
     .bind(i64::from(most))
+    .bind(asks)
     .execute(db)
     .await?;
     Ok(())

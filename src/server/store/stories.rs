@@ -8,7 +8,7 @@ use protocol::{AttemptId, Digest, Outcome, Timestamp};
 
 use super::jobs::Job;
 use super::pipelines::Pipeline;
-use super::projects::{Delivery, Project};
+use super::projects::{Delivery, Project, Word};
 use super::testing::{self, on_both};
 use super::{Connection, StoreError, agents, attempts, events, jobs, pipelines, projects, queue};
 
@@ -238,7 +238,8 @@ async fn deliveries_are_handled_up_to_a_time_and_old_ones_forgotten() {
         assert_eq!(left, [delivery(&project, "d", 40)]);
 
         // One is too old, one is too many.
-        projects::forget_deliveries(&mut tx, &project.id, Timestamp(15), 2)
+        let hints = Word::Hints;
+        projects::forget_deliveries(&mut tx, &project.id, hints, Timestamp(15), 2)
             .await
             .unwrap();
         for (id, forgotten) in [("a", true), ("b", true), ("c", false), ("d", false)] {
@@ -252,6 +253,53 @@ async fn deliveries_are_handled_up_to_a_time_and_old_ones_forgotten() {
         let open = projects::has_unhandled(&mut tx, &project.id).await.unwrap();
         assert!(!open);
         assert!(projects::with_unhandled(&mut tx).await.unwrap().is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_person_asked_for_outlives_any_number_of_newer_messages_until_it_is_done() {
+    on_both(|store| async move {
+        let project = testing::project("churn");
+        let mut tx = store.begin().await.unwrap();
+        projects::insert(&mut tx, &project).await.unwrap();
+        for (id, at) in [("done", 10), ("open", 20)] {
+            let row = Delivery {
+                asks: true,
+                ..delivery(&project, id, at)
+            };
+            assert!(projects::insert_delivery(&mut tx, &row).await.unwrap());
+        }
+        projects::delivery_handled(&mut tx, &project.id, "done", Timestamp(25))
+            .await
+            .unwrap();
+        for at in 30..40 {
+            let row = delivery(&project, &at.to_string(), at);
+            assert!(projects::insert_delivery(&mut tx, &row).await.unwrap());
+        }
+        // There are many newer hints: they push out each other, and neither what is open nor what was done.
+        let forget = async |tx: &mut Connection, word, before| {
+            projects::forget_deliveries(tx, &project.id, word, Timestamp(before), 2)
+                .await
+                .unwrap();
+        };
+        forget(&mut tx, Word::Hints, 0).await;
+        forget(&mut tx, Word::Asks, 0).await;
+        let left = projects::unhandled_deliveries(&mut tx, 99).await.unwrap();
+        let left: Vec<_> = left.iter().map(|row| row.delivery.as_str()).collect();
+        assert_eq!(left, ["open", "38", "39"]);
+        let again = Delivery {
+            asks: true,
+            ..delivery(&project, "done", 50)
+        };
+        let new = projects::insert_delivery(&mut tx, &again).await.unwrap();
+        assert!(!new, "it would be obeyed again");
+        // Both are old: what was done is forgotten, what is open is not.
+        forget(&mut tx, Word::Asks, 60).await;
+        let asked = projects::asked(&mut tx, 9).await.unwrap();
+        assert_eq!(asked.len(), 1);
+        assert_eq!(asked[0].delivery, "open");
+        assert!(projects::insert_delivery(&mut tx, &again).await.unwrap());
     })
     .await;
 }

@@ -6,8 +6,9 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use protocol::Timestamp;
+use secrecy::SecretString;
 
-use super::webhook::{Refused, header, is_json, whole};
+use super::webhook::{Refused, Unproved, is_json, message, whole};
 use crate::forge::ForgeKind;
 use crate::forge::hook::{BadProof, Message};
 use crate::inbox::{self, AppMessage};
@@ -18,30 +19,35 @@ pub(super) async fn receive(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refused> {
-    let (body, _room) = whole(&headers, body).await?;
-    let message = take(&server, &headers, &body).inspect_err(|refused| {
-        tracing::warn!("a delivery to the GitHub App was refused: {refused}");
+    take(&server, &headers, body).await.inspect_err(|refused| {
+        let why = refused.why();
+        tracing::warn!(why, "a delivery to the GitHub App was refused");
     })?;
-    inbox::keep_for_app(&server, message).await?;
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
+/// Takes a delivery, or says why not.
+async fn take(server: &Server, headers: &HeaderMap, body: Body) -> Result<(), Refused> {
+    let app = server.forges.app().ok_or(Unproved::NoApp)?;
+    let reference = app.webhook_secret().ok_or(Unproved::NoSecret)?;
+    let secret = reference.read().map_err(Unproved::Unreadable)?;
+    let message = message(headers)?;
+    let (body, _room) = whole(headers, body).await?;
+    let message = prove(&secret, message, headers, &body)?;
+    Ok(inbox::keep_for_app(server, message).await?)
+}
+
 /// Proves and reads a delivery.
-fn take(server: &Server, headers: &HeaderMap, body: &[u8]) -> Result<AppMessage, Refused> {
+fn prove(
+    secret: &SecretString,
+    message: Message,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<AppMessage, Refused> {
     let at = Timestamp::now();
-    let app = server.forges.app().ok_or(Refused::Unproved)?;
-    let Some(reference) = app.webhook_secret() else {
-        tracing::warn!("[github_app] names no webhook_secret");
-        return Err(Refused::Unproved);
-    };
-    let secret = reference.read().map_err(|error| {
-        tracing::error!(%error, "the secret of the GitHub App's webhook cannot be read");
-        Refused::Unproved
-    })?;
-    let message = Message::of(|name| header(headers, name)).ok_or(Refused::Unproved)?;
     let proved = message
-        .prove(&secret, body, at)
-        .map_err(|BadProof| Refused::Unproved)?;
+        .prove(secret, body, at)
+        .map_err(|BadProof| Unproved::Wrong)?;
     match message.kind {
         ForgeKind::Github => {}
         other @ (ForgeKind::Gitlab | ForgeKind::Gitea) => {

@@ -23,6 +23,10 @@ pub(crate) async fn projects(db: &mut Connection) -> Result<Page<api::Project>> 
         let not_told = format!("not told to {rule}: {why}");
         not_shown.entry(project).or_insert(not_told);
     }
+    for (project, why) in projects::commands_problems(db).await? {
+        let not_obeyed = format!("commands are not obeyed: {why}");
+        not_shown.entry(project).or_insert(not_obeyed);
+    }
     let all = projects::all(db).await?;
     let shown = all.iter().map(|row| api::Project {
         not_shown: not_shown.remove(&row.id),

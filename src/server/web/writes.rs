@@ -110,9 +110,11 @@ impl From<WatchError> for Problem {
         match error {
             WatchError::Store(error) => error.into(),
             WatchError::Stopping => Self::stopping(),
-            wrong @ (WatchError::Mirror(_) | WatchError::Forge(_) | WatchError::Wrong(_)) => {
-                Self::invalid(wrong)
-            }
+            wrong @ (WatchError::Mirror(_)
+            | WatchError::Forge(_)
+            | WatchError::At { .. }
+            | WatchError::Broken(_)
+            | WatchError::Wrong(_)) => Self::invalid(wrong),
         }
     }
 }

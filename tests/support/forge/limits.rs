@@ -1,6 +1,7 @@
-//! What a forge counts: writes by their times, and the refusals that a story asks for.
+//! What a forge counts: writes by their times and by who makes them, whatever they write to, and the refusals that a
+//! story asks for.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 /// GitHub's secondary limits, as far as a well-behaved client has to know them. Each is counted; a forge that
@@ -44,13 +45,14 @@ pub(super) struct Limiter {
     /// The next so many calls are refused.
     pub(super) refused: Option<(u32, Refusal)>,
     /// Whoever was refused should not call before.
-    pub(super) quiet_until: Duration,
-    writes: VecDeque<Duration>,
+    pub(super) quiet_until: BTreeMap<String, Duration>,
+    /// By caller.
+    writes: BTreeMap<String, VecDeque<Duration>>,
     /// The hour since 1970 that is counted, and the calls in it.
     pub(super) hour: u64,
     pub(super) spent: u64,
-    /// Paths of the writes that are being answered.
-    in_flight: Vec<String>,
+    /// Callers and paths of the writes that are being answered.
+    in_flight: Vec<(String, String)>,
 }
 
 impl Limiter {
@@ -62,44 +64,44 @@ impl Limiter {
     }
 
     /// A write begins. Says what is wrong with its time.
-    pub(super) fn begin(&mut self, path: &str, now: Duration) -> Option<String> {
-        let wrong = self.wrong(path, now);
-        self.writes.push_back(now);
-        self.in_flight.push(path.to_owned());
+    pub(super) fn begin(&mut self, caller: &str, path: &str, now: Duration) -> Option<String> {
+        let wrong = self.wrong(caller, path, now);
+        let writes = self.writes.entry(caller.to_owned()).or_default();
+        writes.push_back(now);
+        self.in_flight.push((caller.to_owned(), path.to_owned()));
         wrong
     }
 
-    fn wrong(&mut self, path: &str, now: Duration) -> Option<String> {
+    fn wrong(&mut self, caller: &str, path: &str, now: Duration) -> Option<String> {
         let limits = self.limits.as_ref()?;
-        while self
-            .writes
-            .front()
-            .is_some_and(|at| *at + limits.minute <= now)
-        {
-            self.writes.pop_front();
+        let writes = self.writes.get_mut(caller)?;
+        while writes.front().is_some_and(|at| *at + limits.minute <= now) {
+            writes.pop_front();
         }
-        if let Some(other) = self.in_flight.first() {
+        let mut others = self.in_flight.iter();
+        if let Some((_, other)) = others.find(|(who, _)| who == caller) {
             return Some(format!("{path}: written while {other} was not answered"));
         }
-        if self.writes.len() >= limits.writes {
+        if writes.len() >= limits.writes {
             return Some(format!(
                 "{path}: more than {} writes a minute",
                 limits.writes
             ));
         }
         // The way here takes one write longer than the other: a twentieth is let pass.
-        let since = now - *self.writes.back()?;
+        let since = now - *writes.back()?;
         let early = since < limits.apart.mul_f64(0.95);
         early.then(|| format!("{path}: written {since:?} after the last"))
     }
 
     /// Whether a write to this path is being answered.
     pub(super) fn writes_to(&self, path: &str) -> bool {
-        self.in_flight.iter().any(|other| other == path)
+        self.in_flight.iter().any(|(_, other)| other == path)
     }
 
-    pub(super) fn end(&mut self, path: &str) {
-        if let Some(place) = self.in_flight.iter().position(|other| other == path) {
+    pub(super) fn end(&mut self, caller: &str, path: &str) {
+        let ended = |(who, other): &(String, String)| who == caller && other == path;
+        if let Some(place) = self.in_flight.iter().position(ended) {
             self.in_flight.remove(place);
         }
     }

@@ -61,7 +61,7 @@ impl Face {
     }
 
     /// What the owner's token may, in the forge's words.
-    fn scopes(self) -> &'static [&'static str] {
+    pub(crate) fn scopes(self) -> &'static [&'static str] {
         match self {
             Self::Github => &["repo"],
             Self::Gitlab => &["api"],

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use mirror::{Mirror, Tree as _, Wanted};
+use mirror::{History, Mirror, MirrorError, Tree as _, Wanted};
 use protocol::CommitId;
 
 use super::{Repo, mirror, soon};
@@ -184,4 +184,67 @@ fn plain_files(folder: PathBuf) -> String {
         }
     });
     url
+}
+
+#[test]
+fn a_commit_of_somebody_unknown_brings_no_more_than_it_may() {
+    let (repo, root) = (Repo::new(), tempfile::tempdir().unwrap());
+    let (commits, url) = remote(&repo);
+    let mirror = Mirror::open(root.path(), &url).unwrap();
+    mirror.fetch(None, &soon()).unwrap();
+    // What no packing makes smaller: ids of other ids.
+    let mut digest = protocol::Digest::of("begin");
+    let mut text = String::new();
+    for _ in 0..8_000 {
+        digest = protocol::Digest::of(digest.as_str());
+        text.push_str(digest.as_str());
+    }
+    repo.write("noise.txt", &text);
+    let noise = repo.commit("Noise");
+    repo.git(&["update-ref", "refs/pull/1/head", "HEAD"]);
+    let fetch = |mirror: &Mirror| {
+        let reference = Some("refs/pull/1/head");
+        mirror.fetch_commit(&noise, reference, History::Whole, None, &soon())?;
+        mirror.whole_tree(&noise, None, &soon()).map(drop)
+    };
+    let before = bytes(&mirror);
+    let bounded = mirror.clone().at_most(64 << 10);
+    let error = fetch(&bounded).unwrap_err();
+    assert!(matches!(error, MirrorError::TooMuch { .. }), "{error}");
+    assert!(error.is_the_commits());
+    assert!(error.to_string().contains("brings more than"), "{error}");
+    assert!(bytes(&mirror) - before < 64 << 10, "what was torn is gone");
+    assert!(mirror.has(&commits[2]), "and what was there is");
+    fetch(&mirror).unwrap();
+}
+
+#[test]
+fn folders_without_end_and_without_a_file_are_refused() {
+    let (repo, root) = (Repo::new(), tempfile::tempdir().unwrap());
+    repo.write("a", "a");
+    repo.commit("Change");
+    let mut id = repo.git_with(&["mktree"], b"");
+    let commit = |id: &str| {
+        let commit = repo.git(&["commit-tree", id, "-m", "Folders"]);
+        repo.git(&["update-ref", "refs/heads/folders", &commit]);
+        commit.parse::<CommitId>().unwrap()
+    };
+    for _ in 0..12 {
+        let entries = (0..10).map(|n| format!("040000 tree {}\tn{n}\n", id));
+        id = repo.git_with(&["mktree"], entries.collect::<String>().as_bytes());
+    }
+    let wide = commit(&id);
+    let mut id = repo.git_with(&["mktree"], b"");
+    for _ in 0..25 {
+        let entry = format!("040000 tree {}\t{}\n", id, "n".repeat(200));
+        id = repo.git_with(&["mktree"], entry.as_bytes());
+    }
+    let deep = commit(&id);
+    repo.git(&["update-ref", "refs/heads/wide", wide.as_str()]);
+    let mirror = Mirror::open(root.path(), &repo.url()).unwrap();
+    mirror.fetch(None, &soon()).unwrap();
+    let error = mirror.tree(&wide).err().unwrap();
+    assert!(matches!(error, MirrorError::TooManyFiles { .. }), "{error}");
+    let error = mirror.tree(&deep).err().unwrap();
+    assert!(matches!(error, MirrorError::UnsafePath { .. }), "{error}");
 }

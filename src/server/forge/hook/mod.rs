@@ -84,6 +84,12 @@ impl Message {
         })
     }
 
+    /// Whether there is anything in the headers that could prove it.
+    #[must_use]
+    pub fn has_proof(&self) -> bool {
+        self.proof.is_there()
+    }
+
     /// Checks the proof over the body as it came, in constant time.
     ///
     /// # Errors

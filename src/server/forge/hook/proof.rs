@@ -81,6 +81,14 @@ impl Proof {
         }
     }
 
+    /// Whether the headers gave any.
+    pub(super) fn is_there(&self) -> bool {
+        match self {
+            Proof::Hmac(given) => given.is_some(),
+            Proof::Gitlab { token, signed } => token.is_some() || signed.is_some(),
+        }
+    }
+
     /// Checks it in constant time. A secret that signs takes no other proof: its value never goes over the wire.
     pub(super) fn check<'a>(
         &self,

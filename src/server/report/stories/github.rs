@@ -61,7 +61,8 @@ impl Github {
             .route("/issues/comments/{id}", patch(edit))
             .route("/issues/comments/{id}/reactions", post(react));
         let router = Router::new()
-            .nest("/api/v3/repos/octo/hello", of_repository)
+            .nest("/api/v3/repos/octo/hello", of_repository.clone())
+            .nest("/api/v3/repos/octo/other", of_repository)
             .route("/api/v3/user", get(|| async { Json(json!({"id": US})) }))
             .layer(middleware::from_fn_with_state(self.clone(), door))
             .with_state(self.clone());

@@ -13,6 +13,7 @@ mod identity;
 mod metrics;
 mod mlflow;
 mod notices;
+mod outsiders;
 mod queue;
 mod replay;
 mod requests;

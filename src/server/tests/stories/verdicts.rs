@@ -159,6 +159,7 @@ impl<'a> Town<'a> {
 fn reporter(world: &World) -> Reporter {
     let config = ReportConfig {
         pages: Some(world.url.clone()),
+        patience: Span::secs(30),
         ..ReportConfig::default()
     };
     let server = world.server();

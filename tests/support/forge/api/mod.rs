@@ -160,9 +160,10 @@ pub(super) async fn answer(shared: &Arc<Shared>, request: Request) -> Response {
     let body = axum::body::to_bytes(body, BODY_BYTES_MOST)
         .await
         .unwrap_or_default();
-    let (ask, early, takes) = {
+    let (ask, caller, early, takes) = {
         let mut state = shared.lock();
         let ask = Ask::read(state.face, &parts, &body);
+        let caller = state.caller(&ask);
         let early = state.gate(&ask);
         let takes = state.slow
             + if ask.writes() {
@@ -170,10 +171,11 @@ pub(super) async fn answer(shared: &Arc<Shared>, request: Request) -> Response {
             } else {
                 Duration::ZERO
             };
-        (ask, early, takes)
+        (ask, caller, early, takes)
     };
     let _writing = ask.writes().then(|| Writing {
         shared: shared.clone(),
+        caller,
         path: ask.raw_path.clone(),
     });
     if !takes.is_zero() {
@@ -195,12 +197,13 @@ pub(super) async fn answer(shared: &Arc<Shared>, request: Request) -> Response {
 /// A write that is not answered yet, or will never be: its client may go.
 struct Writing {
     shared: Arc<Shared>,
+    caller: String,
     path: String,
 }
 
 impl Drop for Writing {
     fn drop(&mut self) {
-        self.shared.lock().limiter.end(&self.path);
+        self.shared.lock().limiter.end(&self.caller, &self.path);
     }
 }
 
@@ -221,19 +224,20 @@ fn respond(answer: Answer) -> Response {
 impl State {
     /// What is refused before anybody looks at it.
     fn gate(&mut self, ask: &Ask) -> Option<Answer> {
-        let now = self.now();
+        let (now, caller) = (self.now(), self.caller(ask));
         let meets = self.face == Face::Gitlab
             && ask.raw_path.contains("/statuses/")
             && self.limiter.writes_to(&ask.raw_path);
         let wrong = ask
             .writes()
-            .then(|| self.limiter.begin(&ask.raw_path, now))
+            .then(|| self.limiter.begin(&caller, &ask.raw_path, now))
             .flatten();
-        if self.limiter.quiet_until > now {
+        let quiet_until = self.limiter.quiet_until.get(&caller);
+        if quiet_until.is_some_and(|until| *until > now) {
             self.violated(format!("{}: called before it was allowed", ask.raw_path));
         }
         if let Some(refusal) = self.limiter.refusal() {
-            return Some(self.refused(refusal));
+            return Some(self.refused(caller, refusal));
         }
         if meets {
             self.violated(format!("{}: two at once for one commit", ask.raw_path));
@@ -245,12 +249,23 @@ impl State {
             .limits
             .as_ref()
             .and_then(|limits| limits.refuses)?;
-        Some(self.refused(Refusal::After(refuses)))
+        Some(self.refused(caller, Refusal::After(refuses)))
     }
 
-    fn refused(&mut self, refusal: Refusal) -> Answer {
+    /// Whom it counts: a person with all of their tokens, or the App with its own.
+    fn caller(&self, ask: &Ask) -> String {
+        let token = ask.token.as_ref().and_then(|text| self.tokens.get(text));
+        match token {
+            Some(token) if token.ends.is_some() => "the App".to_owned(),
+            Some(token) => token.login.clone(),
+            None => "nobody".to_owned(),
+        }
+    }
+
+    fn refused(&mut self, caller: String, refusal: Refusal) -> Answer {
         let (Refusal::After(seconds) | Refusal::Spent(seconds)) = refusal;
-        self.limiter.quiet_until = self.now() + Duration::from_secs(seconds);
+        let until = self.now() + Duration::from_secs(seconds);
+        self.limiter.quiet_until.insert(caller, until);
         let status = if self.face == Face::Github { 403 } else { 429 };
         match refusal {
             Refusal::After(seconds) => {

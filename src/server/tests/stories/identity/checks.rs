@@ -96,6 +96,14 @@ async fn fail(server: &Server, project: &Project, job: &Job, findings: u64) -> J
     .await
 }
 
+/// A pass waits for all of its answers.
+fn patient() -> ReportConfig {
+    ReportConfig {
+        patience: Span::secs(60),
+        ..ReportConfig::default()
+    }
+}
+
 /// Passes until there is nothing to say.
 async fn settle(reporter: &mut Reporter, now: &mut Timestamp) {
     let mut quiet = 0;
@@ -124,7 +132,7 @@ async fn a_check_is_held_approved_and_red_with_all_its_lines() {
     let project = town.of_app();
     insert(&server, &project).await;
     let held = job(&town, &server, &project, true).await;
-    let config = ReportConfig::default();
+    let config = patient();
     let forges = server.forges.clone();
     let mut reporter = Reporter::new(server.store.clone(), forges, config);
     let mut now = Timestamp::now();
@@ -179,7 +187,7 @@ async fn a_check_is_held_approved_and_red_with_all_its_lines() {
     // Where its row was lost, it is edited all the same.
     testing::forget_reports(&server.store).await;
     let forges = server.forges.clone();
-    let mut reporter = Reporter::new(server.store.clone(), forges, ReportConfig::default());
+    let mut reporter = Reporter::new(server.store.clone(), forges, patient());
     let runs = town.forge.seen().checks.len();
     settle(&mut reporter, &mut now).await;
     assert_eq!(town.forge.seen().on(1).len(), 1);

@@ -48,7 +48,8 @@ async fn all_is_well_where_all_is_well() {
         assert!(well, "{face:?}: {found:#?}");
         let names: Vec<_> = found.iter().map(|check| &*check.name).collect();
         let all = [
-            "forge", "clone", "token", "statuses", "comments", "secret", "webhook", "messages",
+            "forge", "clone", "token", "statuses", "comments", "commands", "secret", "webhook",
+            "messages",
         ];
         assert_eq!(names, all);
         assert!(!format!("{found:?}").contains(&token));
@@ -72,6 +73,27 @@ async fn a_revoked_token_fails_at_all_that_needs_it() {
         );
         assert_eq!(at(&found, "clone").0, How::Fail);
         assert!(!format!("{found:?}").contains(&token));
+        handle.stop().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn who_may_not_ask_for_people_is_told_that_no_command_is_obeyed() {
+    for face in FACES {
+        let town = Town::new(face).await;
+        let (handle, mut project, _) = healthy(&town).await;
+        town.forge.set_permission("ben", Level::Write);
+        let token = town.forge.token("ben", face.scopes());
+        project.forge = town.with_token(&token).forge;
+        let found = examine(&handle.server, &project).await;
+        let (how, said) = at(&found, "commands");
+        match face {
+            Face::Gitea | Face::Forgejo => {
+                assert_eq!(how, How::Warn);
+                assert!(said.contains("administrator of the repository"), "{said}");
+            }
+            Face::Github | Face::Gitlab => assert_eq!(how, How::Ok, "{said}"),
+        }
         handle.stop().await.unwrap();
     }
 }

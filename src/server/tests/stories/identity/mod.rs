@@ -2,6 +2,7 @@
 
 mod add;
 mod checks;
+mod commands;
 mod doctor;
 mod hook;
 
@@ -10,14 +11,15 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use protocol::agent_api::Source;
-use protocol::{Span, Timestamp};
+use protocol::{Span, Timestamp, Trust};
 use server::config::Config;
 use server::forge::app::{AppConfig, AppId};
 use server::forge::{Credential, Forge, ForgeConfig, ForgeError, Place, Repository, Update};
 use server::forge::{StatusUpdate, Verdict};
 use server::state::Server;
 use server::store::projects::{self, Project};
-use server::store::{jobs, pipelines, testing};
+use server::store::{jobs, pipelines, requests, rests, testing};
+use server::trigger::Request;
 use server::watch;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -314,6 +316,47 @@ async fn who_is_told_to_wait_does_not_ask_for_a_token_before() {
     }
     assert_eq!(town.forge.calls().len(), 1);
     assert_eq!(town.forge.violations(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_forge_that_rests_is_not_asked_whose_a_fork_is() {
+    let town = Town::new(Face::Github).await;
+    let mut config = town.config();
+    config.trust_member_forks = vec!["story".to_owned()];
+    let server = Server::open(config, CancellationToken::new())
+        .await
+        .unwrap();
+    let project = town.with_token(&town.forge.owners_token());
+    insert(&server, &project).await;
+    watch::look(&server, &project).await.unwrap();
+    let file = [(".trainyard.yml", "jobs: {a: {command: echo}}")];
+    let forge = &town.forge;
+    let number = forge.open_from_fork("eve", "patch", &file, "Better").await;
+    let head = town.forge.head(number).parse().unwrap();
+    let mut tx = server.store.begin().await.unwrap();
+    let request = Request {
+        number,
+        head,
+        head_branch: "patch".to_owned(),
+        base_branch: MAIN.to_owned(),
+        title: "Better".to_owned(),
+        author: Some("eve".to_owned()),
+        fork: true,
+        open: true,
+    };
+    let now = Timestamp::now();
+    requests::put(&mut tx, &project.id, &request, now)
+        .await
+        .unwrap();
+    let caller = project.forge.caller().unwrap();
+    rests::set(&mut tx, &caller, now + Span::hours(1), now)
+        .await
+        .unwrap();
+    let known = projects::find(&mut tx, &project.id).await.unwrap();
+    tx.commit().await.unwrap();
+    let made = watch::look(&server, &known.unwrap()).await.unwrap();
+    assert_eq!(made[0].trigger.trust, Trust::Untrusted);
+    assert!(town.forge.calls().is_empty(), "{:?}", town.forge.calls());
 }
 
 #[tokio::test]
