@@ -88,6 +88,7 @@ pub fn notebook_spec(path: &str, requirements: Option<String>, image: &str) -> J
         checkpoints: Default::default(),
         model: None,
         metrics: BTreeMap::new(),
+        first_metric: None,
         retries: 0,
         reuse: false,
     }

@@ -17,7 +17,6 @@ mod lint;
 mod live;
 mod logs;
 mod models;
-mod models_words;
 mod notebooks;
 mod out;
 mod pipelines;

@@ -220,7 +220,7 @@ impl Maker<'_> {
         let deps = self.deps(job, &spec, lock.as_ref(), &code, &mut said.notes)?;
         parts.files(&deps);
         declared(&spec, &mut parts);
-        let stale = self.mounted(&spec, &mut parts);
+        let (volumes, stale) = self.mounted(&spec, &mut parts);
         for need in &spec.needs {
             let keys = earlier.iter().filter(|job| job.spec.definition == *need);
             parts.digest(
@@ -242,6 +242,7 @@ impl Maker<'_> {
             key_parts,
             fingerprint,
             deps: deps.into_iter().take(MAX_DEPS).collect(),
+            volumes,
             lock: lock.map(|lock| lock.digest),
             pipeline_file: None,
             trust: self.trust,
@@ -425,14 +426,19 @@ impl Maker<'_> {
                 .iter()
                 .map(|(name, metric)| (name.to_owned(), judged(metric)))
                 .collect(),
+            first_metric: job.metrics.names().next().map(str::to_owned),
             retries: job.retries.or(defaults.retries).unwrap_or(RETRIES),
             reuse: job.reuse.or(defaults.reuse).unwrap_or(true),
         }
     }
 
-    /// The parts of volumes: the declared version counts. Gives what is to be said of those without one.
-    fn mounted(&self, spec: &JobSpec, parts: &mut Parts) -> Vec<String> {
-        let mut said = Vec::new();
+    /// The parts of volumes: the declared version counts. Gives the versions, and what is to be said of those without one.
+    fn mounted(
+        &self,
+        spec: &JobSpec,
+        parts: &mut Parts,
+    ) -> (BTreeMap<String, Option<String>>, Vec<String>) {
+        let (mut versions, mut said) = (BTreeMap::new(), Vec::new());
         for (name, at) in &spec.volumes {
             let version = self.volumes.and_then(|all| all.get(name)?.as_deref());
             parts.text(
@@ -442,8 +448,9 @@ impl Maker<'_> {
             if version.is_none() {
                 said.push(format!("the volume '{name}' has no declared version"));
             }
+            versions.insert(name.clone(), version.map(str::to_owned));
         }
-        said
+        (versions, said)
     }
 
     fn image_of(&self, job: &Job) -> String {

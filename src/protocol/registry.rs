@@ -7,6 +7,8 @@
 //! | `GET models/{name}` | read | [`ModelDetail`] |
 //! | `GET models/{name}/{version}` | read | [`VersionDetail`] |
 //! | `GET models/{name}/{version}/compare/{other}` | read | [`Comparison`] of `other` (base) and `version` |
+//! | `GET models/{name}/{version}/files/{path}` | read | the file's bytes; `Range` is understood |
+//! | `POST models/{name}/{version}/remove` ([`Reason`]) | run | the [`Version`] that is gone |
 //! | `POST models/{name}/{version}/promote` ([`Reason`]) | run | [`Version`] |
 //! | `PUT models/{name}/aliases/{alias}` ([`SetAlias`]) | run | [`AliasChange`] |
 //! | `POST models/{name}/aliases/{alias}/rollback` ([`Reason`]) | run | [`AliasChange`] |
@@ -58,6 +60,24 @@ pub struct ModelDetail {
     /// The newest changes of aliases, newest first, at most 100.
     #[serde(default)]
     pub history: Vec<AliasChange>,
+    /// The best of the candidates that wait, where several were measured.
+    #[serde(default)]
+    pub best: Option<BestCandidate>,
+}
+
+/// The best of several candidates.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BestCandidate {
+    /// Its id.
+    pub id: String,
+    /// The metric that ranks them: the first of the pipeline file.
+    pub metric: String,
+    /// Which direction is better.
+    pub goal: Goal,
+    /// Its value.
+    pub value: Number,
+    /// How many candidates have the metric.
+    pub of: u64,
 }
 
 /// Whether a version counts.
@@ -99,6 +119,14 @@ pub struct Version {
     /// Who made a candidate a version, and why.
     #[serde(default)]
     pub promotion: Option<Promotion>,
+    /// Why its job's model became a version or a candidate, in words; none: a client registered it, or it is older than
+    /// these words.
+    #[serde(default)]
+    pub because: Option<String>,
+    /// What its files show it to be, sorted: MLflow's flavours where it has an `MLmodel`, else `safetensors`, `onnx`,
+    /// `joblib`, `pickle`, `saved_model`, `gguf`. Empty: nothing that is known, or nobody has looked yet.
+    #[serde(default)]
+    pub flavours: Vec<String>,
 }
 
 /// Which job left a version.
@@ -141,6 +169,52 @@ pub struct Promotion {
     pub at: Timestamp,
 }
 
+/// A version or candidate was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removal {
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub why: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// One end of the edge between a version and what a training went on from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Related {
+    /// The version's id; none: the job has left none yet.
+    #[serde(default)]
+    pub id: Option<String>,
+    /// Its model.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// Its number; none for a candidate.
+    #[serde(default)]
+    pub version: Option<u64>,
+    /// As the pipeline file named the parent, such as `digits@champion`.
+    #[serde(default)]
+    pub asked: Option<String>,
+    /// The job that goes on, where the version is one that it leaves.
+    #[serde(default)]
+    pub job: Option<JobId>,
+    /// Whether the version was removed.
+    #[serde(default)]
+    pub removed: bool,
+}
+
+impl Related {
+    /// `version 3`, or `candidate 01jd…`.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match (self.version, &self.id) {
+            (Some(number), _) => format!("version {number}"),
+            (None, Some(id)) => format!("candidate {id}"),
+            (None, None) => "a version to come".to_owned(),
+        }
+    }
+}
+
 /// A version with all that is known of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VersionDetail {
@@ -163,6 +237,9 @@ pub struct VersionDetail {
     /// Changes of the aliases that point or pointed to it, newest first, at most 100.
     #[serde(default)]
     pub history: Vec<AliasChange>,
+    /// Why it counts, and why aliases point or pointed to it: a sentence each.
+    #[serde(default)]
+    pub why: Vec<String>,
 }
 
 /// A file of a version.
@@ -221,6 +298,9 @@ pub struct Lineage {
     /// Files that it depends on, each with git's hash of its content.
     #[serde(default)]
     pub deps: BTreeMap<String, String>,
+    /// Volumes that were mounted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<MountedVolume>,
     /// The lock file or requirements: path, and hash of its bytes.
     #[serde(default)]
     pub lock: Option<LockFile>,
@@ -237,6 +317,18 @@ pub struct Lineage {
     pub started_at: Timestamp,
     /// When it was over.
     pub finished_at: Timestamp,
+}
+
+/// A volume that a job could read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountedVolume {
+    /// The name that administrators gave it.
+    pub name: String,
+    /// Where the job found it.
+    pub at: String,
+    /// The version that administrators declared; none: what it held has none.
+    #[serde(default)]
+    pub version: Option<String>,
 }
 
 /// A file that fixes the Python environment.

@@ -70,6 +70,9 @@ pub struct JobSpec {
     /// The metrics that are compared with the base branch.
     #[serde(default)]
     pub metrics: BTreeMap<String, MetricSpec>,
+    /// The first of them in the file: several candidates for a model are ranked by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_metric: Option<String>,
     /// Further attempts after platform faults.
     pub retries: u32,
     /// Whether an equal earlier result may stand for it.

@@ -178,7 +178,8 @@ async fn make_version(
         VersionStatus::Candidate => None,
     };
     let id = Ulid::generate().to_string().to_lowercase();
-    models::insert_version(tx, (&id, name, run), number, now).await?;
+    let because = derive::because(place);
+    models::insert_version(tx, (&id, name, run), number, &because, now).await?;
     for file in &files {
         models::insert_file(tx, &id, file).await?;
     }

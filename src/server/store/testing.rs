@@ -261,6 +261,7 @@ pub fn job(pipeline: &Pipeline, name: &str) -> Job {
             checkpoints: Default::default(),
             model: None,
             metrics: BTreeMap::new(),
+            first_metric: None,
             retries: 2,
             reuse: true,
         },

@@ -103,6 +103,10 @@ fn readers() -> Router<Site> {
         .route("/api/v1/models/{name}", get(models::model))
         .route("/api/v1/models/{name}/{version}", get(models::version))
         .route(
+            "/api/v1/models/{name}/{version}/files/{*path}",
+            get(download::model_file),
+        )
+        .route(
             "/api/v1/models/{name}/{version}/compare/{other}",
             get(models::compare),
         )
@@ -134,6 +138,10 @@ fn runners() -> Router<Site> {
         .route(
             "/api/v1/models/{name}/{version}/promote",
             post(models::promote),
+        )
+        .route(
+            "/api/v1/models/{name}/{version}/remove",
+            post(models::remove),
         )
         .route(
             "/api/v1/models/{name}/aliases/{alias}",

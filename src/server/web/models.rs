@@ -20,13 +20,14 @@ impl From<RegistryError> for Problem {
     fn from(error: RegistryError) -> Self {
         match error {
             RegistryError::Store(error) => error.into(),
-            missing @ (RegistryError::NoModel(_) | RegistryError::NoVersion { .. }) => {
-                Self::not_found(missing)
-            }
-            wrong @ RegistryError::BadAlias(_) => Self::invalid(wrong),
-            state @ (RegistryError::NoCandidate { .. } | RegistryError::NothingBefore { .. }) => {
-                Self::conflict(state)
-            }
+            missing @ (RegistryError::NoModel(_)
+            | RegistryError::NoVersion { .. }
+            | RegistryError::Removed { .. }
+            | RegistryError::NoFile { .. }) => Self::not_found(missing),
+            wrong @ (RegistryError::BadAlias(_) | RegistryError::NoReason) => Self::invalid(wrong),
+            state @ (RegistryError::NoCandidate { .. }
+            | RegistryError::NothingBefore { .. }
+            | RegistryError::Needed { .. }) => Self::conflict(state),
         }
     }
 }
@@ -92,6 +93,19 @@ pub(super) async fn promote(
     let made = registry::promote(&site.store, &name, &wanted, who.name(), &reason.why).await?;
     note(&site, &who, format!("promote {name} {}", made.label())).await?;
     Ok(Json(made))
+}
+
+/// `POST /api/v1/models/{name}/{version}/remove`
+pub(super) async fn remove(
+    State(site): State<Site>,
+    Extension(who): Extension<Who>,
+    Path((name, version)): Path<(String, String)>,
+    Sent(reason): Sent<Reason>,
+) -> Answer<Json<Version>> {
+    let wanted = version_ref(&version)?;
+    let gone = registry::remove(&site.store, &name, &wanted, who.name(), &reason.why).await?;
+    note(&site, &who, format!("remove {name} {}", gone.label())).await?;
+    Ok(Json(gone))
 }
 
 /// `PUT /api/v1/models/{name}/aliases/{alias}`

@@ -245,6 +245,7 @@ fn spec(text: &str) -> JobSpec {
         checkpoints: Default::default(),
         model: None,
         metrics: BTreeMap::new(),
+        first_metric: None,
         retries: 0,
         reuse: false,
     }

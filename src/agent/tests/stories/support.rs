@@ -123,6 +123,7 @@ impl World {
                 checkpoints: Default::default(),
                 model: None,
                 metrics: BTreeMap::new(),
+                first_metric: None,
                 retries: 0,
                 reuse: true,
             },

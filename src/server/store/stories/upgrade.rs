@@ -33,9 +33,11 @@ const BEFORE: &str = "
         VALUES ('digits', 1, 'champion', 1, 'ana', 'first', 7);
 ";
 
-/// The migrations but this one.
+/// The migrations but this one, and those of the registry after it.
 fn earlier() -> Vec<Migration> {
-    let earlier = MIGRATIONS.iter().filter(|m| m.version != 203);
+    let earlier = MIGRATIONS
+        .iter()
+        .filter(|m| !(203..300).contains(&m.version));
     let copy = |m: &Migration| Migration {
         version: m.version,
         name: m.name,
