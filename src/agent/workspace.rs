@@ -51,7 +51,8 @@ pub(crate) fn prepare(
                 .map_err(|error| checkout_failure(&error))?;
         }
     }
-    place_needs(dir, order)
+    place_needs(dir, order)?;
+    place_parent(dir, order)
 }
 
 fn checkout_failure(error: &MirrorError) -> Failure {
@@ -108,17 +109,54 @@ fn place_needs(dir: &AttemptDir, order: &AttemptOrder) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Where an artifact goes below `root`; none where its path would lead out of it.
-fn place_of(root: &Path, artifact: &Artifact) -> Option<PathBuf> {
-    let relative = Path::new(&artifact.path);
+/// Copies the files of the model that the job goes on from to where it finds them.
+fn place_parent(dir: &AttemptDir, order: &AttemptOrder) -> Result<(), Failure> {
+    let root = dir.parent();
+    let disk = |path: &Path| {
+        let path = path.to_owned();
+        move |error: io::Error| disk_failure(&path, &error)
+    };
+    remove(&root).map_err(disk(&root))?;
+    let Some(parent) = &order.parent else {
+        return Ok(());
+    };
+    let name = format!("version {} of '{}'", parent.version, parent.model);
+    if parent.files.is_empty() {
+        let words =
+            format!("{name}, from which the job goes on, was removed and has no files any more");
+        return Err(Failure::new(FailureKind::ModelMissing, words)
+            .hint("Let `from:` in .trainyard.yml name a version that is there, and push."));
+    }
+    for file in &parent.files {
+        let Some(place) = below(&root, &file.path) else {
+            let words = format!("{name} has a file with the unsafe path '{}'", file.path);
+            return Err(Failure::new(FailureKind::Internal, words));
+        };
+        if let Some(folder) = place.parent() {
+            fs::create_dir_all(folder).map_err(disk(folder))?;
+        }
+        let blob = dir.needs_blobs().join(file.blob.as_str());
+        fs::copy(&blob, &place).map_err(disk(&place))?;
+    }
+    Ok(())
+}
+
+/// A path below `root`; none where it would lead out of it.
+fn below(root: &Path, path: &str) -> Option<PathBuf> {
+    let relative = Path::new(path);
     let plain = relative
         .components()
         .all(|part| matches!(part, Component::Normal(_)));
+    (plain && !path.is_empty()).then(|| root.join(relative))
+}
+
+/// Where an artifact goes below `root`; none where its path would lead out of it.
+fn place_of(root: &Path, artifact: &Artifact) -> Option<PathBuf> {
     let folder = match artifact.role {
         ArtifactRole::Model => root.join("model"),
         ArtifactRole::Notebook | ArtifactRole::Declared | ArtifactRole::Output => root.to_owned(),
     };
-    (plain && !artifact.path.is_empty()).then(|| folder.join(relative))
+    below(&folder, &artifact.path)
 }
 
 /// Removes a file or folder; one that is not there is fine, and one that a job has locked is unlocked first.

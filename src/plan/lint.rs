@@ -224,6 +224,7 @@ fn spec(
         model: None,
         metrics: BTreeMap::new(),
         first_metric: None,
+        parent: None,
         retries: 2,
         reuse: true,
     }

@@ -1,11 +1,12 @@
 //! Makes the plan: chooses definitions, expands them, and gives each job its spec and its key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mirror::Tree;
 use notebook::Notebook;
 use protocol::spec::{
-    Checkout, Checkpoints, Goal, Limits, MetricSpec, ModelSpec, Network, Parameters, PythonSource,
+    Checkout, Checkpoints, Goal, Limits, MetricSpec, ModelSpec, Network, Parameters, Parent,
+    PythonSource,
 };
 use protocol::{Digest, JobSpec, Trigger, TriggerKind, Trust, Work};
 
@@ -42,6 +43,23 @@ pub struct Context<'a> {
     /// The volumes of the agents by name, with the version that their administrators declared: it has a part
     /// in the key.
     pub volumes: Option<&'a BTreeMap<String, Option<String>>>,
+    /// The versions that the file's `from` mean now, by its text, or why they mean none. None: nobody was asked, and the
+    /// jobs have no parent.
+    pub parents: Option<&'a Parents>,
+}
+
+/// What the texts of `from` mean.
+pub type Parents = BTreeMap<String, Result<Parent, String>>;
+
+/// The texts of `from` in a pipeline file, each once; none of a file that is wrong: planning says what is.
+#[must_use]
+pub fn asked_parents(file: &[u8]) -> BTreeSet<String> {
+    let Ok(file) = PipelineFile::parse(file) else {
+        return BTreeSet::new();
+    };
+    let models = file.jobs.iter().filter_map(|(_, job)| job.model.as_ref());
+    let asked = models.filter_map(|model| model.from.as_ref());
+    asked.map(|from| from.value.0.clone()).collect()
 }
 
 /// What `trigger` runs at the commit whose files are `tree`.
@@ -77,6 +95,7 @@ pub(crate) fn plan_of(
         given: given(trigger),
         allow_unknown: context.allow_unknown,
         volumes: context.volumes,
+        parents: context.parents,
     };
     maker.make(trigger, context.only)
 }
@@ -100,6 +119,7 @@ struct Maker<'a> {
     given: Parameters,
     allow_unknown: bool,
     volumes: Option<&'a BTreeMap<String, Option<String>>>,
+    parents: Option<&'a Parents>,
 }
 
 /// What is said while jobs are made.
@@ -221,6 +241,7 @@ impl Maker<'_> {
         parts.files(&deps);
         declared(&spec, &mut parts);
         let (volumes, stale) = self.mounted(&spec, &mut parts);
+        spec.parent = self.parent(job, &spec.name, &mut parts, &mut said.notes)?;
         for need in &spec.needs {
             let keys = earlier.iter().filter(|job| job.spec.definition == *need);
             parts.digest(
@@ -233,6 +254,12 @@ impl Maker<'_> {
         if self.trust == Trust::Untrusted {
             spec.network = Network::None;
             spec.secrets.clear();
+            if spec.parent.take().is_some() {
+                said.notes.push(format!(
+                    "{}: an untrusted commit gets no model of the registry to go on from",
+                    spec.name
+                ));
+            }
             spec.checkout.submodules = false;
         }
         Ok(PlannedJob {
@@ -426,6 +453,7 @@ impl Maker<'_> {
                 .iter()
                 .map(|(name, metric)| (name.to_owned(), judged(metric)))
                 .collect(),
+            parent: None,
             first_metric: job.metrics.names().next().map(str::to_owned),
             retries: job.retries.or(defaults.retries).unwrap_or(RETRIES),
             reuse: job.reuse.or(defaults.reuse).unwrap_or(true),
@@ -451,6 +479,35 @@ impl Maker<'_> {
             versions.insert(name.clone(), version.map(str::to_owned));
         }
         (versions, said)
+    }
+
+    /// The version that a job goes on from, with its part: the same version, however it is named, is the same key.
+    fn parent(
+        &self,
+        job: &Job,
+        name: &str,
+        parts: &mut Parts,
+        notes: &mut Vec<String>,
+    ) -> Result<Option<Parent>, PlanError> {
+        let Some(from) = job.model.as_ref().and_then(|model| model.from.as_ref()) else {
+            return Ok(None);
+        };
+        let text = &from.value.0;
+        match self.parents.map(|parents| parents.get(text)) {
+            Some(Some(Ok(parent))) => {
+                let version = format!("{}/{}", parent.model, parent.version);
+                parts.text("parent model", &version);
+                Ok(Some(parent.clone()))
+            }
+            Some(Some(Err(why))) => Err(FileError::at(from.referenced, why.clone()).into()),
+            Some(None) | None => {
+                parts.text("parent model", text);
+                notes.push(format!(
+                    "{name}: what '{text}' means is known to the server alone; without it $TRAINYARD_PARENT_DIR is not set"
+                ));
+                Ok(None)
+            }
+        }
     }
 
     fn image_of(&self, job: &Job) -> String {

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::ids::{AttemptId, CommitId, JobId, PipelineId};
 use crate::report::{MetricValue, Setting, Usage};
-use crate::spec::{Goal, Parameters, Trust};
+use crate::spec::{Goal, Parameters, Parent, Trust};
 use crate::units::{ByteSize, Timestamp};
 
 /// A model: a name under which versions are counted. It belongs to the project that made it first.
@@ -237,6 +237,12 @@ pub struct VersionDetail {
     /// Changes of the aliases that point or pointed to it, newest first, at most 100.
     #[serde(default)]
     pub history: Vec<AliasChange>,
+    /// What it went on from, what that went on from, and so on, nearest first, at most 20.
+    #[serde(default)]
+    pub ancestors: Vec<Related>,
+    /// Versions that went on from it, and jobs that do, oldest first, at most 100.
+    #[serde(default)]
+    pub descendants: Vec<Related>,
     /// Why it counts, and why aliases point or pointed to it: a sentence each.
     #[serde(default)]
     pub why: Vec<String>,
@@ -301,6 +307,9 @@ pub struct Lineage {
     /// Volumes that were mounted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<MountedVolume>,
+    /// The version of a model that it went on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
     /// The lock file or requirements: path, and hash of its bytes.
     #[serde(default)]
     pub lock: Option<LockFile>,
@@ -464,6 +473,57 @@ pub enum VersionRef {
     Id(String),
 }
 
+/// A version of a model as a pipeline file names it: `digits@champion`, `digits@latest`, `digits/3`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelRef {
+    /// The model's name.
+    pub model: String,
+    /// Which version: a number, an alias or the latest.
+    pub version: VersionRef,
+}
+
+/// Text that names no version of a model.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "'{0}' names no version of a model: write it like digits@champion, digits@latest or digits/3"
+)]
+pub struct InvalidModelRef(String);
+
+impl FromStr for ModelRef {
+    type Err = InvalidModelRef;
+
+    fn from_str(text: &str) -> Result<Self, InvalidModelRef> {
+        let wrong = || InvalidModelRef(text.chars().take(64).collect());
+        let (model, version) = match text.split_once('@') {
+            Some((model, "latest")) => (model, VersionRef::Latest),
+            Some((model, alias)) if valid_alias(alias) => (model, VersionRef::Alias(alias.into())),
+            Some(_) => return Err(wrong()),
+            None => {
+                let (model, number) = text.split_once('/').ok_or_else(wrong)?;
+                let number = number.parse().ok().filter(|number| *number > 0);
+                (model, VersionRef::Number(number.ok_or_else(wrong)?))
+            }
+        };
+        let model = Some(model)
+            .filter(|model| valid_model(model))
+            .ok_or_else(wrong)?;
+        Ok(Self {
+            model: model.to_owned(),
+            version,
+        })
+    }
+}
+
+/// Whether text may name a model that a job leaves: it stands in URLs, files and MLflow's clients.
+#[must_use]
+pub fn valid_model(name: &str) -> bool {
+    (1..=100).contains(&name.len())
+        && !name.starts_with('.')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
 /// Text that names no version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' names no version: it wants a number, 'latest', '@alias' or a candidate's id")]
@@ -534,6 +594,34 @@ mod tests {
             "", "0", "-1", "@", "@v3", "@latest", "@3", "@a/b", "../x", "1.0",
         ] {
             assert!(wrong.parse::<VersionRef>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_version_as_a_pipeline_file_writes_it() {
+        let read = |text: &str| text.parse::<ModelRef>().unwrap();
+        let champion = read("digits@champion");
+        assert_eq!(champion.version, VersionRef::Alias("champion".into()));
+        assert_eq!(read("digits@latest").version, VersionRef::Latest);
+        let third = read("my.digits/3");
+        assert_eq!(
+            (&*third.model, third.version),
+            ("my.digits", VersionRef::Number(3))
+        );
+        for wrong in [
+            "digits",
+            "digits@",
+            "digits@v3",
+            "@champion",
+            "digits/0",
+            "digits/x",
+            "a/b/3",
+            "digits/-1",
+            "../x@y",
+            "a b@c",
+            "",
+        ] {
+            assert!(wrong.parse::<ModelRef>().is_err(), "{wrong}");
         }
     }
 

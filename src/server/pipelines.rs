@@ -19,7 +19,7 @@ use crate::store::access::Audit;
 use crate::store::jobs::{Job, Lineage};
 use crate::store::pipelines::Pipeline;
 use crate::store::{
-    Connection, Result, StoreError, access, jobs, pipelines, projects, queue, requests,
+    Connection, Result, StoreError, access, jobs, parents, pipelines, projects, queue, requests,
 };
 use crate::{offers, settle, trigger};
 
@@ -263,6 +263,9 @@ async fn add_jobs(
         }
         jobs::insert(tx, &job).await?;
         jobs::insert_plan(tx, &job.id, plan).await?;
+        if let Some(parent) = &plan.spec.parent {
+            parents::insert(tx, &job.id, &parent.id, &parent.asked).await?;
+        }
         added.push(job);
     }
     Ok(added)
@@ -415,6 +418,7 @@ pub async fn rerun(
         if let Some(plan) = jobs::plan(&mut tx, &old.id).await? {
             jobs::insert_plan(&mut tx, &again.id, &plan).await?;
         }
+        parents::copy(&mut tx, &old.id, &again.id).await?;
         added.push(again);
     }
     if let Some(by) = by {

@@ -19,6 +19,7 @@ use crate::forge::ForgeError;
 use crate::members;
 use crate::offers;
 use crate::pipelines::{self, Planned, Words};
+use crate::registry;
 use crate::state::Server;
 use crate::store::pipelines::Pipeline;
 use crate::store::projects::{self, Project};
@@ -323,6 +324,7 @@ pub async fn plan_and_create(
     let base = base.filter(|_| trigger.trust == Trust::Untrusted).cloned();
     let (auth, deadline) = (authorization(server, project).await?, deadline(server));
     let volumes = offers::volumes(&mut *server.store.read().await?).await?;
+    let parents = parents(server, project, &trigger.commit, base.as_ref()).await?;
     let (words, planned) = blocking(move || {
         let mirror = Mirror::open(&root, &url)?;
         let commit = mirror.commit(&asked.commit)?;
@@ -343,6 +345,7 @@ pub async fn plan_and_create(
         let context = Context {
             base_file: base_file.as_deref(),
             volumes: Some(&volumes),
+            parents: Some(&parents),
             ..Context::default()
         };
         Ok((words, outcome(plan::plan(&tree, &asked, &context))?))
@@ -350,6 +353,26 @@ pub async fn plan_and_create(
     .await?;
     let planned = check_secrets(server, project, planned);
     Ok(pipelines::create(server, &project.id, trigger, &words, planned).await?)
+}
+
+/// The versions that the file's jobs go on from, as of now.
+async fn parents(
+    server: &Server,
+    project: &Project,
+    commit: &CommitId,
+    base: Option<&CommitId>,
+) -> Result<plan::Parents, WatchError> {
+    let (root, url) = (server.config.mirrors(), project.url.clone());
+    let of = base.unwrap_or(commit).clone();
+    let asked = blocking(move || {
+        let tree = Mirror::open(&root, &url)?.tree(&of)?;
+        // A file that cannot be read is told by the plan itself.
+        let file = tree.read(plan::FILE_NAME).unwrap_or_default();
+        Ok(plan::asked_parents(&file))
+    })
+    .await?;
+    let mut db = server.store.read().await?;
+    Ok(registry::parents(&mut db, &project.id, asked).await?)
 }
 
 /// Sorts what planning led to: the user's to mend, nothing to do, or an error of ours.

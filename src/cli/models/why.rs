@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::registry::{Lineage, VersionDetail};
+use protocol::registry::{Lineage, Related, VersionDetail};
 use protocol::{Digest, Trust};
 
 use super::super::out;
@@ -27,6 +27,7 @@ pub(super) fn text(detail: &VersionDetail, page: &str, all: bool, width: usize) 
             sections.push(("CODE", code(detail, lineage)));
             sections.push(("SETTINGS", settings));
             sections.push(("DATA", data(lineage, all)));
+            sections.push(("WENT ON FROM", ancestors(detail)));
             sections.push(("ENVIRONMENT", environment(lineage, all)));
             sections.push(("HARDWARE", hardware(lineage)));
             sections.push(("NOT VERSIONED", unversioned(lineage)));
@@ -38,6 +39,7 @@ pub(super) fn text(detail: &VersionDetail, page: &str, all: bool, width: usize) 
             sections.push(("NOT VERSIONED", vec![row("everything", words)]));
         }
     }
+    sections.push(("GOES ON IN", descendants(detail)));
     let flavour = detail.version.flavours.join(", ");
     sections.push(("MODEL", said([("flavour", flavour)])));
     sections.push(("FILES", files(detail, all)));
@@ -137,6 +139,25 @@ fn some<V>(
         rows.push(row("…", format!("and {more} more (--all shows them)")));
     }
     rows
+}
+
+fn ancestors(detail: &VersionDetail) -> Rows {
+    let named = |related: &Related| {
+        let removed = if related.removed { ", removed" } else { "" };
+        let asked = related.asked.as_deref().unwrap_or_default();
+        let text = format!("{}{removed} (as {asked})", related.label());
+        row(related.model.as_deref().unwrap_or_default(), text)
+    };
+    detail.ancestors.iter().map(named).collect()
+}
+
+fn descendants(detail: &VersionDetail) -> Rows {
+    let named = |related: &Related| match (&related.model, &related.job) {
+        (Some(model), _) => row(model, related.label()),
+        (None, Some(job)) => row("job", format!("{job}, not over")),
+        (None, None) => row("job", "not over"),
+    };
+    detail.descendants.iter().map(named).collect()
 }
 
 fn environment(lineage: &Lineage, all: bool) -> Rows {

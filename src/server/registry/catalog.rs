@@ -5,7 +5,7 @@ use protocol::Timestamp;
 use protocol::api::Page;
 use protocol::registry::{
     AliasChange, BestCandidate, Comparison, Model, ModelDetail, ModelFile, Number, Promotion,
-    Removal, Version, VersionDetail, VersionRef, VersionStatus, valid_alias,
+    Related, Removal, Version, VersionDetail, VersionRef, VersionStatus, valid_alias,
 };
 
 use super::mlflow::source;
@@ -13,8 +13,8 @@ use super::{best, compare, why};
 use crate::forge::bounded;
 use crate::store::runs::FullRun;
 use crate::store::{
-    self, Connection, Store, StoreError, files, models, projects, registry, retention, runs,
-    versions,
+    self, Connection, Store, StoreError, files, models, parents, projects, registry, retention,
+    runs, versions,
 };
 
 /// Most versions of a model on one page.
@@ -23,6 +23,9 @@ const MOST_VERSIONS: u32 = 500;
 const MOST_CHANGES: u32 = 100;
 /// Most files of a version that are shown.
 const MOST_FILES: u32 = 10_000;
+/// Most ancestors of a version that are shown, and most of what goes on from it.
+const MOST_ANCESTORS: usize = 20;
+const MOST_DESCENDANTS: u32 = 100;
 /// Most models on one page.
 const MOST_MODELS: u32 = 500;
 
@@ -217,6 +220,8 @@ async fn detail(db: &mut Connection, model: &str, wanted: &VersionRef) -> Result
     let history: Vec<AliasChange> = history.into_iter().filter(points_here).collect();
     Ok(VersionDetail {
         why: why::why(&version, &history),
+        ancestors: ancestors(db, &version.id).await?,
+        descendants: parents::children(db, &version.id, MOST_DESCENDANTS).await?,
         files: files_of(db, &version).await?,
         params: params.into_iter().collect(),
         tags: tags.into_iter().collect(),
@@ -225,6 +230,21 @@ async fn detail(db: &mut Connection, model: &str, wanted: &VersionRef) -> Result
         history,
         version,
     })
+}
+
+/// What a version went on from, nearest first.
+async fn ancestors(db: &mut Connection, version: &str) -> store::Result<Vec<Related>> {
+    let mut found: Vec<Related> = Vec::new();
+    let mut of = version.to_owned();
+    while found.len() < MOST_ANCESTORS {
+        let Some(parent) = parents::of_version(db, &of).await? else {
+            break;
+        };
+        let Some(id) = parent.id.clone() else { break };
+        of = id;
+        found.push(parent);
+    }
+    Ok(found)
 }
 
 /// The files of a version: what a job's attempt left, or where a client said that they lie.

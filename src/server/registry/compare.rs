@@ -108,6 +108,13 @@ fn facts(lineage: &Lineage) -> BTreeMap<String, String> {
             setting.environment.as_ref().map(ToString::to_string),
         ),
         ("python", setting.python.clone()),
+        (
+            "parent",
+            lineage
+                .parent
+                .as_ref()
+                .map(|parent| format!("{}/{}", parent.model, parent.version)),
+        ),
         ("image", Some(setting.image.clone())),
         ("image id", setting.image_id.clone()),
         ("host", Some(setting.host.clone())),

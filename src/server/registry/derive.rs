@@ -180,6 +180,7 @@ fn lineage(place: Place<'_>, attempt: &Attempt, report: &AttemptReport) -> Linea
         parameters: job.spec.parameters.clone(),
         deps: deps.map(|dep| (dep.path.clone(), dep.id.clone())).collect(),
         volumes: volumes(place),
+        parent: job.spec.parent.clone(),
         lock: job
             .lineage
             .lock
@@ -299,6 +300,7 @@ fn tags(place: Place<'_>, lineage: &Lineage) -> BTreeMap<String, String> {
         .collect();
     let of = |digest: &Option<Digest>| digest.as_ref().map(ToString::to_string);
     let driver = setting.driver.as_ref();
+    let parent = lineage.parent.as_ref();
     let all = [
         ("mlflow.runName", Some(place.job.spec.name.clone())),
         ("mlflow.source.type", Some("PROJECT".to_owned())),
@@ -318,6 +320,10 @@ fn tags(place: Place<'_>, lineage: &Lineage) -> BTreeMap<String, String> {
         ("trainyard.job", Some(lineage.job.to_string())),
         ("trainyard.attempt", Some(lineage.attempt.to_string())),
         ("trainyard.trigger", Some(lineage.trigger.clone())),
+        (
+            "trainyard.parent",
+            parent.map(|parent| format!("{}/{}", parent.model, parent.version)),
+        ),
         ("trainyard.fingerprint", of(&lineage.fingerprint)),
         ("trainyard.pipeline_file", of(&lineage.pipeline_file)),
         ("trainyard.key", of(&lineage.key)),

@@ -7,6 +7,7 @@ mod compare;
 mod derive;
 mod flavour;
 pub mod mlflow;
+mod parent;
 mod recognise;
 mod regression;
 mod removal;
@@ -21,7 +22,8 @@ pub use catalog::{
 };
 pub use compare::compare;
 pub(crate) use derive::MODEL_FOLDER;
+pub use parent::{files as parent_files, parents};
 pub use recognise::Recogniser;
 pub use regression::{Regression, judge, regression};
 pub use removal::{Retention, empty, remove, retain};
-pub use tick::{Registrar, valid_name};
+pub use tick::Registrar;

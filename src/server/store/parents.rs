@@ -53,16 +53,6 @@ fn related(row: &AnyRow) -> Result<Related> {
     })
 }
 
-/// What a job goes on from.
-pub async fn of_job(db: &mut Connection, job: &JobId) -> Result<Option<Related>> {
-    let sql = format!("{PARENT} WHERE p.job = $1");
-    let row = sqlx::query(sqlx::AssertSqlSafe(sql))
-        .bind(job.as_str())
-        .fetch_optional(db)
-        .await?;
-    row.as_ref().map(related).transpose()
-}
-
 /// What the job went on from that left a version.
 pub async fn of_version(db: &mut Connection, version: &str) -> Result<Option<Related>> {
     let sql = format!(
@@ -74,6 +64,18 @@ pub async fn of_version(db: &mut Connection, version: &str) -> Result<Option<Rel
         .fetch_optional(db)
         .await?;
     row.as_ref().map(related).transpose()
+}
+
+/// Whether a job went on from a version of this model.
+pub async fn any_of_model(db: &mut Connection, model: &str) -> Result<bool> {
+    let row = sqlx::query(
+        "SELECT p.job AS job FROM job_parents p JOIN model_versions v ON v.id = p.version \
+         WHERE v.model = $1 LIMIT 1",
+    )
+    .bind(model)
+    .fetch_optional(db)
+    .await?;
+    Ok(row.is_some())
 }
 
 /// What needs a version: versions that went on from it, and jobs that do and of which nobody knows yet what they leave;

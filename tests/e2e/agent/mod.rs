@@ -165,6 +165,7 @@ impl Host {
             secrets: BTreeMap::new(),
             gpus: vec![],
             needs: BTreeMap::new(),
+            parent: None,
             checkpoint: None,
         };
         change(&mut order);
@@ -246,6 +247,7 @@ fn spec(text: &str) -> JobSpec {
         model: None,
         metrics: BTreeMap::new(),
         first_metric: None,
+        parent: None,
         retries: 0,
         reuse: false,
     }

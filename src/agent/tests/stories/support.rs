@@ -124,12 +124,14 @@ impl World {
                 model: None,
                 metrics: BTreeMap::new(),
                 first_metric: None,
+                parent: None,
                 retries: 0,
                 reuse: true,
             },
             secrets: BTreeMap::new(),
             gpus: Vec::new(),
             needs: BTreeMap::new(),
+            parent: None,
             checkpoint: None,
         }
     }
