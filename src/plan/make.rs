@@ -1,7 +1,10 @@
 //! Makes the plan: chooses definitions, expands them, and gives each job its spec and its key.
 
+mod data;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+use data::dvc_file;
 use mirror::Tree;
 use notebook::Notebook;
 use protocol::spec::{
@@ -373,18 +376,19 @@ impl Maker<'_> {
             return Ok(self.inputs.every(code, &not));
         };
         let globs = Globs::new(list.iter().map(|glob| glob.value.0.as_str()));
-        let deps = self
+        let mut deps = self
             .inputs
             .matching(&globs.map_err(FileError::whole)?, &not);
+        deps.extend(self.kept_by_dvc(list, &not));
+        deps.sort_by(|a, b| a.path.cmp(&b.path));
+        deps.dedup_by(|a, b| a.path == b.path);
         for glob in list {
             let one = Globs::new([glob.value.0.as_str()]);
             let one = one.map_err(|reason| FileError::at(glob.referenced, reason))?;
-            if !self
-                .inputs
-                .tree()
-                .files()
-                .iter()
-                .any(|file| one.matches(&file.path))
+            let files = self.inputs.tree().files();
+            let is_there = files.iter().any(|file| one.matches(&file.path));
+            if !is_there
+                && dvc_file(&glob.value.0).is_none_or(|dvc| self.inputs.tree().get(&dvc).is_none())
             {
                 notes.push(format!(
                     "{}: no file matches '{}' of its 'deps'",
@@ -457,56 +461,6 @@ impl Maker<'_> {
             first_metric: job.metrics.names().next().map(str::to_owned),
             retries: job.retries.or(defaults.retries).unwrap_or(RETRIES),
             reuse: job.reuse.or(defaults.reuse).unwrap_or(true),
-        }
-    }
-
-    /// The parts of volumes: the declared version counts. Gives the versions, and what is to be said of those without one.
-    fn mounted(
-        &self,
-        spec: &JobSpec,
-        parts: &mut Parts,
-    ) -> (BTreeMap<String, Option<String>>, Vec<String>) {
-        let (mut versions, mut said) = (BTreeMap::new(), Vec::new());
-        for (name, at) in &spec.volumes {
-            let version = self.volumes.and_then(|all| all.get(name)?.as_deref());
-            parts.text(
-                &format!("volume {name}"),
-                &format!("{at} {}", version.unwrap_or("")),
-            );
-            if version.is_none() {
-                said.push(format!("the volume '{name}' has no declared version"));
-            }
-            versions.insert(name.clone(), version.map(str::to_owned));
-        }
-        (versions, said)
-    }
-
-    /// The version that a job goes on from, with its part: the same version, however it is named, is the same key.
-    fn parent(
-        &self,
-        job: &Job,
-        name: &str,
-        parts: &mut Parts,
-        notes: &mut Vec<String>,
-    ) -> Result<Option<Parent>, PlanError> {
-        let Some(from) = job.model.as_ref().and_then(|model| model.from.as_ref()) else {
-            return Ok(None);
-        };
-        let text = &from.value.0;
-        match self.parents.map(|parents| parents.get(text)) {
-            Some(Some(Ok(parent))) => {
-                let version = format!("{}/{}", parent.model, parent.version);
-                parts.text("parent model", &version);
-                Ok(Some(parent.clone()))
-            }
-            Some(Some(Err(why))) => Err(FileError::at(from.referenced, why.clone()).into()),
-            Some(None) | None => {
-                parts.text("parent model", text);
-                notes.push(format!(
-                    "{name}: what '{text}' means is known to the server alone; without it $TRAINYARD_PARENT_DIR is not set"
-                ));
-                Ok(None)
-            }
         }
     }
 

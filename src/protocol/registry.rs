@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::ids::{AttemptId, CommitId, JobId, PipelineId};
-use crate::report::{MetricValue, Setting, Usage};
+use crate::report::{MetricValue, Setting, Usage, VolumeManifest};
 use crate::spec::{Goal, Parameters, Parent, Trust};
 use crate::units::{ByteSize, Timestamp};
 
@@ -335,9 +335,13 @@ pub struct MountedVolume {
     pub name: String,
     /// Where the job found it.
     pub at: String,
-    /// The version that administrators declared; none: what it held has none.
+    /// The version that administrators declared, or the `.dvc` file of the commit and its hash; none: what it held has
+    /// none.
     #[serde(default)]
     pub version: Option<String>,
+    /// Without a version what the host saw in it, unverified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<VolumeManifest>,
 }
 
 /// A file that fixes the Python environment.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use protocol::registry::{Lineage, Related, VersionDetail};
+use protocol::report::VolumeManifest;
 use protocol::{Digest, Trust};
 
 use super::super::out;
@@ -110,9 +111,10 @@ fn code(detail: &VersionDetail, lineage: &Lineage) -> Rows {
 
 fn data(lineage: &Lineage, all: bool) -> Rows {
     let volumes = lineage.volumes.iter().map(|volume| {
-        let version = match &volume.version {
-            Some(version) => format!("version {version}"),
-            None => "no declared version: what it held is not known".to_owned(),
+        let version = match (&volume.version, &volume.seen) {
+            (Some(version), _) => format!("version {}", short_hashes(version)),
+            (None, Some(seen)) => unverified(seen),
+            (None, None) => "no declared version: what it held is not known".to_owned(),
         };
         row(
             &format!("volume {}", volume.name),
@@ -124,6 +126,19 @@ fn data(lineage: &Lineage, all: bool) -> Rows {
         row(path, short_hashes(id))
     }));
     rows
+}
+
+/// What the host saw in a volume without a version.
+fn unverified(seen: &VolumeManifest) -> String {
+    let at_least = if seen.whole { "" } else { "at least " };
+    let hash = match &seen.digest {
+        Some(digest) => format!(", names, sizes and times {}", digest.short()),
+        None => String::new(),
+    };
+    format!(
+        "unverified: {at_least}{} files, {}{hash}",
+        seen.files, seen.bytes
+    )
 }
 
 /// The first entries, and how many more there are.
@@ -250,12 +265,14 @@ mod tests {
             "packages": packages.join("\n"), "gpus": [{"uuid": "GPU-8f6a", "model": "NVIDIA H100"}],
             "driver": {"version": "560.35.03", "cuda": "12.6"},
         });
+        let seen =
+            json!({"name": "raw", "files": 1204, "bytes": 2048, "digest": hash, "whole": false});
         let lineage = json!({
             "project": "digits", "repository": "https://git.example/digits.git", "commit": &hash[..40],
             "reference": "refs/heads/main", "trigger": "push", "by": "ana", "trust": "trusted", "pipeline": id,
             "job": id, "attempt": id, "work": "train.ipynb", "fingerprint": hash,
             "deps": {"src/model.py": &hash[..40]},
-            "volumes": [{"name": "night", "at": "/data", "version": "2026-11"}, {"name": "raw", "at": "/raw"}],
+            "volumes": [{"name": "night", "at": "/data", "version": "2026-11"}, {"name": "raw", "at": "/raw", "seen": seen}],
             "lock": {"path": "requirements.txt", "digest": hash},
             "unversioned": ["it may read from the network"],
             "setting": setting, "started_at": 0, "finished_at": 0,
@@ -308,7 +325,8 @@ SETTINGS
 
 DATA
   volume night  at /data, version 2026-11
-  volume raw    at /raw, no declared version: what it held is not known
+  volume raw    at /raw, unverified: at least 1204 files, 2 KiB, names, sizes
+                and times 0123456789ab
   src/model.py  0123456789ab
 
 ENVIRONMENT

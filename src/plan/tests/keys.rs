@@ -419,6 +419,40 @@ fn a_parameter_that_the_notebook_does_not_know_is_an_error_with_its_place() {
 }
 
 #[test]
+fn data_that_dvc_keeps_counts_by_its_file() {
+    let text = "jobs:\n  t:\n    command: x\n    deps: [data/raw/**, ./data/set]\n    volumes: {night: /workspace/data/night, other: /data/night}\n";
+    let with = |set: &str, night: &str| {
+        Files::default()
+            .with(".trainyard.yml", text)
+            .with("data/raw.dvc", "outs: raw")
+            .with("data/set.dvc", set)
+            .with("data/night.dvc", night)
+            .with("data/unused.dvc", "x")
+    };
+    let plan = planned(&with("outs: 1", "outs: 1"));
+    let first = &plan.jobs[0];
+    let paths: Vec<&str> = first.deps.iter().map(|dep| dep.path.as_str()).collect();
+    assert_eq!(paths, ["data/raw.dvc", "data/set.dvc"]);
+    assert!(plan.notes.is_empty(), "{:?}", plan.notes);
+    let night = first.volumes["night"].as_deref().unwrap();
+    assert!(night.starts_with("data/night.dvc "), "{night}");
+    assert_eq!(first.volumes["other"], None);
+    let said = |name: &str| first.unversioned.iter().any(|said| said.contains(name));
+    assert!(
+        said("'other'") && !said("'night'"),
+        "{:?}",
+        first.unversioned
+    );
+    let set = planned(&with("outs: 2", "outs: 1"));
+    assert_eq!(explain(&set.jobs[0], first), ["data/set.dvc changed"]);
+    let volume = planned(&with("outs: 1", "outs: 2"));
+    assert_ne!(volume.jobs[0].key, first.key);
+    // Where neither file nor DVC's is there, it is said.
+    let gone = Files::default().with(".trainyard.yml", text);
+    assert_eq!(planned(&gone).notes.len(), 2);
+}
+
+#[test]
 fn a_parent_has_a_part_by_the_version_that_it_means() {
     let text = |from: &str| {
         let model = format!("model: {{name: digits, path: model/{from}}}");

@@ -136,8 +136,15 @@ fn facts(lineage: &Lineage) -> BTreeMap<String, String> {
 
 fn volumes(lineage: &Lineage) -> BTreeMap<String, String> {
     let said = |volume: &MountedVolume| {
-        let version = volume.version.as_deref().unwrap_or("no declared version");
-        (volume.name.clone(), version.to_owned())
+        let version = match (&volume.version, &volume.seen) {
+            (Some(version), _) => version.clone(),
+            (None, Some(seen)) => match &seen.digest {
+                Some(digest) => format!("unverified {digest}"),
+                None => "no declared version".to_owned(),
+            },
+            (None, None) => "no declared version".to_owned(),
+        };
+        (volume.name.clone(), version)
     };
     lineage.volumes.iter().map(said).collect()
 }

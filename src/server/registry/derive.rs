@@ -6,7 +6,7 @@ use plan::PlannedJob;
 use protocol::event::{Artifact, ArtifactRole};
 use protocol::outcome::Outcome;
 use protocol::registry::{Lineage, LockFile, MountedVolume, VersionStatus};
-use protocol::report::{AttemptReport, MetricValue};
+use protocol::report::{AttemptReport, MetricValue, Setting};
 use protocol::spec::Trust;
 use protocol::{Digest, TriggerKind, Work};
 
@@ -179,7 +179,7 @@ fn lineage(place: Place<'_>, attempt: &Attempt, report: &AttemptReport) -> Linea
         key: job.key.clone(),
         parameters: job.spec.parameters.clone(),
         deps: deps.map(|dep| (dep.path.clone(), dep.id.clone())).collect(),
-        volumes: volumes(place),
+        volumes: volumes(place, &report.setting),
         parent: job.spec.parent.clone(),
         lock: job
             .lineage
@@ -198,12 +198,17 @@ fn lineage(place: Place<'_>, attempt: &Attempt, report: &AttemptReport) -> Linea
     }
 }
 
-fn volumes(place: Place<'_>) -> Vec<MountedVolume> {
+fn volumes(place: Place<'_>, setting: &Setting) -> Vec<MountedVolume> {
     let versions = place.planned.map(|planned| &planned.volumes);
-    let mounted = |(name, at): (&String, &String)| MountedVolume {
-        name: name.clone(),
-        at: at.clone(),
-        version: versions.and_then(|all| all.get(name)?.clone()),
+    let mounted = |(name, at): (&String, &String)| {
+        let version = versions.and_then(|all| all.get(name)?.clone());
+        let seen = setting.volumes.iter().find(|seen| seen.name == *name);
+        MountedVolume {
+            name: name.clone(),
+            at: at.clone(),
+            seen: seen.filter(|_| version.is_none()).cloned(),
+            version,
+        }
     };
     place.job.spec.volumes.iter().map(mounted).collect()
 }
