@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use mirror::{Deadline, Mirror, MirrorError, Wanted, WorkTree};
@@ -102,8 +103,7 @@ fn place_needs(dir: &AttemptDir, order: &AttemptOrder) -> Result<(), Failure> {
                 fs::create_dir_all(parent).map_err(disk(parent))?;
             }
             let blob = dir.needs_blobs().join(artifact.blob.as_str());
-            // A copy: the job must not change what others may still read.
-            fs::copy(&blob, &place).map_err(disk(&place))?;
+            hand_out(&blob, &place).map_err(disk(&place))?;
         }
     }
     Ok(())
@@ -136,9 +136,16 @@ fn place_parent(dir: &AttemptDir, order: &AttemptOrder) -> Result<(), Failure> {
             fs::create_dir_all(folder).map_err(disk(folder))?;
         }
         let blob = dir.needs_blobs().join(file.blob.as_str());
-        fs::copy(&blob, &place).map_err(disk(&place))?;
+        hand_out(&blob, &place).map_err(disk(&place))?;
     }
     Ok(())
+}
+
+/// Copies a content to where the job finds it: it must not change what others may still read. The job is another user than
+/// the agent, who keeps contents to itself.
+fn hand_out(blob: &Path, place: &Path) -> io::Result<()> {
+    fs::copy(blob, place)?;
+    fs::set_permissions(place, fs::Permissions::from_mode(0o644))
 }
 
 /// A path below `root`; none where it would lead out of it.
@@ -200,7 +207,6 @@ pub(crate) fn unlock(path: &Path) {
 
 /// Adds what the owner needs to a folder or plain file.
 fn open_up(path: &Path) {
-    use std::os::unix::fs::PermissionsExt as _;
     let Ok(meta) = fs::symlink_metadata(path) else {
         return;
     };

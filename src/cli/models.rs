@@ -15,8 +15,11 @@ use super::client::{Client, ServerArgs, segment};
 use super::{Exit, out};
 
 mod download;
+mod reproduced;
 mod why;
 mod words;
+
+pub(super) use reproduced::text as reproduced;
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
@@ -328,7 +331,8 @@ async fn number(client: &Client, name: &str, wanted: &VersionRef) -> anyhow::Res
     })
 }
 
-fn at(name: &str, version: &VersionRef) -> anyhow::Result<String> {
+/// The path of a version in the API.
+pub(super) fn at(name: &str, version: &VersionRef) -> anyhow::Result<String> {
     Ok(format!("{}/{}", path(name)?, segment(&version.to_string())))
 }
 

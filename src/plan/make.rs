@@ -110,7 +110,8 @@ fn given(trigger: &Trigger) -> Parameters {
         TriggerKind::Push
         | TriggerKind::PullRequest { .. }
         | TriggerKind::Schedule { .. }
-        | TriggerKind::Rerun { .. } => Parameters::new(),
+        | TriggerKind::Rerun { .. }
+        | TriggerKind::Reproduction { .. } => Parameters::new(),
     }
 }
 

@@ -9,6 +9,8 @@
 //! | `GET models/{name}/{version}/compare/{other}` | read | [`Comparison`] of `other` (base) and `version` |
 //! | `GET models/{name}/{version}/files/{path}` | read | the file's bytes; `Range` is understood |
 //! | `POST models/{name}/{version}/remove` ([`Reason`]) | run | the [`Version`] that is gone |
+//! | `POST models/{name}/{version}/reproduce` | run | [`crate::api::Done`] with the job |
+//! | `GET models/{name}/{version}/reproductions/{job}` | read | [`Reproduction`] |
 //! | `POST models/{name}/{version}/promote` ([`Reason`]) | run | [`Version`] |
 //! | `PUT models/{name}/aliases/{alias}` ([`SetAlias`]) | run | [`AliasChange`] |
 //! | `POST models/{name}/aliases/{alias}/rollback` ([`Reason`]) | run | [`AliasChange`] |
@@ -23,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::ids::{AttemptId, CommitId, JobId, PipelineId};
+use crate::outcome::Outcome;
 use crate::report::{MetricValue, Setting, Usage, VolumeManifest};
 use crate::spec::{Goal, Parameters, Parent, Trust};
 use crate::units::{ByteSize, Timestamp};
@@ -415,6 +418,45 @@ pub struct Comparison {
     pub differences: Vec<Difference>,
 }
 
+/// A version's job that was run once more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reproduction {
+    /// The version.
+    pub version: Version,
+    /// The job that ran once more.
+    pub job: JobId,
+    /// Its state's word, such as `queued`.
+    pub state: String,
+    /// Why it waits.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// How it ended; none: it goes on, or what it left is not registered yet.
+    #[serde(default)]
+    pub outcome: Option<Outcome>,
+    /// What differs; none: it did not succeed.
+    #[serde(default)]
+    pub compared: Option<Compared>,
+}
+
+/// What differs between a version and its reproduction.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Compared {
+    /// Whether files and metrics are the same.
+    pub same: bool,
+    /// How many files either has.
+    pub all_files: u64,
+    /// Every metric of either, by name.
+    pub metrics: Vec<MetricDelta>,
+    /// Files that differ, with their hashes.
+    pub files: Vec<Difference>,
+    /// Packages, lock, Python, image.
+    pub environment: Vec<Difference>,
+    /// Host, CPU, GPUs, driver, CUDA.
+    pub hardware: Vec<Difference>,
+    /// All else.
+    pub other: Vec<Difference>,
+}
+
 /// A metric of two versions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MetricDelta {
@@ -432,6 +474,18 @@ pub struct MetricDelta {
     /// Better or worse, where a goal is declared and the values can be compared.
     #[serde(default)]
     pub judged: Option<Judged>,
+}
+
+impl MetricDelta {
+    /// Whether both have the same value; what is no number twice is the same.
+    #[must_use]
+    pub fn is_same(&self) -> bool {
+        match (self.base, self.now) {
+            (Some(Number(base)), Some(Number(now))) => base == now || base.is_nan() && now.is_nan(),
+            (Some(_), None) | (None, Some(_)) => false,
+            (None, None) => true,
+        }
+    }
 }
 
 /// How a change of a metric is to be seen.

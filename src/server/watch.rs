@@ -2,29 +2,26 @@
 //! projects and git; what a plan means for jobs is decided in `pipelines`.
 
 mod asking;
+mod planning;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use mirror::{Deadline, History, Mirror, MirrorError, Tree as _};
-use plan::{Context, PlanError};
 use protocol::spec::Parameters;
-use protocol::{
-    CommitId, Failure, FailureKind, ProjectId, Span, Timestamp, Trigger, TriggerKind, Trust,
-};
+use protocol::{CommitId, ProjectId, Span, Timestamp, Trigger, TriggerKind, Trust};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::forge::ForgeError;
 use crate::members;
-use crate::offers;
-use crate::pipelines::{self, Planned, Words};
-use crate::registry;
 use crate::state::Server;
 use crate::store::pipelines::Pipeline;
 use crate::store::projects::{self, Project};
 use crate::store::{Connection, Result as StoreResult, StoreError, requests};
 use crate::trigger::{self, Asked, Refs, Request};
+
+pub use planning::plan_and_create;
 
 /// Why a remote could not be looked at, or a commit not be planned now.
 #[derive(Debug, thiserror::Error)]
@@ -303,125 +300,6 @@ pub async fn by_hand(
         at: Timestamp::now(),
     };
     plan_and_create(server, project, &trigger, None).await
-}
-
-/// Plans a commit that the mirror has, and writes the pipeline down. `base` is the head of the branch that a pull
-/// request goes to: what an untrusted commit runs is what the file there says.
-///
-/// # Errors
-/// [`WatchError`]; a wrong pipeline file is none: the pipeline says it.
-pub async fn plan_and_create(
-    server: &Server,
-    project: &Project,
-    trigger: &Trigger,
-    base: Option<&CommitId>,
-) -> Result<Pipeline, WatchError> {
-    let (root, url, asked) = (
-        server.config.mirrors(),
-        project.url.clone(),
-        trigger.clone(),
-    );
-    let base = base.filter(|_| trigger.trust == Trust::Untrusted).cloned();
-    let (auth, deadline) = (authorization(server, project).await?, deadline(server));
-    let volumes = offers::volumes(&mut *server.store.read().await?).await?;
-    let parents = parents(server, project, &trigger.commit, base.as_ref()).await?;
-    let (words, planned) = blocking(move || {
-        let mirror = Mirror::open(&root, &url)?;
-        let commit = mirror.commit(&asked.commit)?;
-        let words = Words {
-            subject: commit.summary().to_owned(),
-            author: commit.author.clone(),
-        };
-        let auth = auth.as_deref();
-        let tree = mirror.whole_tree(&asked.commit, auth, &deadline)?;
-        // Who compares the two later asks no remote.
-        if let Some(before) = asked.base.as_ref().filter(|base| mirror.has(base)) {
-            mirror.bring_changed(before, &asked.commit, auth, &deadline)?;
-        }
-        let base_file = match base {
-            Some(base) => mirror.tree(&base)?.read(plan::FILE_NAME).ok(),
-            None => None,
-        };
-        let context = Context {
-            base_file: base_file.as_deref(),
-            volumes: Some(&volumes),
-            parents: Some(&parents),
-            ..Context::default()
-        };
-        Ok((words, outcome(plan::plan(&tree, &asked, &context))?))
-    })
-    .await?;
-    let planned = check_secrets(server, project, planned);
-    Ok(pipelines::create(server, &project.id, trigger, &words, planned).await?)
-}
-
-/// The versions that the file's jobs go on from, as of now.
-async fn parents(
-    server: &Server,
-    project: &Project,
-    commit: &CommitId,
-    base: Option<&CommitId>,
-) -> Result<plan::Parents, WatchError> {
-    let (root, url) = (server.config.mirrors(), project.url.clone());
-    let of = base.unwrap_or(commit).clone();
-    let asked = blocking(move || {
-        let tree = Mirror::open(&root, &url)?.tree(&of)?;
-        // A file that cannot be read is told by the plan itself.
-        let file = tree.read(plan::FILE_NAME).unwrap_or_default();
-        Ok(plan::asked_parents(&file))
-    })
-    .await?;
-    let mut db = server.store.read().await?;
-    Ok(registry::parents(&mut db, &project.id, asked).await?)
-}
-
-/// Sorts what planning led to: the user's to mend, nothing to do, or an error of ours.
-fn outcome(planned: Result<plan::Plan, PlanError>) -> Result<Planned, WatchError> {
-    let wrong = |kind, message| Ok(Planned::Wrong(Failure::new(kind, message)));
-    match planned {
-        Ok(plan) => Ok(Planned::Jobs(plan)),
-        Err(error @ (PlanError::NoFile | PlanError::Untrusted)) => Ok(Planned::Nothing {
-            why: error.to_string(),
-        }),
-        Err(error @ PlanError::File(_)) => wrong(FailureKind::PipelineFileWrong, error.to_string()),
-        Err(error @ PlanError::Notebook { .. }) => {
-            wrong(FailureKind::NotebookInvalid, error.to_string())
-        }
-        Err(PlanError::Definition(message)) => Err(WatchError::Wrong(message)),
-        Err(PlanError::Tree(error)) => Err(error.into()),
-    }
-}
-
-/// A job that wants a secret that nobody gave would fail on a GPU: it fails here.
-fn check_secrets(server: &Server, project: &Project, planned: Planned) -> Planned {
-    let Planned::Jobs(plan) = &planned else {
-        return planned;
-    };
-    let missing = plan.jobs.iter().find_map(|job| {
-        let names = &job.spec.secrets;
-        let name = names
-            .iter()
-            .find(|name| crate::fleet::secret(server, &project.name, name).is_none())?;
-        Some((job.spec.name.clone(), name.clone()))
-    });
-    match missing {
-        None => planned,
-        Some((job, name)) => Planned::Wrong(
-            Failure::new(
-                FailureKind::PipelineFileWrong,
-                format!("job '{job}' wants the secret {name}, which this server does not have"),
-            )
-            .hint(format!(
-                "an administrator writes it to {}",
-                server
-                    .config
-                    .secrets()
-                    .join(&project.name)
-                    .join(&name)
-                    .display()
-            )),
-        ),
-    }
 }
 
 /// Where the mirror has a branch.

@@ -72,6 +72,17 @@ async fn a_training_goes_on_from_a_version_and_its_lineage_says_so() {
     let (code, _) = world.ended(&["models", "rm", "digits", "1", "--why", "old"]);
     assert_eq!(code, Some(1), "it is needed");
 
+    let (code, text) = world.ended(&["reproduce", "digits", "1"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.ends_with("the same: files 1, metrics 1\n"), "{text}");
+    let shown = world.shown(&["models", "show", "digits", "--json"]);
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(
+        shown["items"].as_array().unwrap().len(),
+        2,
+        "it leaves no version"
+    );
+
     let to = world.path("home");
     let to = to.to_str().unwrap();
     let done = world.shown(&[

@@ -319,17 +319,17 @@ fn metric(delta: &MetricDelta) -> [String; 5] {
     ]
 }
 
-fn signed(delta: f64) -> String {
+pub(super) fn signed(delta: f64) -> String {
     let sign = if delta > 0.0 { "+" } else { "" };
     format!("{sign}{}", value(delta))
 }
 
-fn side(text: Option<&str>) -> String {
+pub(super) fn side(text: Option<&str>) -> String {
     text.map_or_else(|| "-".to_owned(), |text| short(&short_hashes(text)))
 }
 
 /// A number with six significant digits: the seventh of a metric is noise.
-fn value(number: f64) -> String {
+pub(super) fn value(number: f64) -> String {
     let rounded = format!("{number:.5e}").parse().unwrap_or(number);
     let size = number.abs();
     if size != 0.0 && number.is_finite() && !(1e-4..1e9).contains(&size) {

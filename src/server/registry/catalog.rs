@@ -1,12 +1,12 @@
 //! Reading the registry, and the changes that people make: promotions and aliases. Every change says
 //! who and why, and is kept.
 
-use protocol::Timestamp;
 use protocol::api::Page;
 use protocol::registry::{
     AliasChange, BestCandidate, Comparison, Model, ModelDetail, ModelFile, Number, Promotion,
     Related, Removal, Version, VersionDetail, VersionRef, VersionStatus, valid_alias,
 };
+use protocol::{JobId, Timestamp};
 
 use super::mlflow::source;
 use super::{best, compare, why};
@@ -85,6 +85,22 @@ pub enum RegistryError {
         label: String,
         /// What needs it.
         by: String,
+    },
+    /// No job left it.
+    #[error("{label} of '{model}' was left by no job: there is nothing to run once more")]
+    NoJob {
+        /// The model.
+        model: String,
+        /// The version.
+        label: String,
+    },
+    /// Another job.
+    #[error("job {job} is no reproduction of {label}; 'trainyard reproduce' makes one")]
+    NoReproduction {
+        /// The version, with its model.
+        label: String,
+        /// The job.
+        job: JobId,
     },
     /// Nobody said why.
     #[error("say why it is removed: that is all that stays of it")]
@@ -202,7 +218,11 @@ pub async fn version(store: &Store, model: &str, wanted: &VersionRef) -> Result<
     detail(&mut db, model, wanted).await
 }
 
-async fn detail(db: &mut Connection, model: &str, wanted: &VersionRef) -> Result<VersionDetail> {
+pub(super) async fn detail(
+    db: &mut Connection,
+    model: &str,
+    wanted: &VersionRef,
+) -> Result<VersionDetail> {
     let version = resolve(db, model, wanted).await?;
     let (run, of_job) = match &version.run {
         Some(run) => (full_run(db, run).await?, registry::of_job(db, run).await?),

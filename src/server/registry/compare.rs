@@ -62,7 +62,7 @@ fn metrics(base: &VersionDetail, now: &VersionDetail) -> Vec<MetricDelta> {
         .collect()
 }
 
-fn differing(
+pub(super) fn differing(
     prefix: &str,
     base: &BTreeMap<String, String>,
     now: &BTreeMap<String, String>,

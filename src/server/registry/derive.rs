@@ -50,7 +50,7 @@ pub(super) fn on_default_branch(place: Place<'_>) -> bool {
     let as_the_file_says = match &trigger.kind {
         TriggerKind::Push | TriggerKind::Schedule { .. } | TriggerKind::Rerun { .. } => true,
         TriggerKind::Person { parameters, .. } => parameters.is_empty(),
-        TriggerKind::PullRequest { .. } => false,
+        TriggerKind::PullRequest { .. } | TriggerKind::Reproduction { .. } => false,
     };
     let branch = trigger.branch();
     as_the_file_says
@@ -60,9 +60,13 @@ pub(super) fn on_default_branch(place: Place<'_>) -> bool {
         && branch == place.project.default_branch.as_deref()
 }
 
-/// What a succeeded job's model becomes; none: untrusted code writes nothing to the registry.
+/// What a succeeded job's model becomes; none: untrusted code and reproductions write nothing to the registry.
 pub(super) fn status(place: Place<'_>) -> Option<VersionStatus> {
     let trust = place.job.trust.min(place.pipeline.trigger.trust);
+    // A reproduction is held against the version that is there; another of it would be nobody's.
+    if let TriggerKind::Reproduction { .. } = place.pipeline.trigger.kind {
+        return None;
+    }
     match trust {
         Trust::Untrusted => None,
         Trust::Trusted if is_alone(place) && on_default_branch(place) => {
@@ -219,6 +223,7 @@ fn trigger_word(kind: &TriggerKind) -> &'static str {
         TriggerKind::PullRequest { .. } => "pull_request",
         TriggerKind::Schedule { .. } => "schedule",
         TriggerKind::Rerun { .. } => "rerun",
+        TriggerKind::Reproduction { .. } => "reproduction",
         TriggerKind::Person { .. } => "person",
     }
 }

@@ -11,6 +11,7 @@ mod parent;
 mod recognise;
 mod regression;
 mod removal;
+mod reproduce;
 #[cfg(test)]
 mod stories;
 mod tick;
@@ -26,4 +27,5 @@ pub use parent::{files as parent_files, parents};
 pub use recognise::Recogniser;
 pub use regression::{Regression, judge, regression};
 pub use removal::{Retention, empty, remove, retain};
+pub use reproduce::{reproduce, reproduction};
 pub use tick::Registrar;

@@ -2,10 +2,10 @@
 
 use axum::extract::{Path, Query, State};
 use axum::{Extension, Json};
-use protocol::api::Page;
+use protocol::api::{Done, Page};
 use protocol::registry::{
-    AliasChange, Comparison, Model, ModelDetail, Reason, SetAlias, Version, VersionDetail,
-    VersionRef,
+    AliasChange, Comparison, Model, ModelDetail, Reason, Reproduction, SetAlias, Version,
+    VersionDetail, VersionRef,
 };
 use serde::Deserialize;
 
@@ -23,10 +23,12 @@ impl From<RegistryError> for Problem {
             missing @ (RegistryError::NoModel(_)
             | RegistryError::NoVersion { .. }
             | RegistryError::Removed { .. }
-            | RegistryError::NoFile { .. }) => Self::not_found(missing),
+            | RegistryError::NoFile { .. }
+            | RegistryError::NoReproduction { .. }) => Self::not_found(missing),
             wrong @ (RegistryError::BadAlias(_) | RegistryError::NoReason) => Self::invalid(wrong),
             state @ (RegistryError::NoCandidate { .. }
             | RegistryError::NothingBefore { .. }
+            | RegistryError::NoJob { .. }
             | RegistryError::Needed { .. }) => Self::conflict(state),
         }
     }
@@ -106,6 +108,32 @@ pub(super) async fn remove(
     let gone = registry::remove(&site.store, &name, &wanted, who.name(), &reason.why).await?;
     note(&site, &who, format!("remove {name} {}", gone.label())).await?;
     Ok(Json(gone))
+}
+
+/// `POST /api/v1/models/{name}/{version}/reproduce`
+pub(super) async fn reproduce(
+    State(site): State<Site>,
+    Extension(who): Extension<Who>,
+    Path((name, version)): Path<(String, String)>,
+) -> Answer<Json<Done>> {
+    let wanted = version_ref(&version)?;
+    let (version, job) = registry::reproduce(&site, &name, &wanted, who.name()).await?;
+    Ok(Json(Done {
+        message: format!("the job of {name} {} runs once more", version.label()),
+        job: Some(job),
+    }))
+}
+
+/// `GET /api/v1/models/{name}/{version}/reproductions/{job}`
+pub(super) async fn reproduction(
+    State(site): State<Site>,
+    Path((name, version, job)): Path<(String, String, String)>,
+) -> Answer<Json<Reproduction>> {
+    let wanted = version_ref(&version)?;
+    let job = job.parse().map_err(Problem::invalid)?;
+    Ok(Json(
+        registry::reproduction(&site.store, &name, &wanted, &job).await?,
+    ))
 }
 
 /// `PUT /api/v1/models/{name}/aliases/{alias}`

@@ -2,8 +2,10 @@
 //! is kept.
 
 use protocol::event::{Artifact, ArtifactRole};
-use protocol::registry::{VersionDetail, VersionRef};
+use protocol::registry::{ModelDetail, Reproduction, VersionDetail, VersionRef};
+use protocol::report::MetricValue;
 use protocol::{ByteSize, Digest, Outcome, Timestamp};
+use server::pipelines;
 use server::registry::{self, Registrar, RegistryError};
 use server::store::blobs;
 use server::store::jobs::Job;
@@ -69,7 +71,7 @@ impl<'a> Yard<'a> {
         let server = self.world.server();
         let blob = Digest::of(weights);
         server.blobs.put(&blob, weights).await.unwrap();
-        let agents = server::store::agents::all(&mut *server.store.read().await.unwrap()).await;
+        let agents = server::store::agents::all(&mut server.store.read().await.unwrap()).await;
         let size = weights.len() as u64;
         let mut tx = server.store.begin().await.unwrap();
         blobs::insert(&mut tx, &blob, size, &agents.unwrap()[0].id, Timestamp(1))
@@ -83,6 +85,11 @@ impl<'a> Yard<'a> {
             blob,
             size: ByteSize(size),
         }];
+        done.metrics = vec![MetricValue {
+            name: "length".to_owned(),
+            value: weights.len() as f64,
+            step: 0,
+        }];
         self.agent.finish(&order, &done).await.unwrap();
         let mut registrar = Registrar::new(server.store.clone());
         registrar.tick(Timestamp::now()).await.unwrap();
@@ -94,6 +101,20 @@ impl<'a> Yard<'a> {
         registry::set_alias(store, "digits", "champion", Some(number), "ana", "")
             .await
             .unwrap();
+    }
+
+    /// Runs the first version's job once more, with these weights.
+    async fn reproduced(&self, weights: &'static str) -> Reproduction {
+        let server = self.world.server();
+        let one = VersionRef::Number(1);
+        let (_, job) = registry::reproduce(server, "digits", &one, "ana")
+            .await
+            .unwrap();
+        let look = || registry::reproduction(&server.store, "digits", &one, &job);
+        let begun = look().await.unwrap();
+        assert_eq!((begun.outcome, begun.compared), (None, None));
+        self.trained(weights).await;
+        look().await.unwrap()
     }
 
     async fn version(&self, number: u64) -> VersionDetail {
@@ -197,6 +218,51 @@ async fn what_is_not_there_is_refused_with_what_is() {
         let parents = registry::parents(&mut db, &other.id, asked).await.unwrap();
         let why = parents["digits@champion"].clone().unwrap_err();
         assert_eq!(why, "'digits@champion': this project has no model 'digits' to go on from");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_version_is_reproduced_and_nothing_else_is_moved_by_it() {
+    on_both(Times::default(), |world| async move {
+        let yard = Yard::new(&world).await;
+        let first = yard.pushed("", "one").await;
+        yard.trained("first").await;
+        let store = &world.server().store;
+
+        let same = yard.reproduced("first").await;
+        assert_eq!(same.outcome, Some(Outcome::Succeeded));
+        let compared = same.compared.unwrap();
+        assert!(compared.same && compared.files.is_empty(), "{compared:?}");
+        assert_eq!((compared.all_files, compared.metrics.len()), (1, 1));
+        let job = world.job(&same.job).await;
+        assert_eq!((&job.spec, job.key), (&first.spec, None));
+
+        let other = yard.reproduced("another").await.compared.unwrap();
+        assert!(!other.same);
+        assert_eq!(other.files[0].what, "w.bin");
+        assert_eq!(other.files[0].now, Some(Digest::of("another").to_string()));
+        assert_eq!(other.metrics[0].delta, Some(2.0));
+
+        // Asked for again it is a reproduction still.
+        let again = pipelines::rerun(world.server(), &same.job, Some("ben"), Timestamp::now());
+        again.await.unwrap();
+        yard.trained("third").await;
+        let shown: ModelDetail = registry::model(store, "digits").await.unwrap();
+        assert_eq!(shown.items.len(), 1, "neither a version nor a candidate");
+        // An equal commit goes by the version's own job.
+        let again = yard.pushed("", "two").await;
+        yard.trained("second").await;
+        let back = yard.pushed("", "one").await;
+        let of = first.id.clone();
+        assert_eq!(back.state.outcome(), Some(&Outcome::Reused { of }));
+        // Another job is no reproduction of it, nor is one of it of another version.
+        for (number, job) in [(1, &again.id), (2, &same.job)] {
+            let wanted = VersionRef::Number(number);
+            let error = registry::reproduction(store, "digits", &wanted, job).await;
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains("is no reproduction of version"), "{error}");
+        }
     })
     .await;
 }

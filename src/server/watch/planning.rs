@@ -1,0 +1,155 @@
+//! One commit: its files become a plan, and the plan a pipeline.
+
+use std::collections::BTreeSet;
+
+use mirror::{Mirror, Tree as _};
+use plan::{Context, PlanError};
+use protocol::{CommitId, Failure, FailureKind, Trigger, Trust};
+
+use super::{WatchError, authorization, blocking, deadline};
+use crate::pipelines::{self, Planned, Words};
+use crate::state::Server;
+use crate::store::pipelines::Pipeline;
+use crate::store::projects::Project;
+use crate::{offers, registry};
+
+/// Plans a commit that the mirror has, and writes the pipeline down. `base` is the head of the branch that a pull
+/// request goes to: what an untrusted commit runs is what the file there says.
+///
+/// # Errors
+/// [`WatchError`]; a wrong pipeline file is none: the pipeline says it.
+pub async fn plan_and_create(
+    server: &Server,
+    project: &Project,
+    trigger: &Trigger,
+    base: Option<&CommitId>,
+) -> Result<Pipeline, WatchError> {
+    let base = base.filter(|_| trigger.trust == Trust::Untrusted);
+    let pass = async |parents| pass(server, project, trigger, base, parents).await;
+    let (words, planned) = match pass(plan::Parents::new()).await? {
+        Pass::Planned(words, planned) => (words, planned),
+        // The file asks for versions of models: which ones that are is a matter of rows.
+        Pass::Asks(asked) => {
+            let mut db = server.store.read().await?;
+            let parents = registry::parents(&mut db, &project.id, asked).await?;
+            drop(db);
+            match pass(parents).await? {
+                Pass::Planned(words, planned) => (words, planned),
+                Pass::Asks(asked) => {
+                    let words = format!("the pipeline file asks for {asked:?}, which nobody knows");
+                    return Err(WatchError::Wrong(words));
+                }
+            }
+        }
+    };
+    let planned = check_secrets(server, project, planned);
+    Ok(pipelines::create(server, &project.id, trigger, &words, planned).await?)
+}
+
+/// What one look at a commit led to.
+enum Pass {
+    Planned(Words, Planned),
+    /// Its jobs go on from versions of models that were not looked up yet: the texts of `from`.
+    Asks(BTreeSet<String>),
+}
+
+async fn pass(
+    server: &Server,
+    project: &Project,
+    trigger: &Trigger,
+    base: Option<&CommitId>,
+    parents: plan::Parents,
+) -> Result<Pass, WatchError> {
+    let (root, url, asked) = (
+        server.config.mirrors(),
+        project.url.clone(),
+        trigger.clone(),
+    );
+    let base = base.cloned();
+    let (auth, deadline) = (authorization(server, project).await?, deadline(server));
+    let volumes = offers::volumes(&mut *server.store.read().await?).await?;
+    blocking(move || {
+        let mirror = Mirror::open(&root, &url)?;
+        let commit = mirror.commit(&asked.commit)?;
+        let words = Words {
+            subject: commit.summary().to_owned(),
+            author: commit.author.clone(),
+        };
+        let auth = auth.as_deref();
+        let tree = mirror.whole_tree(&asked.commit, auth, &deadline)?;
+        // Who compares the two later asks no remote.
+        if let Some(before) = asked.base.as_ref().filter(|base| mirror.has(base)) {
+            mirror.bring_changed(before, &asked.commit, auth, &deadline)?;
+        }
+        let base_file = match base {
+            Some(base) => mirror.tree(&base)?.read(plan::FILE_NAME).ok(),
+            None => None,
+        };
+        // A file that is not there or wrong is told by the plan itself.
+        let file = base_file
+            .clone()
+            .or_else(|| tree.read(plan::FILE_NAME).ok());
+        let wanted = plan::asked_parents(&file.unwrap_or_default());
+        if wanted.iter().any(|from| !parents.contains_key(from)) {
+            return Ok(Pass::Asks(wanted));
+        }
+        let context = Context {
+            base_file: base_file.as_deref(),
+            volumes: Some(&volumes),
+            parents: Some(&parents),
+            ..Context::default()
+        };
+        let planned = outcome(plan::plan(&tree, &asked, &context))?;
+        Ok(Pass::Planned(words, planned))
+    })
+    .await
+}
+
+/// Sorts what planning led to: the user's to mend, nothing to do, or an error of ours.
+fn outcome(planned: Result<plan::Plan, PlanError>) -> Result<Planned, WatchError> {
+    let wrong = |kind, message| Ok(Planned::Wrong(Failure::new(kind, message)));
+    match planned {
+        Ok(plan) => Ok(Planned::Jobs(plan)),
+        Err(error @ (PlanError::NoFile | PlanError::Untrusted)) => Ok(Planned::Nothing {
+            why: error.to_string(),
+        }),
+        Err(error @ PlanError::File(_)) => wrong(FailureKind::PipelineFileWrong, error.to_string()),
+        Err(error @ PlanError::Notebook { .. }) => {
+            wrong(FailureKind::NotebookInvalid, error.to_string())
+        }
+        Err(PlanError::Definition(message)) => Err(WatchError::Wrong(message)),
+        Err(PlanError::Tree(error)) => Err(error.into()),
+    }
+}
+
+/// A job that wants a secret that nobody gave would fail on a GPU: it fails here.
+fn check_secrets(server: &Server, project: &Project, planned: Planned) -> Planned {
+    let Planned::Jobs(plan) = &planned else {
+        return planned;
+    };
+    let missing = plan.jobs.iter().find_map(|job| {
+        let names = &job.spec.secrets;
+        let name = names
+            .iter()
+            .find(|name| crate::fleet::secret(server, &project.name, name).is_none())?;
+        Some((job.spec.name.clone(), name.clone()))
+    });
+    match missing {
+        None => planned,
+        Some((job, name)) => Planned::Wrong(
+            Failure::new(
+                FailureKind::PipelineFileWrong,
+                format!("job '{job}' wants the secret {name}, which this server does not have"),
+            )
+            .hint(format!(
+                "an administrator writes it to {}",
+                server
+                    .config
+                    .secrets()
+                    .join(&project.name)
+                    .join(&name)
+                    .display()
+            )),
+        ),
+    }
+}
