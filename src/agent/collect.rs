@@ -34,6 +34,13 @@ pub(crate) enum CollectError {
     /// It is not there, leads out of the workspace, or is neither file nor folder.
     #[error("'{path}' is not in the workspace")]
     Missing { path: String },
+    /// A link in a model's folder that no other host could follow.
+    #[error("'{path}' in the model's folder is a link to '{target}', {why}")]
+    Link {
+        path: String,
+        target: String,
+        why: &'static str,
+    },
     /// The disk.
     #[error("cannot keep {}: {source}", path.display())]
     Disk { path: PathBuf, source: io::Error },
@@ -155,7 +162,8 @@ fn disk(path: &Path) -> impl FnOnce(io::Error) -> CollectError {
     move |source| CollectError::Disk { path, source }
 }
 
-/// The files of a model, a file or a folder of the workspace; none where there is nothing.
+/// The files of a model, a file or a folder of the workspace; none where there is nothing. A link to a file of the folder
+/// is kept as that file; one that leads elsewhere is an error: the model would lack something.
 pub(crate) fn model(
     workspace: &Path,
     path: &str,
@@ -178,13 +186,30 @@ pub(crate) fn model(
         };
         relative.and_then(as_text)
     };
-    gather(
-        &real,
-        "the model",
-        |file| name(file),
-        ArtifactRole::Model,
-        blobs,
-    )
+    let linked = |link: &Path| linked(&real, link);
+    let model = ArtifactRole::Model;
+    gather(&real, "the model", |file| name(file), linked, model, blobs)
+}
+
+/// The file of the folder `root` that a link in it leads to.
+fn linked(root: &Path, link: &Path) -> Result<Option<PathBuf>, CollectError> {
+    let shown = |path: &Path| path.display().to_string();
+    let target = fs::read_link(link).map_err(disk(link))?;
+    let wrong = |why| CollectError::Link {
+        path: shown(link.strip_prefix(root).unwrap_or(link)),
+        target: shown(&target),
+        why,
+    };
+    let real = link
+        .canonicalize()
+        .map_err(|_| wrong("which is not there"))?;
+    if !real.starts_with(root) {
+        return Err(wrong("which is outside of it"));
+    }
+    match real.is_file() {
+        true => Ok(Some(real)),
+        false => Err(wrong("which is a folder")),
+    }
 }
 
 /// The files of the workspace that one of the globs names.
@@ -204,13 +229,9 @@ pub(crate) fn declared(
             .then(|| as_text(relative))
             .flatten()
     };
-    gather(
-        workspace,
-        "the declared artifacts",
-        name,
-        ArtifactRole::Declared,
-        blobs,
-    )
+    let role = ArtifactRole::Declared;
+    let what = "the declared artifacts";
+    gather(workspace, what, name, |_| Ok(None), role, blobs)
 }
 
 /// `*` stays in its folder; a folder's name alone means all in it.
@@ -241,6 +262,7 @@ fn gather(
     root: &Path,
     what: &str,
     name: impl Fn(&Path) -> Option<String>,
+    linked: impl Fn(&Path) -> Result<Option<PathBuf>, CollectError>,
     role: ArtifactRole,
     blobs: &Blobs,
 ) -> Result<Vec<Artifact>, CollectError> {
@@ -256,20 +278,22 @@ fn gather(
     {
         // A folder that cannot be read is passed over: the job made it so.
         let Ok(entry) = entry else { continue };
-        if !entry.file_type().is_file() {
-            continue;
-        }
-        let Some(path) = name(entry.path()) else {
+        let from = match entry.file_type() {
+            kind if kind.is_file() => Some(entry.path().to_owned()),
+            kind if kind.is_symlink() => linked(entry.path())?,
+            _ => None,
+        };
+        let (Some(from), Some(path)) = (from, name(entry.path())) else {
             continue;
         };
         if found.len() >= MOST_FILES {
             return Err(too_much(format!("{MOST_FILES} files")));
         }
-        bytes += entry.metadata().map(|meta| meta.len()).unwrap_or(0);
+        bytes += fs::metadata(&from).map(|meta| meta.len()).unwrap_or(0);
         if bytes > MOST_BYTES {
             return Err(too_much(ByteSize(MOST_BYTES).to_string()));
         }
-        found.push(blobs.keep(entry.path(), role, path)?);
+        found.push(blobs.keep(&from, role, path)?);
     }
     Ok(found)
 }
@@ -359,6 +383,34 @@ mod tests {
             declared(&workspace, &["a[".into()], &blobs),
             Err(CollectError::Glob { .. })
         ));
+    }
+
+    #[test]
+    fn a_link_in_a_model_is_its_file_or_an_error() {
+        let (_folder, workspace, blobs) = world(&[
+            ("model/w-1.bin", "w"),
+            ("model/deep/x", "x"),
+            ("secret", "s"),
+        ]);
+        let link = |target: &str, path: &str| {
+            std::os::unix::fs::symlink(target, workspace.join(path)).unwrap();
+        };
+        link("w-1.bin", "model/latest.bin");
+        let found = model(&workspace, "model", &blobs).unwrap();
+        assert_eq!(paths(&found), ["deep/x", "latest.bin", "w-1.bin"]);
+        assert_eq!(found[1].blob, Digest::of("w"));
+        for (target, why) in [
+            ("/etc/passwd", "which is outside of it"),
+            ("../secret", "which is outside of it"),
+            ("nowhere", "which is not there"),
+            ("deep", "which is a folder"),
+        ] {
+            link(target, "model/bad");
+            let error = model(&workspace, "model", &blobs).unwrap_err();
+            let said = format!("'bad' in the model's folder is a link to '{target}', {why}");
+            assert_eq!(error.to_string(), said);
+            fs::remove_file(workspace.join("model/bad")).unwrap();
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod journal;
 pub mod ledger;
 pub mod lint;
 pub mod local;
+mod manifest;
 pub mod service;
 pub mod wish;
 mod workspace;

@@ -88,6 +88,8 @@ pub fn notebook_spec(path: &str, requirements: Option<String>, image: &str) -> J
         checkpoints: Default::default(),
         model: None,
         metrics: BTreeMap::new(),
+        first_metric: None,
+        parent: None,
         retries: 0,
         reuse: false,
     }
@@ -145,6 +147,7 @@ pub fn prepare(
         gpus: held.uuids.clone(),
         spec,
         needs,
+        parent: None,
         checkpoint: None,
     };
     let disk = |error: io::Error| {

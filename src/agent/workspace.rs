@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use mirror::{Deadline, Mirror, MirrorError, Wanted, WorkTree};
@@ -51,7 +52,8 @@ pub(crate) fn prepare(
                 .map_err(|error| checkout_failure(&error))?;
         }
     }
-    place_needs(dir, order)
+    place_needs(dir, order)?;
+    place_parent(dir, order)
 }
 
 fn checkout_failure(error: &MirrorError) -> Failure {
@@ -101,24 +103,67 @@ fn place_needs(dir: &AttemptDir, order: &AttemptOrder) -> Result<(), Failure> {
                 fs::create_dir_all(parent).map_err(disk(parent))?;
             }
             let blob = dir.needs_blobs().join(artifact.blob.as_str());
-            // A copy: the job must not change what others may still read.
-            fs::copy(&blob, &place).map_err(disk(&place))?;
+            hand_out(&blob, &place).map_err(disk(&place))?;
         }
     }
     Ok(())
 }
 
-/// Where an artifact goes below `root`; none where its path would lead out of it.
-fn place_of(root: &Path, artifact: &Artifact) -> Option<PathBuf> {
-    let relative = Path::new(&artifact.path);
+/// Copies the files of the model that the job goes on from to where it finds them.
+fn place_parent(dir: &AttemptDir, order: &AttemptOrder) -> Result<(), Failure> {
+    let root = dir.parent();
+    let disk = |path: &Path| {
+        let path = path.to_owned();
+        move |error: io::Error| disk_failure(&path, &error)
+    };
+    remove(&root).map_err(disk(&root))?;
+    let Some(parent) = &order.parent else {
+        return Ok(());
+    };
+    let name = format!("version {} of '{}'", parent.version, parent.model);
+    if parent.files.is_empty() {
+        let words =
+            format!("{name}, from which the job goes on, was removed and has no files any more");
+        return Err(Failure::new(FailureKind::ModelMissing, words)
+            .hint("Let `from:` in .trainyard.yml name a version that is there, and push."));
+    }
+    for file in &parent.files {
+        let Some(place) = below(&root, &file.path) else {
+            let words = format!("{name} has a file with the unsafe path '{}'", file.path);
+            return Err(Failure::new(FailureKind::Internal, words));
+        };
+        if let Some(folder) = place.parent() {
+            fs::create_dir_all(folder).map_err(disk(folder))?;
+        }
+        let blob = dir.needs_blobs().join(file.blob.as_str());
+        hand_out(&blob, &place).map_err(disk(&place))?;
+    }
+    Ok(())
+}
+
+/// Copies a content to where the job finds it: it must not change what others may still read. The job is another user than
+/// the agent, who keeps contents to itself.
+fn hand_out(blob: &Path, place: &Path) -> io::Result<()> {
+    fs::copy(blob, place)?;
+    fs::set_permissions(place, fs::Permissions::from_mode(0o644))
+}
+
+/// A path below `root`; none where it would lead out of it.
+fn below(root: &Path, path: &str) -> Option<PathBuf> {
+    let relative = Path::new(path);
     let plain = relative
         .components()
         .all(|part| matches!(part, Component::Normal(_)));
+    (plain && !path.is_empty()).then(|| root.join(relative))
+}
+
+/// Where an artifact goes below `root`; none where its path would lead out of it.
+fn place_of(root: &Path, artifact: &Artifact) -> Option<PathBuf> {
     let folder = match artifact.role {
         ArtifactRole::Model => root.join("model"),
         ArtifactRole::Notebook | ArtifactRole::Declared | ArtifactRole::Output => root.to_owned(),
     };
-    (plain && !artifact.path.is_empty()).then(|| folder.join(relative))
+    below(&folder, &artifact.path)
 }
 
 /// Removes a file or folder; one that is not there is fine, and one that a job has locked is unlocked first.
@@ -162,7 +207,6 @@ pub(crate) fn unlock(path: &Path) {
 
 /// Adds what the owner needs to a folder or plain file.
 fn open_up(path: &Path) {
-    use std::os::unix::fs::PermissionsExt as _;
     let Ok(meta) = fs::symlink_metadata(path) else {
         return;
     };

@@ -134,6 +134,25 @@ impl Client {
         self.send(call).await
     }
 
+    /// The bytes of a file from an offset on.
+    pub(crate) async fn file(&self, path: &str, from: u64) -> anyhow::Result<Response> {
+        let call = self.http.request(Method::GET, self.url(path));
+        let call = match &self.token {
+            Some(token) => call.bearer_auth(token),
+            None => call,
+        };
+        let call = match from {
+            0 => call,
+            from => call.header("range", format!("bytes={from}-")),
+        };
+        let answer = self.send(call).await?;
+        ensure!(
+            from == 0 || answer.status() == StatusCode::PARTIAL_CONTENT,
+            "the server does not send a part of a file: is it of another version?"
+        );
+        Ok(answer)
+    }
+
     /// An answer that is text.
     pub(crate) async fn text(&self, path: &str) -> anyhow::Result<String> {
         let answer = self.send(self.call(Method::GET, path)).await?;

@@ -17,13 +17,13 @@ mod lint;
 mod live;
 mod logs;
 mod models;
-mod models_words;
 mod notebooks;
 mod out;
 mod pipelines;
 mod plan;
 mod project;
 mod render;
+mod reproduce;
 mod run;
 mod server;
 mod signals;
@@ -93,6 +93,8 @@ pub(crate) enum Command {
     Project(project::Args),
     /// Show a notebook as HTML, Markdown or in the terminal
     Render(render::Args),
+    /// Run the job that left a model's version once more, and say what differs
+    Reproduce(reproduce::Args),
     /// Ask for a finished job again
     Retry(job::Args),
     /// Run the server
@@ -185,6 +187,7 @@ pub(crate) async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Plan(args) => plan::run(&args).await,
         Command::Project(args) => project::run(args).await,
         Command::Render(args) => render::run(&args),
+        Command::Reproduce(args) => reproduce::run(args).await,
         Command::Retry(args) => job::retry(args).await,
         Command::Server(args) => server::run(args).await,
         Command::Up(args) => up::run(args).await,

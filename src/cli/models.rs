@@ -1,7 +1,10 @@
 //! `trainyard models`: what the registry knows, and the changes that people make to it.
 
-use anyhow::ensure;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, ensure};
 use clap::{Args as ClapArgs, Subcommand};
+use futures_util::StreamExt as _;
 use protocol::api::Page;
 use protocol::registry::{
     AliasChange, Comparison, Model, ModelDetail, Reason, SetAlias, Version, VersionDetail,
@@ -9,16 +12,26 @@ use protocol::registry::{
 };
 
 use super::client::{Client, ServerArgs, segment};
-use super::{Exit, models_words as words, out};
+use super::{Exit, out};
+
+mod download;
+mod reproduced;
+mod why;
+mod words;
+
+pub(super) use reproduced::text as reproduced;
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   trainyard models list
   trainyard models show digits @champion
+  trainyard models why digits @champion
   trainyard models compare digits 1 2
+  trainyard models download digits @champion --to model/
   trainyard models promote digits 01jd3v5n2q8k4h6s7t9w0x1y2z --why 'better on the night set'
   trainyard models alias digits champion 2 --why 'won the comparison'
   trainyard models rollback digits champion --why 'slow in production'
+  trainyard models rm digits 3 --why 'trained on leaked labels'
 
 A version is written as its number, as 'latest', as '@' and an alias, or as a candidate's id.")]
 pub(crate) struct Args {
@@ -50,6 +63,21 @@ enum Action {
         #[arg(id = "which", value_name = "VERSION")]
         version: Option<VersionRef>,
     },
+    /// Say why a version counts, why aliases point to it, and all that it comes from
+    #[command(after_help = "Examples:
+  trainyard models why digits @champion
+  trainyard models why digits 3 --all
+  trainyard models why digits latest --json | jq .lineage.setting.packages")]
+    Why {
+        /// The model
+        name: String,
+        /// The version
+        #[arg(id = "which", value_name = "VERSION")]
+        version: VersionRef,
+        /// Show every file and package, however many there are
+        #[arg(long)]
+        all: bool,
+    },
     /// Show two versions side by side: metrics, and what else differs
     Compare {
         /// The model
@@ -58,6 +86,38 @@ enum Action {
         base: VersionRef,
         /// The version that is judged
         now: VersionRef,
+    },
+    /// Bring the files of a version into a folder, each verified by its hash; what was cut off goes on
+    #[command(after_help = "Examples:
+  trainyard models download digits @champion
+  trainyard models download digits 3 --to model/ --force")]
+    Download {
+        /// The model
+        name: String,
+        /// The version
+        #[arg(id = "which", value_name = "VERSION")]
+        version: VersionRef,
+        /// The folder; made where it is not there [default: NAME-VERSION]
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+        /// Overwrite files that are there and differ
+        #[arg(long)]
+        force: bool,
+    },
+    /// Remove a version or candidate that no alias, version or job needs
+    #[command(after_help = "Examples:
+  trainyard models rm digits 3 --why 'trained on leaked labels'
+
+Its number is not used again. Its files go after the server's `blob_grace`.")]
+    Rm {
+        /// The model
+        name: String,
+        /// The version
+        #[arg(id = "which", value_name = "VERSION")]
+        version: VersionRef,
+        /// Why; kept in place of the version
+        #[arg(long)]
+        why: String,
     },
     /// Make a candidate the model's next version
     Promote {
@@ -120,6 +180,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
             let version = detail(&client, &name, &version).await?;
             print(json, &version, |version| words::version(version, &client))?;
         }
+        Action::Why { name, version, all } => {
+            let version = detail(&client, &name, &version).await?;
+            let page = client.page(&words::page(&version.version));
+            print(json, &version, |version| {
+                why::text(version, &page, all, out::width())
+            })?;
+        }
         Action::Compare { name, base, now } => {
             let at = format!(
                 "{}/compare/{}",
@@ -128,6 +195,31 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
             );
             let both: Comparison = client.get(&at).await?;
             print(json, &both, words::comparison)?;
+        }
+        Action::Download {
+            name,
+            version,
+            to,
+            force,
+        } => {
+            let done = bring(&client, &name, &version, to, force).await?;
+            print(json, &done, |done| {
+                format!(
+                    "{} files of {}, {}, are in {} ({} came over the network)",
+                    done.files,
+                    name,
+                    done.bytes,
+                    done.to.display(),
+                    done.fetched
+                )
+            })?;
+        }
+        Action::Rm { name, version, why } => {
+            let at = format!("{}/remove", at(&name, &version)?);
+            let gone: Version = client.post(&at, Some(&Reason { why })).await?;
+            print(json, &gone, |gone| {
+                format!("{} of {} is removed", gone.label(), gone.model)
+            })?;
         }
         Action::Promote {
             name,
@@ -195,6 +287,37 @@ async fn detail(
     client.get(&at(name, version)?).await
 }
 
+/// Brings a version's files. An alias may move meanwhile: its version is named by id from then on.
+async fn bring(
+    client: &Client,
+    name: &str,
+    version: &VersionRef,
+    to: Option<PathBuf>,
+    force: bool,
+) -> anyhow::Result<download::Done> {
+    let found = detail(client, name, version).await?;
+    ensure!(
+        !found.files.is_empty(),
+        "{} of {name} has no files",
+        found.version.label()
+    );
+    let number = found.version.version.map(|number| number.to_string());
+    let one = number.unwrap_or_else(|| found.version.id.clone());
+    let to = to.unwrap_or_else(|| PathBuf::from(format!("{name}-{one}")));
+    let folder = format!("{}/{one}/files", path(name)?);
+    download::bring(&found.files, &to, force, async |file, from| {
+        let parts: Vec<String> = file.path.split('/').map(segment).collect();
+        let at = format!("{folder}/{}", parts.join("/"));
+        let answer = client.file(&at, from).await?;
+        let pieces = futures_util::stream::try_unfold(answer, |mut answer| async move {
+            let piece = answer.chunk().await.context("the server broke off")?;
+            Ok(piece.map(|piece| (piece.to_vec(), answer)))
+        });
+        Ok(pieces.boxed())
+    })
+    .await
+}
+
 /// The number that an alias is to point to.
 async fn number(client: &Client, name: &str, wanted: &VersionRef) -> anyhow::Result<u64> {
     if let VersionRef::Number(number) = wanted {
@@ -208,7 +331,8 @@ async fn number(client: &Client, name: &str, wanted: &VersionRef) -> anyhow::Res
     })
 }
 
-fn at(name: &str, version: &VersionRef) -> anyhow::Result<String> {
+/// The path of a version in the API.
+pub(super) fn at(name: &str, version: &VersionRef) -> anyhow::Result<String> {
     Ok(format!("{}/{}", path(name)?, segment(&version.to_string())))
 }
 

@@ -38,9 +38,53 @@ pub(crate) fn drawn<const N: usize>(
         .set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(header);
     for row in rows {
-        table.add_row(row.map(|text| render::terminal::clean(&text, false)));
+        table.add_row(row.map(|text| clean(&text)));
     }
     table.trim_fmt()
+}
+
+/// Sections of labelled facts, the labels in one column, wrapped at `width`.
+pub(crate) fn sections(sections: &[(&str, Vec<[String; 2]>)], width: usize) -> String {
+    let mut table = within(width);
+    for (title, rows) in sections.iter().filter(|(_, rows)| !rows.is_empty()) {
+        if !table.is_empty() {
+            table.add_row([""]);
+        }
+        table.add_row([*title]);
+        for [label, text] in rows {
+            table.add_row([format!("  {}", clean(label)), clean(text)]);
+        }
+    }
+    flush_left(table)
+}
+
+/// A sentence in lines of at most `width`.
+pub(crate) fn paragraph(text: &str, width: usize) -> String {
+    let mut table = within(width);
+    table.add_row([clean(text)]);
+    flush_left(table)
+}
+
+fn within(width: usize) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(u16::try_from(width).unwrap_or(u16::MAX));
+    table
+}
+
+fn flush_left(mut table: Table) -> String {
+    if let Some(first) = table.column_mut(0) {
+        first.set_padding((0, 1));
+    }
+    let text = table.trim_fmt();
+    let lines: Vec<_> = text.lines().map(str::trim_end).collect();
+    lines.join("\n")
+}
+
+fn clean(text: &str) -> String {
+    render::terminal::clean(text, false)
 }
 
 /// Columns of the terminal: what `COLUMNS` says, else the terminal itself; 100 where there is none.

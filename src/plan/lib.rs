@@ -28,7 +28,7 @@ pub use globs::Globs;
 pub use here::{definition_of, plan_notebook};
 pub use init::{FirstFile, NothingToRun, first_file};
 pub use lint::{lint_here, lint_tool};
-pub use make::{Context, DEFAULT_IMAGE, plan};
+pub use make::{Context, DEFAULT_IMAGE, Parents, asked_parents, plan};
 pub use needs::needs;
 pub use parameters::{check_parameters, written};
 pub use planned::{Dep, Ignored, KeyPart, MAX_DEPS, Plan, PlannedJob};

@@ -119,6 +119,7 @@ pub(crate) fn job(
         key_parts,
         fingerprint: None,
         deps: deps.into_iter().take(MAX_DEPS).collect(),
+        volumes: BTreeMap::new(),
         lock: None,
         pipeline_file: None,
         trust,
@@ -222,6 +223,8 @@ fn spec(
         checkpoints: Default::default(),
         model: None,
         metrics: BTreeMap::new(),
+        first_metric: None,
+        parent: None,
         retries: 2,
         reuse: true,
     }

@@ -1,11 +1,15 @@
 //! Makes the plan: chooses definitions, expands them, and gives each job its spec and its key.
 
-use std::collections::BTreeMap;
+mod data;
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use data::dvc_file;
 use mirror::Tree;
 use notebook::Notebook;
 use protocol::spec::{
-    Checkout, Checkpoints, Goal, Limits, MetricSpec, ModelSpec, Network, Parameters, PythonSource,
+    Checkout, Checkpoints, Goal, Limits, MetricSpec, ModelSpec, Network, Parameters, Parent,
+    PythonSource,
 };
 use protocol::{Digest, JobSpec, Trigger, TriggerKind, Trust, Work};
 
@@ -42,6 +46,23 @@ pub struct Context<'a> {
     /// The volumes of the agents by name, with the version that their administrators declared: it has a part
     /// in the key.
     pub volumes: Option<&'a BTreeMap<String, Option<String>>>,
+    /// The versions that the file's `from` mean now, by its text, or why they mean none. None: nobody was asked, and the
+    /// jobs have no parent.
+    pub parents: Option<&'a Parents>,
+}
+
+/// What the texts of `from` mean.
+pub type Parents = BTreeMap<String, Result<Parent, String>>;
+
+/// The texts of `from` in a pipeline file, each once; none of a file that is wrong: planning says what is.
+#[must_use]
+pub fn asked_parents(file: &[u8]) -> BTreeSet<String> {
+    let Ok(file) = PipelineFile::parse(file) else {
+        return BTreeSet::new();
+    };
+    let models = file.jobs.iter().filter_map(|(_, job)| job.model.as_ref());
+    let asked = models.filter_map(|model| model.from.as_ref());
+    asked.map(|from| from.value.0.clone()).collect()
 }
 
 /// What `trigger` runs at the commit whose files are `tree`.
@@ -77,6 +98,7 @@ pub(crate) fn plan_of(
         given: given(trigger),
         allow_unknown: context.allow_unknown,
         volumes: context.volumes,
+        parents: context.parents,
     };
     maker.make(trigger, context.only)
 }
@@ -88,7 +110,8 @@ fn given(trigger: &Trigger) -> Parameters {
         TriggerKind::Push
         | TriggerKind::PullRequest { .. }
         | TriggerKind::Schedule { .. }
-        | TriggerKind::Rerun { .. } => Parameters::new(),
+        | TriggerKind::Rerun { .. }
+        | TriggerKind::Reproduction { .. } => Parameters::new(),
     }
 }
 
@@ -100,6 +123,7 @@ struct Maker<'a> {
     given: Parameters,
     allow_unknown: bool,
     volumes: Option<&'a BTreeMap<String, Option<String>>>,
+    parents: Option<&'a Parents>,
 }
 
 /// What is said while jobs are made.
@@ -220,7 +244,8 @@ impl Maker<'_> {
         let deps = self.deps(job, &spec, lock.as_ref(), &code, &mut said.notes)?;
         parts.files(&deps);
         declared(&spec, &mut parts);
-        let stale = self.mounted(&spec, &mut parts);
+        let (volumes, stale) = self.mounted(&spec, &mut parts);
+        spec.parent = self.parent(job, &spec.name, &mut parts, &mut said.notes)?;
         for need in &spec.needs {
             let keys = earlier.iter().filter(|job| job.spec.definition == *need);
             parts.digest(
@@ -233,6 +258,12 @@ impl Maker<'_> {
         if self.trust == Trust::Untrusted {
             spec.network = Network::None;
             spec.secrets.clear();
+            if spec.parent.take().is_some() {
+                said.notes.push(format!(
+                    "{}: an untrusted commit gets no model of the registry to go on from",
+                    spec.name
+                ));
+            }
             spec.checkout.submodules = false;
         }
         Ok(PlannedJob {
@@ -242,6 +273,7 @@ impl Maker<'_> {
             key_parts,
             fingerprint,
             deps: deps.into_iter().take(MAX_DEPS).collect(),
+            volumes,
             lock: lock.map(|lock| lock.digest),
             pipeline_file: None,
             trust: self.trust,
@@ -345,18 +377,19 @@ impl Maker<'_> {
             return Ok(self.inputs.every(code, &not));
         };
         let globs = Globs::new(list.iter().map(|glob| glob.value.0.as_str()));
-        let deps = self
+        let mut deps = self
             .inputs
             .matching(&globs.map_err(FileError::whole)?, &not);
+        deps.extend(self.kept_by_dvc(list, &not));
+        deps.sort_by(|a, b| a.path.cmp(&b.path));
+        deps.dedup_by(|a, b| a.path == b.path);
         for glob in list {
             let one = Globs::new([glob.value.0.as_str()]);
             let one = one.map_err(|reason| FileError::at(glob.referenced, reason))?;
-            if !self
-                .inputs
-                .tree()
-                .files()
-                .iter()
-                .any(|file| one.matches(&file.path))
+            let files = self.inputs.tree().files();
+            let is_there = files.iter().any(|file| one.matches(&file.path));
+            if !is_there
+                && dvc_file(&glob.value.0).is_none_or(|dvc| self.inputs.tree().get(&dvc).is_none())
             {
                 notes.push(format!(
                     "{}: no file matches '{}' of its 'deps'",
@@ -425,25 +458,11 @@ impl Maker<'_> {
                 .iter()
                 .map(|(name, metric)| (name.to_owned(), judged(metric)))
                 .collect(),
+            parent: None,
+            first_metric: job.metrics.names().next().map(str::to_owned),
             retries: job.retries.or(defaults.retries).unwrap_or(RETRIES),
             reuse: job.reuse.or(defaults.reuse).unwrap_or(true),
         }
-    }
-
-    /// The parts of volumes: the declared version counts. Gives what is to be said of those without one.
-    fn mounted(&self, spec: &JobSpec, parts: &mut Parts) -> Vec<String> {
-        let mut said = Vec::new();
-        for (name, at) in &spec.volumes {
-            let version = self.volumes.and_then(|all| all.get(name)?.as_deref());
-            parts.text(
-                &format!("volume {name}"),
-                &format!("{at} {}", version.unwrap_or("")),
-            );
-            if version.is_none() {
-                said.push(format!("the volume '{name}' has no declared version"));
-            }
-        }
-        said
     }
 
     fn image_of(&self, job: &Job) -> String {

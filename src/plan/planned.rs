@@ -1,5 +1,7 @@
 //! What a plan is: plain values that the store keeps and a person can be shown.
 
+use std::collections::BTreeMap;
+
 use protocol::{Digest, JobSpec, Trust};
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +48,9 @@ pub struct PlannedJob {
     /// The files that it depends on, by path; at most [`MAX_DEPS`].
     #[serde(default)]
     pub deps: Vec<Dep>,
+    /// The volumes that it mounts by name, each with the version that administrators declared.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<String, Option<String>>,
     /// Hash of the text that says which Python packages it needs.
     #[serde(default)]
     pub lock: Option<Digest>,

@@ -78,7 +78,7 @@ fn asked_for<'a>(trigger: &'a Trigger, only: &'a [String]) -> Option<&'a [String
     match &trigger.kind {
         TriggerKind::Push | TriggerKind::PullRequest { .. } => None,
         TriggerKind::Schedule { definitions } => Some(definitions),
-        TriggerKind::Rerun { .. } => some(only),
+        TriggerKind::Rerun { .. } | TriggerKind::Reproduction { .. } => some(only),
         TriggerKind::Person { definitions, .. } => some(definitions),
     }
 }
@@ -96,7 +96,9 @@ fn refusal(on: Option<&On>, trigger: &Trigger) -> Option<String> {
         TriggerKind::PullRequest { .. } if on.pull_request => None,
         TriggerKind::PullRequest { .. } => Some("its 'on' names no pull requests".to_owned()),
         TriggerKind::Schedule { .. } => Some("it is not due".to_owned()),
-        TriggerKind::Rerun { .. } | TriggerKind::Person { .. } => None,
+        TriggerKind::Rerun { .. }
+        | TriggerKind::Reproduction { .. }
+        | TriggerKind::Person { .. } => None,
     }
 }
 

@@ -32,6 +32,7 @@ use crate::digest::Digest;
 use crate::event::{Artifact, Phase};
 use crate::hardware::Inventory;
 use crate::ids::{AgentId, AttemptId, CommitId, JobId, PipelineId, ProjectId};
+use crate::registry::ModelFile;
 use crate::spec::{JobSpec, Trust};
 use crate::units::{ByteSize, Span, Timestamp};
 
@@ -205,9 +206,23 @@ pub struct AttemptOrder {
     /// What the jobs that it needs left, by the name of the definition.
     #[serde(default)]
     pub needs: std::collections::BTreeMap<String, Vec<Artifact>>,
+    /// The version of a model that it goes on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ParentModel>,
     /// What it goes on from, where an earlier attempt brought that to the server.
     #[serde(default)]
     pub checkpoint: Option<Checkpoint>,
+}
+
+/// A version of a model with its files, for `$TRAINYARD_PARENT_DIR`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParentModel {
+    /// The model's name.
+    pub model: String,
+    /// The version's number.
+    pub version: u64,
+    /// Its files.
+    pub files: Vec<ModelFile>,
 }
 
 /// What an earlier attempt of a job left for the next one.

@@ -7,6 +7,10 @@
 //! | `GET models/{name}` | read | [`ModelDetail`] |
 //! | `GET models/{name}/{version}` | read | [`VersionDetail`] |
 //! | `GET models/{name}/{version}/compare/{other}` | read | [`Comparison`] of `other` (base) and `version` |
+//! | `GET models/{name}/{version}/files/{path}` | read | the file's bytes; `Range` is understood |
+//! | `POST models/{name}/{version}/remove` ([`Reason`]) | run | the [`Version`] that is gone |
+//! | `POST models/{name}/{version}/reproduce` | run | [`crate::api::Done`] with the job |
+//! | `GET models/{name}/{version}/reproductions/{job}` | read | [`Reproduction`] |
 //! | `POST models/{name}/{version}/promote` ([`Reason`]) | run | [`Version`] |
 //! | `PUT models/{name}/aliases/{alias}` ([`SetAlias`]) | run | [`AliasChange`] |
 //! | `POST models/{name}/aliases/{alias}/rollback` ([`Reason`]) | run | [`AliasChange`] |
@@ -21,8 +25,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::ids::{AttemptId, CommitId, JobId, PipelineId};
-use crate::report::{MetricValue, Setting, Usage};
-use crate::spec::{Goal, Parameters, Trust};
+use crate::outcome::Outcome;
+use crate::report::{MetricValue, Setting, Usage, VolumeManifest};
+use crate::spec::{Goal, Parameters, Parent, Trust};
 use crate::units::{ByteSize, Timestamp};
 
 /// A model: a name under which versions are counted. It belongs to the project that made it first.
@@ -58,6 +63,24 @@ pub struct ModelDetail {
     /// The newest changes of aliases, newest first, at most 100.
     #[serde(default)]
     pub history: Vec<AliasChange>,
+    /// The best of the candidates that wait, where several were measured.
+    #[serde(default)]
+    pub best: Option<BestCandidate>,
+}
+
+/// The best of several candidates.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BestCandidate {
+    /// Its id.
+    pub id: String,
+    /// The metric that ranks them: the first of the pipeline file.
+    pub metric: String,
+    /// Which direction is better.
+    pub goal: Goal,
+    /// Its value.
+    pub value: Number,
+    /// How many candidates have the metric.
+    pub of: u64,
 }
 
 /// Whether a version counts.
@@ -99,6 +122,14 @@ pub struct Version {
     /// Who made a candidate a version, and why.
     #[serde(default)]
     pub promotion: Option<Promotion>,
+    /// Why its job's model became a version or a candidate, in words; none: a client registered it, or it is older than
+    /// these words.
+    #[serde(default)]
+    pub because: Option<String>,
+    /// What its files show it to be, sorted: MLflow's flavours where it has an `MLmodel`, else `safetensors`, `onnx`,
+    /// `joblib`, `pickle`, `saved_model`, `gguf`. Empty: nothing that is known, or nobody has looked yet.
+    #[serde(default)]
+    pub flavours: Vec<String>,
 }
 
 /// Which job left a version.
@@ -141,6 +172,52 @@ pub struct Promotion {
     pub at: Timestamp,
 }
 
+/// A version or candidate was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removal {
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub why: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// One end of the edge between a version and what a training went on from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Related {
+    /// The version's id; none: the job has left none yet.
+    #[serde(default)]
+    pub id: Option<String>,
+    /// Its model.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// Its number; none for a candidate.
+    #[serde(default)]
+    pub version: Option<u64>,
+    /// As the pipeline file named the parent, such as `digits@champion`.
+    #[serde(default)]
+    pub asked: Option<String>,
+    /// The job that goes on, where the version is one that it leaves.
+    #[serde(default)]
+    pub job: Option<JobId>,
+    /// Whether the version was removed.
+    #[serde(default)]
+    pub removed: bool,
+}
+
+impl Related {
+    /// `version 3`, or `candidate 01jd…`.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match (self.version, &self.id) {
+            (Some(number), _) => format!("version {number}"),
+            (None, Some(id)) => format!("candidate {id}"),
+            (None, None) => "a version to come".to_owned(),
+        }
+    }
+}
+
 /// A version with all that is known of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VersionDetail {
@@ -163,6 +240,15 @@ pub struct VersionDetail {
     /// Changes of the aliases that point or pointed to it, newest first, at most 100.
     #[serde(default)]
     pub history: Vec<AliasChange>,
+    /// What it went on from, what that went on from, and so on, nearest first, at most 20.
+    #[serde(default)]
+    pub ancestors: Vec<Related>,
+    /// Versions that went on from it, and jobs that do, oldest first, at most 100.
+    #[serde(default)]
+    pub descendants: Vec<Related>,
+    /// Why it counts, and why aliases point or pointed to it: a sentence each.
+    #[serde(default)]
+    pub why: Vec<String>,
 }
 
 /// A file of a version.
@@ -221,6 +307,12 @@ pub struct Lineage {
     /// Files that it depends on, each with git's hash of its content.
     #[serde(default)]
     pub deps: BTreeMap<String, String>,
+    /// Volumes that were mounted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<MountedVolume>,
+    /// The version of a model that it went on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
     /// The lock file or requirements: path, and hash of its bytes.
     #[serde(default)]
     pub lock: Option<LockFile>,
@@ -237,6 +329,22 @@ pub struct Lineage {
     pub started_at: Timestamp,
     /// When it was over.
     pub finished_at: Timestamp,
+}
+
+/// A volume that a job could read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountedVolume {
+    /// The name that administrators gave it.
+    pub name: String,
+    /// Where the job found it.
+    pub at: String,
+    /// The version that administrators declared, or the `.dvc` file of the commit and its hash; none: what it held has
+    /// none.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// Without a version what the host saw in it, unverified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<VolumeManifest>,
 }
 
 /// A file that fixes the Python environment.
@@ -310,6 +418,45 @@ pub struct Comparison {
     pub differences: Vec<Difference>,
 }
 
+/// A version's job that was run once more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reproduction {
+    /// The version.
+    pub version: Version,
+    /// The job that ran once more.
+    pub job: JobId,
+    /// Its state's word, such as `queued`.
+    pub state: String,
+    /// Why it waits.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// How it ended; none: it goes on, or what it left is not registered yet.
+    #[serde(default)]
+    pub outcome: Option<Outcome>,
+    /// What differs; none: it did not succeed.
+    #[serde(default)]
+    pub compared: Option<Compared>,
+}
+
+/// What differs between a version and its reproduction.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Compared {
+    /// Whether files and metrics are the same.
+    pub same: bool,
+    /// How many files either has.
+    pub all_files: u64,
+    /// Every metric of either, by name.
+    pub metrics: Vec<MetricDelta>,
+    /// Files that differ, with their hashes.
+    pub files: Vec<Difference>,
+    /// Packages, lock, Python, image.
+    pub environment: Vec<Difference>,
+    /// Host, CPU, GPUs, driver, CUDA.
+    pub hardware: Vec<Difference>,
+    /// All else.
+    pub other: Vec<Difference>,
+}
+
 /// A metric of two versions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MetricDelta {
@@ -327,6 +474,18 @@ pub struct MetricDelta {
     /// Better or worse, where a goal is declared and the values can be compared.
     #[serde(default)]
     pub judged: Option<Judged>,
+}
+
+impl MetricDelta {
+    /// Whether both have the same value; what is no number twice is the same.
+    #[must_use]
+    pub fn is_same(&self) -> bool {
+        match (self.base, self.now) {
+            (Some(Number(base)), Some(Number(now))) => base == now || base.is_nan() && now.is_nan(),
+            (Some(_), None) | (None, Some(_)) => false,
+            (None, None) => true,
+        }
+    }
 }
 
 /// How a change of a metric is to be seen.
@@ -370,6 +529,57 @@ pub enum VersionRef {
     Latest,
     /// A version or candidate by its id.
     Id(String),
+}
+
+/// A version of a model as a pipeline file names it: `digits@champion`, `digits@latest`, `digits/3`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelRef {
+    /// The model's name.
+    pub model: String,
+    /// Which version: a number, an alias or the latest.
+    pub version: VersionRef,
+}
+
+/// Text that names no version of a model.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "'{0}' names no version of a model: write it like digits@champion, digits@latest or digits/3"
+)]
+pub struct InvalidModelRef(String);
+
+impl FromStr for ModelRef {
+    type Err = InvalidModelRef;
+
+    fn from_str(text: &str) -> Result<Self, InvalidModelRef> {
+        let wrong = || InvalidModelRef(text.chars().take(64).collect());
+        let (model, version) = match text.split_once('@') {
+            Some((model, "latest")) => (model, VersionRef::Latest),
+            Some((model, alias)) if valid_alias(alias) => (model, VersionRef::Alias(alias.into())),
+            Some(_) => return Err(wrong()),
+            None => {
+                let (model, number) = text.split_once('/').ok_or_else(wrong)?;
+                let number = number.parse().ok().filter(|number| *number > 0);
+                (model, VersionRef::Number(number.ok_or_else(wrong)?))
+            }
+        };
+        let model = Some(model)
+            .filter(|model| valid_model(model))
+            .ok_or_else(wrong)?;
+        Ok(Self {
+            model: model.to_owned(),
+            version,
+        })
+    }
+}
+
+/// Whether text may name a model that a job leaves: it stands in URLs, files and MLflow's clients.
+#[must_use]
+pub fn valid_model(name: &str) -> bool {
+    (1..=100).contains(&name.len())
+        && !name.starts_with('.')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
 /// Text that names no version.
@@ -442,6 +652,34 @@ mod tests {
             "", "0", "-1", "@", "@v3", "@latest", "@3", "@a/b", "../x", "1.0",
         ] {
             assert!(wrong.parse::<VersionRef>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_version_as_a_pipeline_file_writes_it() {
+        let read = |text: &str| text.parse::<ModelRef>().unwrap();
+        let champion = read("digits@champion");
+        assert_eq!(champion.version, VersionRef::Alias("champion".into()));
+        assert_eq!(read("digits@latest").version, VersionRef::Latest);
+        let third = read("my.digits/3");
+        assert_eq!(
+            (&*third.model, third.version),
+            ("my.digits", VersionRef::Number(3))
+        );
+        for wrong in [
+            "digits",
+            "digits@",
+            "digits@v3",
+            "@champion",
+            "digits/0",
+            "digits/x",
+            "a/b/3",
+            "digits/-1",
+            "../x@y",
+            "a b@c",
+            "",
+        ] {
+            assert!(wrong.parse::<ModelRef>().is_err(), "{wrong}");
         }
     }
 

@@ -108,9 +108,28 @@ pub struct Setting {
     /// NVIDIA driver and CUDA version.
     #[serde(default)]
     pub driver: Option<crate::hardware::GpuDriver>,
+    /// What was in volumes without a declared version when the attempt began.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeManifest>,
     /// Version of the agent.
     #[serde(default)]
     pub agent_version: String,
+}
+
+/// What a volume held, by names, sizes and times: not verified, no content was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeManifest {
+    /// The volume's name.
+    pub name: String,
+    /// Files that were looked at.
+    pub files: u64,
+    /// Their sizes together.
+    pub bytes: ByteSize,
+    /// Hash of their paths, sizes and times of change; none: the time for it was over.
+    #[serde(default)]
+    pub digest: Option<Digest>,
+    /// Whether it was all of the volume.
+    pub whole: bool,
 }
 
 /// A booked GPU.

@@ -67,9 +67,15 @@ pub struct JobSpec {
     /// The model that it leaves.
     #[serde(default)]
     pub model: Option<ModelSpec>,
+    /// The version of a model that it goes on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
     /// The metrics that are compared with the base branch.
     #[serde(default)]
     pub metrics: BTreeMap<String, MetricSpec>,
+    /// The first of them in the file: several candidates for a model are ranked by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_metric: Option<String>,
     /// Further attempts after platform faults.
     pub retries: u32,
     /// Whether an equal earlier result may stand for it.
@@ -362,6 +368,19 @@ pub struct ModelSpec {
     pub name: String,
     /// File or folder, relative to the workspace.
     pub path: String,
+}
+
+/// The version of a model that a training goes on from, fixed when the job was planned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// As the pipeline file names it, such as `digits@champion`.
+    pub asked: String,
+    /// The model's name.
+    pub model: String,
+    /// The version's number.
+    pub version: u64,
+    /// The version's id, which stays when the model gets another name.
+    pub id: String,
 }
 
 /// How a metric is judged against the base branch.

@@ -51,6 +51,12 @@ pub enum TriggerKind {
         /// That job.
         of: JobId,
     },
+    /// The job that left a model's version is run once more, to see whether it leaves the same. Its result stands for
+    /// nobody.
+    Reproduction {
+        /// That job.
+        of: JobId,
+    },
     /// A person asked by hand.
     Person {
         /// Only these definitions; empty: all.
@@ -70,6 +76,7 @@ impl Trigger {
             TriggerKind::Push | TriggerKind::PullRequest { .. } => true,
             TriggerKind::Schedule { .. }
             | TriggerKind::Rerun { .. }
+            | TriggerKind::Reproduction { .. }
             | TriggerKind::Person { .. } => false,
         }
     }

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use crate::blobs::S3;
 use crate::forge::app::AppConfig;
 use crate::notices::Rule;
+use crate::registry::Retention;
 use crate::store::{Address, StoreError};
 
 /// What an administrator can set. A missing key has its default; an unknown one is an error.
@@ -77,6 +78,8 @@ pub struct Config {
     /// A content that nothing needs is removed when it is older than this.
     #[serde(deserialize_with = "span")]
     pub blob_grace: Span,
+    /// Which versions and candidates of models go by themselves.
+    pub retention: Retention,
     /// With less free space than this where the data lies no job is started; uploads may use half of it.
     #[serde(deserialize_with = "size")]
     pub disk_reserve: ByteSize,
@@ -108,6 +111,7 @@ impl Default for Config {
             tick: Span::secs(5),
             blob_limit: ByteSize::gib(64),
             blob_grace: Span::hours(30 * 24),
+            retention: Retention::default(),
             disk_reserve: ByteSize::gib(2),
         }
     }
@@ -259,6 +263,13 @@ fn span<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Span, D::Er
     text.parse().map_err(serde::de::Error::custom)
 }
 
+/// The same where there may be none.
+pub(crate) fn maybe_span<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Span>, D::Error> {
+    span(deserializer).map(Some)
+}
+
 /// Reads rules: each has a name of its own.
 fn rules<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Rule>, D::Error> {
     let rules = Vec::<Rule>::deserialize(deserializer)?;
@@ -295,6 +306,23 @@ mod tests {
             config.address().unwrap(),
             Address::Sqlite("/srv/trainyard/trainyard.db".into())
         );
+    }
+
+    #[test]
+    fn what_is_kept_of_models_is_said_in_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("server.toml");
+        let text = "[retention]\ncandidates = \"30d\"\nversions = 20\n";
+        std::fs::write(&path, text).unwrap();
+        let rules = Config::read(&path).unwrap().retention;
+        assert_eq!(rules.candidates, Some(Span::hours(30 * 24)));
+        assert_eq!(rules.versions.map(std::num::NonZeroU32::get), Some(20));
+        assert_eq!(Config::default().retention, Retention::default());
+        for wrong in ["versions = 0", "candidates = \"old\"", "models = 1"] {
+            std::fs::write(&path, format!("[retention]\n{wrong}\n")).unwrap();
+            let message = Config::read(&path).unwrap_err().to_string();
+            assert!(message.contains("line 2"), "{message}");
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub use recent::Recent;
 
 use crate::disk;
 use crate::live::Change;
+use crate::registry;
 use crate::schedule::{self, Decision};
 use crate::state::Server;
 use crate::store::attempts::{Attempt, Fate};
@@ -216,6 +217,10 @@ async fn order(
         secrets: BTreeMap::new(),
         gpus: given.gpus.clone(),
         needs: needs(db, job).await?,
+        parent: match &job.spec.parent {
+            Some(parent) => Some(registry::parent_files(db, parent).await?),
+            None => None,
+        },
         checkpoint: match job.spec.checkpoints.across_hosts {
             true => checkpoints::of_job(db, &job.id).await?,
             false => None,

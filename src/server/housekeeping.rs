@@ -1,17 +1,16 @@
 //! Forgets what nobody will ask for again: deliveries of forges, commits that mirrors keep, notices, checkpoints of jobs
-//! that ended long ago, contents that nothing needs, and uploads that were never completed. What people made or look at
-//! is not its business.
+//! that ended long ago, versions of models where a rule says so, contents that nothing needs, and uploads that were never
+//! completed. What else people made or look at is not its business.
 
 use std::time::Duration;
 
 use protocol::{Span, Timestamp};
 
-use crate::fleet;
 use crate::state::Server;
 use crate::store::projects::{self, Project, Word};
 use crate::store::{StoreError, checkpoints, notices};
 use crate::upkeep::{self, Manner, UpkeepError};
-use crate::watch;
+use crate::{registry, watch};
 
 /// Time between two passes.
 const PAUSE: Duration = Duration::from_secs(3600);
@@ -76,7 +75,12 @@ pub async fn tick(server: &Server, now: Timestamp) -> Result<(), UpkeepError> {
     for job in jobs {
         fleet::checkpoints::forget(server, &job).await?;
     }
+    let gone = registry::retain(&server.store, server.config.retention, now).await?;
+    if gone > 0 {
+        tracing::info!(gone, "versions and candidates are removed by `retention`");
+    }
     let old = before(server.config.blob_grace);
+    registry::empty(&server.store, old, now).await?;
     let (store, blobs) = (&server.store, &server.blobs);
     let gone = upkeep::unlinked(store, blobs, old, MOST_CONTENTS, Manner::Remove).await?;
     if gone.contents > 0 {

@@ -50,6 +50,7 @@ async fn is_members(
             | TriggerKind::PullRequest { .. }
             | TriggerKind::Schedule { .. }
             | TriggerKind::Rerun { .. }
+            | TriggerKind::Reproduction { .. }
             | TriggerKind::Person { .. },
             _,
         ) => Ok(false),

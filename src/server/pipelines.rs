@@ -1,6 +1,7 @@
 //! Makes pipelines: a trigger and its plan become rows in one transaction, each job in the state that its
 //! key and its needs give it. It knows rows, not git.
 
+mod again;
 mod closing;
 mod people;
 
@@ -17,12 +18,16 @@ use crate::schedule::Demand;
 use crate::state::Server;
 use crate::store::jobs::{Job, Lineage};
 use crate::store::pipelines::Pipeline;
-use crate::store::{Connection, Result, StoreError, jobs, pipelines, projects, queue, requests};
+use crate::store::{
+    Connection, Result, StoreError, jobs, parents, pipelines, projects, queue, requests,
+};
 use crate::{offers, settle, trigger};
 
+pub use again::{reproduce, rerun};
 pub use closing::CLOSED;
 pub(crate) use closing::told_of;
-pub use people::{approve, cancel_by_hand, rerun};
+use people::write_down;
+pub use people::{approve, cancel_by_hand};
 
 /// Who cancels the jobs of an older commit.
 pub const SUPERSEDED: &str = "superseded by a newer commit";
@@ -143,9 +148,10 @@ async fn supersede(tx: &mut Connection, pipeline: &Pipeline, running: bool) -> R
     let running = match &pipeline.trigger.kind {
         TriggerKind::Push => false,
         TriggerKind::PullRequest { .. } => running,
-        TriggerKind::Schedule { .. } | TriggerKind::Rerun { .. } | TriggerKind::Person { .. } => {
-            return Ok(Vec::new());
-        }
+        TriggerKind::Schedule { .. }
+        | TriggerKind::Rerun { .. }
+        | TriggerKind::Reproduction { .. }
+        | TriggerKind::Person { .. } => return Ok(Vec::new()),
     };
     let mut changed = Vec::new();
     for older in pipelines::unsettled(tx, pipeline, running).await? {
@@ -261,6 +267,9 @@ async fn add_jobs(
         }
         jobs::insert(tx, &job).await?;
         jobs::insert_plan(tx, &job.id, plan).await?;
+        if let Some(parent) = &plan.spec.parent {
+            parents::insert(tx, &job.id, &parent.id, &parent.asked).await?;
+        }
         added.push(job);
     }
     Ok(added)

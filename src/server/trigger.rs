@@ -219,6 +219,7 @@ pub fn key(trigger: &Trigger) -> String {
             format!("schedule:{}:{}", at / 60_000, definitions.join(","))
         }
         TriggerKind::Rerun { of } => format!("rerun:{of}:{at}"),
+        TriggerKind::Reproduction { of } => format!("reproduction:{of}:{at}"),
         TriggerKind::Person { definitions, .. } => {
             format!("person:{commit}:{}:{at}", definitions.join(","))
         }

@@ -8,6 +8,7 @@ mod forges;
 mod gpu_jobs;
 mod gpus;
 mod hosts;
+mod models;
 mod notebooks;
 mod plan;
 mod render;

@@ -49,6 +49,7 @@ pub(super) fn leave(dir: &AttemptDir, keep: Option<Span>) -> io::Result<()> {
         dir.tmp(),
         dir.home(),
         dir.needs(),
+        dir.parent(),
         dir.contract(),
         dir.originals(),
     ] {

@@ -403,6 +403,8 @@ fn trouble(error: &CollectError) -> Failure {
         }
         CollectError::TooMuch { .. } => Failure::new(FailureKind::OutputLimit, error.to_string())
             .hint("Name fewer files, or pack them into one."),
+        CollectError::Link { .. } => Failure::new(FailureKind::ModelMissing, error.to_string())
+            .hint("Copy the file into the model's folder, or take the link away."),
         CollectError::Missing { .. } => Failure::new(FailureKind::Internal, error.to_string()),
         CollectError::Disk { .. } => Failure::new(FailureKind::UploadFailed, error.to_string()),
     }

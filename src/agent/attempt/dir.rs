@@ -163,6 +163,12 @@ impl AttemptDir {
         self.path.join("needs")
     }
 
+    /// The files of the model that the job goes on from.
+    #[must_use]
+    pub fn parent(&self) -> PathBuf {
+        self.path.join("parent")
+    }
+
     /// The folder of the driver's contract.
     #[must_use]
     pub fn contract(&self) -> PathBuf {

@@ -105,6 +105,9 @@ impl Attempt<'_> {
         set("TRAINYARD_PROJECT", &self.order.project_name);
         set("TRAINYARD_NEEDS", &places.needs);
         set("TRAINYARD_CHECKPOINT_DIR", &places.checkpoints);
+        if let Some(parent) = &places.parent {
+            set("TRAINYARD_PARENT_DIR", parent);
+        }
         match &self.order.source {
             Source::Git { commit, .. } => set("TRAINYARD_COMMIT", commit.as_str()),
             Source::Folder { .. } => {}

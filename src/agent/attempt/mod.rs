@@ -24,13 +24,14 @@ use std::time::{Duration, Instant};
 
 use protocol::agent_api::AttemptOrder;
 use protocol::event::{EventKind, LogStream, Phase};
-use protocol::report::{AttemptReport, BookedGpu, Setting};
+use protocol::report::{AttemptReport, BookedGpu, Setting, VolumeManifest};
 use protocol::{Failure, FailureKind, Outcome, Timestamp, Trust, Unnumbered};
 
 use crate::environment::{self, NotReady, Request};
 use crate::executor::{Engine, EngineError, Image};
 use crate::host::Host;
 use crate::journal::Journal;
+use crate::manifest::manifest;
 use crate::workspace;
 
 pub use clean::{forget, kept_until};
@@ -42,6 +43,9 @@ pub(crate) use held::in_use;
 pub(crate) use job::{ATTEMPT_LABEL, DRIVER, GPUS_LABEL, driver_argv, nothing_but};
 
 use state::{Ended, Prepared, Stage, State};
+
+/// Longest look at a volume without a version.
+const MANIFEST: std::time::Duration = std::time::Duration::from_secs(20);
 
 /// Carries out an attempt as far as its report, which is left in `report.json` too. Called again after the agent was
 /// killed, it goes on: a job that still runs is found and followed from where the journal ends.
@@ -317,7 +321,25 @@ impl Attempt<'_> {
             setting.python = Some(environment.python.clone());
             prepared.environment = Some(environment);
         }
+        setting.volumes = self.manifests().await;
         Ok(Stage::Run(prepared))
+    }
+
+    /// What is in the volumes that no administrator gave a version. A file system that does not answer costs the job
+    /// nothing but this.
+    async fn manifests(&self) -> Vec<VolumeManifest> {
+        let volumes = self.order.spec.volumes.keys().filter_map(|name| {
+            let volume = self.host.config.volumes.get(name)?;
+            (volume.version.is_none()).then(|| (name.clone(), volume.path.clone()))
+        });
+        let mut found = Vec::new();
+        for (name, path) in volumes {
+            let look = tokio::task::spawn_blocking(move || manifest(&name, &path, MANIFEST));
+            if let Ok(Ok(manifest)) = tokio::time::timeout(MANIFEST * 2, look).await {
+                found.push(manifest);
+            }
+        }
+        found
     }
 
     async fn image(&self) -> Result<(Engine, Image), Box<Ended>> {

@@ -14,6 +14,8 @@ use crate::executor::MountSpec;
 pub(super) struct Places {
     pub(super) workspace: String,
     pub(super) needs: String,
+    /// None: the job goes on from no model.
+    pub(super) parent: Option<String>,
     pub(super) home: String,
     pub(super) tmp: String,
     pub(super) cache: String,
@@ -24,6 +26,7 @@ pub(super) struct Places {
 impl Attempt<'_> {
     pub(super) fn places(&self, environment: Option<&Environment>) -> Places {
         let show = |path: &Path| path.display().to_string();
+        let goes_on = self.order.parent.is_some();
         if self.in_container() {
             let inside = |environment: &Environment| {
                 let name = environment.folder.file_name().unwrap_or_default();
@@ -32,6 +35,7 @@ impl Attempt<'_> {
             Places {
                 workspace: "/workspace".into(),
                 needs: "/needs".into(),
+                parent: goes_on.then(|| "/parent".into()),
                 home: "/home/trainyard".into(),
                 tmp: "/tmp".into(),
                 cache: "/cache".into(),
@@ -42,6 +46,7 @@ impl Attempt<'_> {
             Places {
                 workspace: show(&self.dir.workspace()),
                 needs: show(&self.dir.needs()),
+                parent: goes_on.then(|| show(&self.dir.parent())),
                 home: show(&self.dir.home()),
                 tmp: show(&self.dir.tmp()),
                 cache: show(&self.cache()),
@@ -90,6 +95,9 @@ impl Attempt<'_> {
             ),
             MountSpec::read_only(&self.host.driver, super::job::DRIVER),
         ];
+        if let Some(at) = &places.parent {
+            mounts.push(MountSpec::read_only(self.dir.parent(), at));
+        }
         if let (Some(environment), Some(at)) = (environment, &places.environment) {
             mounts.push(MountSpec::read_only(&environment.folder, at));
         }

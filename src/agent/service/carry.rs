@@ -8,7 +8,7 @@ use std::time::Duration;
 use protocol::agent_api::AttemptOrder;
 use protocol::event::{EventKind, LogStream, Phase};
 use protocol::report::{AttemptReport, Setting, Usage};
-use protocol::{Failure, FailureKind, Outcome, Owner, Timestamp, Unnumbered};
+use protocol::{Digest, Failure, FailureKind, Outcome, Owner, Timestamp, Unnumbered};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -258,34 +258,27 @@ impl Carrier<'_> {
         let deadline =
             Instant::now() + Duration::from(self.shared.host.config.jobs.checkout_timeout);
         let folder = self.dir.needs_blobs();
-        for (definition, artifacts) in &self.order.needs {
-            for artifact in artifacts {
-                let place = folder.join(artifact.blob.as_str());
-                if place.exists() {
-                    continue;
-                }
-                let fetch = self
-                    .shared
-                    .fetch(&self.order.attempt, &artifact.blob, &place);
-                let fetched = tokio::time::timeout_at(deadline, fetch).await;
-                let why = match fetched {
-                    Ok(Ok(())) => continue,
-                    Ok(Err(error)) => error.to_string(),
-                    Err(_) => format!(
-                        "not within {}",
-                        self.shared.host.config.jobs.checkout_timeout
-                    ),
-                };
-                let sentence = format!(
-                    "{} of '{definition}' could not be fetched: {why}",
-                    artifact.path
-                );
-                self.say(journal, &sentence);
-                return Err(Box::new(Failure::new(
-                    FailureKind::CheckoutFailed,
-                    sentence,
-                )));
+        for (owner, path, blob) in needed(self.order) {
+            let place = folder.join(blob.as_str());
+            if place.exists() {
+                continue;
             }
+            let fetch = self.shared.fetch(&self.order.attempt, blob, &place);
+            let fetched = tokio::time::timeout_at(deadline, fetch).await;
+            let why = match fetched {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!(
+                    "not within {}",
+                    self.shared.host.config.jobs.checkout_timeout
+                ),
+            };
+            let sentence = format!("{path} of '{owner}' could not be fetched: {why}");
+            self.say(journal, &sentence);
+            return Err(Box::new(Failure::new(
+                FailureKind::CheckoutFailed,
+                sentence,
+            )));
         }
         Ok(())
     }
@@ -407,4 +400,18 @@ fn end(journal: &Journal, outcome: &Outcome) -> Result<(), crate::journal::Journ
         journal.append(Unnumbered::now(EventKind::Finished { outcome }.into()))?;
     }
     journal.sync()
+}
+
+/// Whose files a job finds, each with its path and content: those of the jobs that it needs, then those of the model that
+/// it goes on from.
+fn needed(order: &AttemptOrder) -> impl Iterator<Item = (&str, &str, &Digest)> {
+    let left = order.needs.iter().flat_map(|(definition, artifacts)| {
+        let files = artifacts.iter();
+        files.map(move |file| (definition.as_str(), file.path.as_str(), &file.blob))
+    });
+    let parent = order.parent.iter().flat_map(|parent| {
+        let files = parent.files.iter();
+        files.map(move |file| (parent.model.as_str(), file.path.as_str(), &file.blob))
+    });
+    left.chain(parent)
 }

@@ -1,6 +1,7 @@
 //! What the types alone cannot hold: names, cycles, placeholders, limits, and what is not yet supported.
 
 use protocol::Span;
+use protocol::registry::{ModelRef, valid_model};
 use protocol::spec::LintTool;
 use serde_saphyr::{Location, Spanned};
 
@@ -331,8 +332,7 @@ fn model(job: &Job) -> Checked {
         return Ok(());
     };
     let name = model.name.value.0.as_str();
-    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    if name.is_empty() || name.len() > 100 || !name.chars().all(good) || name.starts_with('.') {
+    if !valid_model(name) {
         return wrong(
             model.name.referenced,
             format!(
@@ -340,6 +340,11 @@ fn model(job: &Job) -> Checked {
                 cut(name)
             ),
         );
+    }
+    if let Some(from) = &model.from
+        && let Err(error) = from.value.0.parse::<ModelRef>()
+    {
+        return wrong(from.referenced, error.to_string());
     }
     relative(&model.path, "model.path")
 }

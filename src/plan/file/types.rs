@@ -268,6 +268,11 @@ pub struct Model {
     /// File or folder that the job writes, relative to the repository.
     #[schemars(with = "String")]
     pub path: Spanned<Word>,
+    /// Version that it goes on from, such as `churn@champion`, `churn@latest` or `churn/3`: its files lie under
+    /// `$TRAINYARD_PARENT_DIR`. Default: none.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub from: Option<Spanned<Word>>,
 }
 
 /// How a metric is judged.

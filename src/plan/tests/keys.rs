@@ -3,7 +3,7 @@
 mod triggers;
 
 use plan::{Context, PlanError, explain};
-use protocol::spec::{LintLevel, Network, PythonSource, Trust};
+use protocol::spec::{LintLevel, Network, Parent, PythonSource, Trust};
 use protocol::{TriggerKind, Work};
 use serde_json::json;
 use trainyard_plan as plan;
@@ -416,6 +416,117 @@ fn a_parameter_that_the_notebook_does_not_know_is_an_error_with_its_place() {
     // A notebook that says nothing of its parameters takes any.
     let untagged = notebook(&["epochs = 1"], 0).replace("parameters", "other");
     planned(&with(text).with("notebooks/train.ipynb", untagged));
+}
+
+#[test]
+fn data_that_dvc_keeps_counts_by_its_file() {
+    let text = "jobs:\n  t:\n    command: x\n    deps: [data/raw/**, ./data/set]\n    volumes: {night: /workspace/data/night, other: /data/night}\n";
+    let with = |set: &str, night: &str| {
+        Files::default()
+            .with(".trainyard.yml", text)
+            .with("data/raw.dvc", "outs: raw")
+            .with("data/set.dvc", set)
+            .with("data/night.dvc", night)
+            .with("data/unused.dvc", "x")
+    };
+    let plan = planned(&with("outs: 1", "outs: 1"));
+    let first = &plan.jobs[0];
+    let paths: Vec<&str> = first.deps.iter().map(|dep| dep.path.as_str()).collect();
+    assert_eq!(paths, ["data/raw.dvc", "data/set.dvc"]);
+    assert!(plan.notes.is_empty(), "{:?}", plan.notes);
+    let night = first.volumes["night"].as_deref().unwrap();
+    assert!(night.starts_with("data/night.dvc "), "{night}");
+    assert_eq!(first.volumes["other"], None);
+    let said = |name: &str| first.unversioned.iter().any(|said| said.contains(name));
+    assert!(
+        said("'other'") && !said("'night'"),
+        "{:?}",
+        first.unversioned
+    );
+    let set = planned(&with("outs: 2", "outs: 1"));
+    assert_eq!(explain(&set.jobs[0], first), ["data/set.dvc changed"]);
+    let volume = planned(&with("outs: 1", "outs: 2"));
+    assert_ne!(volume.jobs[0].key, first.key);
+    // Where neither file nor DVC's is there, it is said.
+    let gone = Files::default().with(".trainyard.yml", text);
+    assert_eq!(planned(&gone).notes.len(), 2);
+}
+
+#[test]
+fn a_parent_has_a_part_by_the_version_that_it_means() {
+    let text = |from: &str| {
+        let model = format!("model: {{name: digits, path: model/{from}}}");
+        FILE.replace("model: {name: digits, path: model/}", &model)
+    };
+    let with = |from: &str| repository().with(".trainyard.yml", text(from));
+    let meant = |asked: &str, version: u64| {
+        let parent = Parent {
+            asked: asked.into(),
+            model: "digits".into(),
+            version,
+            id: format!("id-{version}"),
+        };
+        (asked.to_owned(), Ok(parent))
+    };
+    let mut parents: plan::Parents = [
+        meant("digits@champion", 3),
+        meant("digits/3", 3),
+        meant("digits@latest", 4),
+    ]
+    .into();
+    parents.insert(
+        "digits@gone".into(),
+        Err("'digits@gone': it has @champion".into()),
+    );
+    let train = |from: &str, trigger: &protocol::Trigger| {
+        let context = Context {
+            parents: Some(&parents),
+            base_file: Some(&text(from).into_bytes()),
+            ..Context::default()
+        };
+        plan::plan(&with(from), trigger, &context).map(|plan| job(&plan, "train").clone())
+    };
+    let of = |from: &str| train(from, &push()).unwrap();
+    let champion = of(", from: digits@champion");
+    assert_eq!(champion.spec.parent.as_ref().unwrap().version, 3);
+    assert_eq!(
+        champion.key,
+        of(", from: digits/3").key,
+        "it is the same version"
+    );
+    let latest = of(", from: digits@latest");
+    assert_eq!(
+        explain(&latest, &champion),
+        ["parent model: digits/3 -> digits/4"]
+    );
+    assert_ne!(champion.key, of("").key);
+    assert_eq!(of("").key, job(&planned(&repository()), "train").key);
+    let gone = train(", from: digits@gone", &push())
+        .unwrap_err()
+        .to_string();
+    assert_eq!(gone, ".trainyard.yml:7:47: 'digits@gone': it has @champion");
+
+    // Who asks no server has none, and is told; an untrusted commit gets none.
+    let alone = planned(&with(", from: digits@champion"));
+    assert_eq!(job(&alone, "train").spec.parent, None);
+    assert!(
+        alone.notes[0].contains("is known to the server alone"),
+        "{:?}",
+        alone.notes
+    );
+    let mut untrusted = push();
+    untrusted.trust = Trust::Untrusted;
+    let theirs = train(", from: digits@champion", &untrusted).unwrap();
+    assert_eq!((theirs.spec.parent, theirs.key), (None, champion.key));
+
+    let asked = plan::asked_parents(text(", from: digits/3").as_bytes());
+    assert_eq!(asked.into_iter().collect::<Vec<_>>(), ["digits/3"]);
+    assert!(plan::asked_parents(b"jobs: [").is_empty());
+    let wrong = refused(&with(", from: digits")).to_string();
+    assert!(
+        wrong.starts_with(".trainyard.yml:7:47: 'digits' names no version"),
+        "{wrong}"
+    );
 }
 
 #[test]

@@ -68,7 +68,8 @@ pub async fn append(
     Ok(piece)
 }
 
-/// A blob that an attempt needs: an artifact of a job that it waited for, or its own.
+/// A blob that an attempt needs: an artifact of a job that it waited for, a file of the model or of the checkpoint that it
+/// goes on from, or its own.
 ///
 /// # Errors
 /// [`Refused`].
@@ -90,7 +91,15 @@ pub async fn read(
     let goes_on_from = checkpoint
         .flat_map(|checkpoint| &checkpoint.files)
         .any(|file| file.blob == *digest);
-    if !needed && !goes_on_from && !blobs::linked(&mut db, digest, &attempt.id).await? {
+    let parent = attempt.order.parent.iter();
+    let of_parent = parent
+        .flat_map(|parent| &parent.files)
+        .any(|file| file.blob == *digest);
+    if !needed
+        && !of_parent
+        && !goes_on_from
+        && !blobs::linked(&mut db, digest, &attempt.id).await?
+    {
         return Err(Refused::NotFound(format!(
             "attempt {} needs no blob {digest}",
             attempt.id

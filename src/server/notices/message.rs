@@ -179,6 +179,7 @@ fn trigger_word(kind: &TriggerKind) -> &'static str {
         TriggerKind::PullRequest { .. } => "pull_request",
         TriggerKind::Schedule { .. } => "schedule",
         TriggerKind::Rerun { .. } => "rerun",
+        TriggerKind::Reproduction { .. } => "reproduction",
         TriggerKind::Person { .. } => "person",
     }
 }

@@ -1,19 +1,20 @@
 //! Reading the registry, and the changes that people make: promotions and aliases. Every change says
 //! who and why, and is kept.
 
-use protocol::Timestamp;
 use protocol::api::Page;
 use protocol::registry::{
-    AliasChange, Comparison, Model, ModelDetail, ModelFile, Promotion, Version, VersionDetail,
-    VersionRef, VersionStatus, valid_alias,
+    AliasChange, BestCandidate, Comparison, Model, ModelDetail, ModelFile, Number, Promotion,
+    Related, Removal, Version, VersionDetail, VersionRef, VersionStatus, valid_alias,
 };
+use protocol::{JobId, Timestamp};
 
-use super::compare;
 use super::mlflow::source;
+use super::{best, compare, why};
 use crate::forge::bounded;
 use crate::store::runs::FullRun;
 use crate::store::{
-    Connection, Store, StoreError, files, models, projects, registry, runs, versions,
+    self, Connection, Store, StoreError, files, models, parents, projects, registry, retention,
+    runs, versions,
 };
 
 /// Most versions of a model on one page.
@@ -22,6 +23,9 @@ const MOST_VERSIONS: u32 = 500;
 const MOST_CHANGES: u32 = 100;
 /// Most files of a version that are shown.
 const MOST_FILES: u32 = 10_000;
+/// Most ancestors of a version that are shown, and most of what goes on from it.
+const MOST_ANCESTORS: usize = 20;
+const MOST_DESCENDANTS: u32 = 100;
 /// Most models on one page.
 const MOST_MODELS: u32 = 500;
 
@@ -60,12 +64,65 @@ pub enum RegistryError {
         /// The alias.
         alias: String,
     },
+    /// It was removed.
+    #[error("{wanted} of '{model}' was removed by {}: {}", removal.by, removal.why)]
+    Removed {
+        /// The model.
+        model: String,
+        /// What was asked for.
+        wanted: String,
+        /// Who removed it, and why.
+        removal: Removal,
+    },
+    /// Something needs it.
+    #[error(
+        "{label} of '{model}' is needed: {by}. Move or take away aliases ('trainyard models alias'), and remove first what goes on from it"
+    )]
+    Needed {
+        /// The model.
+        model: String,
+        /// The version.
+        label: String,
+        /// What needs it.
+        by: String,
+    },
+    /// No job left it.
+    #[error("{label} of '{model}' was left by no job: there is nothing to run once more")]
+    NoJob {
+        /// The model.
+        model: String,
+        /// The version.
+        label: String,
+    },
+    /// Another job.
+    #[error("job {job} is no reproduction of {label}; 'trainyard reproduce' makes one")]
+    NoReproduction {
+        /// The version, with its model.
+        label: String,
+        /// The job.
+        job: JobId,
+    },
+    /// Nobody said why.
+    #[error("say why it is removed: that is all that stays of it")]
+    NoReason,
+    /// No such file.
+    #[error(
+        "{label} of '{model}' has no file '{path}'; `trainyard models show {model} …` lists those that it has"
+    )]
+    NoFile {
+        /// The model.
+        model: String,
+        /// The version.
+        label: String,
+        /// The path.
+        path: String,
+    },
     /// The store's.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-type Result<T> = std::result::Result<T, RegistryError>;
+pub(super) type Result<T> = std::result::Result<T, RegistryError>;
 
 /// The newest models; `before` is the last name of the page before.
 pub async fn list(store: &Store, before: Option<&str>, limit: u32) -> Result<Page<Model>> {
@@ -113,11 +170,46 @@ async fn shown(db: &mut Connection, row: models::Model) -> Result<Model> {
 pub async fn model(store: &Store, name: &str) -> Result<ModelDetail> {
     let mut db = store.read().await?;
     let row = own_row(&mut db, name).await?;
+    let items = models::versions(&mut db, name, MOST_VERSIONS).await?;
     Ok(ModelDetail {
-        items: models::versions(&mut db, name, MOST_VERSIONS).await?,
+        best: best_candidate(&mut db, &items).await?,
+        items,
         history: models::alias_changes(&mut db, name, MOST_CHANGES).await?,
         model: shown(&mut db, row).await?,
     })
+}
+
+/// The best of the candidates by the first metric of the newest one's pipeline file; of equal ones the newest.
+async fn best_candidate(
+    db: &mut Connection,
+    items: &[Version],
+) -> store::Result<Option<BestCandidate>> {
+    let candidates = || {
+        let waiting = items.iter();
+        waiting.filter(|version| version.status == VersionStatus::Candidate)
+    };
+    let newest = candidates().find_map(|version| version.run.as_ref());
+    let Some(run) = newest else { return Ok(None) };
+    let Some(of_job) = registry::of_job(db, run).await? else {
+        return Ok(None);
+    };
+    let first = of_job.first_metric.as_ref();
+    let Some((metric, goal)) = first.and_then(|name| of_job.goals.get_key_value(name)) else {
+        return Ok(None);
+    };
+    let measured = candidates().filter_map(|version| {
+        let found = version.metrics.iter().find(|found| found.name == *metric);
+        Some((version, found?.value))
+    });
+    Ok(
+        best(*goal, measured).map(|(version, value, of)| BestCandidate {
+            id: version.id.clone(),
+            metric: metric.clone(),
+            goal: *goal,
+            value: Number(value),
+            of,
+        }),
+    )
 }
 
 /// One version with all that is known of it.
@@ -126,7 +218,11 @@ pub async fn version(store: &Store, model: &str, wanted: &VersionRef) -> Result<
     detail(&mut db, model, wanted).await
 }
 
-async fn detail(db: &mut Connection, model: &str, wanted: &VersionRef) -> Result<VersionDetail> {
+pub(super) async fn detail(
+    db: &mut Connection,
+    model: &str,
+    wanted: &VersionRef,
+) -> Result<VersionDetail> {
     let version = resolve(db, model, wanted).await?;
     let (run, of_job) = match &version.run {
         Some(run) => (full_run(db, run).await?, registry::of_job(db, run).await?),
@@ -141,26 +237,43 @@ async fn detail(db: &mut Connection, model: &str, wanted: &VersionRef) -> Result
             && (change.version == version.version || change.previous == version.version)
     };
     let history = models::alias_changes(db, model, MOST_CHANGES).await?;
+    let history: Vec<AliasChange> = history.into_iter().filter(points_here).collect();
     Ok(VersionDetail {
+        why: why::why(&version, &history),
+        ancestors: ancestors(db, &version.id).await?,
+        descendants: parents::children(db, &version.id, MOST_DESCENDANTS).await?,
         files: files_of(db, &version).await?,
         params: params.into_iter().collect(),
         tags: tags.into_iter().collect(),
         goals,
         lineage,
-        history: history.into_iter().filter(points_here).collect(),
+        history,
         version,
     })
 }
 
+/// What a version went on from, nearest first.
+async fn ancestors(db: &mut Connection, version: &str) -> store::Result<Vec<Related>> {
+    let mut found: Vec<Related> = Vec::new();
+    let mut of = version.to_owned();
+    while found.len() < MOST_ANCESTORS {
+        let Some(parent) = parents::of_version(db, &of).await? else {
+            break;
+        };
+        let Some(id) = parent.id.clone() else { break };
+        of = id;
+        found.push(parent);
+    }
+    Ok(found)
+}
+
 /// The files of a version: what a job's attempt left, or where a client said that they lie.
-async fn files_of(db: &mut Connection, version: &Version) -> Result<Vec<ModelFile>> {
-    let row = match version.version {
-        Some(number) => versions::find(db, &version.model, number).await?,
-        None => None,
-    };
-    let location = row.and_then(|row| row.location);
-    let Some((owner, folder)) = location.as_deref().and_then(source::kept_at) else {
-        return Ok(models::files(db, &version.id).await?);
+pub(super) async fn files_of(
+    db: &mut Connection,
+    version: &Version,
+) -> store::Result<Vec<ModelFile>> {
+    let Some((owner, folder)) = location(db, version).await? else {
+        return models::files(db, &version.id).await;
     };
     let skip = if folder.is_empty() {
         0
@@ -176,6 +289,19 @@ async fn files_of(db: &mut Connection, version: &Version) -> Result<Vec<ModelFil
     Ok(kept.into_iter().map(file).collect())
 }
 
+/// The owner and the folder of the files, where a client said so.
+async fn location(
+    db: &mut Connection,
+    version: &Version,
+) -> store::Result<Option<(String, String)>> {
+    let Some(number) = version.version else {
+        return Ok(None);
+    };
+    let row = versions::find(db, &version.model, number).await?;
+    let location = row.and_then(|row| row.location);
+    Ok(location.as_deref().and_then(source::kept_at))
+}
+
 async fn full_run(db: &mut Connection, id: &str) -> Result<Option<FullRun>> {
     let Some(run) = runs::find(db, id).await? else {
         return Ok(None);
@@ -183,7 +309,11 @@ async fn full_run(db: &mut Connection, id: &str) -> Result<Option<FullRun>> {
     Ok(runs::fill(db, vec![run]).await?.pop())
 }
 
-async fn resolve(db: &mut Connection, model: &str, wanted: &VersionRef) -> Result<Version> {
+pub(super) async fn resolve(
+    db: &mut Connection,
+    model: &str,
+    wanted: &VersionRef,
+) -> Result<Version> {
     own_row(db, model).await?;
     let found = match wanted {
         VersionRef::Number(number) => models::by_number(db, model, *number).await?,
@@ -197,14 +327,59 @@ async fn resolve(db: &mut Connection, model: &str, wanted: &VersionRef) -> Resul
             }
         }
     };
-    found.ok_or_else(|| RegistryError::NoVersion {
-        model: model.to_owned(),
-        wanted: match wanted {
-            VersionRef::Number(number) => format!("version {number}"),
-            VersionRef::Latest => "version yet".to_owned(),
-            VersionRef::Id(id) => format!("candidate {id}"),
-            VersionRef::Alias(alias) => format!("alias '{alias}'"),
+    if let Some(found) = found {
+        return Ok(found);
+    }
+    let removal = match wanted {
+        VersionRef::Number(number) => retention::removed(db, model, "", Some(*number)).await?,
+        VersionRef::Id(id) => retention::removed(db, model, id, None).await?,
+        VersionRef::Latest | VersionRef::Alias(_) => None,
+    };
+    let model = model.to_owned();
+    let wanted = match wanted {
+        VersionRef::Number(number) => format!("version {number}"),
+        VersionRef::Latest => "version yet".to_owned(),
+        VersionRef::Id(id) => format!("candidate {id}"),
+        VersionRef::Alias(alias) => format!("alias '{alias}'"),
+    };
+    Err(match removal {
+        Some(removal) => RegistryError::Removed {
+            model,
+            wanted,
+            removal,
         },
+        None => RegistryError::NoVersion { model, wanted },
+    })
+}
+
+/// One file of a version.
+pub async fn file(
+    store: &Store,
+    model: &str,
+    wanted: &VersionRef,
+    path: &str,
+) -> Result<ModelFile> {
+    let mut db = store.read().await?;
+    let version = resolve(&mut db, model, wanted).await?;
+    let found = match location(&mut db, &version).await? {
+        Some((owner, folder)) => {
+            let below = match folder.as_str() {
+                "" => path.to_owned(),
+                folder => format!("{folder}/{path}"),
+            };
+            let kept = files::find(&mut db, &owner, &below).await?;
+            kept.map(|file| ModelFile {
+                path: path.to_owned(),
+                blob: file.blob,
+                size: file.size,
+            })
+        }
+        None => models::file(&mut db, &version.id, path).await?,
+    };
+    found.ok_or_else(|| RegistryError::NoFile {
+        model: model.to_owned(),
+        label: version.label(),
+        path: bounded(path, 200),
     })
 }
 

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::registry::{Comparison, Difference, Lineage, MetricDelta, Number, VersionDetail};
+use protocol::registry::{
+    Comparison, Difference, Lineage, MetricDelta, MountedVolume, Number, VersionDetail,
+};
 
 use super::judge;
 
@@ -14,11 +16,18 @@ const MOST: usize = 500;
 pub fn compare(base: &VersionDetail, now: &VersionDetail) -> Comparison {
     let mut differences = Vec::new();
     differing("parameter ", &base.params, &now.params, &mut differences);
+    let flavours = |detail: &VersionDetail| {
+        let all = detail.version.flavours.join(", ");
+        let some = (!all.is_empty()).then_some(("flavour".to_owned(), all));
+        some.into_iter().collect()
+    };
+    differing("", &flavours(base), &flavours(now), &mut differences);
     // What no job left says nothing of where it comes from: there is nothing to tell it from.
     if let (Some(old), Some(new)) = (&base.lineage, &now.lineage) {
         differing("", &facts(old), &facts(new), &mut differences);
         differing("package ", &packages(old), &packages(new), &mut differences);
         differing("file ", &old.deps, &new.deps, &mut differences);
+        differing("volume ", &volumes(old), &volumes(new), &mut differences);
     }
     differences.truncate(MOST);
     Comparison {
@@ -53,7 +62,7 @@ fn metrics(base: &VersionDetail, now: &VersionDetail) -> Vec<MetricDelta> {
         .collect()
 }
 
-fn differing(
+pub(super) fn differing(
     prefix: &str,
     base: &BTreeMap<String, String>,
     now: &BTreeMap<String, String>,
@@ -99,6 +108,13 @@ fn facts(lineage: &Lineage) -> BTreeMap<String, String> {
             setting.environment.as_ref().map(ToString::to_string),
         ),
         ("python", setting.python.clone()),
+        (
+            "parent",
+            lineage
+                .parent
+                .as_ref()
+                .map(|parent| format!("{}/{}", parent.model, parent.version)),
+        ),
         ("image", Some(setting.image.clone())),
         ("image id", setting.image_id.clone()),
         ("host", Some(setting.host.clone())),
@@ -116,6 +132,21 @@ fn facts(lineage: &Lineage) -> BTreeMap<String, String> {
     all.into_iter()
         .filter_map(|(name, value)| Some((name.to_owned(), value.filter(|v| !v.is_empty())?)))
         .collect()
+}
+
+fn volumes(lineage: &Lineage) -> BTreeMap<String, String> {
+    let said = |volume: &MountedVolume| {
+        let version = match (&volume.version, &volume.seen) {
+            (Some(version), _) => version.clone(),
+            (None, Some(seen)) => match &seen.digest {
+                Some(digest) => format!("unverified {digest}"),
+                None => "no declared version".to_owned(),
+            },
+            (None, None) => "no declared version".to_owned(),
+        };
+        (volume.name.clone(), version)
+    };
+    lineage.volumes.iter().map(said).collect()
 }
 
 fn packages(lineage: &Lineage) -> BTreeMap<String, String> {

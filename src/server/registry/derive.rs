@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use plan::PlannedJob;
 use protocol::event::{Artifact, ArtifactRole};
 use protocol::outcome::Outcome;
-use protocol::registry::{Lineage, LockFile, VersionStatus};
-use protocol::report::{AttemptReport, MetricValue};
+use protocol::registry::{Lineage, LockFile, MountedVolume, VersionStatus};
+use protocol::report::{AttemptReport, MetricValue, Setting};
 use protocol::spec::Trust;
 use protocol::{Digest, TriggerKind, Work};
 
@@ -26,7 +26,7 @@ const NAME_LIMIT: usize = 250;
 const VALUE_LIMIT: usize = 6_000;
 
 /// The folder of a job's model among the files of its run.
-pub(super) const MODEL_FOLDER: &str = "model";
+pub(crate) const MODEL_FOLDER: &str = "model";
 
 /// What a job stands in.
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +50,7 @@ pub(super) fn on_default_branch(place: Place<'_>) -> bool {
     let as_the_file_says = match &trigger.kind {
         TriggerKind::Push | TriggerKind::Schedule { .. } | TriggerKind::Rerun { .. } => true,
         TriggerKind::Person { parameters, .. } => parameters.is_empty(),
-        TriggerKind::PullRequest { .. } => false,
+        TriggerKind::PullRequest { .. } | TriggerKind::Reproduction { .. } => false,
     };
     let branch = trigger.branch();
     as_the_file_says
@@ -60,16 +60,50 @@ pub(super) fn on_default_branch(place: Place<'_>) -> bool {
         && branch == place.project.default_branch.as_deref()
 }
 
-/// What a succeeded job's model becomes; none: untrusted code writes nothing to the registry.
+/// What a succeeded job's model becomes; none: untrusted code and reproductions write nothing to the registry.
 pub(super) fn status(place: Place<'_>) -> Option<VersionStatus> {
     let trust = place.job.trust.min(place.pipeline.trigger.trust);
-    // A member of a matrix or of a glob is one of several that compete for the name.
-    let alone = place.job.spec.name == place.job.spec.definition;
+    // A reproduction is held against the version that is there; another of it would be nobody's.
+    if let TriggerKind::Reproduction { .. } = place.pipeline.trigger.kind {
+        return None;
+    }
     match trust {
         Trust::Untrusted => None,
-        Trust::Trusted if alone && on_default_branch(place) => Some(VersionStatus::Version),
+        Trust::Trusted if is_alone(place) && on_default_branch(place) => {
+            Some(VersionStatus::Version)
+        }
         Trust::Trusted => Some(VersionStatus::Candidate),
     }
+}
+
+/// A member of a matrix or of a glob is one of several that compete for the name.
+fn is_alone(place: Place<'_>) -> bool {
+    place.job.spec.name == place.job.spec.definition
+}
+
+/// Why the model became what [`status`] says, as the end of a sentence.
+pub(super) fn because(place: Place<'_>) -> String {
+    let trigger = &place.pipeline.trigger;
+    let by = trigger.by.as_deref().unwrap_or("somebody");
+    let branch = trigger.branch();
+    let default = place.project.default_branch.as_deref();
+    let job = &place.job.spec.name;
+    let words = match (&trigger.kind, branch) {
+        (TriggerKind::PullRequest { .. }, _) => "it ran for a pull request".to_owned(),
+        (TriggerKind::Person { parameters, .. }, _) if !parameters.is_empty() => {
+            format!("{by} gave it other parameters")
+        }
+        (_, Some(branch)) if branch == default.unwrap_or_default() && !is_alone(place) => format!(
+            "'{job}' is one of several of '{}' that compete for the name",
+            place.job.spec.definition
+        ),
+        (_, Some(branch)) if branch == default.unwrap_or_default() => {
+            format!("'{job}' succeeded on the default branch {branch}")
+        }
+        (_, Some(branch)) => format!("it ran on {branch}, which is not the default branch"),
+        (_, None) => "it ran on no branch".to_owned(),
+    };
+    bounded(&words, VALUE_LIMIT)
 }
 
 /// The run of an attempt.
@@ -93,6 +127,7 @@ pub(super) fn run(place: Place<'_>, attempt: &Attempt, report: &AttemptReport) -
         goals: goals
             .map(|(name, spec)| (name.clone(), spec.goal))
             .collect(),
+        first_metric: place.job.spec.first_metric.clone(),
         problem: None,
         metrics,
         params: params(&lineage, report),
@@ -148,6 +183,8 @@ fn lineage(place: Place<'_>, attempt: &Attempt, report: &AttemptReport) -> Linea
         key: job.key.clone(),
         parameters: job.spec.parameters.clone(),
         deps: deps.map(|dep| (dep.path.clone(), dep.id.clone())).collect(),
+        volumes: volumes(place, &report.setting),
+        parent: job.spec.parent.clone(),
         lock: job
             .lineage
             .lock
@@ -165,12 +202,28 @@ fn lineage(place: Place<'_>, attempt: &Attempt, report: &AttemptReport) -> Linea
     }
 }
 
+fn volumes(place: Place<'_>, setting: &Setting) -> Vec<MountedVolume> {
+    let versions = place.planned.map(|planned| &planned.volumes);
+    let mounted = |(name, at): (&String, &String)| {
+        let version = versions.and_then(|all| all.get(name)?.clone());
+        let seen = setting.volumes.iter().find(|seen| seen.name == *name);
+        MountedVolume {
+            name: name.clone(),
+            at: at.clone(),
+            seen: seen.filter(|_| version.is_none()).cloned(),
+            version,
+        }
+    };
+    place.job.spec.volumes.iter().map(mounted).collect()
+}
+
 fn trigger_word(kind: &TriggerKind) -> &'static str {
     match kind {
         TriggerKind::Push => "push",
         TriggerKind::PullRequest { .. } => "pull_request",
         TriggerKind::Schedule { .. } => "schedule",
         TriggerKind::Rerun { .. } => "rerun",
+        TriggerKind::Reproduction { .. } => "reproduction",
         TriggerKind::Person { .. } => "person",
     }
 }
@@ -257,6 +310,7 @@ fn tags(place: Place<'_>, lineage: &Lineage) -> BTreeMap<String, String> {
         .collect();
     let of = |digest: &Option<Digest>| digest.as_ref().map(ToString::to_string);
     let driver = setting.driver.as_ref();
+    let parent = lineage.parent.as_ref();
     let all = [
         ("mlflow.runName", Some(place.job.spec.name.clone())),
         ("mlflow.source.type", Some("PROJECT".to_owned())),
@@ -276,6 +330,10 @@ fn tags(place: Place<'_>, lineage: &Lineage) -> BTreeMap<String, String> {
         ("trainyard.job", Some(lineage.job.to_string())),
         ("trainyard.attempt", Some(lineage.attempt.to_string())),
         ("trainyard.trigger", Some(lineage.trigger.clone())),
+        (
+            "trainyard.parent",
+            parent.map(|parent| format!("{}/{}", parent.model, parent.version)),
+        ),
         ("trainyard.fingerprint", of(&lineage.fingerprint)),
         ("trainyard.pipeline_file", of(&lineage.pipeline_file)),
         ("trainyard.key", of(&lineage.key)),

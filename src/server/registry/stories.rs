@@ -2,6 +2,7 @@
 //! with them.
 
 mod bases;
+mod removal;
 mod versions;
 
 use std::collections::BTreeMap;
@@ -75,6 +76,7 @@ impl World {
             max_regression: None,
         };
         job.spec.metrics = BTreeMap::from([("accuracy".to_owned(), spec)]);
+        job.spec.volumes = BTreeMap::from([("night".to_owned(), "/data".to_owned())]);
         job.lineage = Lineage {
             fingerprint: Some(Digest::of("cells")),
             lock: Some(Digest::of("requirements")),
@@ -152,6 +154,7 @@ fn planned(job: &Job) -> PlannedJob {
             path: "src/model.py".into(),
             id: "9f86d081".into(),
         }],
+        volumes: BTreeMap::from([("night".to_owned(), Some("2026-11".to_owned()))]),
         lock: job.lineage.lock.clone(),
         pipeline_file: Some(Digest::of("jobs:")),
         trust: job.trust,
@@ -234,6 +237,9 @@ async fn a_success_on_the_default_branch_is_a_version_with_lineage() {
         assert_eq!(lineage.repository, "https://git.example/digits.git");
         assert_eq!(lineage.fingerprint, Some(Digest::of("cells")));
         assert_eq!(lineage.deps["src/model.py"], "9f86d081");
+        let volume = &lineage.volumes[0];
+        assert_eq!((&*volume.name, &*volume.at), ("night", "/data"));
+        assert_eq!(volume.version.as_deref(), Some("2026-11"));
         assert_eq!(lineage.pipeline_file, Some(Digest::of("jobs:")));
         assert_eq!(lineage.unversioned, ["open network"]);
         let lock = lineage.lock.as_ref().unwrap();

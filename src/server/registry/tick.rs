@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use protocol::event::ArtifactRole;
 use protocol::job::State;
 use protocol::outcome::Outcome;
-use protocol::registry::{ModelFile, Promotion, VersionStatus};
+use protocol::registry::{ModelFile, Promotion, VersionStatus, valid_model};
 use protocol::{JobId, Span, Timestamp};
 use ulid::Ulid;
 
@@ -139,7 +139,7 @@ async fn make_version(
     status: VersionStatus,
     now: Timestamp,
 ) -> Result<Option<String>> {
-    if !valid_name(name) {
+    if !valid_model(name) {
         return Ok(Some(format!(
             "'{name}' is no name for a model: it wants 1 to 100 letters, digits, '-', '_', '.', and no dot first"
         )));
@@ -178,7 +178,8 @@ async fn make_version(
         VersionStatus::Candidate => None,
     };
     let id = Ulid::generate().to_string().to_lowercase();
-    models::insert_version(tx, (&id, name, run), number, now).await?;
+    let because = derive::because(place);
+    models::insert_version(tx, (&id, name, run), number, &because, now).await?;
     for file in &files {
         models::insert_file(tx, &id, file).await?;
     }
@@ -224,14 +225,4 @@ async fn reused(tx: &mut Transaction, place: Place<'_>, of: &JobId, now: Timesta
         models::promote(tx, &left.id, number, &promotion).await?;
     }
     Ok(())
-}
-
-/// Whether text may name a model: it stands in URLs, files and MLflow's clients.
-#[must_use]
-pub fn valid_name(name: &str) -> bool {
-    (1..=100).contains(&name.len())
-        && !name.starts_with('.')
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }

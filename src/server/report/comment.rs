@@ -287,6 +287,7 @@ fn put_findings(text: &mut Text, jobs: &[&JobView], pages: Pages<'_>) {
 }
 
 fn models(jobs: &[&JobView], pages: Pages<'_>) -> Vec<String> {
+    let best = best_candidates(jobs);
     let models = jobs.iter().filter_map(|job| job.model.as_ref());
     models
         .map(|model| {
@@ -296,9 +297,35 @@ fn models(jobs: &[&JobView], pages: Pages<'_>) -> Vec<String> {
             };
             let name = markdown::escape(&model.name, 100);
             let page = format!("models/{}/{last}", model.name);
-            format!("- {}", pages.link(&format!("{name}, {label}"), &page))
+            let link = pages.link(&format!("{name}, {label}"), &page);
+            let best = best.iter().find(|(id, _)| *id == model.id);
+            let rank = best.map_or("", |(_, rank)| rank);
+            format!("- {link}{rank}")
         })
         .collect()
+}
+
+/// The best of each definition's candidates by id, and that in words.
+fn best_candidates<'a>(jobs: &[&'a JobView]) -> Vec<(&'a str, String)> {
+    let mut definitions: Vec<&str> = jobs.iter().map(|job| &*job.definition).collect();
+    definitions.dedup();
+    let best_of = |definition: &&str| {
+        let of = jobs.iter().filter(|job| job.definition == **definition);
+        let (name, goal) = of.clone().find_map(|job| {
+            let name = job.first_metric.as_ref()?;
+            Some((name, job.metrics.get(name)?.goal))
+        })?;
+        let measured = of.filter_map(|job| {
+            let model = job.model.as_ref().filter(|model| model.version.is_none())?;
+            let metric = metrics::now(job).iter().find(|m| m.name == *name)?;
+            Some((&*model.id, metric.value))
+        });
+        let (id, value, count) = crate::registry::best(goal, measured)?;
+        let name = markdown::escape(name, 100);
+        let value = markdown::escape(&super::words::figure(value), 40);
+        Some((id, format!(", the best of {count} by {name}: {value}")))
+    };
+    definitions.iter().filter_map(best_of).collect()
 }
 
 /// The notebooks, folded, as far as there is room; cut behind a whole cell.

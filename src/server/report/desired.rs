@@ -77,6 +77,8 @@ pub struct JobView {
     pub base: Option<Base>,
     /// Metrics that the pipeline file names.
     pub metrics: BTreeMap<String, MetricSpec>,
+    /// The first of them in the file.
+    pub first_metric: Option<String>,
     /// What could not be versioned.
     pub unversioned: Vec<String>,
     /// What lint tools found, once it is over.

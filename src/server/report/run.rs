@@ -6,7 +6,7 @@ use protocol::Timestamp;
 
 use super::{Differ, ReportConfig, Reporter};
 use crate::live;
-use crate::registry::Registrar;
+use crate::registry::{Recogniser, Registrar};
 use crate::state::Server;
 
 /// Runs until the server stops: woken by every job that moves, and at every tick as a safety net. The
@@ -17,6 +17,7 @@ pub async fn run(server: Server) {
         ..ReportConfig::default()
     };
     let mut registrar = Registrar::new(server.store.clone());
+    let mut recogniser = Recogniser::new(server.store.clone());
     let mut differ = Differ::new(server.store.clone(), server.config.mirrors());
     let mut reporter = Reporter::new(server.store.clone(), server.forges.clone(), config);
     let mut changes = server.live.subscribe();
@@ -24,6 +25,9 @@ pub async fn run(server: Server) {
         let now = Timestamp::now();
         if let Err(error) = registrar.tick(now).await {
             tracing::error!(%error, "the registry could not be brought up to date; the next pass tries again");
+        }
+        if let Err(error) = recogniser.tick(&server.blobs).await {
+            tracing::error!(%error, "the files of new versions could not be looked at; the next pass tries again");
         }
         if let Err(error) = differ.tick().await {
             tracing::error!(%error, "notebooks of pull requests could not be compared; the next pass tries again");

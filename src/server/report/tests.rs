@@ -60,6 +60,7 @@ pub(super) fn job(name: &str, state: State) -> JobView {
         reused: None,
         base: None,
         metrics: BTreeMap::new(),
+        first_metric: None,
         unversioned: Vec::new(),
         findings: Vec::new(),
         model: None,

@@ -37,9 +37,14 @@ pub(super) async fn of_commit(
     pages: Option<&str>,
     now: Timestamp,
 ) -> Result<Seen> {
-    let mut rows = pipelines::of_commit(db, &project.id, commit).await?;
+    let rows = pipelines::of_commit(db, &project.id, commit).await?;
+    // What a person only looks at says nothing of the commit.
+    let (apart, mut rows): (Vec<_>, Vec<_>) = rows
+        .into_iter()
+        .partition(|row| matches!(row.trigger.kind, TriggerKind::Reproduction { .. }));
     let rows = rows.split_off(rows.len().saturating_sub(MOST_PIPELINES));
-    let (mut views, mut settled) = (Vec::new(), Vec::new());
+    let mut settled: Vec<PipelineId> = apart.into_iter().map(|row| row.id).collect();
+    let mut views = Vec::new();
     for row in &rows {
         let (view, is_settled) = of_pipeline(db, row, now).await?;
         if is_settled {
@@ -104,6 +109,7 @@ pub(crate) async fn of_pipeline(
         TriggerKind::Push
         | TriggerKind::Schedule { .. }
         | TriggerKind::Rerun { .. }
+        | TriggerKind::Reproduction { .. }
         | TriggerKind::Person { .. } => true,
     };
     for job in jobs::of_pipeline(db, &row.id).await? {
@@ -188,6 +194,7 @@ async fn of_job(db: &mut Connection, pipeline: &Pipeline, job: Job) -> Result<Jo
         reused,
         base,
         metrics: job.spec.metrics,
+        first_metric: job.spec.first_metric,
         unversioned: job.lineage.unversioned,
         findings,
         gpu_ms,

@@ -315,7 +315,11 @@ pub async fn counts(db: &mut Connection) -> Result<Vec<(String, u64)>> {
 pub async fn with_key(db: &mut Connection, project: &ProjectId, key: &Digest) -> Result<Vec<Job>> {
     let rows = sqlx::query(
         "SELECT * FROM jobs WHERE project = $1 AND job_key = $2 \
-         AND (word = 'succeeded' OR finished_at IS NULL) ORDER BY id DESC LIMIT 50",
+         AND (word = 'succeeded' OR finished_at IS NULL) \
+         AND NOT EXISTS (SELECT 1 FROM job_runs JOIN model_versions ON model_versions.run = job_runs.run \
+            WHERE job_runs.job = jobs.id AND model_versions.source IS NULL \
+            AND model_versions.deleted_at IS NOT NULL) \
+         ORDER BY id DESC LIMIT 50",
     )
     .bind(project.as_str())
     .bind(key.as_str())

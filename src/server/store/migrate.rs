@@ -97,6 +97,11 @@ pub const MIGRATIONS: &[Migration] = &[
         then: Then::PackCurves,
     },
     Migration {
+        version: 206,
+        name: "lineage",
+        sql: include_str!("migrations/0206_lineage.sql"),
+    },
+    Migration {
         version: 301,
         name: "access",
         sql: include_str!("migrations/0301_access.sql"),

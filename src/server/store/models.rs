@@ -6,7 +6,7 @@ use protocol::registry::{
 use protocol::{ByteSize, ProjectId, Timestamp};
 use sqlx::any::AnyRow;
 
-use super::rows::{Columns as _, to_int};
+use super::rows::{Columns as _, to_int, to_json};
 use super::{Connection, Result, StoreError, registry};
 
 /// A model's own row.
@@ -95,22 +95,24 @@ pub async fn counts(db: &mut Connection, model: &str) -> Result<(u64, u64)> {
     Ok((versions, row.size("total")?.saturating_sub(versions)))
 }
 
-/// Adds a job's version, or its candidate where it has no number.
+/// Adds a job's version, or its candidate where it has no number, and why it is that.
 pub async fn insert_version(
     db: &mut Connection,
     (id, model, run): (&str, &str, &str),
     number: Option<u64>,
+    because: &str,
     at: Timestamp,
 ) -> Result<()> {
     sqlx::query(
-        "INSERT INTO model_versions (id, model, version, run, stage, created_at, changed_at) \
-         VALUES ($1, $2, $3, $4, 'None', $5, $5)",
+        "INSERT INTO model_versions (id, model, version, run, stage, created_at, changed_at, because) \
+         VALUES ($1, $2, $3, $4, 'None', $5, $5, $6)",
     )
     .bind(id)
     .bind(model)
     .bind(number.map(to_int))
     .bind(run)
     .bind(at.0)
+    .bind(because)
     .execute(db)
     .await?;
     Ok(())
@@ -160,22 +162,57 @@ pub async fn insert_file(db: &mut Connection, version: &str, file: &ModelFile) -
     Ok(())
 }
 
+/// The newest versions and candidates whose files nobody has looked at, at most `limit`.
+pub async fn unseen(db: &mut Connection, limit: u32) -> Result<Vec<Version>> {
+    let sql = format!(
+        "{VERSION} WHERE v.flavours IS NULL AND v.deleted_at IS NULL ORDER BY v.id DESC LIMIT $1"
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(i64::from(limit))
+        .fetch_all(&mut *db)
+        .await?;
+    let mut versions = Vec::with_capacity(rows.len());
+    for row in rows {
+        versions.push(version(db, &row).await?);
+    }
+    Ok(versions)
+}
+
+/// Keeps what the files of a version show it to be.
+pub async fn set_flavours(db: &mut Connection, version: &str, flavours: &[String]) -> Result<()> {
+    sqlx::query("UPDATE model_versions SET flavours = $1 WHERE id = $2")
+        .bind(to_json(&flavours)?)
+        .bind(version)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// One file of a version.
+pub async fn file(db: &mut Connection, version: &str, path: &str) -> Result<Option<ModelFile>> {
+    let row = sqlx::query("SELECT * FROM model_files WHERE version = $1 AND path = $2")
+        .bind(version)
+        .bind(path)
+        .fetch_optional(db)
+        .await?;
+    row.as_ref().map(model_file).transpose()
+}
+
+fn model_file(row: &AnyRow) -> Result<ModelFile> {
+    Ok(ModelFile {
+        path: row.text("path")?,
+        blob: row.parsed("digest")?,
+        size: ByteSize(row.size("size")?),
+    })
+}
+
 /// The files of a version, by path.
 pub async fn files(db: &mut Connection, version: &str) -> Result<Vec<ModelFile>> {
     let rows = sqlx::query("SELECT * FROM model_files WHERE version = $1")
         .bind(version)
         .fetch_all(db)
         .await?;
-    let mut files = rows
-        .iter()
-        .map(|row| {
-            Ok(ModelFile {
-                path: row.text("path")?,
-                blob: row.parsed("digest")?,
-                size: ByteSize(row.size("size")?),
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let mut files = rows.iter().map(model_file).collect::<Result<Vec<_>>>()?;
     files.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(files)
 }
@@ -183,7 +220,7 @@ pub async fn files(db: &mut Connection, version: &str) -> Result<Vec<ModelFile>>
 /// What the lists of versions read: a version with its run, and the job and pipeline that it comes from.
 const VERSION: &str = "SELECT v.id AS id, v.model AS model, v.version AS version, v.run AS run, \
      v.created_at AS created_at, v.promoted_by AS promoted_by, v.promoted_why AS promoted_why, \
-     v.promoted_at AS promoted_at, j.job AS job, jobs.name AS job_name, \
+     v.promoted_at AS promoted_at, v.because AS because, v.flavours AS flavours, j.job AS job, jobs.name AS job_name, \
      j.attempt AS attempt, p.commit_id AS commit_id, p.subject AS subject, \
      p.reference AS reference \
      FROM model_versions v LEFT JOIN job_runs j ON j.run = v.run LEFT JOIN jobs ON jobs.id = j.job \
@@ -239,6 +276,11 @@ async fn version(db: &mut Connection, row: &AnyRow) -> Result<Version> {
             None => Vec::new(),
         },
         created_at: row.time("created_at")?,
+        because: row.maybe_text("because")?,
+        flavours: match row.maybe_text("flavours")? {
+            Some(_) => row.json("flavours")?,
+            None => Vec::new(),
+        },
         promotion,
         model,
         run,

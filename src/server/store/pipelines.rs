@@ -174,14 +174,15 @@ pub async fn of_commit(
     rows.iter().map(pipeline).collect()
 }
 
-/// The newest pipeline at a ref.
+/// The newest pipeline at a ref that stands for its commit.
 pub async fn newest_at(
     db: &mut Connection,
     project: &ProjectId,
     reference: &str,
 ) -> Result<Option<Pipeline>> {
     let row = sqlx::query(
-        "SELECT * FROM pipelines WHERE project = $1 AND reference = $2 ORDER BY id DESC LIMIT 1",
+        "SELECT * FROM pipelines WHERE project = $1 AND reference = $2 \
+         AND trigger_kind <> 'reproduction' ORDER BY id DESC LIMIT 1",
     )
     .bind(project.as_str())
     .bind(reference)

@@ -38,6 +38,8 @@ pub struct JobRun {
     pub lineage: Lineage,
     /// How its metrics are judged.
     pub goals: BTreeMap<String, Goal>,
+    /// The metric by which several candidates are ranked.
+    pub first_metric: Option<String>,
     /// Why it left no version.
     pub problem: Option<String>,
     /// Last value of each metric, by name.
@@ -68,8 +70,8 @@ pub async fn insert_run(db: &mut Connection, run: &JobRun) -> Result<()> {
         return Ok(());
     }
     sqlx::query(
-        "INSERT INTO job_runs (run, attempt, job, project, lineage, goals, problem) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO job_runs (run, attempt, job, project, lineage, goals, problem, first_metric) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
     .bind(&run.id)
     .bind(run.attempt.as_str())
@@ -78,6 +80,7 @@ pub async fn insert_run(db: &mut Connection, run: &JobRun) -> Result<()> {
     .bind(to_json(&run.lineage)?)
     .bind(to_json(&run.goals)?)
     .bind(&run.problem)
+    .bind(&run.first_metric)
     .execute(&mut *db)
     .await?;
     let points: Vec<Point> = run
@@ -131,6 +134,8 @@ pub struct OfJob {
     pub lineage: Lineage,
     /// How its metrics are judged.
     pub goals: BTreeMap<String, Goal>,
+    /// The metric by which several candidates are ranked.
+    pub first_metric: Option<String>,
     /// Why it left no version.
     pub problem: Option<String>,
 }
@@ -146,6 +151,7 @@ pub async fn of_job(db: &mut Connection, run: &str) -> Result<Option<OfJob>> {
         attempt: row.parsed("attempt")?,
         lineage: row.json("lineage")?,
         goals: row.json("goals")?,
+        first_metric: row.maybe_text("first_metric")?,
         problem: row.maybe_text("problem")?,
     }))
 }

@@ -1,6 +1,7 @@
 //! From a trigger to a pipeline: what a commit lacks is fetched, its plan made and written down. What cannot be planned
 //! for the commit's own sake is red at it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use mirror::{History, Mirror, MirrorError, Tree as _};
@@ -8,12 +9,12 @@ use plan::{Context, PlanError};
 use protocol::{CommitId, Failure, FailureKind, Trigger, TriggerKind, Trust};
 
 use super::{WatchError, authorization, blocking, deadline};
-use crate::offers;
 use crate::pipelines::{self, Planned, Words};
 use crate::state::Server;
 use crate::store::pipelines::Pipeline;
 use crate::store::projects::Project;
 use crate::trigger::Asked;
+use crate::{offers, registry};
 
 /// Most bytes that are fetched at a time of a commit from outside: anybody can make one.
 const MOST_UNTRUSTED: u64 = 1 << 30;
@@ -90,15 +91,51 @@ pub async fn plan_and_create(
     trigger: &Trigger,
     base: Option<&CommitId>,
 ) -> Result<Pipeline, WatchError> {
+    let base = base.filter(|_| trigger.trust == Trust::Untrusted);
+    let pass = async |parents| pass(server, project, trigger, base, parents).await;
+    let (words, planned) = match pass(plan::Parents::new()).await? {
+        Pass::Planned(words, planned) => (words, planned),
+        // The file asks for versions of models: which ones that are is a matter of rows.
+        Pass::Asks(asked) => {
+            let mut db = server.store.read().await?;
+            let parents = registry::parents(&mut db, &project.id, asked).await?;
+            drop(db);
+            match pass(parents).await? {
+                Pass::Planned(words, planned) => (words, planned),
+                Pass::Asks(asked) => {
+                    let words = format!("the pipeline file asks for {asked:?}, which nobody knows");
+                    return Err(WatchError::Wrong(words));
+                }
+            }
+        }
+    };
+    let planned = check_secrets(server, project, planned);
+    write(server, project, trigger, &words, planned).await
+}
+
+/// What one look at a commit led to.
+enum Pass {
+    Planned(Words, Planned),
+    /// Its jobs go on from versions of models that were not looked up yet: the texts of `from`.
+    Asks(BTreeSet<String>),
+}
+
+async fn pass(
+    server: &Server,
+    project: &Project,
+    trigger: &Trigger,
+    base: Option<&CommitId>,
+    parents: plan::Parents,
+) -> Result<Pass, WatchError> {
     let (root, url, asked) = (
         server.config.mirrors(),
         project.url.clone(),
         trigger.clone(),
     );
-    let base = base.filter(|_| trigger.trust == Trust::Untrusted).cloned();
+    let base = base.cloned();
     let (auth, deadline) = (authorization(server, project).await?, deadline(server));
     let volumes = offers::volumes(&mut *server.store.read().await?).await?;
-    let (words, planned) = blocking(move || {
+    blocking(move || {
         let mirror = open(&root, &url, asked.trust)?;
         let commit = mirror.commit(&asked.commit)?;
         let words = Words {
@@ -116,22 +153,30 @@ pub async fn plan_and_create(
         });
         let tree = match whole {
             Ok(tree) => tree,
-            Err(error) => return Ok((words, unusable(error)?)),
+            Err(error) => return Ok(Pass::Planned(words, unusable(error)?)),
         };
         let base_file = match base {
             Some(base) => mirror.tree(&base)?.read(plan::FILE_NAME).ok(),
             None => None,
         };
+        // A file that is not there or wrong is told by the plan itself.
+        let file = base_file
+            .clone()
+            .or_else(|| tree.read(plan::FILE_NAME).ok());
+        let wanted = plan::asked_parents(&file.unwrap_or_default());
+        if wanted.iter().any(|from| !parents.contains_key(from)) {
+            return Ok(Pass::Asks(wanted));
+        }
         let context = Context {
             base_file: base_file.as_deref(),
             volumes: Some(&volumes),
+            parents: Some(&parents),
             ..Context::default()
         };
-        Ok((words, outcome(plan::plan(&tree, &asked, &context))?))
+        let planned = outcome(plan::plan(&tree, &asked, &context))?;
+        Ok(Pass::Planned(words, planned))
     })
-    .await?;
-    let planned = check_secrets(server, project, planned);
-    write(server, project, trigger, &words, planned).await
+    .await
 }
 
 /// Sorts what planning led to: the user's to mend, nothing to do, or an error of ours.

@@ -103,6 +103,14 @@ fn readers() -> Router<Site> {
         .route("/api/v1/models/{name}", get(models::model))
         .route("/api/v1/models/{name}/{version}", get(models::version))
         .route(
+            "/api/v1/models/{name}/{version}/reproductions/{job}",
+            get(models::reproduction),
+        )
+        .route(
+            "/api/v1/models/{name}/{version}/files/{*path}",
+            get(download::model_file),
+        )
+        .route(
             "/api/v1/models/{name}/{version}/compare/{other}",
             get(models::compare),
         )
@@ -134,6 +142,14 @@ fn runners() -> Router<Site> {
         .route(
             "/api/v1/models/{name}/{version}/promote",
             post(models::promote),
+        )
+        .route(
+            "/api/v1/models/{name}/{version}/reproduce",
+            post(models::reproduce),
+        )
+        .route(
+            "/api/v1/models/{name}/{version}/remove",
+            post(models::remove),
         )
         .route(
             "/api/v1/models/{name}/aliases/{alias}",

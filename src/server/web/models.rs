@@ -2,10 +2,10 @@
 
 use axum::extract::{Path, Query, State};
 use axum::{Extension, Json};
-use protocol::api::Page;
+use protocol::api::{Done, Page};
 use protocol::registry::{
-    AliasChange, Comparison, Model, ModelDetail, Reason, SetAlias, Version, VersionDetail,
-    VersionRef,
+    AliasChange, Comparison, Model, ModelDetail, Reason, Reproduction, SetAlias, Version,
+    VersionDetail, VersionRef,
 };
 use serde::Deserialize;
 
@@ -20,13 +20,16 @@ impl From<RegistryError> for Problem {
     fn from(error: RegistryError) -> Self {
         match error {
             RegistryError::Store(error) => error.into(),
-            missing @ (RegistryError::NoModel(_) | RegistryError::NoVersion { .. }) => {
-                Self::not_found(missing)
-            }
-            wrong @ RegistryError::BadAlias(_) => Self::invalid(wrong),
-            state @ (RegistryError::NoCandidate { .. } | RegistryError::NothingBefore { .. }) => {
-                Self::conflict(state)
-            }
+            missing @ (RegistryError::NoModel(_)
+            | RegistryError::NoVersion { .. }
+            | RegistryError::Removed { .. }
+            | RegistryError::NoFile { .. }
+            | RegistryError::NoReproduction { .. }) => Self::not_found(missing),
+            wrong @ (RegistryError::BadAlias(_) | RegistryError::NoReason) => Self::invalid(wrong),
+            state @ (RegistryError::NoCandidate { .. }
+            | RegistryError::NothingBefore { .. }
+            | RegistryError::NoJob { .. }
+            | RegistryError::Needed { .. }) => Self::conflict(state),
         }
     }
 }
@@ -92,6 +95,45 @@ pub(super) async fn promote(
     let made = registry::promote(&site.store, &name, &wanted, who.name(), &reason.why).await?;
     note(&site, &who, format!("promote {name} {}", made.label())).await?;
     Ok(Json(made))
+}
+
+/// `POST /api/v1/models/{name}/{version}/remove`
+pub(super) async fn remove(
+    State(site): State<Site>,
+    Extension(who): Extension<Who>,
+    Path((name, version)): Path<(String, String)>,
+    Sent(reason): Sent<Reason>,
+) -> Answer<Json<Version>> {
+    let wanted = version_ref(&version)?;
+    let gone = registry::remove(&site.store, &name, &wanted, who.name(), &reason.why).await?;
+    note(&site, &who, format!("remove {name} {}", gone.label())).await?;
+    Ok(Json(gone))
+}
+
+/// `POST /api/v1/models/{name}/{version}/reproduce`
+pub(super) async fn reproduce(
+    State(site): State<Site>,
+    Extension(who): Extension<Who>,
+    Path((name, version)): Path<(String, String)>,
+) -> Answer<Json<Done>> {
+    let wanted = version_ref(&version)?;
+    let (version, job) = registry::reproduce(&site, &name, &wanted, who.name()).await?;
+    Ok(Json(Done {
+        message: format!("the job of {name} {} runs once more", version.label()),
+        job: Some(job),
+    }))
+}
+
+/// `GET /api/v1/models/{name}/{version}/reproductions/{job}`
+pub(super) async fn reproduction(
+    State(site): State<Site>,
+    Path((name, version, job)): Path<(String, String, String)>,
+) -> Answer<Json<Reproduction>> {
+    let wanted = version_ref(&version)?;
+    let job = job.parse().map_err(Problem::invalid)?;
+    Ok(Json(
+        registry::reproduction(&site.store, &name, &wanted, &job).await?,
+    ))
 }
 
 /// `PUT /api/v1/models/{name}/aliases/{alias}`

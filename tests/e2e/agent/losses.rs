@@ -1,5 +1,8 @@
 //! What gets lost on the way, and what is left at the end.
 
+use protocol::agent_api::ParentModel;
+use protocol::registry::ModelFile;
+
 use super::*;
 use crate::support::gpus::FakeGpus;
 
@@ -183,6 +186,50 @@ async fn what_a_job_needs_lies_there_or_the_platform_is_to_blame() {
         "{}",
         failure.message
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_to_go_on_from_lies_there_or_says_why_it_does_not() {
+    let bytes = b"weights\n".to_vec();
+    let file = |path: &str| ModelFile {
+        path: path.into(),
+        blob: Digest::of(&bytes),
+        size: ByteSize(bytes.len() as u64),
+    };
+    let told = async |files: Vec<ModelFile>| {
+        let host = Host::new("").await;
+        let blob = Digest::of(&bytes);
+        host.server
+            .with(|world| world.blobs.insert(blob, bytes.clone()));
+        host.order("cat $TRAINYARD_PARENT_DIR/deep/w", |order| {
+            order.spec.artifacts.clear();
+            order.parent = Some(ParentModel {
+                model: "digits".into(),
+                version: 3,
+                files,
+            });
+        });
+        (host.reported().await, host.output())
+    };
+    let (outcome, output) = told(vec![file("deep/w"), file("other")]).await;
+    assert_eq!(
+        (outcome, output.as_str()),
+        (Outcome::Succeeded, "weights\n")
+    );
+    for (files, kind, words) in [
+        (vec![], FailureKind::ModelMissing, "version 3 of 'digits'"),
+        (
+            vec![file("../w")],
+            FailureKind::Internal,
+            "unsafe path '../w'",
+        ),
+    ] {
+        let (Outcome::Failed(failure), _) = told(files).await else {
+            panic!("it succeeded")
+        };
+        assert_eq!(failure.kind, kind);
+        assert!(failure.message.contains(words), "{}", failure.message);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

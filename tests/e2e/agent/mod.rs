@@ -165,6 +165,7 @@ impl Host {
             secrets: BTreeMap::new(),
             gpus: vec![],
             needs: BTreeMap::new(),
+            parent: None,
             checkpoint: None,
         };
         change(&mut order);
@@ -245,6 +246,8 @@ fn spec(text: &str) -> JobSpec {
         checkpoints: Default::default(),
         model: None,
         metrics: BTreeMap::new(),
+        first_metric: None,
+        parent: None,
         retries: 0,
         reuse: false,
     }

@@ -123,12 +123,15 @@ impl World {
                 checkpoints: Default::default(),
                 model: None,
                 metrics: BTreeMap::new(),
+                first_metric: None,
+                parent: None,
                 retries: 0,
                 reuse: true,
             },
             secrets: BTreeMap::new(),
             gpus: Vec::new(),
             needs: BTreeMap::new(),
+            parent: None,
             checkpoint: None,
         }
     }

@@ -13,7 +13,7 @@ use super::told::{
 use super::{Answer, Caller, Code, Fault, check, search, versions};
 use crate::store::models::{self as rows, Model};
 use crate::store::versions::{self as version_rows, Stage};
-use crate::store::{self, Connection};
+use crate::store::{self, Connection, parents as parent_rows};
 
 /// Models of a page where the client asks for nothing.
 const USUAL: i64 = 100;
@@ -173,6 +173,12 @@ pub async fn delete(caller: Caller, ask: OneModel) -> Answer<Done> {
     let name = check::model_name("name", ask.name)?;
     let mut tx = caller.store.begin().await?;
     not_a_projects(&find(&mut tx, &name).await?, "deleted")?;
+    if parent_rows::any_of_model(&mut tx, &name).await? {
+        return Err(Fault::new(
+            Code::Denied,
+            format!("jobs went on from versions of '{name}': it cannot be deleted"),
+        ));
+    }
     version_rows::remove_model(&mut tx, &name).await?;
     caller
         .write_down(&mut tx, format!("delete model {name}"))

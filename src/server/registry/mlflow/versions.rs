@@ -13,7 +13,7 @@ use super::told::{self, Done, DownloadUri, VersionAnswer, VersionsFound};
 use super::{Answer, Caller, Code, Fault, check, logged_models, models, runs, search};
 use crate::store::logged_models as logged_model_rows;
 use crate::store::versions::{self as rows, ModelVersion, Stage};
-use crate::store::{self, Connection, models as model_rows};
+use crate::store::{self, Connection, models as model_rows, parents};
 
 /// Versions of a page where the client asks for nothing.
 const USUAL: i64 = 10_000;
@@ -371,6 +371,12 @@ pub async fn delete(caller: Caller, ask: OneVersion) -> Answer<Done> {
             format!(
                 "version {number} of '{name}' was left by a job of this server: it cannot be deleted from here"
             ),
+        ));
+    }
+    if !parents::children(&mut tx, &version.id, 1).await?.is_empty() {
+        return Err(Fault::new(
+            Code::Denied,
+            format!("a training went on from version {number} of '{name}': it cannot be deleted"),
         ));
     }
     for alias in model_rows::aliases(&mut tx, &name).await? {

@@ -74,6 +74,29 @@ async fn aliases_move_and_go_back_and_remember_who() {
             .await
             .unwrap();
         assert_eq!((back.version, back.previous), (Some(1), Some(2)));
+        let why = version(store, "digits", &champion).await.unwrap().why;
+        assert_eq!(
+            why[0],
+            "It is version 1 because 'train' succeeded on the default branch main."
+        );
+        assert!(
+            why[1].starts_with("@champion points here since 20"),
+            "{why:?}"
+        );
+        assert!(
+            why[1].ends_with(" UTC: ben moved it from version 2 (drifts)."),
+            "{why:?}"
+        );
+        let two = VersionRef::Number(2);
+        let why = version(store, "digits", &two).await.unwrap().why;
+        assert!(
+            why[1].starts_with("@champion pointed here until"),
+            "{why:?}"
+        );
+        assert!(
+            why[1].ends_with("ben moved it to version 1 (drifts)."),
+            "{why:?}"
+        );
         assert!(set(Some(9)).await.is_err());
         set(None).await.unwrap();
         assert!(version(store, "digits", &champion).await.is_err());
@@ -100,6 +123,92 @@ async fn aliases_move_and_go_back_and_remember_who() {
 }
 
 #[tokio::test]
+async fn the_best_of_several_candidates_is_named() {
+    on_both(|store| async move {
+        let mut world = World::new(store).await;
+        let mut made = Vec::new();
+        for (seed, accuracy) in [(1, 0.9), (2, 0.95), (3, f64::NAN)] {
+            let measured = [("accuracy", accuracy)];
+            let member = |_: &mut Pipeline, job: &mut Job| {
+                job.spec.name = format!("train (seed={seed})");
+                job.spec.first_metric = Some("accuracy".into());
+            };
+            made.push(world.ran(&measured, member).await.id);
+            world.tick().await;
+            if seed == 1 {
+                let best = model(&world.store, "digits").await.unwrap().best;
+                assert_eq!(best, None, "there is one only");
+            }
+        }
+        let shown = model(&world.store, "digits").await.unwrap();
+        let best = shown.best.unwrap();
+        assert_eq!((best.metric.as_str(), best.of), ("accuracy", 2));
+        assert_eq!((best.goal, best.value.0), (Goal::Maximize, 0.95));
+        let of = shown.items.iter().find(|item| item.id == best.id).unwrap();
+        assert_eq!(of.origin.as_ref().unwrap().job, made[1]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_files_are_is_seen_without_loading_them() {
+    on_both(|store| async move {
+        let mut world = World::new(store).await;
+        let folder = tempfile::tempdir().unwrap();
+        let contents = crate::blobs::Blobs::open(folder.path(), None).unwrap();
+        let mlmodel = "flavors:\n  python_function:\n    env: x\n  sklearn:\n    code: null\n";
+        let weights: &[u8] = b"GGUF\x03\0\0\0 and many more bytes";
+        let left = [
+            vec![
+                ("MLmodel", mlmodel.as_bytes()),
+                ("model.pkl", b"\x80\x04\x95"),
+            ],
+            vec![("weights.bin", weights), ("net.onnx", b"\x08\x08")],
+            vec![("notes.txt", b"words")],
+            vec![("lost.bin", b"never kept")],
+        ];
+        for files in &left {
+            let job = world.finished(Outcome::Succeeded, |_, _| {}).await;
+            let mut done = report(Outcome::Succeeded, &[]);
+            done.artifacts.clear();
+            for (path, bytes) in files {
+                let blob = Digest::of(bytes);
+                if *path != "lost.bin" {
+                    contents.put(&blob, bytes.to_vec()).await.unwrap();
+                }
+                done.artifacts.push(Artifact {
+                    role: ArtifactRole::Model,
+                    path: (*path).into(),
+                    blob,
+                    size: ByteSize(bytes.len() as u64),
+                });
+            }
+            world.attempt(&job, 1, done).await;
+            world.tick().await;
+        }
+        let mut recogniser = Recogniser::new(world.store.clone());
+        assert_eq!(
+            recogniser.tick(&contents).await.unwrap(),
+            3,
+            "one cannot be read"
+        );
+        assert_eq!(
+            recogniser.tick(&contents).await.unwrap(),
+            0,
+            "each is looked at once"
+        );
+        let items = model(&world.store, "digits").await.unwrap().items;
+        let flavours: Vec<_> = items.iter().rev().map(|v| v.flavours.join(" ")).collect();
+        assert_eq!(flavours, ["python_function sklearn", "gguf onnx", "", ""]);
+        let (one, two) = (VersionRef::Number(1), VersionRef::Number(2));
+        let both = compare_versions(&world.store, "digits", &one, &two).await;
+        let differs = both.unwrap().differences;
+        assert!(differs.iter().any(|differs| differs.what == "flavour"));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_person_promotes_a_candidate_once() {
     on_both(|store| async move {
         let mut world = World::new(store).await;
@@ -111,12 +220,26 @@ async fn a_person_promotes_a_candidate_once() {
         let store = &world.store;
         let candidate = model(store, "digits").await.unwrap().items.remove(0);
         assert_eq!(candidate.version, None);
+        assert_eq!(
+            candidate.because.as_deref(),
+            Some("'train (seed=2)' is one of several of 'train' that compete for the name")
+        );
         let id = VersionRef::Id(candidate.id.clone());
         let promoted = promote(store, "digits", &id, "ana", "best of the matrix")
             .await
             .unwrap();
         assert_eq!((promoted.version, &promoted.id), (Some(2), &candidate.id));
         assert_eq!(promoted.promotion.unwrap().why, "best of the matrix");
+        let why = version(store, "digits", &id).await.unwrap().why;
+        let said = &why[0];
+        assert!(
+            said.starts_with("It is version 2 since ana promoted it on 20"),
+            "{said}"
+        );
+        assert!(
+            said.contains(" UTC (best of the matrix). Before, it was a candidate: "),
+            "{said}"
+        );
         let again = promote(store, "digits", &id, "ana", "").await.unwrap_err();
         assert_eq!(again.to_string(), "this is version 2 of 'digits' already");
 

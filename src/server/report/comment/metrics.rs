@@ -118,7 +118,7 @@ fn names(group: &Group<'_>) -> Vec<String> {
 }
 
 /// What a job measured, or what the result measured that stands for it.
-fn now(job: &JobView) -> &[MetricValue] {
+pub(super) fn now(job: &JobView) -> &[MetricValue] {
     match (&job.report, &job.reused) {
         (Some(report), _) => &report.metrics,
         (None, Some(reused)) => &reused.metrics,

@@ -115,6 +115,32 @@ fn a_success_fits_a_phone() {
 }
 
 #[test]
+fn the_best_of_several_candidates_is_named() {
+    let member = |lr: f64, now: f64| {
+        let mut train = ended(&format!("train (lr={lr})"), Outcome::Succeeded);
+        train.definition = "train".into();
+        train.metrics = accuracy(Goal::Maximize, None);
+        train.first_metric = Some("accuracy".into());
+        train.report = Some(report(vec![metric("accuracy", now)]));
+        train.model = Some(ModelView {
+            name: "churn".into(),
+            version: None,
+            id: format!("c{lr}"),
+        });
+        train
+    };
+    let jobs = vec![
+        member(0.1, 0.93),
+        member(0.01, 0.97),
+        member(0.001, f64::NAN),
+    ];
+    let text = text(&request(vec![pipeline(jobs)]));
+    let best = "- [churn, candidate](ci:/models/churn/c0.01), the best of 2 by accuracy: 0\\.97\n";
+    assert!(text.contains(best), "{text}");
+    assert_eq!(text.matches("the best of").count(), 1, "{text}");
+}
+
+#[test]
 fn seeds_are_one_line_and_a_regression_is_red() {
     let member = |seed: u64, lr: f64, now: f64| {
         let mut train = ended(&format!("train (lr={lr}, seed={seed})"), Outcome::Succeeded);

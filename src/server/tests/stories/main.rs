@@ -10,6 +10,7 @@ mod commits;
 mod forge;
 mod hosts;
 mod identity;
+mod lineage;
 mod metrics;
 mod mlflow;
 mod notices;

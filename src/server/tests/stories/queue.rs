@@ -60,6 +60,7 @@ fn planned(name: &str, change: impl FnOnce(&mut protocol::JobSpec)) -> PlannedJo
         key_parts: Vec::new(),
         fingerprint: None,
         deps: Vec::new(),
+        volumes: BTreeMap::new(),
         lock: None,
         pipeline_file: None,
         trust: Trust::Trusted,

@@ -1,8 +1,6 @@
 //! Files of runs and logged models: they come and go as streams, and are addressed by their content. Nothing of them is
 //! ever shown by a browser on this origin.
 
-use std::ops::Range;
-
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
@@ -14,7 +12,7 @@ use futures_util::TryStreamExt as _;
 use protocol::api::Role;
 
 use super::super::access::{Who, require};
-use super::super::download::disposition;
+use super::super::download::Stored;
 use super::super::site::Site;
 use super::{caller, read, told};
 use crate::blobs::{BlobError, Blobs};
@@ -132,106 +130,18 @@ async fn send(
     file: &crate::store::files::KeptFile,
     wanted: Option<&str>,
 ) -> Answer<Response> {
-    let size = file.size.0;
-    let common = [
-        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
-        (header::CONTENT_DISPOSITION, disposition(&file.path)),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
-        (
-            header::CONTENT_SECURITY_POLICY,
-            "sandbox; default-src 'none'".to_owned(),
-        ),
-        (header::ACCEPT_RANGES, "bytes".to_owned()),
-        (header::ETAG, format!("\"{}\"", file.blob)),
-    ];
-    let (status, range) = match wanted.map(|text| part(text, size)) {
-        None | Some(Part::All) => (StatusCode::OK, 0..size),
-        Some(Part::Of(range)) => (StatusCode::PARTIAL_CONTENT, range),
-        Some(Part::Outside) => {
-            let end = [(header::CONTENT_RANGE, format!("bytes */{size}"))];
-            let fault = Fault::invalid(format!("the file has {size} bytes"));
-            let answer = (
-                StatusCode::RANGE_NOT_SATISFIABLE,
-                end,
-                fault.body().to_string(),
-            );
-            return Ok((common, answer).into_response());
-        }
+    let file = Stored {
+        path: &file.path,
+        blob: &file.blob,
+        size: file.size.0,
     };
-    let mut headers = vec![(
-        header::CONTENT_LENGTH,
-        (range.end - range.start).to_string(),
-    )];
-    if status == StatusCode::PARTIAL_CONTENT {
-        let said = format!("bytes {}-{}/{size}", range.start, range.end - 1);
-        headers.push((header::CONTENT_RANGE, said));
-    }
-    let bytes = blobs.get_part(&file.blob, range).await.map_err(fault)?;
-    let mut answer = (status, common, Body::from_stream(bytes)).into_response();
-    for (name, value) in headers {
-        if let Ok(value) = value.parse() {
-            answer.headers_mut().insert(name, value);
+    match file.send(blobs, wanted).await.map_err(fault)? {
+        Some(answer) => Ok(answer),
+        None => {
+            let end = [(header::CONTENT_RANGE, format!("bytes */{}", file.size))];
+            let fault = Fault::invalid(format!("the file has {} bytes", file.size));
+            let body = fault.body().to_string();
+            Ok((StatusCode::RANGE_NOT_SATISFIABLE, end, body).into_response())
         }
-    }
-    Ok(answer)
-}
-
-/// What a `Range` header asks for.
-#[derive(Debug, PartialEq, Eq)]
-enum Part {
-    /// All: it asks for several parts, or cannot be read, and is passed over as RFC 9110 says.
-    All,
-    /// These bytes.
-    Of(Range<u64>),
-    /// Nothing that is there.
-    Outside,
-}
-
-fn part(text: &str, size: u64) -> Part {
-    let Some((first, last)) = text.strip_prefix("bytes=").and_then(|r| r.split_once('-')) else {
-        return Part::All;
-    };
-    let (first, last) = (first.trim(), last.trim());
-    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
-    if !digits(first) || !digits(last) {
-        return Part::All;
-    }
-    let range = match (first.parse::<u64>(), last.parse::<u64>()) {
-        (Ok(first), Ok(last)) if first > last => return Part::All,
-        (Ok(first), Ok(last)) => first..last.saturating_add(1).min(size),
-        (Ok(first), Err(_)) if last.is_empty() => first..size,
-        (Err(_), Ok(last)) if first.is_empty() => size.saturating_sub(last)..size,
-        _ => return Part::All,
-    };
-    if range.start >= range.end {
-        return Part::Outside;
-    }
-    Part::Of(range)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_range_is_read_as_http_says() {
-        for (text, expected) in [
-            ("bytes=0-3", Part::Of(0..4)),
-            ("bytes=4-", Part::Of(4..10)),
-            ("bytes=-3", Part::Of(7..10)),
-            ("bytes=-30", Part::Of(0..10)),
-            ("bytes=5-500", Part::Of(5..10)),
-            ("bytes=9-9", Part::Of(9..10)),
-            ("bytes=10-", Part::Outside),
-            ("bytes=-0", Part::Outside),
-            ("bytes=3-1", Part::All),
-            ("bytes=0-1,3-4", Part::All),
-            ("bytes=a-b", Part::All),
-            ("items=0-1", Part::All),
-            ("bytes=-", Part::All),
-        ] {
-            assert_eq!(part(text, 10), expected, "{text}");
-        }
-        assert_eq!(part("bytes=0-", 0), Part::Outside);
     }
 }

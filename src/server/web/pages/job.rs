@@ -467,6 +467,7 @@ fn trigger_word(kind: &TriggerKind) -> &'static str {
         TriggerKind::PullRequest { .. } => "pull request",
         TriggerKind::Schedule { .. } => "schedule",
         TriggerKind::Rerun { .. } => "run again",
+        TriggerKind::Reproduction { .. } => "reproduction",
         TriggerKind::Person { .. } => "by hand",
     }
 }

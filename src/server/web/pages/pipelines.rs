@@ -71,6 +71,7 @@ fn asked_by(pipeline: &Pipeline) -> String {
         TriggerKind::PullRequest { number } => format!("pull request {number} by {by}"),
         TriggerKind::Schedule { .. } => "schedule".to_owned(),
         TriggerKind::Rerun { .. } => format!("run again by {by}"),
+        TriggerKind::Reproduction { .. } => format!("reproduced by {by}"),
         TriggerKind::Person { .. } => format!("by hand: {by}"),
     }
 }

@@ -315,6 +315,64 @@ async fn a_promotion_and_every_move_of_an_alias_is_kept() {
 }
 
 #[tokio::test]
+async fn a_version_comes_in_parts_and_goes_with_its_content_after_the_grace() {
+    let yard = Yard::new().await;
+    yard.trained(1, "main", 5, 0.9).await;
+    yard.trained(2, "main", 6, 0.9).await;
+    let file = "/api/v1/models/digits/1/files/a%20b.joblib";
+    let part = yard.site.get(file).bearer_auth(yard.site.token("read"));
+    let part = part.header("range", "bytes=3-").send().await.unwrap();
+    assert_eq!(part.status(), 206);
+    assert_eq!(part.headers()["content-range"], "bytes 3-8/9");
+    assert_eq!(part.text().await.unwrap(), "ghts 1");
+    assert_eq!(yard.page(file).await, "weights 1");
+    let beyond = yard.site.get(file).bearer_auth(yard.site.token("read"));
+    let beyond = beyond.header("range", "bytes=9-").send().await.unwrap();
+    assert_eq!(beyond.status(), 416);
+    let (status, body) = yard
+        .ask("read", Method::GET, "models/digits/1/files/..%2Fx", None)
+        .await;
+    assert_eq!((status, body["code"].as_str()), (404, Some("not_found")));
+
+    let remove = "models/digits/1/remove";
+    let why = json!({"why": "leaked labels"});
+    let (status, _) = yard
+        .ask("read", Method::POST, remove, Some(why.clone()))
+        .await;
+    assert_eq!(status, 403);
+    let (status, _) = yard.ask("run", Method::POST, remove, Some(json!({}))).await;
+    assert_eq!(status, 400, "it wants a reason");
+    let champion = json!({"version": 1, "why": "first"});
+    let _: AliasChange = yard
+        .write(Method::PUT, "models/digits/aliases/champion", champion)
+        .await;
+    let (status, body) = yard
+        .ask("run", Method::POST, remove, Some(why.clone()))
+        .await;
+    assert_eq!(status, 409, "{body}");
+    let _: AliasChange = yard
+        .write(Method::PUT, "models/digits/aliases/champion", json!({}))
+        .await;
+    let gone: Version = yard.write(Method::POST, remove, why).await;
+    assert_eq!(gone.version, Some(1));
+    let (status, body) = yard.ask("read", Method::GET, "models/digits/1", None).await;
+    let message = body["message"].as_str().unwrap();
+    assert!(
+        status == 404 && message.ends_with("by run: leaked labels"),
+        "{body}"
+    );
+
+    let server = yard.site.server();
+    let there = async |text: &str| server.blobs.exists(&Digest::of(text)).await.unwrap();
+    let now = Timestamp::now();
+    server::housekeeping::tick(server, now).await.unwrap();
+    assert!(there("weights 1").await, "the grace is not over");
+    let later = now + server.config.blob_grace + protocol::Span::secs(60);
+    server::housekeeping::tick(server, later).await.unwrap();
+    assert!(!there("weights 1").await && there("weights 2").await);
+}
+
+#[tokio::test]
 async fn what_cannot_be_is_refused_in_words() {
     let yard = Yard::new().await;
     yard.trained(1, "main", 5, 0.9).await;

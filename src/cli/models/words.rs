@@ -2,12 +2,14 @@
 
 use protocol::api::Page;
 use protocol::registry::{
-    AliasChange, Comparison, Judged, Lineage, MetricDelta, Model, ModelDetail, Number, Version,
-    VersionDetail,
+    AliasChange, BestCandidate, Comparison, Judged, Lineage, MetricDelta, Model, ModelDetail,
+    Number, Version, VersionDetail,
 };
 
-use super::client::Client;
-use super::out;
+use protocol::spec::Goal;
+
+use super::super::client::{Client, segment};
+use super::super::out;
 
 /// Changes of aliases that are shown with a model.
 const MOST_CHANGES: usize = 10;
@@ -27,6 +29,9 @@ pub(crate) fn models(page: &Page<Model>) -> String {
             latest.map_or_else(|| "-".to_owned(), named),
             model.candidates.to_string(),
             latest.map(metrics).unwrap_or_default(),
+            latest
+                .map(|version| version.flavours.join(", "))
+                .unwrap_or_default(),
             aliases(model),
             out::ago(latest.map_or(model.created_at, |version| version.created_at)),
         ]
@@ -38,6 +43,7 @@ pub(crate) fn models(page: &Page<Model>) -> String {
             "LATEST",
             "CANDIDATES",
             "METRICS",
+            "FLAVOUR",
             "ALIASES",
             "MADE",
         ],
@@ -87,6 +93,7 @@ pub(crate) fn model(detail: &ModelDetail, client: &Client) -> String {
         [
             named(version),
             metrics(version),
+            version.flavours.join(", "),
             at_signs(&version.aliases),
             commit,
             title,
@@ -100,12 +107,17 @@ pub(crate) fn model(detail: &ModelDetail, client: &Client) -> String {
             .project
             .as_ref()
             .map_or_else(String::new, |project| format!(" of {}", clean(project))),
-        client.page(&format!("/models/{}", super::client::segment(&model.name))),
+        client.page(&format!("/models/{}", segment(&model.name))),
         out::drawn(
-            ["VERSION", "METRICS", "ALIASES", "COMMIT", "TITLE", "MADE"],
+            [
+                "VERSION", "METRICS", "FLAVOUR", "ALIASES", "COMMIT", "TITLE", "MADE"
+            ],
             rows
         ),
     );
+    if let Some(best) = &detail.best {
+        text += &format!("\n\n{}", clean(&best_of(best)));
+    }
     if !detail.history.is_empty() {
         let rows = detail.history.iter().take(MOST_CHANGES).map(|change| {
             [
@@ -120,6 +132,23 @@ pub(crate) fn model(detail: &ModelDetail, client: &Client) -> String {
         text += &out::drawn(["ALIAS", "CHANGE", "BY", "WHY", "WHEN"], rows);
     }
     text
+}
+
+/// `best of 6 candidates by accuracy (maximize): 01jd… with 0.97`
+fn best_of(best: &BestCandidate) -> String {
+    let goal = match best.goal {
+        Goal::Maximize => "maximize",
+        Goal::Minimize => "minimize",
+    };
+    let BestCandidate {
+        id,
+        metric,
+        value: Number(number),
+        of,
+        ..
+    } = best;
+    let number = value(*number);
+    format!("best of {of} candidates by {metric} ({goal}): {id} with {number}")
 }
 
 fn moved(change: &AliasChange) -> String {
@@ -141,18 +170,7 @@ pub(crate) fn change(model: &str, change: &AliasChange) -> String {
 
 pub(crate) fn version(detail: &VersionDetail, client: &Client) -> String {
     let version = &detail.version;
-    let page = format!(
-        "/models/{}/{}",
-        super::client::segment(&version.model),
-        named(version)
-    );
-    let mut text = format!(
-        "{} {} {}\n{}\n",
-        clean(&version.model),
-        version.label(),
-        at_signs(&version.aliases),
-        client.page(&page)
-    );
+    let mut text = format!("{}\n{}\n", title(version), client.page(&page(version)));
     if let Some(promotion) = &version.promotion {
         let words = format!("promoted by {}: {}", promotion.by, promotion.why);
         text += &format!("{}\n", clean(&words));
@@ -163,6 +181,9 @@ pub(crate) fn version(detail: &VersionDetail, client: &Client) -> String {
             .iter()
             .map(|metric| [metric.name.clone(), value(metric.value)]);
         text += &format!("\n{}\n", out::drawn(["METRIC", "VALUE"], rows));
+    }
+    if !version.flavours.is_empty() {
+        text += &clean(&format!("flavour: {}\n", version.flavours.join(", ")));
     }
     let params = detail.params.iter();
     let params = params.map(|(name, value)| [format!("parameter {name}"), short(value)]);
@@ -183,6 +204,22 @@ pub(crate) fn version(detail: &VersionDetail, client: &Client) -> String {
         text += &format!("\n{}\n", out::drawn(["FILE", "SIZE", "HASH"], rows));
     }
     text
+}
+
+/// `digits version 3 @champion`
+pub(super) fn title(version: &Version) -> String {
+    let text = format!(
+        "{} {} {}",
+        version.model,
+        version.label(),
+        at_signs(&version.aliases)
+    );
+    clean(text.trim_end())
+}
+
+/// The path of a version's page.
+pub(super) fn page(version: &Version) -> String {
+    format!("/models/{}/{}", segment(&version.model), named(version))
 }
 
 fn facts(title: &str, lineage: &Lineage) -> impl Iterator<Item = [String; 2]> {
@@ -282,17 +319,17 @@ fn metric(delta: &MetricDelta) -> [String; 5] {
     ]
 }
 
-fn signed(delta: f64) -> String {
+pub(super) fn signed(delta: f64) -> String {
     let sign = if delta > 0.0 { "+" } else { "" };
     format!("{sign}{}", value(delta))
 }
 
-fn side(text: Option<&str>) -> String {
+pub(super) fn side(text: Option<&str>) -> String {
     text.map_or_else(|| "-".to_owned(), |text| short(&short_hashes(text)))
 }
 
 /// A number with six significant digits: the seventh of a metric is noise.
-fn value(number: f64) -> String {
+pub(super) fn value(number: f64) -> String {
     let rounded = format!("{number:.5e}").parse().unwrap_or(number);
     let size = number.abs();
     if size != 0.0 && number.is_finite() && !(1e-4..1e9).contains(&size) {
@@ -313,7 +350,7 @@ fn short(text: &str) -> String {
 }
 
 /// A hash says enough with its beginning.
-fn short_hashes(text: &str) -> String {
+pub(super) fn short_hashes(text: &str) -> String {
     let word = |word: &str| {
         let (kind, hash) = word.rsplit_once(':').unwrap_or(("", word));
         let is_hash = hash.len() >= 40 && hash.bytes().all(|b| b.is_ascii_hexdigit());
@@ -326,7 +363,7 @@ fn short_hashes(text: &str) -> String {
     text.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     render::terminal::clean(text, false)
 }
 
