@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod migrate;
 pub mod models;
 pub mod notices;
+pub mod overview;
 pub mod pipelines;
 pub mod projects;
 pub mod queue;
