@@ -1,24 +1,22 @@
 """Pages of the registry with 10,000 runs of 20 metrics, 20 params and 22 tags each: wall of each page, warm
 
-The rows are written into the server's SQLite file as the server writes them; the pages are then asked for over one
-connection that stays open. There is no peer: pages of others need a browser to be drawn.
+The runs are logged as clients do; the pages are then asked for over one connection that stays open. There is no peer: pages
+of others need a browser to be drawn.
 
 experiments   the list, 60 of them
 runs          the first page of an experiment's table
 next          a page from the middle
 filter        runs by a metric and a param
 sort          runs by a metric
-columns       all 40 columns
+columns       30 columns
 run           a run with 20 curves of 1,000 points
 long          a curve of a million points
 compare       8 runs, 20 curves each
 """
 
 import argparse
-import contextlib
 import pathlib
 import random
-import sqlite3
 import sys
 import tempfile
 import time
@@ -35,43 +33,42 @@ LONG = 1_000_000
 PROMISE = 100
 
 
-def fill(database, quick):
-    """An experiment with many runs, some of them with curves."""
-    runs = RUNS // 10 if quick else RUNS
+def fill(server, quick):
+    """An experiment with many runs, the last eight with curves; gives the runs that are looked at, and the one with the long
+    curve."""
+    count = RUNS // 10 if quick else RUNS
     chance = random.Random(1)
-    database.executemany(
-        "INSERT INTO experiments (id, name, created_at, changed_at) VALUES (?, ?, 1, 1)",
-        [(number, f"experiment {number}") for number in range(1, 61)],
-    )
-    database.executemany(
-        "INSERT INTO runs (id, experiment, name, person, status, started_at, finished_at) VALUES (?, 1, ?, 'ada', 'FINISHED', ?, ?)",
-        [(f"{n:032x}", f"run {n}", n * 60_000, n * 60_000 + 5_000) for n in range(runs)],
-    )
-    metrics, points = [], []
-    for n in range(runs):
-        for name in range(NAMES):
-            metric = n * NAMES + name + 1
-            value = chance.random()
-            length = POINTS if n >= runs - 8 else 1
-            metrics.append((metric, f"{n:032x}", f"metric {name:02}", value, length))
-            points.extend((metric, step, step, value + step) for step in range(length))
-    metrics.append((runs * NAMES + 1, f"{0:032x}", "long", 1.0, 1))
-    database.executemany("INSERT INTO run_metrics (id, run, name, value, word, step, at) VALUES (?, ?, ?, ?, '', ?, 1)", metrics)
-    database.executemany("INSERT INTO metric_points (metric, at, step, value, word) VALUES (?, ?, ?, ?, '')", points)
-    long = LONG // 10 if quick else LONG
-    database.executemany(
-        "INSERT INTO metric_points (metric, at, step, value, word) VALUES (?, ?, ?, ?, '')",
-        ((runs * NAMES + 1, step, step, chance.random()) for step in range(long)),
-    )
-    for table, count in [("run_params", NAMES), ("run_tags", NAMES + 2)]:
-        database.executemany(
-            f"INSERT INTO {table} (run, name, value) VALUES (?, ?, ?)",
-            ((f"{n:032x}", f"name {name:02}", str(chance.randrange(10))) for n in range(runs) for name in range(count)),
-        )
-    return runs
+    for number in range(60):
+        server.post("experiments/create", {"name": f"experiment {number}"})
+    experiment = server.post("experiments/create", {"name": "many runs"})["experiment_id"]
+    runs = []
+    for number in range(count):
+        made = server.post("runs/create", {"experiment_id": experiment, "start_time": number + 1, "run_name": f"run {number}"})
+        runs.append(made["run"]["info"]["run_id"])
+        body = {
+            "run_id": runs[-1],
+            "metrics": [
+                {"key": f"metric {n:02}", "value": chance.random(), "timestamp": 1, "step": 0} for n in range(NAMES)
+            ],
+            "params": [{"key": f"name {n:02}", "value": str(chance.randrange(10))} for n in range(NAMES)],
+            "tags": [{"key": f"tag {n:02}", "value": str(chance.randrange(10))} for n in range(NAMES + 2)],
+        }
+        server.post("runs/log-batch", body)
+    for run in runs[-8:]:
+        for n in range(NAMES):
+            curve(server, run, f"metric {n:02}", POINTS, chance)
+    curve(server, runs[0], "long", LONG // 10 if quick else LONG, chance)
+    return experiment, runs
 
 
-def pages(runs):
+def curve(server, run, name, points, chance):
+    for start in range(0, points, 1_000):
+        steps = range(start, min(start + 1_000, points))
+        metrics = [{"key": name, "value": chance.random(), "timestamp": step, "step": step} for step in steps]
+        server.post("runs/log-batch", {"run_id": run, "metrics": metrics})
+
+
+def pages(experiment, runs):
     """What is asked for, by case."""
     asked = urllib.parse.quote("metrics.`metric 01` > 0.5 and params.`name 01` = '3'")
     order = urllib.parse.quote("metrics.`metric 00` DESC")
@@ -80,17 +77,17 @@ def pages(runs):
         for kind, word in [("metrics", "metric"), ("params", "name")]
         for name in (f"{word} {number:02}" for number in range(15))
     )
-    last = [f"{runs - 1 - n:032x}" for n in range(8)]
+    table = f"/experiments/{experiment}"
     return {
         "experiments": "/experiments",
-        "runs": "/experiments/1",
-        "next": f"/experiments/1?from={runs // 2}",
-        "filter": f"/experiments/1?filter={asked}",
-        "sort": f"/experiments/1?order={order}",
-        "columns": f"/experiments/1?{columns}",
-        "run": f"/runs/{last[0]}",
-        "long": f"/runs/{0:032x}",
-        "compare": "/runs/compare?" + "&".join(f"run={run}" for run in last),
+        "runs": table,
+        "next": f"{table}?from={len(runs) // 2}",
+        "filter": f"{table}?filter={asked}",
+        "sort": f"{table}?order={order}",
+        "columns": f"{table}?{columns}",
+        "run": f"/runs/{runs[-1]}",
+        "long": f"/runs/{runs[0]}",
+        "compare": "/runs/compare?" + "&".join(f"run={run}" for run in runs[-8:]),
     }
 
 
@@ -106,10 +103,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         root = pathlib.Path(folder)
         with registry.ours(pathlib.Path(asked.program).resolve(), root / "server") as server:
-            database = sqlite3.connect(root / "server" / "data" / "trainyard.db", timeout=60)
-            with contextlib.closing(database), database:
-                runs = fill(database, asked.quick)
-            for case, path in pages(runs).items():
+            for case, path in pages(*fill(server, asked.quick)).items():
                 html = server.call("GET", path, raw=True)
                 if b"</html>" not in html:
                     raise SystemExit(f"{case}: no page: {html[:300]!r}")

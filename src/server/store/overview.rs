@@ -155,7 +155,7 @@ impl Named {
     }
 }
 
-/// At most `limit` names that these runs have: those that most of them have first.
+/// At most `limit` names that these runs have: those that most of them have first, and of those the ones that differ.
 pub async fn names(
     db: &mut Connection,
     what: Named,
@@ -167,7 +167,7 @@ pub async fn names(
     }
     let sql = format!(
         "SELECT name, COUNT(*) AS runs FROM {} WHERE run IN ({}) GROUP BY name \
-         ORDER BY COUNT(*) DESC, name COLLATE \"binary\" LIMIT {limit}",
+         ORDER BY COUNT(*) DESC, CASE WHEN MIN(value) = MAX(value) THEN 1 ELSE 0 END, name COLLATE \"binary\" LIMIT {limit}",
         what.table(),
         numbered(1, runs.len())
     );

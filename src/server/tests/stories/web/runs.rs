@@ -139,7 +139,12 @@ async fn a_table_of_runs_is_filtered_sorted_and_shared_by_its_address() {
             room.run(&id, name, 1_000, measured(loss, lr)).await;
         }
         let here = format!("/experiments/{id}");
+        let note = json!({"experiment_id": id, "key": "mlflow.note.content", "value": "a sweep"});
+        room.mlflow
+            .done("experiments/set-experiment-tag", note)
+            .await;
         let html = room.page(&here).await;
+        assert!(html.contains(">a sweep<"), "{html}");
         assert!(html.contains("title=\"metric loss\"") && html.contains("title=\"param lr\""));
         assert!(
             html.contains("aria-sort=\"descending\""),

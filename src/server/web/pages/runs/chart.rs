@@ -88,7 +88,7 @@ impl Chart {
             at: format!("{at:.1}"),
             words,
         };
-        let (across, up) = (x.ticks(4), y.ticks(4));
+        let (across, up) = (x.ticks(), y.ticks());
         Some(Self {
             id: plot.id.clone(),
             words: words(plot),
@@ -138,7 +138,7 @@ fn axes(plot: &Plot) -> Option<(Axis, Axis)> {
     let scale = if plot.by_time {
         Scale::Elapsed
     } else {
-        Scale::Linear
+        Scale::Whole
     };
     let values = if plot.log { Scale::Log } else { Scale::Linear };
     Some((

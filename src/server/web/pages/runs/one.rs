@@ -15,7 +15,7 @@ use super::super::frame::{Frame, Shown, show};
 use super::asked::Pairs;
 use super::chart::Chart;
 use super::curves::{self, Switch, View};
-use super::shown::{Cell, Heading, cut, is_id};
+use super::shown::{Cell, Heading, NOTE, cut, is_id};
 use crate::store::datasets::UsedDataset;
 use crate::store::overview::{self, Made};
 use crate::store::runs::{self, FullRun};
@@ -31,8 +31,6 @@ const MOST_VERSIONS: u32 = 50;
 const MOST_VALUE: usize = 2_000;
 /// Longer tables are folded.
 const FOLDED: usize = 24;
-/// What people wrote of a run.
-const NOTE: &str = "mlflow.note.content";
 
 struct Pair {
     name: String,

@@ -14,6 +14,8 @@ const USER: &str = "mlflow.user";
 const COMMIT: &str = "mlflow.source.git.commit";
 const JOB: &str = "trainyard.job";
 const PARENT: &str = "mlflow.parentRunId";
+/// What people wrote of a run or an experiment.
+pub(super) const NOTE: &str = "mlflow.note.content";
 /// Digits of a commit that tell it from others.
 const SHORT: usize = 10;
 /// Most characters of a value in a table.

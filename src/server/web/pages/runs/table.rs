@@ -11,7 +11,7 @@ use super::super::super::answer::Problem;
 use super::super::super::site::Site;
 use super::super::frame::{Frame, Shown, show_as};
 use super::asked::{Column, Pairs, SortBy, Sorted, TableAsked, sorted};
-use super::shown::{Cell, Heading, TAGS, tag_of};
+use super::shown::{Cell, Heading, NOTE, TAGS, tag_of};
 use crate::registry::mlflow::{Fault, run_conditions, run_orders};
 use crate::store::overview::{self, Named};
 use crate::store::runs::Run;
@@ -52,6 +52,8 @@ struct Page {
     id: i64,
     name: String,
     experiment_deleted: bool,
+    /// What people say of it.
+    note: Option<String>,
     asked: TableAsked,
     /// What is wrong with the filter or the order.
     problem: Option<String>,
@@ -129,6 +131,11 @@ pub(in super::super::super) async fn page(
     let page = Page {
         frame: Frame::new("experiments", &site.access, &who),
         id: number,
+        note: experiment
+            .tags
+            .into_iter()
+            .find(|(name, text)| name == NOTE && !text.is_empty())
+            .map(|(_, text)| text),
         name: experiment.name,
         experiment_deleted: experiment.deleted_at.is_some(),
         problem,

@@ -7,6 +7,8 @@ use protocol::Span;
 pub(super) enum Scale {
     /// In equal steps.
     Linear,
+    /// In equal steps with nothing between whole numbers.
+    Whole,
     /// In powers of ten; only what is above zero has a place.
     Log,
     /// In milliseconds since the start.
@@ -38,7 +40,7 @@ impl Axis {
             return Self { low, high, scale };
         }
         let (low, high) = match scale {
-            Scale::Linear => {
+            Scale::Linear | Scale::Whole => {
                 let room = (low.abs() * 0.1).max(0.5);
                 (low - room, high + room)
             }
@@ -53,7 +55,9 @@ impl Axis {
         let value = value.clamp(-FURTHEST, FURTHEST);
         let along = |low: f64, high: f64, value: f64| (value - low) / (high - low);
         match self.scale {
-            Scale::Linear | Scale::Elapsed => Some(along(self.low, self.high, value)),
+            Scale::Linear | Scale::Whole | Scale::Elapsed => {
+                Some(along(self.low, self.high, value))
+            }
             Scale::Log if value > 0.0 => {
                 Some(along(self.low.log10(), self.high.log10(), value.log10()))
             }
@@ -61,16 +65,16 @@ impl Axis {
         }
     }
 
-    /// About `count` marks within it: where each lies, and its words.
-    pub(super) fn ticks(&self, count: usize) -> Vec<(f64, String)> {
-        let marks = match self.scale {
-            Scale::Linear => self.even(round_step((self.high - self.low) / count as f64)),
-            Scale::Elapsed => self.even(span_step((self.high - self.low) / count as f64)),
-            Scale::Log => self.powers(count),
+    /// Three marks or more within it, where they fit: where each lies, and its words.
+    pub(super) fn ticks(&self) -> Vec<(f64, String)> {
+        let (marks, step) = match self.scale {
+            Scale::Linear => self.even(round_step),
+            Scale::Whole => self.even(|rough| round_step(rough).max(1.0)),
+            Scale::Elapsed => self.even(span_step),
+            Scale::Log => (self.powers(), 0.0),
         };
-        let step = marks.get(1).map_or(0.0, |second| second - marks[0]);
         let words = |value: f64| match self.scale {
-            Scale::Linear => number(value, step),
+            Scale::Linear | Scale::Whole => number(value, step),
             Scale::Log => number(value, value),
             Scale::Elapsed => elapsed(value),
         };
@@ -80,21 +84,31 @@ impl Axis {
             .collect()
     }
 
-    fn even(&self, step: f64) -> Vec<f64> {
-        let (first, last) = ((self.low / step).ceil(), (self.high / step).floor());
-        // Far from zero a step may be smaller than what a float tells apart.
-        let count = (last - first).clamp(0.0, 20.0) as u32;
-        (0..=count).map(|n| (first + f64::from(n)) * step).collect()
+    /// Marks, and how far they are from each other; `round` makes a step of a rough one.
+    fn even(&self, round: impl Fn(f64) -> f64) -> (Vec<f64>, f64) {
+        let mut found = (Vec::new(), 0.0);
+        for count in [4.0, 6.0, 8.0] {
+            let step = round((self.high - self.low) / count);
+            let (first, last) = ((self.low / step).ceil(), (self.high / step).floor());
+            // Far from zero a step may be smaller than what a float tells apart.
+            let more = (last - first).clamp(-1.0, 20.0);
+            let all = (0..=20).map(f64::from).take_while(|n| *n <= more);
+            found = (all.map(|n| (first + n) * step).collect(), step);
+            if found.0.len() > 2 {
+                break;
+            }
+        }
+        found
     }
 
     /// Powers of ten; within one or two of them also 2 and 5 times that.
-    fn powers(&self, count: usize) -> Vec<f64> {
+    fn powers(&self) -> Vec<f64> {
         let (first, last) = (
             self.low.log10().floor() as i32,
             self.high.log10().ceil() as i32,
         );
         let decades = usize::try_from(last - first).unwrap_or(1).max(1);
-        let every = decades.div_ceil(count).max(1);
+        let every = decades.div_ceil(5);
         let within: &[f64] = if decades <= 2 {
             &[1.0, 2.0, 5.0]
         } else {
@@ -164,27 +178,27 @@ mod tests {
 
     fn words(low: f64, high: f64, scale: Scale) -> Vec<String> {
         let axis = Axis::new(low, high, scale);
-        axis.ticks(5).into_iter().map(|(_, words)| words).collect()
+        axis.ticks().into_iter().map(|(_, words)| words).collect()
     }
 
     #[test]
     fn marks_are_round_numbers() {
+        assert_eq!(words(0.0, 1.0, Scale::Linear), ["0", "0.5", "1.0"]);
         assert_eq!(
-            words(0.0, 1.0, Scale::Linear),
-            ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]
+            words(1.21e10, 1.29e10, Scale::Linear),
+            ["1.22e10", "1.24e10", "1.26e10", "1.28e10"]
+        );
+        assert_eq!(words(0.0, 2.0, Scale::Whole), ["0", "1", "2"]);
+        assert_eq!(
+            words(0.0, 900.0, Scale::Whole),
+            ["0", "200", "400", "600", "800"]
         );
         assert_eq!(
             words(3.0, 997.0, Scale::Linear),
             ["200", "400", "600", "800"]
         );
-        assert_eq!(
-            words(-0.02, 0.03, Scale::Linear),
-            ["-0.02", "-0.01", "0", "0.01", "0.02", "0.03"]
-        );
-        assert_eq!(
-            words(0.0, 5e9, Scale::Linear),
-            ["0", "1e9", "2e9", "3e9", "4e9", "5e9"]
-        );
+        assert_eq!(words(-0.02, 0.03, Scale::Linear), ["-0.02", "0", "0.02"]);
+        assert_eq!(words(0.0, 5e9, Scale::Linear), ["0", "2e9", "4e9"]);
     }
 
     #[test]
@@ -204,10 +218,7 @@ mod tests {
             words(0.0, 3_600_000.0, Scale::Elapsed),
             ["0", "30m00s", "1h00m"]
         );
-        assert_eq!(
-            words(0.0, 25_000.0, Scale::Elapsed),
-            ["0", "5.0s", "10s", "15s", "20s", "25s"]
-        );
+        assert_eq!(words(0.0, 25_000.0, Scale::Elapsed), ["0", "10s", "20s"]);
     }
 
     #[test]
@@ -221,7 +232,7 @@ mod tests {
             (123.456, 123.457),
         ] {
             let axis = Axis::new(low, high, Scale::Linear);
-            let ticks = axis.ticks(5);
+            let ticks = axis.ticks();
             assert!(!ticks.is_empty() && ticks.len() <= 21, "{low} to {high}");
             for value in [low, high] {
                 let place = axis.place(value).unwrap();
