@@ -71,11 +71,15 @@ impl Axis {
             Scale::Linear => self.even(round_step),
             Scale::Whole => self.even(|rough| round_step(rough).max(1.0)),
             Scale::Elapsed => self.even(span_step),
-            Scale::Log => (self.powers(), 0.0),
+            Scale::Log => match self.powers() {
+                // Within one power of ten there are too few of them.
+                few if few.len() < 3 => self.even(round_step),
+                powers => (powers, 0.0),
+            },
         };
         let words = |value: f64| match self.scale {
-            Scale::Linear | Scale::Whole => number(value, step),
-            Scale::Log => number(value, value),
+            Scale::Log if step == 0.0 => number(value, value),
+            Scale::Linear | Scale::Whole | Scale::Log => number(value, step),
             Scale::Elapsed => elapsed(value),
         };
         marks
@@ -208,6 +212,7 @@ mod tests {
             ["1e-4", "0.001", "0.01", "0.1", "1"]
         );
         assert_eq!(words(0.3, 4.0, Scale::Log), ["0.5", "1", "2"]);
+        assert_eq!(words(0.52, 0.97, Scale::Log), ["0.6", "0.7", "0.8", "0.9"]);
         let far = words(1e-300, 1e300, Scale::Log);
         assert!(far.len() >= 3 && far.len() <= 8, "{far:?}");
     }
