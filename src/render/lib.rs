@@ -9,4 +9,4 @@ pub mod markdown;
 pub mod terminal;
 mod text;
 
-pub use text::visible;
+pub use text::{straight, visible};

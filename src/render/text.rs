@@ -55,8 +55,9 @@ pub(crate) fn turns(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Text without what [`turns`] it.
-pub(crate) fn straight(text: &str) -> Cow<'_, str> {
+/// Text without characters that turn the direction in which a line is read: they are shown as U+FFFD.
+#[must_use]
+pub fn straight(text: &str) -> Cow<'_, str> {
     // They begin with these bytes, as much else does; most text has neither.
     let may = memchr::memchr2(0xe2, 0xd8, text.as_bytes()).is_some();
     if !may || !text.contains(turns) {

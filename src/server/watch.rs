@@ -28,8 +28,6 @@ use crate::store::projects::{self, Project};
 use crate::store::{Connection, Result as StoreResult, StoreError, requests};
 use crate::trigger::{self, Refs, Request};
 
-pub use planning::plan_and_create;
-
 /// Why a remote could not be looked at, or a commit not be planned now.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {

@@ -23,6 +23,7 @@ pub mod metrics;
 pub mod migrate;
 pub mod models;
 pub mod notices;
+pub mod overview;
 pub mod parents;
 pub mod pipelines;
 pub mod projects;

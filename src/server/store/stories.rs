@@ -1,5 +1,6 @@
 //! Stories of the core rows, on both databases.
 
+mod overview;
 mod tracking;
 mod upgrade;
 

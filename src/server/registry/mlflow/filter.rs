@@ -47,6 +47,8 @@ pub(super) enum Asked {
 /// One condition.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Clause {
+    /// Where it stands: the number of its first character.
+    pub(super) at: usize,
     /// What it is about.
     pub(super) name: Name,
     /// What is asked.
@@ -69,9 +71,15 @@ enum Token {
     Comma,
 }
 
-/// Reads text into tokens.
-fn tokens(text: &str) -> Answer<Vec<Token>> {
-    let wrong = |what: &str| Fault::invalid(format!("{what} in {}", quoted(text)));
+/// Reads text into tokens, each with the number of its first character.
+fn tokens(text: &str) -> Answer<Vec<(usize, Token)>> {
+    let wrong = |what: &str, at: usize| {
+        Fault::invalid(format!(
+            "{what} at character {} of {}",
+            at + 1,
+            quoted(text)
+        ))
+    };
     if text.len() > LONGEST {
         return Err(Fault::invalid(format!(
             "a filter has at most {LONGEST} bytes"
@@ -90,7 +98,7 @@ fn tokens(text: &str) -> Answer<Vec<Token>> {
             }
             '`' | '\'' | '"' => {
                 let (inside, length) =
-                    quoted_text(&chars[at..]).ok_or_else(|| wrong("a quote is not closed"))?;
+                    quoted_text(&chars[at..]).ok_or_else(|| wrong("a quote is not closed", at))?;
                 let token = match c {
                     '`' => Token::Name(inside),
                     quote => Token::Text(inside, quote),
@@ -104,7 +112,7 @@ fn tokens(text: &str) -> Answer<Vec<Token>> {
             '=' => (
                 Token::Op(Op::Equal),
                 if next == Some('=') {
-                    return Err(wrong("'=='"));
+                    return Err(wrong("'==' (it is '=')", at));
                 } else {
                     1
                 },
@@ -112,7 +120,7 @@ fn tokens(text: &str) -> Answer<Vec<Token>> {
             '!' if next == Some('=') => (Token::Op(Op::NotEqual), 2),
             '<' if next == Some('=') => (Token::Op(Op::LessOrEqual), 2),
             '>' if next == Some('=') => (Token::Op(Op::GreaterOrEqual), 2),
-            '<' if next == Some('>') => return Err(wrong("'<>' (it is '!=')")),
+            '<' if next == Some('>') => return Err(wrong("'<>' (it is '!=')", at)),
             '<' => (Token::Op(Op::Less), 1),
             '>' => (Token::Op(Op::Greater), 1),
             c if c.is_ascii_digit()
@@ -132,13 +140,11 @@ fn tokens(text: &str) -> Answer<Vec<Token>> {
                 (Token::Word(chars[at..at + length].iter().collect()), length)
             }
             other => {
-                return Err(wrong(&format!(
-                    "'{}' is not understood",
-                    other.escape_debug()
-                )));
+                let what = format!("'{}' is not understood", other.escape_debug());
+                return Err(wrong(&what, at));
             }
         };
-        tokens.push(token);
+        tokens.push((at + 1, token));
         at += length;
     }
     Ok(tokens)
@@ -195,7 +201,9 @@ fn quoted_text(chars: &[char]) -> Option<(String, usize)> {
 /// Reads tokens one after the other.
 struct Reader<'a> {
     text: &'a str,
-    tokens: std::iter::Peekable<std::vec::IntoIter<Token>>,
+    tokens: std::iter::Peekable<std::vec::IntoIter<(usize, Token)>>,
+    /// Where the token stands that was looked at last.
+    at: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -203,13 +211,33 @@ impl<'a> Reader<'a> {
         Ok(Self {
             text,
             tokens: tokens(text)?.into_iter().peekable(),
+            at: 1,
         })
+    }
+
+    /// Notes where the next token stands, or the end.
+    fn look(&mut self) {
+        let end = || self.text.chars().count() + 1;
+        self.at = self.tokens.peek().map(|(at, _)| *at).unwrap_or_else(end);
+    }
+
+    fn next(&mut self) -> Option<Token> {
+        self.look();
+        self.tokens.next().map(|(_, token)| token)
+    }
+
+    /// Takes the next token where it is such a one.
+    fn take(&mut self, is: impl Fn(&Token) -> bool) -> bool {
+        self.look();
+        self.tokens.next_if(|(_, token)| is(token)).is_some()
     }
 
     fn wrong(&self, wanted: &str) -> Fault {
         Fault::invalid(format!(
-            "{} cannot be read: {wanted}; a filter is a list of comparisons such as metrics.loss < 0.5, joined by AND",
-            quoted(self.text)
+            "{} cannot be read at character {}: {wanted}; a filter is a list of comparisons such as metrics.loss < 0.5, \
+             joined by AND",
+            quoted(self.text),
+            self.at
         ))
     }
 
@@ -219,14 +247,12 @@ impl<'a> Reader<'a> {
 
     /// Takes a word, whatever its case.
     fn take_word(&mut self, word: &str) -> bool {
-        let is =
-            |token: &Token| matches!(token, Token::Word(found) if found.eq_ignore_ascii_case(word));
-        self.tokens.next_if(is).is_some()
+        self.take(|token| matches!(token, Token::Word(found) if found.eq_ignore_ascii_case(word)))
     }
 
     /// `kind.key`, either of them in quotes, or `key` alone.
     fn name(&mut self) -> Answer<Name> {
-        let first = match self.tokens.next() {
+        let first = match self.next() {
             Some(Token::Word(word)) => match word.split_once('.') {
                 Some((kind, "")) => {
                     let key = self.key()?;
@@ -246,7 +272,7 @@ impl<'a> Reader<'a> {
             Some(Token::Name(name) | Token::Text(name, '"')) => name,
             _ => return Err(self.wrong("a name is wanted first")),
         };
-        if self.tokens.next_if_eq(&Token::Dot).is_none() {
+        if !self.take(|token| *token == Token::Dot) {
             return Ok(Name {
                 kind: None,
                 key: first,
@@ -260,28 +286,28 @@ impl<'a> Reader<'a> {
 
     /// The key behind the dot.
     fn key(&mut self) -> Answer<String> {
-        match self.tokens.next() {
+        match self.next() {
             Some(Token::Word(key) | Token::Name(key) | Token::Text(key, '"' | '\'')) => Ok(key),
             _ => Err(self.wrong("a key is wanted behind the dot")),
         }
     }
 
     fn text(&mut self) -> Answer<String> {
-        match self.tokens.next() {
+        match self.next() {
             Some(Token::Text(text, _)) => Ok(text),
             _ => Err(self.wrong("a text in quotes is wanted")),
         }
     }
 
     fn list(&mut self) -> Answer<Vec<String>> {
-        if self.tokens.next() != Some(Token::Open) {
+        if self.next() != Some(Token::Open) {
             return Err(self.wrong("a list in parentheses is wanted"));
         }
         let mut list = vec![self.text()?];
         loop {
-            match self.tokens.next() {
+            match self.next() {
                 Some(Token::Close) => return Ok(list),
-                Some(Token::Comma) if self.tokens.next_if_eq(&Token::Close).is_some() => {
+                Some(Token::Comma) if self.take(|token| *token == Token::Close) => {
                     return Ok(list);
                 }
                 Some(Token::Comma) if list.len() < MOST => list.push(self.text()?),
@@ -324,10 +350,10 @@ impl<'a> Reader<'a> {
                 Err(self.wrong("IS is followed by NULL or NOT NULL"))
             };
         }
-        let Some(Token::Op(op)) = self.tokens.next() else {
+        let Some(Token::Op(op)) = self.next() else {
             return Err(self.wrong("a comparison is wanted behind the name"));
         };
-        match self.tokens.next() {
+        match self.next() {
             Some(Token::Text(text, _)) => Ok(Asked::Text(op, text)),
             Some(Token::Number(number)) => Ok(Asked::Number(op, number)),
             _ => Err(self.wrong("a number, or a text in quotes, is wanted behind the comparison")),
@@ -346,9 +372,11 @@ pub(super) fn filter(text: &str) -> Answer<Vec<Clause>> {
         if clauses.len() == MOST {
             return Err(reader.wrong("there are too many comparisons"));
         }
+        reader.look();
+        let at = reader.at;
         let name = reader.name()?;
         let asked = reader.asked()?;
-        clauses.push(Clause { name, asked });
+        clauses.push(Clause { at, name, asked });
     }
     Ok(clauses)
 }

@@ -24,6 +24,7 @@ pub mod versions;
 
 pub use fault::{Code, Fault};
 pub use place::{Owner, Place};
+pub use search::{run_conditions, run_orders};
 
 use protocol::Timestamp;
 

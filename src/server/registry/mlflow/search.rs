@@ -112,7 +112,14 @@ fn conditions<F>(
     condition: impl Fn(Clause) -> Answer<Condition<F>>,
 ) -> Answer<Vec<Condition<F>>> {
     let clauses = filter::filter(text.unwrap_or_default())?;
-    clauses.into_iter().map(condition).collect()
+    let one = |clause: Clause| {
+        let at = clause.at;
+        condition(clause).map_err(|fault| Fault {
+            message: format!("{} (at character {at})", fault.message),
+            ..fault
+        })
+    };
+    clauses.into_iter().map(one).collect()
 }
 
 /// Reads the terms of an order; a term that stands twice is a mistake.
@@ -185,8 +192,11 @@ fn run_field(name: &Name) -> Answer<RunField> {
 }
 
 /// The filter of a search of runs.
-pub(super) fn run_conditions(text: Option<&str>) -> Answer<Vec<Condition<RunField>>> {
-    conditions(text, |Clause { name, asked }| {
+///
+/// # Errors
+/// What is wrong with it, and at which character.
+pub fn run_conditions(text: Option<&str>) -> Answer<Vec<Condition<RunField>>> {
+    conditions(text, |Clause { name, asked, .. }| {
         let field = run_field(&name)?;
         let test = match &field {
             RunField::Metric(_) => float_test(&name, asked)?,
@@ -202,7 +212,10 @@ pub(super) fn run_conditions(text: Option<&str>) -> Answer<Vec<Condition<RunFiel
 }
 
 /// The order of a search of runs.
-pub(super) fn run_orders(terms: &[String]) -> Answer<Vec<Order<RunField>>> {
+///
+/// # Errors
+/// What is wrong with it.
+pub fn run_orders(terms: &[String]) -> Answer<Vec<Order<RunField>>> {
     orders(terms, |name| match run_field(name)? {
         RunField::Dataset(_) => Err(unknown(name, "runs are not sorted by their datasets")),
         field => Ok(field),
@@ -224,7 +237,7 @@ fn experiment_field(name: &Name) -> Answer<ExperimentField> {
 
 /// The filter of a search of experiments.
 pub(super) fn experiment_conditions(text: Option<&str>) -> Answer<Vec<Condition<ExperimentField>>> {
-    conditions(text, |Clause { name, asked }| {
+    conditions(text, |Clause { name, asked, .. }| {
         let field = experiment_field(&name)?;
         let test = match &field {
             ExperimentField::Id => id_test(&name, asked)?,
@@ -279,7 +292,7 @@ pub(super) fn model_conditions(text: Option<&str>) -> Answer<Option<Vec<Conditio
     let Some(clauses) = without_prompts(text)? else {
         return Ok(None);
     };
-    let condition = |Clause { name, asked }: Clause| {
+    let condition = |Clause { name, asked, .. }: Clause| {
         let (field, lists) = match (name.kind.as_deref(), name.key.as_str()) {
             (Some("tag" | "tags"), key) => (ModelField::Tag(key.to_owned()), Lists::None),
             (None | Some("attribute"), "name") => (ModelField::Name, Lists::Allowed),
@@ -311,7 +324,7 @@ pub(super) fn version_conditions(
     let Some(clauses) = without_prompts(text)? else {
         return Ok(None);
     };
-    let condition = |Clause { name, asked }: Clause| {
+    let condition = |Clause { name, asked, .. }: Clause| {
         let attribute = matches!(name.kind.as_deref(), None | Some("attribute"));
         let (field, test) = match (name.kind.as_deref(), name.key.as_str()) {
             (Some("tag" | "tags"), key) => {
@@ -380,7 +393,7 @@ pub(super) fn logged_model_attribute(key: &str) -> Option<LoggedModelField> {
 pub(super) fn logged_model_conditions(
     text: Option<&str>,
 ) -> Answer<Vec<Condition<LoggedModelField>>> {
-    conditions(text, |Clause { name, asked }| {
+    conditions(text, |Clause { name, asked, .. }| {
         let key = name.key.clone();
         let field = match kind(&name) {
             Some(Kind::Metric) => LoggedModelField::Metric(key, None),

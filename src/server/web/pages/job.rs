@@ -22,11 +22,12 @@ use super::super::story::{Story, source};
 use super::super::{views, writes};
 use super::frame::{Frame, Shown, show};
 use super::login::Proof;
+use super::models::href_of;
 use super::notebook;
 use super::pipelines::PipelineRow;
 use super::verdict::{Link, Verdict, verdict};
 use super::words::{change, count, took, value};
-use crate::store::{self, Connection, events, jobs, registry};
+use crate::store::{self, Connection, events, jobs, overview, registry};
 
 /// Most bytes of suggestions on one page.
 const MOST_PATCHES: usize = 512 << 10;
@@ -147,6 +148,10 @@ pub(in super::super) async fn page(
     let row = jobs::get(&mut db, &id).await?;
     let detail = views::job_detail(&mut db, &row).await?;
     let version = version_left(&mut db, &row).await?;
+    let run = match shown_attempt(&detail) {
+        Some(attempt) => overview::run_of(&mut db, &attempt.id).await?,
+        None => None,
+    };
     let before = metrics_before(&mut db, &row).await?;
     let attempt = shown_attempt(&detail);
     let report = attempt.and_then(|attempt| attempt.report.as_ref());
@@ -164,6 +169,7 @@ pub(in super::super) async fn page(
     let open = detail.job.state.outcome().is_none();
     let mut verdict = card(&detail);
     verdict.links.extend(version.as_ref().map(version_link));
+    verdict.links.extend(run.as_deref().map(run_link));
     show(&JobPage {
         frame: Frame::new("pipelines", &site.access, &who),
         notebook_css: html::STYLE,
@@ -302,12 +308,16 @@ async fn version_left(
 }
 
 fn version_link(version: &Version) -> Link {
-    let named = version
-        .version
-        .map_or_else(|| version.id.clone(), |number| number.to_string());
     Link {
-        href: format!("/models/{}/{named}", encode(&version.model)),
+        href: href_of(version),
         text: format!("{} {}", version.model, version.label()),
+    }
+}
+
+fn run_link(run: &str) -> Link {
+    Link {
+        href: format!("/runs/{run}"),
+        text: "its run, with curves and files".to_owned(),
     }
 }
 

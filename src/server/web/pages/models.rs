@@ -128,8 +128,12 @@ fn maker(version: &Version) -> Option<Maker> {
 }
 
 struct VersionRow {
-    href: Option<String>,
+    href: String,
     label: String,
+    /// How an address names it.
+    named: String,
+    /// The run that made it.
+    run: Option<String>,
     from: Option<Maker>,
     values: Vec<Cell>,
     aliases: String,
@@ -201,11 +205,10 @@ fn version_row(version: &Version, names: &[&str], now: Timestamp) -> VersionRow 
             judged: "",
         }
     };
-    let named = version
-        .version
-        .map_or_else(|| version.id.clone(), |n| n.to_string());
     VersionRow {
-        href: Some(format!("/models/{}/{named}", encode(&version.model))),
+        href: href_of(version),
+        named: named(version),
+        run: version.run.clone(),
         label: match version.version {
             Some(number) => format!("{number}"),
             None => "candidate".to_owned(),
@@ -215,6 +218,17 @@ fn version_row(version: &Version, names: &[&str], now: Timestamp) -> VersionRow 
         aliases: at_signs(&version.aliases),
         made: ago(version.created_at, now),
     }
+}
+
+/// How an address names a version.
+fn named(version: &Version) -> String {
+    let number = version.version.map(|number| number.to_string());
+    number.unwrap_or_else(|| version.id.clone())
+}
+
+/// Where a version is looked at.
+pub(super) fn href_of(version: &Version) -> String {
+    format!("/models/{}/{}", encode(&version.model), named(version))
 }
 
 fn at_signs(aliases: &[String]) -> String {
@@ -238,6 +252,8 @@ struct VersionPage {
     label: String,
     made: String,
     from: Option<Maker>,
+    /// The run that made it.
+    run: Option<String>,
     aliases: String,
     metrics: Vec<Tile>,
     against: Option<String>,
@@ -249,10 +265,10 @@ struct VersionPage {
     promotion: Option<String>,
 }
 
-struct DifferenceRow {
-    what: String,
-    base: String,
-    now: String,
+pub(super) struct DifferenceRow {
+    pub(super) what: String,
+    pub(super) base: String,
+    pub(super) now: String,
 }
 
 /// `GET /models/{name}/{version}`
@@ -283,6 +299,7 @@ pub(in super::super) async fn version(
         label: version.label(),
         made: ago(version.created_at, Timestamp::now()),
         from: maker(version),
+        run: version.run.clone(),
         aliases: at_signs(&version.aliases),
         metrics: tiles(&version.metrics, comparison.as_ref()),
         against: comparison.as_ref().map(|both| both.base.label()),
@@ -360,7 +377,7 @@ fn tiles(metrics: &[MetricValue], comparison: Option<&Comparison>) -> Vec<Tile> 
     metrics.iter().take(200).map(tile).collect()
 }
 
-fn differences(both: &Comparison) -> Vec<DifferenceRow> {
+pub(super) fn differences(both: &Comparison) -> Vec<DifferenceRow> {
     let row = |difference: &protocol::registry::Difference| DifferenceRow {
         what: difference.what.clone(),
         base: short(difference.base.as_deref()),

@@ -2,7 +2,7 @@
 //! browser treats as from nowhere. What a pull request changes in notebooks is a page of its own, too.
 
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{Html, IntoResponse as _};
 use notebook::{Notebook, nbformat};
 use protocol::api::Attempt;
@@ -96,11 +96,15 @@ pub(in super::super) async fn frame(
     drop(db);
     let notebook = executed(&site, &artifacts).await.ok_or_else(missing)?;
     let document = html::frame_document(&notebook, cell, output).ok_or_else(missing)?;
-    let headers = [
+    Ok((from_nowhere(), Html(document)).into_response())
+}
+
+/// The headers of a document that has an origin of its own.
+pub(super) fn from_nowhere() -> [(HeaderName, &'static str); 4] {
+    [
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::CACHE_CONTROL, "private, max-age=300"),
-    ];
-    Ok((headers, Html(document)).into_response())
+    ]
 }

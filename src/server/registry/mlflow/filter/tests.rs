@@ -110,6 +110,23 @@ fn what_is_no_filter_is_refused() {
 }
 
 #[test]
+fn it_is_said_where_a_filter_is_wrong() {
+    for (bad, at) in [
+        ("a.b = 1 OR c.d = 2", 9),
+        ("a.b = 'x", 7),
+        ("a.b <", 6),
+        ("é.b = 1 AND  ; = 2", 14),
+        ("a.b IN ('x' 'y')", 13),
+        ("a.b NOT 1", 9),
+    ] {
+        let message = filter(bad).unwrap_err().message;
+        assert!(message.contains(&format!("at character {at}")), "{message}");
+    }
+    let read = filter("a.b = 1 AND c.d = 2").unwrap();
+    assert_eq!((read[0].at, read[1].at), (1, 13));
+}
+
+#[test]
 fn an_order_is_a_name_and_a_direction() {
     let name = |kind: &str, key: &str| Name {
         kind: Some(kind.into()),

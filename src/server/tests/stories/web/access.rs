@@ -39,8 +39,17 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/api/v1/agents", "read"),
     ("POST", "/api/v1/agents/fit", "read"),
     ("GET", "/api/v1/usage", "read"),
+    ("GET", "/experiments", "read"),
+    ("GET", "/experiments/{id}", "read"),
+    ("GET", "/runs/compare", "read"),
+    ("GET", "/runs/{id}", "read"),
+    ("GET", "/files/{owner}", "read"),
+    ("GET", "/files/{owner}/{*path}", "read"),
+    ("GET", "/images/{owner}/{*path}", "read"),
+    ("GET", "/frames/{owner}/{*path}", "read"),
     ("GET", "/models", "read"),
     ("GET", "/models/{name}", "read"),
+    ("GET", "/models/{name}/compare", "read"),
     ("GET", "/models/{name}/{version}", "read"),
     ("GET", "/api/v1/models", "read"),
     ("GET", "/api/v1/models/{name}", "read"),
@@ -119,6 +128,7 @@ fn path_of(template: &str) -> String {
     template
         .replace("{id}", &id)
         .replace("{attempt}", &id)
+        .replace("{owner}", &id)
         .replace("{name}", "nobody")
         .replace("{cell}", "0")
         .replace("{output}", "0")

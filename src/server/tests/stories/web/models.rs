@@ -431,3 +431,60 @@ async fn what_cannot_be_is_refused_in_words() {
     assert_eq!(answer.status(), 404);
     assert!(!answer.text().await.unwrap().contains("<script>alert"));
 }
+
+#[tokio::test]
+async fn a_run_leads_to_its_job_and_its_version_and_back() {
+    let yard = Yard::new().await;
+    yard.trained(1, "main", 5, 0.9).await;
+    let job = yard.trained(2, "main", 10, 0.95).await;
+    let link = |html: &str, start: &str| {
+        let mut all = html.split("href=\"");
+        let found = all.find(|rest| rest.starts_with(start));
+        let found = found.unwrap_or_else(|| panic!("no {start} in {html}"));
+        found.split('"').next().unwrap().to_owned()
+    };
+    let run = link(&yard.page(&format!("/jobs/{job}")).await, "/runs/");
+    let page = yard.page(&run).await;
+    assert!(page.contains(&format!("href=\"/jobs/{job}\"")), "{page}");
+    for words in [
+        "/models/digits/2",
+        "epochs",
+        "a b.joblib",
+        "numbers/train",
+        "accuracy",
+    ] {
+        assert!(page.contains(words), "no {words} in {page}");
+    }
+    let table = yard.page(&link(&page, "/experiments/")).await;
+    assert!(table.contains(&format!("href=\"{run}\"")) && table.contains("title=\"param epochs\""));
+    let list = yard.page("/experiments").await;
+    assert!(
+        list.contains("href=\"/?project=numbers\""),
+        "whose it is: {list}"
+    );
+    assert_eq!(link(&yard.page("/models/digits/2").await, "/runs/"), run);
+
+    let model = yard.page("/models/digits").await;
+    assert!(
+        model.contains("<option value=\"1\" selected>1</option>"),
+        "{model}"
+    );
+    let both = yard.page("/models/digits/compare?base=1&now=2").await;
+    for words in [
+        "version 1",
+        "version 2",
+        "+0.05 from 0.9",
+        ">better<",
+        "parameter epochs",
+    ] {
+        assert!(both.contains(words), "no {words} in {both}");
+    }
+    // The job's goal says which run is the best.
+    let first = link(&table.replace(&run, ""), "/runs/");
+    let query = format!("run={}&run={}", &run[6..], &first[6..]);
+    let beside = yard.page(&format!("/runs/compare?{query}")).await;
+    assert!(
+        beside.contains("0.95 <span class=\"mark\">best</span>"),
+        "{beside}"
+    );
+}
