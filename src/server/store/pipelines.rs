@@ -174,6 +174,24 @@ pub async fn of_commit(
     rows.iter().map(pipeline).collect()
 }
 
+/// The newest pipeline of each kind of trigger and ref at a commit, oldest first: re-runs and schedules pile up behind
+/// them.
+pub async fn newest_of_commit(
+    db: &mut Connection,
+    project: &ProjectId,
+    commit: &CommitId,
+) -> Result<Vec<Pipeline>> {
+    let rows = sqlx::query(
+        "SELECT * FROM pipelines WHERE id IN (SELECT MAX(id) FROM pipelines \
+         WHERE project = $1 AND commit_id = $2 GROUP BY trigger_kind, reference) ORDER BY id",
+    )
+    .bind(project.as_str())
+    .bind(commit.as_str())
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(pipeline).collect()
+}
+
 /// The newest pipeline at a ref.
 pub async fn newest_at(
     db: &mut Connection,
