@@ -1,10 +1,10 @@
-//! What a command does. Each deed carries the time at which it was asked for, so that doing it a second time, after the
-//! server died in between, makes nothing new.
+//! What a command does. Each deed carries the message and the place in which it was asked for, so that doing it a second
+//! time, after the server died in between, makes nothing new.
 
 use std::collections::BTreeMap;
 
 use protocol::spec::Parameters;
-use protocol::{CommitId, JobId, Outcome, Timestamp, Trigger, TriggerKind, Trust};
+use protocol::{CommitId, JobId, Outcome, PipelineId, Timestamp, Trigger, TriggerKind, Trust};
 
 use super::command::Command;
 use crate::pipelines;
@@ -13,6 +13,7 @@ use crate::store::jobs::Job;
 use crate::store::pipelines::Pipeline;
 use crate::store::projects::Project;
 use crate::store::{StoreError, jobs, pipelines as rows};
+use crate::trigger;
 use crate::watch::{self, WatchError};
 
 /// Why a command is not obeyed.
@@ -36,6 +37,8 @@ impl From<StoreError> for Refused {
 pub(super) struct Asking<'a> {
     pub(super) server: &'a Server,
     pub(super) project: &'a Project,
+    /// The message in which it is said.
+    pub(super) message: &'a str,
     /// The commit's newest pipeline.
     pub(super) pipeline: &'a Pipeline,
     /// The branch that a pull request goes to.
@@ -45,30 +48,47 @@ pub(super) struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    pub(super) async fn obey(&self, command: Command) -> Result<(), Refused> {
+    /// Does a command, which is the `place`th of its message.
+    pub(super) async fn obey(&self, place: usize, command: Command) -> Result<(), Refused> {
         match command {
-            Command::Rerun { job, parameters } => self.rerun(job, parameters).await,
-            Command::Retry => self.retry().await,
+            Command::Rerun { job, parameters } => self.rerun(place, job, parameters).await,
+            Command::Retry => self.retry(place).await,
             Command::Cancel { job } => self.cancel(job.as_deref()).await,
             Command::Approve { commit } => self.approve(commit.as_deref()).await,
         }
+    }
+
+    /// What this person asks for at the commit, with the same trust.
+    fn trigger(&self, place: usize, kind: TriggerKind) -> Trigger {
+        Trigger {
+            kind,
+            by: Some(self.by.to_owned()),
+            at: self.at,
+            asked_in: Some(self.asked_in(place)),
+            ..self.pipeline.trigger.clone()
+        }
+    }
+
+    fn asked_in(&self, place: usize) -> String {
+        format!("{}/{place}", self.message)
     }
 
     fn commit(&self) -> &CommitId {
         &self.pipeline.trigger.commit
     }
 
-    /// At the same commit and with the same trust.
-    async fn rerun(&self, job: Option<String>, parameters: Parameters) -> Result<(), Refused> {
-        let trigger = Trigger {
-            kind: TriggerKind::Person {
-                definitions: job.into_iter().collect(),
-                parameters,
-            },
-            by: Some(self.by.to_owned()),
-            at: self.at,
-            ..self.pipeline.trigger.clone()
+    /// At the same commit: one definition, or all.
+    async fn rerun(
+        &self,
+        place: usize,
+        job: Option<String>,
+        parameters: Parameters,
+    ) -> Result<(), Refused> {
+        let kind = TriggerKind::Person {
+            definitions: job.into_iter().collect(),
+            parameters,
         };
+        let trigger = self.trigger(place, kind);
         let base = match self.base_branch {
             Some(branch) => watch::head_of(self.server, self.project, branch).await?,
             None => None,
@@ -80,26 +100,30 @@ impl Asking<'_> {
         }
     }
 
-    /// What did not succeed. What only was not run because of something else comes with that.
-    async fn retry(&self) -> Result<(), Refused> {
-        let newest = self.newest_jobs().await?;
-        let failed: Vec<&Job> = newest.iter().filter(|job| is_bad(job)).collect();
-        let needed = |job: &Job| {
-            let mut others = failed.iter().filter(|other| other.id != job.id);
-            others.any(|other| other.spec.needs.contains(&job.spec.definition))
-        };
-        let last: Vec<&JobId> = failed
-            .iter()
-            .filter(|job| !needed(job))
-            .map(|job| &job.id)
-            .collect();
-        if last.is_empty() {
+    /// What did not succeed, with what it needs, in one pipeline. A job of other trust has its own place.
+    async fn retry(&self, place: usize) -> Result<(), Refused> {
+        if self.is_done(place).await? {
+            return Ok(());
+        }
+        let mut newest = self.newest_jobs().await?;
+        newest.retain(|job| job.trust == self.pipeline.trigger.trust);
+        let failed = newest.iter().filter(|job| is_bad(job));
+        let failed: Vec<&JobId> = failed.map(|job| &job.id).collect();
+        let Some(first) = failed.first() else {
             return Err(self.nothing("nothing failed"));
-        }
-        for id in last {
-            self.again(id).await?;
-        }
+        };
+        let of = JobId::clone(first);
+        let trigger = self.trigger(place, TriggerKind::Rerun { of });
+        pipelines::retry(self.server, self.pipeline, &trigger, &newest, &failed).await?;
         Ok(())
+    }
+
+    /// Whether the command made its pipeline before.
+    async fn is_done(&self, place: usize) -> Result<bool, StoreError> {
+        let key = trigger::key_of_asked(&self.asked_in(place));
+        let mut db = self.server.store.read().await?;
+        let made = rows::by_trigger(&mut db, &self.project.id, &key).await?;
+        Ok(made.is_some())
     }
 
     /// One job, with all that it needs.
@@ -111,14 +135,10 @@ impl Asking<'_> {
         }
     }
 
-    async fn cancel(&self, definition: Option<&str>) -> Result<(), Refused> {
-        let newest = self.newest_jobs().await?;
-        let named = |job: &&Job| definition.is_none_or(|name| is_called(job, name));
-        let going: Vec<&Job> = newest
-            .iter()
-            .filter(named)
-            .filter(|job| job.state.outcome().is_none())
-            .collect();
+    /// Everything of the commit that is not over, in whichever pipeline; or all jobs of one name.
+    async fn cancel(&self, name: Option<&str>) -> Result<(), Refused> {
+        let mut going = self.open_jobs().await?;
+        going.retain(|job| name.is_none_or(|name| is_called(job, name)));
         if going.is_empty() {
             return Err(self.nothing("nothing is waiting or running"));
         }
@@ -169,16 +189,25 @@ impl Asking<'_> {
     /// The newest job of each name at the commit.
     async fn newest_jobs(&self) -> Result<Vec<Job>, StoreError> {
         let mut db = self.server.store.read().await?;
-        let mut newest: BTreeMap<String, Job> = BTreeMap::new();
-        for pipeline in rows::of_commit(&mut db, &self.project.id, self.commit()).await? {
-            for job in jobs::of_pipeline(&mut db, &pipeline.id).await? {
-                // What this very command made before the server died is no earlier job.
-                if pipeline.trigger.at != self.at {
-                    newest.insert(job.spec.name.clone(), job);
-                }
+        jobs::newest_of_commit(&mut db, &self.project.id, self.commit()).await
+    }
+
+    /// The jobs of the commit that are not over, but for what this very message asked for before the server died.
+    async fn open_jobs(&self) -> Result<Vec<Job>, StoreError> {
+        let mut db = self.server.store.read().await?;
+        let mut open = jobs::open_of_commit(&mut db, &self.project.id, self.commit()).await?;
+        let mut ours: BTreeMap<PipelineId, bool> = BTreeMap::new();
+        for job in &open {
+            if !ours.contains_key(&job.pipeline) {
+                let pipeline = rows::get(&mut db, &job.pipeline).await?;
+                let asked_in = pipeline.trigger.asked_in.as_deref();
+                let message = asked_in.and_then(|asked_in| asked_in.rsplit_once('/'));
+                let is_ours = message.is_some_and(|(message, _)| message == self.message);
+                ours.insert(job.pipeline.clone(), is_ours);
             }
         }
-        Ok(newest.into_values().collect())
+        open.retain(|job| !ours[&job.pipeline]);
+        Ok(open)
     }
 }
 

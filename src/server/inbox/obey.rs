@@ -115,10 +115,11 @@ async fn answer(
         server,
         project: &project,
         forge: forge.as_ref(),
+        message: &delivery.delivery,
         at: delivery.received_at,
     };
     match event {
-        ForgeEvent::Comment(comment) => told.comment(&comment, &delivery.delivery).await,
+        ForgeEvent::Comment(comment) => told.comment(&comment).await,
         ForgeEvent::Asked(asked) => told.button(&asked).await.map(|()| None),
         ForgeEvent::Ping
         | ForgeEvent::Push { .. }
@@ -132,15 +133,13 @@ struct Told<'a> {
     server: &'a Server,
     project: &'a Project,
     forge: &'a dyn Forge,
+    /// The message's id.
+    message: &'a str,
     at: Timestamp,
 }
 
 impl Told<'_> {
-    async fn comment(
-        &self,
-        comment: &Comment,
-        delivery: &str,
-    ) -> std::result::Result<Option<Update>, Later> {
+    async fn comment(&self, comment: &Comment) -> std::result::Result<Option<Update>, Later> {
         let wanted = commands(&comment.text);
         if comment.text.contains(OURS) || wanted.as_ref().is_ok_and(Vec::is_empty) {
             return Ok(None);
@@ -166,7 +165,7 @@ impl Told<'_> {
             }))),
             Err(Refused::Wrong(why)) => Ok(Some(Update::Reply(Reply {
                 number: *number,
-                answers: delivery.to_owned(),
+                answers: self.message.to_owned(),
                 text: format!("Not done: {}", harmless(&why)),
                 since: self.at,
             }))),
@@ -184,13 +183,14 @@ impl Told<'_> {
         let asking = Asking {
             server: self.server,
             project: self.project,
+            message: self.message,
             pipeline: &pipeline,
             base_branch: Some(&request.base_branch),
             by,
             at: self.at,
         };
-        for command in commands {
-            asking.obey(command).await?;
+        for (place, command) in commands.into_iter().enumerate() {
+            asking.obey(place, command).await?;
         }
         Ok(())
     }
@@ -253,6 +253,7 @@ impl Told<'_> {
         let asking = Asking {
             server: self.server,
             project: self.project,
+            message: self.message,
             pipeline: &pipeline,
             base_branch: None,
             by,
@@ -260,13 +261,13 @@ impl Told<'_> {
         };
         match (asked.action.as_deref(), &id) {
             (None | Some("rerun"), Some(id)) => asking.again(id).await,
-            (None | Some("rerun"), None) => asking.obey(Command::Retry).await,
+            (None | Some("rerun"), None) => asking.obey(0, Command::Retry).await,
             (Some("cancel"), Some(id)) => asking.end(id).await,
-            (Some("cancel"), None) => asking.obey(Command::Cancel { job: None }).await,
+            (Some("cancel"), None) => asking.obey(0, Command::Cancel { job: None }).await,
             // The check stands on its commit: that is the one that was looked at.
             (Some("approve"), _) => {
                 let commit = Some(pipeline.trigger.commit.to_string());
-                asking.obey(Command::Approve { commit }).await
+                asking.obey(0, Command::Approve { commit }).await
             }
             (Some(other), _) => Err(Refused::Wrong(format!("there is no button '{other}'"))),
         }
