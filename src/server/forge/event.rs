@@ -1,7 +1,7 @@
 //! What a forge told, after its proof was checked. Nothing past this door sees a forge's JSON, and nothing in it
 //! names a repository: that is the configured project's. A hint to look, no more: git says what moved.
 
-use protocol::CommitId;
+use protocol::{CommitId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// What was told.
@@ -87,6 +87,9 @@ pub struct Comment {
     /// Their number there, where the forge needs it to say what they may.
     #[serde(default)]
     pub by_id: Option<u64>,
+    /// When it was written, by the forge's clock. Its message may come hours later.
+    #[serde(default)]
+    pub at: Option<Timestamp>,
     /// Its text, cut: commands are short.
     pub text: String,
 }

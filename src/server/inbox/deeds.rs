@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use protocol::spec::Parameters;
-use protocol::{CommitId, JobId, Outcome, PipelineId, Timestamp, Trigger, TriggerKind, Trust};
+use protocol::{
+    CommitId, JobId, Outcome, PipelineId, Span, Timestamp, Trigger, TriggerKind, Trust,
+};
 
 use super::command::Command;
 use crate::pipelines;
@@ -15,6 +17,9 @@ use crate::store::projects::Project;
 use crate::store::{StoreError, jobs, pipelines as rows};
 use crate::trigger;
 use crate::watch::{self, WatchError};
+
+/// How far the forge's clock may be from ours, and how long a push may go unseen.
+const CLOCKS_APART: Span = Span::secs(60);
 
 /// Why a command is not obeyed.
 #[derive(Debug, thiserror::Error)]
@@ -41,10 +46,15 @@ pub(super) struct Asking<'a> {
     pub(super) message: &'a str,
     /// The commit's newest pipeline.
     pub(super) pipeline: &'a Pipeline,
+    /// When the commit was seen to be the head.
+    pub(super) since: Timestamp,
     /// The branch that a pull request goes to.
     pub(super) base_branch: Option<&'a str>,
     pub(super) by: &'a str,
+    /// When the message came.
     pub(super) at: Timestamp,
+    /// When it was written, where the forge says so.
+    pub(super) written: Option<Timestamp>,
 }
 
 impl Asking<'_> {
@@ -157,29 +167,38 @@ impl Asking<'_> {
         }
     }
 
-    /// Approves the commit; where none is named, it must have been there to be looked at.
+    /// Approves what was seen: the commit that is named, or the head if it was that well before the comment was written.
+    /// A message may come hours after that.
     async fn approve(&self, named: Option<&str>) -> Result<(), Refused> {
         let commit = self.commit();
-        match (self.pipeline.trigger.trust, named) {
+        let why = match (self.pipeline.trigger.trust, named) {
             (Trust::Trusted, _) => return Err(self.nothing("nothing waits for an approval")),
+            (Trust::Untrusted, Some(named)) if named.eq_ignore_ascii_case(commit.as_str()) => None,
             (Trust::Untrusted, Some(named)) => {
-                if !commit.as_str().starts_with(&named.to_ascii_lowercase()) {
-                    let head = commit.short();
-                    return Err(Refused::Wrong(format!(
-                        "the head is {head} by now, not {named}: look at it, and approve it by its name"
-                    )));
-                }
+                let is_beginning = commit.as_str().starts_with(&named.to_ascii_lowercase());
+                Some(match is_beginning {
+                    true => "a commit is approved by its whole id".to_owned(),
+                    false => format!("the head is not {named}"),
+                })
             }
-            (Trust::Untrusted, None) if self.pipeline.created_at >= self.at => {
-                let head = commit.short();
-                return Err(Refused::Wrong(format!(
-                    "the head became {head} just now: look at it, and approve it by its name"
-                )));
+            (Trust::Untrusted, None) if self.was_there_before() => None,
+            (Trust::Untrusted, None) => {
+                Some("the head may have moved since that was written".to_owned())
             }
-            (Trust::Untrusted, None) => {}
+        };
+        if let Some(why) = why {
+            return Err(Refused::Wrong(format!(
+                "{why}: look at it, and comment '/trainyard approve {commit}'"
+            )));
         }
         pipelines::approve(self.server, &self.project.id, commit, self.by).await?;
         Ok(())
+    }
+
+    /// Whether whoever wrote saw this very head. Nobody knows that of a comment without a time.
+    fn was_there_before(&self) -> bool {
+        let there = self.since.max(self.pipeline.created_at) + CLOCKS_APART;
+        self.written.is_some_and(|written| there <= written)
     }
 
     fn nothing(&self, what: &str) -> Refused {

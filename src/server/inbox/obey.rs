@@ -155,7 +155,7 @@ impl Told<'_> {
             return Ok(None);
         }
         let done = match wanted {
-            Ok(commands) => self.obey_all(*number, by, commands).await,
+            Ok(commands) => self.obey_all(comment, commands).await,
             Err(none) => Err(Refused::Wrong(none.to_string())),
         };
         match done {
@@ -175,19 +175,20 @@ impl Told<'_> {
 
     async fn obey_all(
         &self,
-        number: u64,
-        by: &str,
+        comment: &Comment,
         commands: Vec<Command>,
     ) -> std::result::Result<(), Refused> {
-        let (request, pipeline) = self.request(number).await?;
+        let (request, pipeline, since) = self.request(comment.number).await?;
         let asking = Asking {
             server: self.server,
             project: self.project,
             message: self.message,
             pipeline: &pipeline,
+            since,
             base_branch: Some(&request.base_branch),
-            by,
+            by: &comment.by,
             at: self.at,
+            written: comment.at,
         };
         for (place, command) in commands.into_iter().enumerate() {
             asking.obey(place, command).await?;
@@ -195,15 +196,24 @@ impl Told<'_> {
         Ok(())
     }
 
-    /// A pull request and the newest pipeline at its head.
-    async fn request(&self, number: u64) -> std::result::Result<(Request, Pipeline), Refused> {
+    /// A pull request, the newest pipeline at its head, and when that was seen to be the head.
+    async fn request(
+        &self,
+        number: u64,
+    ) -> std::result::Result<(Request, Pipeline, Timestamp), Refused> {
         let nothing = || Refused::Wrong("nothing of this request has been planned yet".to_owned());
         let (kind, _) = self.project.forge.place().ok_or_else(nothing)?;
+        let id = &self.project.id;
         let mut db = self.server.store.read().await?;
-        let request = requests::find(&mut db, &self.project.id, number).await?;
+        let request = requests::find(&mut db, id, number).await?;
+        let request = request.ok_or_else(nothing)?;
         let reference = kind.head_of(number);
-        let pipeline = rows::newest_at(&mut db, &self.project.id, &reference).await?;
-        request.zip(pipeline).ok_or_else(nothing)
+        let head = requests::head(&mut db, id, &reference).await?;
+        let (commit, since) = head.ok_or_else(|| {
+            Refused::Wrong("its head is looked at just now: say it again in a moment".to_owned())
+        })?;
+        let pipeline = rows::newest_at(&mut db, id, &reference, &commit).await?;
+        Ok((request, pipeline.ok_or_else(nothing)?, since))
     }
 
     async fn may_write(
@@ -255,9 +265,11 @@ impl Told<'_> {
             project: self.project,
             message: self.message,
             pipeline: &pipeline,
+            since: pipeline.created_at,
             base_branch: None,
             by,
             at: self.at,
+            written: None,
         };
         match (asked.action.as_deref(), &id) {
             (None | Some("rerun"), Some(id)) => asking.again(id).await,

@@ -207,7 +207,6 @@ fn said(newest: &PipelineView, lines: &[Line<'_>]) -> Option<String> {
 /// How a held commit is approved.
 fn approval(commit: &CommitId, jobs: &[&JobView], pages: Pages<'_>) -> Option<String> {
     let held = jobs.iter().find(|job| is_held(job))?;
-    let commit = commit.short();
     let button = match pages.0 {
         Some(_) => {
             let page = pages.link("its page", &format!("jobs/{}", held.id));

@@ -192,16 +192,19 @@ pub async fn newest_of_commit(
     rows.iter().map(pipeline).collect()
 }
 
-/// The newest pipeline at a ref.
+/// The newest pipeline of a commit at a ref.
 pub async fn newest_at(
     db: &mut Connection,
     project: &ProjectId,
     reference: &str,
+    commit: &CommitId,
 ) -> Result<Option<Pipeline>> {
     let row = sqlx::query(
-        "SELECT * FROM pipelines WHERE project = $1 AND reference = $2 ORDER BY id DESC LIMIT 1",
+        "SELECT * FROM pipelines WHERE project = $1 AND commit_id = $2 AND reference = $3 \
+         ORDER BY id DESC LIMIT 1",
     )
     .bind(project.as_str())
+    .bind(commit.as_str())
     .bind(reference)
     .fetch_optional(db)
     .await?;

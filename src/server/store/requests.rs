@@ -72,6 +72,21 @@ pub async fn all(db: &mut Connection, project: &ProjectId) -> Result<Vec<Request
     rows.iter().map(request).collect()
 }
 
+/// The head of a pull request, by its ref, as it was last planned, and when that was seen; none: it is to be looked at.
+pub async fn head(
+    db: &mut Connection,
+    project: &ProjectId,
+    reference: &str,
+) -> Result<Option<(CommitId, Timestamp)>> {
+    let row = sqlx::query("SELECT commit_id, seen_at FROM refs WHERE project = $1 AND name = $2")
+        .bind(project.as_str())
+        .bind(reference)
+        .fetch_optional(db)
+        .await?;
+    row.map(|row| Ok((row.parsed("commit_id")?, row.time("seen_at")?)))
+        .transpose()
+}
+
 /// When a project's forge was last asked which pull requests are open; none: never.
 pub async fn listed_at(db: &mut Connection, project: &ProjectId) -> Result<Option<Timestamp>> {
     let row = sqlx::query("SELECT requests_listed_at FROM projects WHERE id = $1")

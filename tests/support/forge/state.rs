@@ -98,6 +98,8 @@ pub(crate) struct Comment {
     pub(crate) request: u64,
     pub(crate) by: String,
     pub(crate) text: String,
+    /// When it was written, as payloads write it.
+    pub(crate) at: String,
     pub(crate) edits: u32,
     /// (who, what) in the forge's words.
     pub(crate) reactions: Vec<(String, String)>,

@@ -169,6 +169,11 @@ impl ForgeWorld {
         self.told(|state| state.say(number, by, text)).await
     }
 
+    /// The same, written then (RFC 3339): its message comes only now.
+    pub(crate) async fn comment_of(&self, number: u64, by: &str, text: &str, at: &str) -> u64 {
+        self.told(|state| state.say_at(number, by, text, at)).await
+    }
+
     /// No forge tells of it.
     pub(crate) fn delete_fork(&self, owner: &str) {
         let mut state = self.shared.lock();
@@ -360,11 +365,17 @@ impl State {
 
     /// Writes a comment and tells of it.
     pub(super) fn say(&mut self, request: u64, by: &str, text: &str) -> u64 {
+        let now = self.iso();
+        self.say_at(request, by, text, &now)
+    }
+
+    fn say_at(&mut self, request: u64, by: &str, text: &str, at: &str) -> u64 {
         let comment = Comment {
             id: self.next_id(),
             request,
             by: by.to_owned(),
             text: text.to_owned(),
+            at: at.to_owned(),
             edits: 0,
             reactions: Vec::new(),
         };

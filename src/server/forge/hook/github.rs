@@ -4,7 +4,7 @@ use protocol::CommitId;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Told, comment_text, commit_or_zeros, full_ref, json, line, other, person};
+use super::{Told, comment_text, commit_or_zeros, full_ref, json, line, moment, other, person};
 use crate::forge::event::{Asked, Change, Comment, ForgeEvent, PullRequest};
 
 /// Reads an event.
@@ -200,6 +200,8 @@ struct CommentFacts {
     #[serde(default)]
     body: Option<String>,
     user: Account,
+    #[serde(default)]
+    created_at: Option<String>,
 }
 
 impl CommentBody {
@@ -212,6 +214,7 @@ impl CommentBody {
             id: self.comment.id,
             by: person(&self.comment.user.login),
             by_id: None,
+            at: moment(self.comment.created_at.as_deref()),
             text: comment_text(&self.comment.body.unwrap_or_default()),
         })
     }

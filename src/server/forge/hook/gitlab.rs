@@ -3,7 +3,7 @@
 use protocol::CommitId;
 use serde::Deserialize;
 
-use super::{Told, comment_text, commit_or_zeros, full_ref, json, line, other, person};
+use super::{Told, comment_text, commit_or_zeros, full_ref, json, line, moment, other, person};
 use crate::forge::event::{Change, Comment, ForgeEvent, PullRequest};
 
 /// Reads an event.
@@ -216,6 +216,8 @@ struct Note {
     #[serde(default)]
     note: Option<String>,
     #[serde(default)]
+    created_at: Option<String>,
+    #[serde(default)]
     noteable_type: Option<String>,
     /// `create` or `update`; older versions, which told of new ones only, have none.
     #[serde(default)]
@@ -243,6 +245,7 @@ impl NoteBody {
                 id: note.id,
                 by: person(&self.user.username),
                 by_id: self.user.id,
+                at: moment(note.created_at.as_deref()),
                 text: comment_text(&note.note.unwrap_or_default()),
             }),
             Some(_) | None => {

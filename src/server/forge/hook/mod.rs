@@ -7,6 +7,7 @@ mod proof;
 #[cfg(test)]
 mod tests;
 
+use chrono::DateTime;
 use protocol::{Digest, Timestamp};
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -160,6 +161,18 @@ fn commit_or_zeros(text: &str) -> Result<Option<protocol::CommitId>, String> {
     let commit: protocol::CommitId = text.parse().map_err(|error| format!("{error}"))?;
     let zeros = commit.as_str().bytes().all(|byte| byte == b'0');
     Ok((!zeros).then_some(commit))
+}
+
+/// A moment as forges write it: RFC 3339, or `2015-05-17 18:21:36 UTC` as GitLab may; none: it is neither.
+fn moment(text: Option<&str>) -> Option<Timestamp> {
+    let text = text?;
+    let spaced = |text: &str| {
+        let text = text.replace(" UTC", " +0000");
+        DateTime::parse_from_str(&text, "%Y-%m-%d %H:%M:%S %z").ok()
+    };
+    let at = DateTime::parse_from_rfc3339(text).ok();
+    let at = at.or_else(|| spaced(text))?;
+    Some(Timestamp(at.timestamp_millis()))
 }
 
 /// The name of somebody at a forge.

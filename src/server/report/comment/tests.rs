@@ -247,7 +247,7 @@ fn a_fork_says_how_it_is_approved() {
         text(&request(pipeline(vec![held]))),
         r"### ⏳ Waits for an approval
 
-The commit comes from a fork. Nothing of it runs before somebody who may write here has looked at it: comment `/trainyard approve 6113728f27`, or press *Approve* on [its page](ci:/jobs/J). It then runs without secrets, network and private volumes. A further push is to be approved anew.
+The commit comes from a fork. Nothing of it runs before somebody who may write here has looked at it: comment `/trainyard approve 6113728f27ae82c7b1a177c8d03f9e96e0adf246`, or press *Approve* on [its page](ci:/jobs/J). It then runs without secrets, network and private volumes. A further push is to be approved anew.
 
 | job | result |
 | --- | --- |

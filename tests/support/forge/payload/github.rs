@@ -284,6 +284,8 @@ fn be_comment(json: &mut Value, state: &mut State, comment: &Comment) {
         [
             ("id", json!(comment.id)),
             ("body", json!(comment.text)),
+            ("created_at", json!(comment.at)),
+            ("updated_at", json!(comment.at)),
             (
                 "url",
                 json!(format!("{repository}/issues/comments/{}", comment.id)),

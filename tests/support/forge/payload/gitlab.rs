@@ -196,6 +196,8 @@ pub(super) fn comment(state: &mut State, request: &Request, comment: &Comment) -
             ("id", json!(comment.id)),
             ("note", json!(comment.text)),
             ("description", json!(comment.text)),
+            ("created_at", json!(spaced(&comment.at))),
+            ("updated_at", json!(spaced(&comment.at))),
             ("action", json!(action)),
             ("author_id", json!(author)),
             ("project_id", json!(PROJECT)),
@@ -204,6 +206,11 @@ pub(super) fn comment(state: &mut State, request: &Request, comment: &Comment) -
         ],
     );
     Event::new("Note Hook", "note_events", body)
+}
+
+/// A moment as the recorded notes write it.
+fn spaced(iso: &str) -> String {
+    iso.replace('T', " ").replace('Z', " UTC")
 }
 
 /// A merge request as the API gives it.
