@@ -25,6 +25,8 @@ pub struct Request {
     pub fork: bool,
     /// Whether it is neither merged nor given up.
     pub open: bool,
+    /// When it changed last, by the forge's clock, where that is known.
+    pub updated_at: Option<Timestamp>,
 }
 
 impl From<PullRequest> for Request {
@@ -37,7 +39,9 @@ impl From<PullRequest> for Request {
             title: told.title,
             author: told.author,
             fork: told.fork,
-            open: told.change != Change::Closed,
+            // What happened may have happened long ago.
+            open: told.open.unwrap_or(told.change != Change::Closed),
+            updated_at: told.updated_at,
         }
     }
 }
@@ -352,6 +356,7 @@ mod tests {
             author: Some("ana".to_owned()),
             fork,
             open,
+            updated_at: None,
         }
     }
 

@@ -41,6 +41,12 @@ pub struct PullRequest {
     pub number: u64,
     /// What happened to it.
     pub change: Change,
+    /// Whether it was neither merged nor given up then, where the forge says so.
+    #[serde(default)]
+    pub open: Option<bool>,
+    /// When it changed last, by the forge's clock. Messages come late, and not in their order.
+    #[serde(default)]
+    pub updated_at: Option<Timestamp>,
     /// Its head.
     pub head: CommitId,
     /// The branch that it comes from.

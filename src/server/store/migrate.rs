@@ -114,6 +114,12 @@ pub const MIGRATIONS: &[Migration] = &[
         sql: include_str!("migrations/0403_notices.sql"),
         then: Then::Nothing,
     },
+    Migration {
+        version: 404,
+        name: "times of requests",
+        sql: include_str!("migrations/0404_request_times.sql"),
+        then: Then::Nothing,
+    },
 ];
 
 /// Applies what is missing.

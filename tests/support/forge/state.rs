@@ -58,6 +58,8 @@ pub(super) struct Request {
     pub(super) head: String,
     pub(super) draft: bool,
     pub(super) open: bool,
+    /// When something happened to it last, as payloads write it.
+    pub(super) changed_at: String,
 }
 
 /// A status as a person sees it: the newest of its commit and context.

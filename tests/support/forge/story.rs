@@ -349,6 +349,7 @@ impl State {
             head: from.id(&format!("refs/heads/{branch}")).unwrap(),
             draft,
             open: true,
+            changed_at: self.iso(),
         };
         self.take_over(&from, &request);
         self.requests.insert(number, request);

@@ -40,14 +40,19 @@ pub(in crate::forge) fn merge_request(body: &[u8]) -> Result<PullRequest, String
         target_project_id: u64,
         #[serde(default)]
         author: Option<User>,
+        #[serde(default)]
+        updated_at: Option<String>,
     }
     let whole: Whole = json(body)?;
+    let open = is_open(&whole.state);
     Ok(PullRequest {
         number: whole.iid,
-        change: match whole.state.as_str() {
-            "opened" => Change::Opened,
-            _ => Change::Closed,
+        change: match open {
+            true => Change::Opened,
+            false => Change::Closed,
         },
+        open: Some(open),
+        updated_at: moment(whole.updated_at.as_deref()),
         head: whole.sha,
         head_branch: line(&whole.source_branch),
         base_branch: whole.target_branch,
@@ -57,6 +62,11 @@ pub(in crate::forge) fn merge_request(body: &[u8]) -> Result<PullRequest, String
         fork: whole.source_project_id != Some(whole.target_project_id),
         by: None,
     })
+}
+
+/// `closed`, `merged`, and `locked` while it is being merged, are others.
+fn is_open(state: &str) -> bool {
+    state == "opened"
 }
 
 /// What nearly all bodies have.
@@ -151,6 +161,10 @@ struct MergeRequest {
     /// There where an update brought commits.
     #[serde(default)]
     oldrev: Option<String>,
+    #[serde(default)]
+    state: Option<String>,
+    #[serde(default)]
+    updated_at: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -170,6 +184,8 @@ impl MergeRequestBody {
             title,
             last_commit,
             oldrev,
+            state,
+            updated_at,
         } = self.object_attributes;
         let action = action.unwrap_or_default();
         let change = match action.as_str() {
@@ -191,6 +207,8 @@ impl MergeRequestBody {
         ForgeEvent::PullRequest(PullRequest {
             number,
             change,
+            open: state.as_deref().map(is_open),
+            updated_at: moment(updated_at.as_deref()),
             head: head.id,
             head_branch: line(&source_branch.unwrap_or_default()),
             base_branch,

@@ -301,6 +301,10 @@ fn what_is_asked_for_is_read_like_what_is_told() {
     else {
         panic!("a pull request")
     };
+    assert_eq!(
+        (told.open, told.updated_at),
+        (Some(true), Some(Timestamp(1_557_933_633_000)))
+    );
     let whole = body["pull_request"].take();
     let asked = super::github::pull_request(&serde_json::to_vec(&whole).unwrap()).unwrap();
     assert_eq!(asked, PullRequest { by: None, ..told });
@@ -311,6 +315,7 @@ fn what_is_asked_for_is_read_like_what_is_told() {
         "author": {"id": 1, "username": "ana"}});
     let gone = super::gitlab::merge_request(merge_request.to_string().as_bytes()).unwrap();
     assert_eq!((gone.change, gone.fork), (Change::Closed, true));
+    assert_eq!(gone.open, Some(false));
     assert!(super::gitlab::merge_request(b"{}").is_err());
 }
 

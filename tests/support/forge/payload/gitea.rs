@@ -176,6 +176,7 @@ fn be_pull(pull: &mut Value, state: &mut State, request: &Request) {
             ("title", json!(format!("{mark}{}", request.title))),
             ("state", json!(word)),
             ("draft", json!(request.draft)),
+            ("updated_at", json!(request.changed_at)),
             ("url", json!(page)),
             ("html_url", json!(page)),
             ("merge_base", json!(merge_base)),

@@ -197,6 +197,7 @@ fn be_pull(pull: &mut Value, state: &mut State, request: &Request) {
             ("state", json!(word)),
             ("title", json!(request.title)),
             ("draft", json!(request.draft)),
+            ("updated_at", json!(request.changed_at)),
             ("closed_at", closed_at),
         ],
     );

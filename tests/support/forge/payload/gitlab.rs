@@ -146,6 +146,7 @@ fn be_merge_request(attributes: &mut Value, state: &mut State, request: &Request
             ("target_project_id", json!(PROJECT)),
             ("draft", json!(request.draft)),
             ("work_in_progress", json!(request.draft)),
+            ("updated_at", json!(request.changed_at)),
             ("url", json!(page)),
         ],
     );
@@ -224,6 +225,7 @@ pub(crate) fn merge_request(state: &mut State, request: &Request) -> Value {
     json!({
         "id": 90_000 + request.number, "iid": request.number, "project_id": PROJECT,
         "title": title(request), "state": word, "draft": request.draft, "work_in_progress": request.draft,
+        "updated_at": request.changed_at,
         "sha": request.head, "source_branch": request.branch, "target_branch": MAIN,
         "source_project_id": number, "target_project_id": PROJECT, "author": user(state, &request.by),
         "diff_refs": {"base_sha": base, "head_sha": request.head, "start_sha": tip},
