@@ -128,6 +128,22 @@ impl Asking<'_> {
         Ok(())
     }
 
+    /// What failed; where nothing did, all: whoever presses *Re-run* at what is green means that. While something goes
+    /// on there is nothing to do again.
+    pub(super) async fn whole_again(&self) -> Result<(), Refused> {
+        if self.is_done(0).await? {
+            return Ok(());
+        }
+        let newest = self.newest_jobs().await?;
+        if newest.iter().any(is_bad) {
+            return self.retry(0).await;
+        }
+        if newest.iter().any(|job| job.state.outcome().is_none()) {
+            return Err(self.nothing("it is not over"));
+        }
+        self.rerun(0, None, Parameters::new()).await
+    }
+
     /// Whether the command made its pipeline before.
     async fn is_done(&self, place: usize) -> Result<bool, StoreError> {
         let key = trigger::key_of_asked(&self.asked_in(place));

@@ -17,7 +17,7 @@ use crate::state::Server;
 use crate::store::pipelines::Pipeline;
 use crate::store::projects::{Delivery, Project};
 use crate::store::{Result, StoreError, jobs, pipelines as rows, projects, report, requests};
-use crate::trigger::Request;
+use crate::trigger::{self, Request};
 
 /// Most deliveries of one pass.
 const MOST: u32 = 100;
@@ -253,27 +253,32 @@ impl Told<'_> {
                 let job = job.ok_or_else(|| Refused::Wrong(format!("there is no job {id}")))?;
                 Some(rows::get(&mut db, &job.pipeline).await?)
             }
-            None => rows::of_commit(&mut db, &self.project.id, &asked.commit)
+            None => rows::newest_of_commit(&mut db, &self.project.id, &asked.commit)
                 .await?
                 .pop(),
         };
-        drop(db);
         let pipeline =
             pipeline.ok_or_else(|| Refused::Wrong("the commit has no pipeline".to_owned()))?;
+        let reference = pipeline.trigger.reference.as_deref();
+        let request = match reference.and_then(trigger::request_number) {
+            Some(number) => requests::find(&mut db, &self.project.id, number).await?,
+            None => None,
+        };
+        drop(db);
         let asking = Asking {
             server: self.server,
             project: self.project,
             message: self.message,
             pipeline: &pipeline,
             since: pipeline.created_at,
-            base_branch: None,
+            base_branch: request.as_ref().map(|request| request.base_branch.as_str()),
             by,
             at: self.at,
             written: None,
         };
         match (asked.action.as_deref(), &id) {
             (None | Some("rerun"), Some(id)) => asking.again(id).await,
-            (None | Some("rerun"), None) => asking.obey(0, Command::Retry).await,
+            (None | Some("rerun"), None) => asking.whole_again().await,
             (Some("cancel"), Some(id)) => asking.end(id).await,
             (Some("cancel"), None) => asking.obey(0, Command::Cancel { job: None }).await,
             // The check stands on its commit: that is the one that was looked at.

@@ -202,6 +202,15 @@ impl ForgeWorld {
             .await;
     }
 
+    /// A person presses *Re-run all checks* of a commit.
+    pub(crate) async fn rerequest_all(&self, commit: &str, by: &str) {
+        self.told(|state| {
+            let event = payload::github::check_suite(state, commit, by);
+            state.outbox.push(event);
+        })
+        .await;
+    }
+
     async fn checked(&self, check: u64, deed: &CheckDeed, by: &str) {
         self.told(|state| {
             let check = state

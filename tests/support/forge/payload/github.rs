@@ -348,6 +348,24 @@ pub(super) fn check(state: &mut State, check: &Check, deed: &CheckDeed, by: &str
     }
 }
 
+/// All checks of a commit are asked for again.
+pub(crate) fn check_suite(state: &mut State, commit: &str, by: &str) -> Event {
+    let template = template!("check_suite.rerequested");
+    let mut body = about_us(state, template, "Codertocat/Hello-World");
+    be_user(&mut body["sender"], state, by);
+    let pulls = pulls_of(state, commit);
+    set(
+        &mut body["check_suite"],
+        [("head_sha", json!(commit)), ("pull_requests", pulls)],
+    );
+    body["check_suite"]["app"]["id"] = json!(APP_ID);
+    let whom = Whom::App;
+    Event {
+        whom,
+        ..Event::new("check_suite", "check_suite", body)
+    }
+}
+
 /// Those of the repository's own branches: GitHub leaves those of forks out.
 fn pulls_of(state: &State, commit: &str) -> Value {
     let own = |request: &&Request| {
