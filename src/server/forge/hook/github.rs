@@ -4,7 +4,9 @@ use protocol::CommitId;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Told, comment_text, commit_or_zeros, full_ref, json, line, moment, other, person};
+use super::{
+    Told, branch, comment_text, commit_or_zeros, full_ref, json, line, moment, other, person,
+};
 use crate::forge::event::{Asked, Change, Comment, ForgeEvent, PullRequest};
 
 /// Reads an event.
@@ -170,7 +172,7 @@ impl PullRequestFacts {
             fork: head.repo.is_none() || head.repo != base.repo,
             head: head.sha,
             head_branch: line(&head.branch),
-            base_branch: base.branch,
+            base_branch: branch(&base.branch),
             title: line(&title.unwrap_or_default()),
             author: login(user),
             by,

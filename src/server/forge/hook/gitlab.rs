@@ -3,7 +3,9 @@
 use protocol::CommitId;
 use serde::Deserialize;
 
-use super::{Told, comment_text, commit_or_zeros, full_ref, json, line, moment, other, person};
+use super::{
+    Told, branch, comment_text, commit_or_zeros, full_ref, json, line, moment, other, person,
+};
 use crate::forge::event::{Change, Comment, ForgeEvent, PullRequest};
 
 /// Reads an event.
@@ -55,7 +57,7 @@ pub(in crate::forge) fn merge_request(body: &[u8]) -> Result<PullRequest, String
         updated_at: moment(whole.updated_at.as_deref()),
         head: whole.sha,
         head_branch: line(&whole.source_branch),
-        base_branch: whole.target_branch,
+        base_branch: branch(&whole.target_branch),
         title: line(&whole.title.unwrap_or_default()),
         author: whole.author.map(|user| person(&user.username)),
         // None where the fork was deleted.
@@ -211,7 +213,7 @@ impl MergeRequestBody {
             updated_at: moment(updated_at.as_deref()),
             head: head.id,
             head_branch: line(&source_branch.unwrap_or_default()),
-            base_branch,
+            base_branch: branch(&base_branch),
             title: line(&title.unwrap_or_default()),
             author: None,
             fork: source_project_id.is_none() || source_project_id != target_project_id,

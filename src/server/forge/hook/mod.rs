@@ -180,6 +180,13 @@ fn person(name: &str) -> String {
     bounded(name, 100)
 }
 
+/// The branch that a pull request goes to, which is looked for in git: git has none with control characters, and no
+/// database keeps all of them.
+fn branch(name: &str) -> String {
+    let kept = name.chars().filter(|c| !c.is_control());
+    kept.take(1_024).collect()
+}
+
 /// A pull request's title or a branch, made fit for a line.
 fn line(text: &str) -> String {
     bounded(text, 255)
