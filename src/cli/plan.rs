@@ -186,6 +186,7 @@ fn push(subject: &Subject, branch: Option<&str>) -> Trigger {
         trust: Trust::Trusted,
         by: None,
         at: Timestamp::now(),
+        asked_in: None,
     }
 }
 

@@ -358,6 +358,7 @@ fn trigger(
         trust: Trust::Trusted,
         by: None,
         at: Timestamp::now(),
+        asked_in: None,
     })
 }
 

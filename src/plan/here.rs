@@ -41,6 +41,7 @@ pub fn plan_notebook(
         trust: Trust::Trusted,
         by: None,
         at: Timestamp::now(),
+        asked_in: None,
     };
     let mut plan = plan_of(&file, tree, &trigger, context)?;
     plan.jobs

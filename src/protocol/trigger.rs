@@ -27,6 +27,9 @@ pub struct Trigger {
     pub by: Option<String>,
     /// When it was noticed.
     pub at: Timestamp,
+    /// In which message of a forge it was asked for, and as which of its commands; none: it was not asked for in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_in: Option<String>,
 }
 
 /// What happened.

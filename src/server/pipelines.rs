@@ -23,6 +23,7 @@ use crate::store::{
 };
 use crate::{offers, settle, trigger};
 
+pub(crate) use again::retry;
 pub use again::{reproduce, rerun};
 pub use closing::CLOSED;
 pub(crate) use closing::told_of;

@@ -68,6 +68,7 @@ pub async fn tick(server: &Server, last: Timestamp, now: Timestamp) -> Result<Ve
             trust: Trust::Trusted,
             by: None,
             at: now,
+            asked_in: None,
         };
         match watch::plan_and_create(server, &project, &trigger, None).await {
             Ok(pipeline) => made.push(pipeline),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::{CommitId, Timestamp, Trigger, TriggerKind, Trust};
+use protocol::{CommitId, Digest, Timestamp, Trigger, TriggerKind, Trust};
 
 use crate::forge::event::{Change, PullRequest};
 
@@ -25,6 +25,8 @@ pub struct Request {
     pub fork: bool,
     /// Whether it is neither merged nor given up.
     pub open: bool,
+    /// When it changed last, by the forge's clock, where that is known.
+    pub updated_at: Option<Timestamp>,
 }
 
 impl From<PullRequest> for Request {
@@ -37,7 +39,9 @@ impl From<PullRequest> for Request {
             title: told.title,
             author: told.author,
             fork: told.fork,
-            open: told.change != Change::Closed,
+            // What happened may have happened long ago.
+            open: told.open.unwrap_or(told.change != Change::Closed),
+            updated_at: told.updated_at,
         }
     }
 }
@@ -110,6 +114,7 @@ pub fn changes(
                 trust: Trust::Trusted,
                 by: None,
                 at,
+                asked_in: None,
             };
             changes.asked.push(Asked {
                 trigger,
@@ -175,6 +180,7 @@ fn of_request(
         },
         by: request.author.clone(),
         at,
+        asked_in: None,
     };
     let base = format!("refs/heads/{}", request.base_branch);
     Asked {
@@ -200,10 +206,19 @@ pub(crate) fn met(trigger: &Trigger) -> Option<&CommitId> {
     trigger.base.as_ref()
 }
 
+/// The key of what was asked for in a message, whatever became of the jobs that it is about since.
+#[must_use]
+pub fn key_of_asked(asked_in: &str) -> String {
+    format!("asked:{asked_in}")
+}
+
 /// Equal for triggers that ask for the same: planning one twice makes one pipeline. Schedules are the same
-/// in the same minute; re-runs and people always ask anew, by the time of asking.
+/// in the same minute; re-runs and people always ask anew, by the message and its command, or by the time of asking.
 #[must_use]
 pub fn key(trigger: &Trigger) -> String {
+    if let Some(asked_in) = &trigger.asked_in {
+        return key_of_asked(asked_in);
+    }
     let reference = trigger.reference.as_deref().unwrap_or("");
     let (commit, at) = (&trigger.commit, trigger.at.0);
     match &trigger.kind {
@@ -220,8 +235,13 @@ pub fn key(trigger: &Trigger) -> String {
         }
         TriggerKind::Rerun { of } => format!("rerun:{of}:{at}"),
         TriggerKind::Reproduction { of } => format!("reproduction:{of}:{at}"),
-        TriggerKind::Person { definitions, .. } => {
-            format!("person:{commit}:{}:{at}", definitions.join(","))
+        TriggerKind::Person {
+            definitions,
+            parameters,
+        } => {
+            let values = serde_json::to_string(parameters).unwrap_or_default();
+            let values = Digest::of(values);
+            format!("person:{commit}:{}:{values}:{at}", definitions.join(","))
         }
     }
 }
@@ -310,6 +330,23 @@ mod tests {
         assert_eq!(key(&there.asked[0].trigger), key(&again.asked[0].trigger));
     }
 
+    #[test]
+    fn the_same_is_asked_for_once_and_other_values_are_something_else() {
+        let person = |value: u64, asked_in: Option<&str>| {
+            let mut trigger = look(&[], &[(MAIN, 1)], true).asked.remove(0).trigger;
+            trigger.kind = TriggerKind::Person {
+                definitions: vec!["train".to_owned()],
+                parameters: serde_json::Map::from_iter([("lr".to_owned(), value.into())]),
+            };
+            trigger.asked_in = asked_in.map(str::to_owned);
+            key(&trigger)
+        };
+        assert_eq!(person(1, None), person(1, None));
+        assert_ne!(person(1, None), person(2, None));
+        assert_eq!(person(1, Some("m/0")), person(1, Some("m/0")));
+        assert_ne!(person(1, Some("m/0")), person(1, Some("m/1")));
+    }
+
     fn request(number: u64, fork: bool, open: bool) -> Request {
         Request {
             number,
@@ -320,6 +357,7 @@ mod tests {
             author: Some("ana".to_owned()),
             fork,
             open,
+            updated_at: None,
         }
     }
 

@@ -325,6 +325,7 @@ pub async fn by_hand(
         trust: Trust::Trusted,
         by: by.map(str::to_owned),
         at: Timestamp::now(),
+        asked_in: None,
     };
     plan_and_create(server, project, &trigger, None).await
 }

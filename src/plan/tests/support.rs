@@ -94,6 +94,7 @@ pub(crate) fn trigger(kind: TriggerKind, reference: &str) -> Trigger {
         trust: Trust::Trusted,
         by: None,
         at: Timestamp(0),
+        asked_in: None,
     }
 }
 

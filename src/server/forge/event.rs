@@ -1,7 +1,7 @@
 //! What a forge told, after its proof was checked. Nothing past this door sees a forge's JSON, and nothing in it
 //! names a repository: that is the configured project's. A hint to look, no more: git says what moved.
 
-use protocol::CommitId;
+use protocol::{CommitId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// What was told.
@@ -41,6 +41,12 @@ pub struct PullRequest {
     pub number: u64,
     /// What happened to it.
     pub change: Change,
+    /// Whether it was neither merged nor given up then, where the forge says so.
+    #[serde(default)]
+    pub open: Option<bool>,
+    /// When it changed last, by the forge's clock. Messages come late, and not in their order.
+    #[serde(default)]
+    pub updated_at: Option<Timestamp>,
     /// Its head.
     pub head: CommitId,
     /// The branch that it comes from.
@@ -87,6 +93,9 @@ pub struct Comment {
     /// Their number there, where the forge needs it to say what they may.
     #[serde(default)]
     pub by_id: Option<u64>,
+    /// When it was written, by the forge's clock. Its message may come hours later.
+    #[serde(default)]
+    pub at: Option<Timestamp>,
     /// Its text, cut: commands are short.
     pub text: String,
 }

@@ -28,7 +28,7 @@ pub(super) enum Command {
     },
     /// Let the untrusted head run.
     Approve {
-        /// The beginning of the commit's id, as whoever approves saw it; none: the head that was planned last.
+        /// The commit's id as whoever approves wrote it, whole or only its beginning; none: the head.
         commit: Option<String>,
     },
 }
@@ -104,7 +104,7 @@ fn rerun(words: &[String]) -> Result<Command, NoCommand> {
     Ok(Command::Rerun { job, parameters })
 }
 
-/// At least seven digits: fewer may mean another commit.
+/// What somebody may take for a commit's id: the beginning of one is answered with the whole.
 fn is_commit(text: &str) -> bool {
     (7..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit())
 }

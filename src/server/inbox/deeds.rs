@@ -1,10 +1,12 @@
-//! What a command does. Each deed carries the time at which it was asked for, so that doing it a second time, after the
-//! server died in between, makes nothing new.
+//! What a command does. Each deed carries the message and the place in which it was asked for, so that doing it a second
+//! time, after the server died in between, makes nothing new.
 
 use std::collections::BTreeMap;
 
 use protocol::spec::Parameters;
-use protocol::{CommitId, JobId, Outcome, Timestamp, Trigger, TriggerKind, Trust};
+use protocol::{
+    CommitId, JobId, Outcome, PipelineId, Span, Timestamp, Trigger, TriggerKind, Trust,
+};
 
 use super::command::Command;
 use crate::pipelines;
@@ -13,7 +15,11 @@ use crate::store::jobs::Job;
 use crate::store::pipelines::Pipeline;
 use crate::store::projects::Project;
 use crate::store::{StoreError, jobs, pipelines as rows};
+use crate::trigger;
 use crate::watch::{self, WatchError};
+
+/// How far the forge's clock may be from ours, and how long a push may go unseen.
+const CLOCKS_APART: Span = Span::secs(60);
 
 /// Why a command is not obeyed.
 #[derive(Debug, thiserror::Error)]
@@ -36,39 +42,63 @@ impl From<StoreError> for Refused {
 pub(super) struct Asking<'a> {
     pub(super) server: &'a Server,
     pub(super) project: &'a Project,
+    /// The message in which it is said.
+    pub(super) message: &'a str,
     /// The commit's newest pipeline.
     pub(super) pipeline: &'a Pipeline,
+    /// When the commit was seen to be the head.
+    pub(super) since: Timestamp,
     /// The branch that a pull request goes to.
     pub(super) base_branch: Option<&'a str>,
     pub(super) by: &'a str,
+    /// When the message came.
     pub(super) at: Timestamp,
+    /// When it was written, where the forge says so.
+    pub(super) written: Option<Timestamp>,
 }
 
 impl Asking<'_> {
-    pub(super) async fn obey(&self, command: Command) -> Result<(), Refused> {
+    /// Does a command, which is the `place`th of its message.
+    pub(super) async fn obey(&self, place: usize, command: Command) -> Result<(), Refused> {
         match command {
-            Command::Rerun { job, parameters } => self.rerun(job, parameters).await,
-            Command::Retry => self.retry().await,
+            Command::Rerun { job, parameters } => self.rerun(place, job, parameters).await,
+            Command::Retry => self.retry(place).await,
             Command::Cancel { job } => self.cancel(job.as_deref()).await,
             Command::Approve { commit } => self.approve(commit.as_deref()).await,
         }
+    }
+
+    /// What this person asks for at the commit, with the same trust.
+    fn trigger(&self, place: usize, kind: TriggerKind) -> Trigger {
+        Trigger {
+            kind,
+            by: Some(self.by.to_owned()),
+            at: self.at,
+            asked_in: Some(self.asked_in(place)),
+            ..self.pipeline.trigger.clone()
+        }
+    }
+
+    fn asked_in(&self, place: usize) -> String {
+        format!("{}/{place}", self.message)
     }
 
     fn commit(&self) -> &CommitId {
         &self.pipeline.trigger.commit
     }
 
-    /// At the same commit and with the same trust.
-    async fn rerun(&self, job: Option<String>, parameters: Parameters) -> Result<(), Refused> {
-        let trigger = Trigger {
-            kind: TriggerKind::Person {
-                definitions: job.into_iter().collect(),
-                parameters,
-            },
-            by: Some(self.by.to_owned()),
-            at: self.at,
-            ..self.pipeline.trigger.clone()
+    /// At the same commit: one definition, or all.
+    async fn rerun(
+        &self,
+        place: usize,
+        job: Option<String>,
+        parameters: Parameters,
+    ) -> Result<(), Refused> {
+        let kind = TriggerKind::Person {
+            definitions: job.into_iter().collect(),
+            parameters,
         };
+        let trigger = self.trigger(place, kind);
         let base = match self.base_branch {
             Some(branch) => watch::head_of(self.server, self.project, branch).await?,
             None => None,
@@ -80,26 +110,46 @@ impl Asking<'_> {
         }
     }
 
-    /// What did not succeed. What only was not run because of something else comes with that.
-    async fn retry(&self) -> Result<(), Refused> {
-        let newest = self.newest_jobs().await?;
-        let failed: Vec<&Job> = newest.iter().filter(|job| is_bad(job)).collect();
-        let needed = |job: &Job| {
-            let mut others = failed.iter().filter(|other| other.id != job.id);
-            others.any(|other| other.spec.needs.contains(&job.spec.definition))
-        };
-        let last: Vec<&JobId> = failed
-            .iter()
-            .filter(|job| !needed(job))
-            .map(|job| &job.id)
-            .collect();
-        if last.is_empty() {
+    /// What did not succeed, with what it needs, in one pipeline. A job of other trust has its own place.
+    async fn retry(&self, place: usize) -> Result<(), Refused> {
+        if self.is_done(place).await? {
+            return Ok(());
+        }
+        let mut newest = self.newest_jobs().await?;
+        newest.retain(|job| job.trust == self.pipeline.trigger.trust);
+        let failed = newest.iter().filter(|job| is_bad(job));
+        let failed: Vec<&JobId> = failed.map(|job| &job.id).collect();
+        let Some(first) = failed.first() else {
             return Err(self.nothing("nothing failed"));
-        }
-        for id in last {
-            self.again(id).await?;
-        }
+        };
+        let of = JobId::clone(first);
+        let trigger = self.trigger(place, TriggerKind::Rerun { of });
+        pipelines::retry(self.server, self.pipeline, &trigger, &newest, &failed).await?;
         Ok(())
+    }
+
+    /// What failed; where nothing did, all: whoever presses *Re-run* at what is green means that. While something goes
+    /// on there is nothing to do again.
+    pub(super) async fn whole_again(&self) -> Result<(), Refused> {
+        if self.is_done(0).await? {
+            return Ok(());
+        }
+        let newest = self.newest_jobs().await?;
+        if newest.iter().any(is_bad) {
+            return self.retry(0).await;
+        }
+        if newest.iter().any(|job| job.state.outcome().is_none()) {
+            return Err(self.nothing("it is not over"));
+        }
+        self.rerun(0, None, Parameters::new()).await
+    }
+
+    /// Whether the command made its pipeline before.
+    async fn is_done(&self, place: usize) -> Result<bool, StoreError> {
+        let key = trigger::key_of_asked(&self.asked_in(place));
+        let mut db = self.server.store.read().await?;
+        let made = rows::by_trigger(&mut db, &self.project.id, &key).await?;
+        Ok(made.is_some())
     }
 
     /// One job, with all that it needs.
@@ -111,14 +161,10 @@ impl Asking<'_> {
         }
     }
 
-    async fn cancel(&self, definition: Option<&str>) -> Result<(), Refused> {
-        let newest = self.newest_jobs().await?;
-        let named = |job: &&Job| definition.is_none_or(|name| is_called(job, name));
-        let going: Vec<&Job> = newest
-            .iter()
-            .filter(named)
-            .filter(|job| job.state.outcome().is_none())
-            .collect();
+    /// Everything of the commit that is not over, in whichever pipeline; or all jobs of one name.
+    async fn cancel(&self, name: Option<&str>) -> Result<(), Refused> {
+        let mut going = self.open_jobs().await?;
+        going.retain(|job| name.is_none_or(|name| is_called(job, name)));
         if going.is_empty() {
             return Err(self.nothing("nothing is waiting or running"));
         }
@@ -137,29 +183,38 @@ impl Asking<'_> {
         }
     }
 
-    /// Approves the commit; where none is named, it must have been there to be looked at.
+    /// Approves what was seen: the commit that is named, or the head if it was that well before the comment was written.
+    /// A message may come hours after that.
     async fn approve(&self, named: Option<&str>) -> Result<(), Refused> {
         let commit = self.commit();
-        match (self.pipeline.trigger.trust, named) {
+        let why = match (self.pipeline.trigger.trust, named) {
             (Trust::Trusted, _) => return Err(self.nothing("nothing waits for an approval")),
+            (Trust::Untrusted, Some(named)) if named.eq_ignore_ascii_case(commit.as_str()) => None,
             (Trust::Untrusted, Some(named)) => {
-                if !commit.as_str().starts_with(&named.to_ascii_lowercase()) {
-                    let head = commit.short();
-                    return Err(Refused::Wrong(format!(
-                        "the head is {head} by now, not {named}: look at it, and approve it by its name"
-                    )));
-                }
+                let is_beginning = commit.as_str().starts_with(&named.to_ascii_lowercase());
+                Some(match is_beginning {
+                    true => "a commit is approved by its whole id".to_owned(),
+                    false => format!("the head is not {named}"),
+                })
             }
-            (Trust::Untrusted, None) if self.pipeline.created_at >= self.at => {
-                let head = commit.short();
-                return Err(Refused::Wrong(format!(
-                    "the head became {head} just now: look at it, and approve it by its name"
-                )));
+            (Trust::Untrusted, None) if self.was_there_before() => None,
+            (Trust::Untrusted, None) => {
+                Some("the head may have moved since that was written".to_owned())
             }
-            (Trust::Untrusted, None) => {}
+        };
+        if let Some(why) = why {
+            return Err(Refused::Wrong(format!(
+                "{why}: look at it, and comment '/trainyard approve {commit}'"
+            )));
         }
         pipelines::approve(self.server, &self.project.id, commit, self.by).await?;
         Ok(())
+    }
+
+    /// Whether whoever wrote saw this very head. Nobody knows that of a comment without a time.
+    fn was_there_before(&self) -> bool {
+        let there = self.since.max(self.pipeline.created_at) + CLOCKS_APART;
+        self.written.is_some_and(|written| there <= written)
     }
 
     fn nothing(&self, what: &str) -> Refused {
@@ -169,16 +224,25 @@ impl Asking<'_> {
     /// The newest job of each name at the commit.
     async fn newest_jobs(&self) -> Result<Vec<Job>, StoreError> {
         let mut db = self.server.store.read().await?;
-        let mut newest: BTreeMap<String, Job> = BTreeMap::new();
-        for pipeline in rows::of_commit(&mut db, &self.project.id, self.commit()).await? {
-            for job in jobs::of_pipeline(&mut db, &pipeline.id).await? {
-                // What this very command made before the server died is no earlier job.
-                if pipeline.trigger.at != self.at {
-                    newest.insert(job.spec.name.clone(), job);
-                }
+        jobs::newest_of_commit(&mut db, &self.project.id, self.commit()).await
+    }
+
+    /// The jobs of the commit that are not over, but for what this very message asked for before the server died.
+    async fn open_jobs(&self) -> Result<Vec<Job>, StoreError> {
+        let mut db = self.server.store.read().await?;
+        let mut open = jobs::open_of_commit(&mut db, &self.project.id, self.commit()).await?;
+        let mut ours: BTreeMap<PipelineId, bool> = BTreeMap::new();
+        for job in &open {
+            if !ours.contains_key(&job.pipeline) {
+                let pipeline = rows::get(&mut db, &job.pipeline).await?;
+                let asked_in = pipeline.trigger.asked_in.as_deref();
+                let message = asked_in.and_then(|asked_in| asked_in.rsplit_once('/'));
+                let is_ours = message.is_some_and(|(message, _)| message == self.message);
+                ours.insert(job.pipeline.clone(), is_ours);
             }
         }
-        Ok(newest.into_values().collect())
+        open.retain(|job| !ours[&job.pipeline]);
+        Ok(open)
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 pub use obey::run;
 
 use crate::forge::ForgeKind;
-use crate::forge::event::{ForgeEvent, PullRequest};
+use crate::forge::event::{Change, ForgeEvent, PullRequest};
 use crate::pipelines;
 use crate::state::Server;
 use crate::store::jobs::Job;
@@ -159,5 +159,10 @@ async fn keep_one(tx: &mut Connection, message: &Message) -> Result<bool> {
 /// Writes a pull request down, and ends what waits of one that is over now; gives the jobs that changed.
 async fn remember(tx: &mut Connection, message: &Message, told: &PullRequest) -> Result<Vec<Job>> {
     let (project, kind) = (&message.project, message.kind);
-    pipelines::told_of(tx, project, kind, &told.clone().into(), message.at).await
+    let opens = match told.change {
+        Change::Opened | Change::Reopened => true,
+        Change::Updated | Change::Ready | Change::Closed => false,
+    };
+    let request = told.clone().into();
+    pipelines::told_of(tx, project, kind, (&request, opens), message.at).await
 }

@@ -17,7 +17,7 @@ use crate::state::Server;
 use crate::store::pipelines::Pipeline;
 use crate::store::projects::{Delivery, Project};
 use crate::store::{Result, StoreError, jobs, pipelines as rows, projects, report, requests};
-use crate::trigger::Request;
+use crate::trigger::{self, Request};
 use crate::watch::WatchError;
 
 /// Most deliveries of one pass.
@@ -116,10 +116,11 @@ async fn answer(
         server,
         project: &project,
         forge: forge.as_ref(),
+        message: &delivery.delivery,
         at: delivery.received_at,
     };
     match event {
-        ForgeEvent::Comment(comment) => told.comment(&comment, &delivery.delivery).await,
+        ForgeEvent::Comment(comment) => told.comment(&comment).await,
         ForgeEvent::Asked(asked) => told.button(&asked).await.map(|()| None),
         ForgeEvent::Ping
         | ForgeEvent::Push { .. }
@@ -141,15 +142,13 @@ struct Told<'a> {
     server: &'a Server,
     project: &'a Project,
     forge: &'a dyn Forge,
+    /// The message's id.
+    message: &'a str,
     at: Timestamp,
 }
 
 impl Told<'_> {
-    async fn comment(
-        &self,
-        comment: &Comment,
-        delivery: &str,
-    ) -> std::result::Result<Option<Update>, Later> {
+    async fn comment(&self, comment: &Comment) -> std::result::Result<Option<Update>, Later> {
         let wanted = commands(&comment.text);
         if comment.text.contains(OURS) || wanted.as_ref().is_ok_and(Vec::is_empty) {
             return Ok(None);
@@ -169,7 +168,7 @@ impl Told<'_> {
             May::NobodyKnows => return Ok(Some(self.nobody_knows(*number))),
         }
         let done = match wanted {
-            Ok(commands) => self.obey_all(*number, by, commands).await,
+            Ok(commands) => self.obey_all(comment, commands).await,
             Err(none) => Err(Refused::Wrong(none.to_string())),
         };
         match done {
@@ -179,7 +178,7 @@ impl Told<'_> {
             }))),
             Err(Refused::Wrong(why)) => Ok(Some(Update::Reply(Reply {
                 number: *number,
-                answers: delivery.to_owned(),
+                answers: self.message.to_owned(),
                 text: format!("Not done: {}", harmless(&why)),
                 since: self.at,
             }))),
@@ -189,34 +188,45 @@ impl Told<'_> {
 
     async fn obey_all(
         &self,
-        number: u64,
-        by: &str,
+        comment: &Comment,
         commands: Vec<Command>,
     ) -> std::result::Result<(), Refused> {
-        let (request, pipeline) = self.request(number).await?;
+        let (request, pipeline, since) = self.request(comment.number).await?;
         let asking = Asking {
             server: self.server,
             project: self.project,
+            message: self.message,
             pipeline: &pipeline,
+            since,
             base_branch: Some(&request.base_branch),
-            by,
+            by: &comment.by,
             at: self.at,
+            written: comment.at,
         };
-        for command in commands {
-            asking.obey(command).await?;
+        for (place, command) in commands.into_iter().enumerate() {
+            asking.obey(place, command).await?;
         }
         Ok(())
     }
 
-    /// A pull request and the newest pipeline at its head.
-    async fn request(&self, number: u64) -> std::result::Result<(Request, Pipeline), Refused> {
+    /// A pull request, the newest pipeline at its head, and when that was seen to be the head.
+    async fn request(
+        &self,
+        number: u64,
+    ) -> std::result::Result<(Request, Pipeline, Timestamp), Refused> {
         let nothing = || Refused::Wrong("nothing of this request has been planned yet".to_owned());
         let (kind, _) = self.project.forge.place().ok_or_else(nothing)?;
+        let id = &self.project.id;
         let mut db = self.server.store.read().await?;
-        let request = requests::find(&mut db, &self.project.id, number).await?;
+        let request = requests::find(&mut db, id, number).await?;
+        let request = request.ok_or_else(nothing)?;
         let reference = kind.head_of(number);
-        let pipeline = rows::newest_at(&mut db, &self.project.id, &reference).await?;
-        request.zip(pipeline).ok_or_else(nothing)
+        let head = requests::head(&mut db, id, &reference).await?;
+        let (commit, since) = head.ok_or_else(|| {
+            Refused::Wrong("its head is looked at just now: say it again in a moment".to_owned())
+        })?;
+        let pipeline = rows::newest_at(&mut db, id, &reference, &commit).await?;
+        Ok((request, pipeline.ok_or_else(nothing)?, since))
     }
 
     /// Asks the forge; that it does not tell our token is the project's problem, and nothing to wait for.
@@ -293,30 +303,38 @@ impl Told<'_> {
                 let job = job.ok_or_else(|| Refused::Wrong(format!("there is no job {id}")))?;
                 Some(rows::get(&mut db, &job.pipeline).await?)
             }
-            None => rows::of_commit(&mut db, &self.project.id, &asked.commit)
+            None => rows::newest_of_commit(&mut db, &self.project.id, &asked.commit)
                 .await?
                 .pop(),
         };
-        drop(db);
         let pipeline =
             pipeline.ok_or_else(|| Refused::Wrong("the commit has no pipeline".to_owned()))?;
+        let reference = pipeline.trigger.reference.as_deref();
+        let request = match reference.and_then(trigger::request_number) {
+            Some(number) => requests::find(&mut db, &self.project.id, number).await?,
+            None => None,
+        };
+        drop(db);
         let asking = Asking {
             server: self.server,
             project: self.project,
+            message: self.message,
             pipeline: &pipeline,
-            base_branch: None,
+            since: pipeline.created_at,
+            base_branch: request.as_ref().map(|request| request.base_branch.as_str()),
             by,
             at: self.at,
+            written: None,
         };
         match (asked.action.as_deref(), &id) {
             (None | Some("rerun"), Some(id)) => asking.again(id).await,
-            (None | Some("rerun"), None) => asking.obey(Command::Retry).await,
+            (None | Some("rerun"), None) => asking.whole_again().await,
             (Some("cancel"), Some(id)) => asking.end(id).await,
-            (Some("cancel"), None) => asking.obey(Command::Cancel { job: None }).await,
+            (Some("cancel"), None) => asking.obey(0, Command::Cancel { job: None }).await,
             // The check stands on its commit: that is the one that was looked at.
             (Some("approve"), _) => {
                 let commit = Some(pipeline.trigger.commit.to_string());
-                asking.obey(Command::Approve { commit }).await
+                asking.obey(0, Command::Approve { commit }).await
             }
             (Some(other), _) => Err(Refused::Wrong(format!("there is no button '{other}'"))),
         }

@@ -111,7 +111,7 @@ async fn tell<'a>(
     if rules.is_empty() {
         return Ok(Vec::new());
     }
-    let (view, _) = report::of_pipeline(tx, row, now).await?;
+    let view = report::of_pipeline(tx, row).await?;
     let last_end = all.iter().filter_map(|job| job.finished_at).max();
     let message = Message::of(&Ended {
         project: &project.name,

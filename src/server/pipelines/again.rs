@@ -1,14 +1,16 @@
-//! Jobs that are asked for again: a new pipeline at the same commit, from rows alone.
+//! Jobs that are asked for again: a new pipeline at their commit, with them and all that they need.
+
+use std::collections::BTreeSet;
 
 use plan::Plan;
-use protocol::job::{Block, Move, State};
+use protocol::job::{Block, IllegalMove, Move, State};
 use protocol::{JobId, Outcome, Timestamp, Trigger, TriggerKind};
 
 use super::{Planned, Words, announce, is_held, row, write_down};
 use crate::state::Server;
 use crate::store::jobs::Job;
 use crate::store::pipelines::Pipeline;
-use crate::store::{Result, jobs, parents, pipelines};
+use crate::store::{Connection, Result, jobs, parents, pipelines};
 use crate::{settle, trigger};
 
 /// Asks for a finished job again: a new pipeline at the same commit with this job. What it needs is taken
@@ -16,7 +18,7 @@ use crate::{settle, trigger};
 /// the pipeline of the first.
 ///
 /// # Errors
-/// [`StoreError::Illegal`] where the job is not over; the store's.
+/// [`StoreError::Illegal`](crate::store::StoreError::Illegal) where the job is not over; the store's.
 pub async fn rerun(
     server: &Server,
     id: &JobId,
@@ -24,7 +26,7 @@ pub async fn rerun(
     at: Timestamp,
 ) -> Result<Pipeline> {
     let kind = TriggerKind::Rerun { of: id.clone() };
-    again(server, id, kind, by, at, |_| ()).await
+    one(server, id, kind, by, at, |_| ()).await
 }
 
 /// Runs the job that left a model once more, in the image that it ran in, where that has a name of its own. Its result
@@ -40,7 +42,7 @@ pub async fn reproduce(
     at: Timestamp,
 ) -> Result<Pipeline> {
     let kind = TriggerKind::Reproduction { of: id.clone() };
-    again(server, id, kind, Some(by), at, |job| {
+    one(server, id, kind, Some(by), at, |job| {
         job.key = None;
         if let Some(image) = &image {
             job.spec.image.clone_from(image);
@@ -49,7 +51,8 @@ pub async fn reproduce(
     .await
 }
 
-async fn again(
+/// A finished job again, changed.
+async fn one(
     server: &Server,
     id: &JobId,
     kind: TriggerKind,
@@ -59,17 +62,10 @@ async fn again(
 ) -> Result<Pipeline> {
     let mut tx = server.store.begin().await?;
     let job = jobs::get(&mut tx, id).await?;
-    if job.state.outcome().is_none() {
-        return Err(protocol::job::IllegalMove {
-            from: job.state.word(),
-            wanted: "be asked for again: it is not over",
-        }
-        .into());
-    }
-    let old = pipelines::get(&mut tx, &job.pipeline).await?;
-    let siblings = jobs::of_pipeline(&mut tx, &old.id).await?;
+    let like = pipelines::get(&mut tx, &job.pipeline).await?;
+    let siblings = jobs::of_pipeline(&mut tx, &like.id).await?;
     // A reproduction that is asked for again is one still: its result counts for nothing else.
-    let kind = match &old.trigger.kind {
+    let kind = match &like.trigger.kind {
         TriggerKind::Reproduction { of } => TriggerKind::Reproduction { of: of.clone() },
         TriggerKind::Push
         | TriggerKind::PullRequest { .. }
@@ -81,109 +77,168 @@ async fn again(
         kind,
         by: by.map(str::to_owned),
         at,
-        ..old.trigger.clone()
+        asked_in: None,
+        ..like.trigger.clone()
     };
-    let key = trigger::key(&trigger);
-    if let Some(before) = pipelines::by_trigger(&mut tx, &old.project, &key).await? {
-        return Ok(before);
-    }
-    let words = Words {
-        subject: old.subject.clone(),
-        author: old.author.clone(),
-    };
-    let nothing = Planned::Jobs(Plan {
-        jobs: Vec::new(),
-        ignored: Vec::new(),
-        notes: Vec::new(),
-        supersede_running: old.supersede_running,
-    });
-    let pipeline = row(&mut tx, &old.project, &trigger, &words, &nothing).await?;
-    pipelines::insert(&mut tx, &pipeline).await?;
-    let mut added = Vec::new();
-    let held = is_held(&mut tx, &pipeline).await?;
-    for old in needed(&siblings, &job) {
-        let mut again = run_again(&pipeline, old, old.id == *id, &added, held);
-        if old.id == *id {
-            change(&mut again);
-        }
-        jobs::insert(&mut tx, &again).await?;
-        if let Some(plan) = jobs::plan(&mut tx, &old.id).await? {
-            jobs::insert_plan(&mut tx, &again.id, &plan).await?;
-        }
-        parents::copy(&mut tx, &old.id, &again.id).await?;
-        added.push(again);
-    }
-    if let Some(by) = by {
-        let verb = match pipeline.trigger.kind {
-            TriggerKind::Reproduction { .. } => "reproduce",
-            TriggerKind::Push
-            | TriggerKind::PullRequest { .. }
-            | TriggerKind::Schedule { .. }
-            | TriggerKind::Rerun { .. }
-            | TriggerKind::Person { .. } => "retry",
-        };
-        write_down(&mut tx, by, format!("{verb} job {id}")).await?;
-    }
+    let (pipeline, added) = again(&mut tx, &like, &trigger, &siblings, &[id], change).await?;
     tx.commit().await?;
     announce(server, &added);
     Ok(pipeline)
 }
 
-/// A job and all that it needs, in the order of the plan.
-fn needed<'a>(siblings: &'a [Job], job: &'a Job) -> Vec<&'a Job> {
-    let mut definitions = vec![job.spec.definition.as_str()];
-    let mut index = 0;
-    while index < definitions.len() {
-        let of = definitions[index];
-        for sibling in siblings.iter().filter(|s| s.spec.definition == of) {
-            for need in &sibling.spec.needs {
-                if !definitions.contains(&need.as_str()) {
-                    definitions.push(need);
-                }
+/// Asks for several finished jobs of a commit again, in one pipeline like `like`. `newest` are the commit's jobs, one of
+/// each name: what is needed is taken from there, each once, where it is trusted as far as the pipeline. The same trigger
+/// gives the same pipeline.
+///
+/// # Errors
+/// As [`rerun`].
+pub(crate) async fn retry(
+    server: &Server,
+    like: &Pipeline,
+    trigger: &Trigger,
+    newest: &[Job],
+    asked: &[&JobId],
+) -> Result<Pipeline> {
+    let mut tx = server.store.begin().await?;
+    let (pipeline, added) = again(&mut tx, like, trigger, newest, asked, |_| ()).await?;
+    tx.commit().await?;
+    announce(server, &added);
+    Ok(pipeline)
+}
+
+/// The pipeline of a trigger with jobs of `from`, of which those that are asked for are changed; gives the new jobs, none
+/// where the trigger made it before.
+async fn again(
+    tx: &mut Connection,
+    like: &Pipeline,
+    trigger: &Trigger,
+    from: &[Job],
+    asked: &[&JobId],
+    change: impl Fn(&mut Job),
+) -> Result<(Pipeline, Vec<Job>)> {
+    let key = trigger::key(trigger);
+    if let Some(before) = pipelines::by_trigger(tx, &like.project, &key).await? {
+        return Ok((before, Vec::new()));
+    }
+    let chosen = needed(from, asked);
+    let is_asked = |job: &Job| asked.contains(&&job.id);
+    let open = |job: &&&Job| is_asked(job) && job.state.outcome().is_none();
+    if let Some(open) = chosen.iter().find(open) {
+        return Err(IllegalMove {
+            from: open.state.word(),
+            wanted: "be asked for again: it is not over",
+        }
+        .into());
+    }
+    let words = Words {
+        subject: like.subject.clone(),
+        author: like.author.clone(),
+    };
+    let nothing = Planned::Jobs(Plan {
+        jobs: Vec::new(),
+        ignored: Vec::new(),
+        notes: Vec::new(),
+        supersede_running: like.supersede_running,
+    });
+    let pipeline = row(tx, &like.project, trigger, &words, &nothing).await?;
+    pipelines::insert(tx, &pipeline).await?;
+    let held = is_held(tx, &pipeline).await?;
+    let anew = |old: &&Job| {
+        let mut job = anew(&pipeline, old, is_asked(old), held);
+        if is_asked(old) {
+            change(&mut job);
+        }
+        job
+    };
+    let mut added: Vec<Job> = chosen.iter().map(anew).collect();
+    begin(&mut added);
+    for (old, job) in chosen.iter().zip(&added) {
+        jobs::insert(tx, job).await?;
+        if let Some(plan) = jobs::plan(tx, &old.id).await? {
+            jobs::insert_plan(tx, &job.id, &plan).await?;
+        }
+        parents::copy(tx, &old.id, &job.id).await?;
+    }
+    let verb = match trigger.kind {
+        TriggerKind::Reproduction { .. } => "reproduce",
+        TriggerKind::Push
+        | TriggerKind::PullRequest { .. }
+        | TriggerKind::Schedule { .. }
+        | TriggerKind::Rerun { .. }
+        | TriggerKind::Person { .. } => "retry",
+    };
+    if let Some(by) = &trigger.by {
+        for id in asked {
+            write_down(tx, by, format!("{verb} job {id}")).await?;
+        }
+    }
+    Ok((pipeline, added))
+}
+
+/// What is asked for and all that it needs, in their order, each once.
+fn needed<'a>(from: &'a [Job], asked: &[&JobId]) -> Vec<&'a Job> {
+    let is_asked = |job: &Job| asked.contains(&&job.id);
+    let mut needs: BTreeSet<&str> = BTreeSet::new();
+    let mut open: Vec<&Job> = from.iter().filter(|job| is_asked(job)).collect();
+    while let Some(job) = open.pop() {
+        for need in &job.spec.needs {
+            if needs.insert(need) {
+                open.extend(from.iter().filter(|other| other.spec.definition == *need));
             }
         }
-        index += 1;
     }
-    siblings
-        .iter()
-        .filter(|other| {
-            let same = other.spec.definition == job.spec.definition;
-            other.id == job.id || (!same && definitions.contains(&other.spec.definition.as_str()))
-        })
+    from.iter()
+        .filter(|job| is_asked(job) || needs.contains(job.spec.definition.as_str()))
         .collect()
 }
 
-fn run_again(pipeline: &Pipeline, old: &Job, asked: bool, earlier: &[Job], held: bool) -> Job {
+/// A job as it begins again: what is only needed keeps its success.
+fn anew(pipeline: &Pipeline, old: &Job, asked: bool, held: bool) -> Job {
     let at = Timestamp::now();
-    let mut job = Job {
+    let kept = match old.state.outcome() {
+        Some(Outcome::Succeeded) if !asked => Some(old.id.clone()),
+        Some(Outcome::Reused { of }) if !asked => Some(of.clone()),
+        Some(
+            Outcome::Succeeded
+            | Outcome::Reused { .. }
+            | Outcome::Failed(_)
+            | Outcome::Skipped { .. }
+            | Outcome::Cancelled { .. },
+        )
+        | None => None,
+    };
+    let (state, finished_at) = match kept {
+        Some(of) => {
+            let outcome = Outcome::Reused { of };
+            (State::Finished { outcome }, Some(at))
+        }
+        None if held => {
+            let on = Block::Approval;
+            (State::Blocked { on }, None)
+        }
+        None => (State::Blocked { on: Block::Needs }, None),
+    };
+    Job {
         id: JobId::generate(),
         pipeline: pipeline.id.clone(),
-        state: State::Blocked { on: Block::Needs },
+        state,
         version: 1,
         generation: 0,
         reason: None,
         created_at: at,
         queued_at: None,
-        finished_at: None,
+        finished_at,
         ..old.clone()
-    };
-    let kept = match old.state.outcome() {
-        Some(Outcome::Succeeded) if !asked => Some(old.id.clone()),
-        Some(Outcome::Reused { of }) if !asked => Some(of.clone()),
-        _ => None,
-    };
-    if let Some(of) = kept {
-        job.state = State::Finished {
-            outcome: Outcome::Reused { of },
-        };
-        job.finished_at = Some(at);
-    } else if held {
-        job.state = State::Blocked {
-            on: Block::Approval,
-        };
-    } else if let Some(Move::Unblock) = settle::step(&job, earlier, None) {
-        job.state = State::Queued;
-        job.queued_at = Some(at);
     }
-    job
+}
+
+/// Queues what waits for nothing. Jobs of several plans have no common order: each looks at all of them.
+fn begin(jobs: &mut [Job]) {
+    let before = jobs.to_vec();
+    for job in jobs {
+        if let Some(Move::Unblock) = settle::step(job, &before, None) {
+            job.state = State::Queued;
+            job.queued_at = Some(job.created_at);
+        }
+    }
 }

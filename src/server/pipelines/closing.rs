@@ -13,15 +13,22 @@ use crate::trigger::Request;
 pub const CLOSED: &str = "the end of its pull request";
 
 /// Writes down what a forge says of a pull request. What git shows of its head is looked at anew: it may go to another
-/// branch, or be open again. With one that is over now ends what waits of it; gives the jobs that changed.
+/// branch, or be open again. With one that is over now ends what waits of it; gives the jobs that changed. What is older
+/// than what is known changes nothing. `opens`: it says that the request is open now, not what else happened to it.
 pub(crate) async fn told_of(
     tx: &mut Connection,
     project: &ProjectId,
     kind: ForgeKind,
-    told: &Request,
+    (told, opens): (&Request, bool),
     at: Timestamp,
 ) -> Result<Vec<Job>> {
     let before = requests::find(tx, project, told.number).await?;
+    if before
+        .as_ref()
+        .is_some_and(|before| is_late(before, told, opens))
+    {
+        return Ok(Vec::new());
+    }
     let was_open = before.is_none_or(|before| before.open);
     requests::put(tx, project, told, at).await?;
     let reference = kind.head_of(told.number);
@@ -29,6 +36,15 @@ pub(crate) async fn told_of(
     match was_open && !told.open {
         true => close(tx, project, &reference).await,
         false => Ok(Vec::new()),
+    }
+}
+
+/// Whether something else was told of a request since this happened. Forges count in seconds: within one, or without a
+/// time, what is over stays over until the forge says that it is open.
+fn is_late(before: &Request, told: &Request, opens: bool) -> bool {
+    match (before.updated_at, told.updated_at) {
+        (Some(known), Some(then)) if known != then => then < known,
+        (Some(_) | None, Some(_) | None) => !before.open && told.open && !opens,
     }
 }
 
@@ -63,5 +79,45 @@ pub(super) async fn close_if_over(tx: &mut Connection, pipeline: &Pipeline) -> R
     match request.filter(|request| !request.open) {
         Some(_) => close(tx, &pipeline.project, reference).await,
         None => Ok(Vec::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(open: bool, updated_at: Option<i64>) -> Request {
+        Request {
+            number: 1,
+            head: "a".repeat(40).parse().unwrap(),
+            head_branch: "patch".to_owned(),
+            base_branch: "main".to_owned(),
+            title: String::new(),
+            author: None,
+            fork: false,
+            open,
+            updated_at: updated_at.map(Timestamp),
+        }
+    }
+
+    #[test]
+    fn what_is_older_than_what_is_known_is_late() {
+        let known = request(false, Some(2_000));
+        for (then, opens, late) in [
+            (Some(1_000), false, true),
+            (Some(1_000), true, true),
+            (Some(2_000), false, true),
+            (Some(2_000), true, false),
+            (Some(3_000), false, false),
+            (None, false, true),
+            (None, true, false),
+        ] {
+            let told = request(true, then);
+            assert_eq!(is_late(&known, &told, opens), late, "{then:?} {opens}");
+        }
+        let open = request(true, Some(2_000));
+        assert!(is_late(&open, &request(false, Some(1_000)), false));
+        assert!(!is_late(&open, &request(false, Some(2_000)), false));
+        assert!(!is_late(&open, &request(true, Some(2_000)), false));
     }
 }

@@ -20,11 +20,8 @@ const MESSAGE: usize = 2_000;
 /// The checks of a commit, the whole first.
 #[must_use]
 pub fn checks(view: &CommitView) -> Vec<CheckUpdate> {
-    let Some(newest) = view.pipelines.last() else {
-        return Vec::new();
-    };
     let lines = desired::lines(view, usize::MAX);
-    let (verdict, title) = desired::whole(newest, &lines, TITLE);
+    let (verdict, title) = desired::whole(&view.whole, &lines, TITLE);
     let page = |page: String| {
         let pages = view.pages.as_ref()?;
         Some(format!("{}/{page}", pages.trim_end_matches('/')))
@@ -40,10 +37,10 @@ pub fn checks(view: &CommitView) -> Vec<CheckUpdate> {
             of_verdict(verdict)
         },
         title: bounded(&title, TITLE),
-        summary: comment::written(view, &lines, None).unwrap_or_default(),
+        summary: comment::written(view, &lines, None),
         annotations: Vec::new(),
         buttons: buttons(held, verdict),
-        url: page(format!("pipelines/{}", newest.id)),
+        url: page(format!("pipelines/{}", view.whole.id)),
     }];
     for (context, line) in desired::contexts(&lines) {
         let job = line.job;

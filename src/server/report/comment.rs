@@ -49,10 +49,8 @@ impl RequestView {
     /// Whether there is nothing worth a comment of its own: nothing runs, and nothing is wrong.
     #[must_use]
     pub fn says_nothing(&self) -> bool {
-        let pipelines = &self.commit.pipelines;
-        pipelines
-            .iter()
-            .all(|pipeline| pipeline.jobs.is_empty() && pipeline.problem.is_none())
+        let whole = &self.commit.whole;
+        whole.jobs.is_empty() && whole.problem.is_none()
     }
 }
 
@@ -70,18 +68,17 @@ impl Pages<'_> {
     }
 }
 
-/// What the comment of a pull request should say; none where nothing was planned.
+/// What the comment of a pull request should say.
 #[must_use]
-pub fn comment(view: &RequestView) -> Option<CommentUpdate> {
+pub fn comment(view: &RequestView) -> CommentUpdate {
     let lines = desired::lines(&view.commit, usize::MAX);
-    let text = written(&view.commit, &lines, Some(view))?;
-    Some(CommentUpdate {
+    CommentUpdate {
         number: view.number,
         commit: view.commit.commit.clone(),
         project: view.project.clone(),
-        text,
+        text: written(&view.commit, &lines, Some(view)),
         is_final: lines.iter().all(|line| line.verdict.is_final()),
-    })
+    }
 }
 
 /// What a job's own page says first, as Markdown.
@@ -95,14 +92,13 @@ pub(super) fn of_job(job: &JobView, verdict: Verdict, pages: Option<&str>) -> St
     text.finish()
 }
 
-/// All that is to be said of a commit, with the notebooks where it is the head of a pull request; none where nothing
-/// was planned.
+/// All that is to be said of a commit, with the notebooks where it is the head of a pull request.
 pub(super) fn written(
     view: &CommitView,
     lines: &[Line<'_>],
     request: Option<&RequestView>,
-) -> Option<String> {
-    let newest = view.pipelines.last()?;
+) -> String {
+    let newest = &view.whole;
     let (verdict, _) = desired::whole(newest, lines, usize::MAX);
     let pages = Pages(view.pages.as_deref());
     let jobs: Vec<&JobView> = lines.iter().map(|line| line.job).collect();
@@ -123,7 +119,7 @@ pub(super) fn written(
     let mut out = text.finish();
     let foot = foot(&view.commit, newest, &jobs, pages, &page);
     out.push_str(&format!("\n{foot}\n"));
-    Some(out)
+    out
 }
 
 /// What jobs measured, what failed, what was found, what models there are.
@@ -211,7 +207,6 @@ fn said(newest: &PipelineView, lines: &[Line<'_>]) -> Option<String> {
 /// How a held commit is approved.
 fn approval(commit: &CommitId, jobs: &[&JobView], pages: Pages<'_>) -> Option<String> {
     let held = jobs.iter().find(|job| is_held(job))?;
-    let commit = commit.short();
     let button = match pages.0 {
         Some(_) => {
             let page = pages.link("its page", &format!("jobs/{}", held.id));

@@ -25,8 +25,9 @@ const CONTEXT_LIMIT: usize = 255;
 pub struct CommitView {
     /// The commit.
     pub commit: CommitId,
-    /// Its pipelines, oldest first. A newer one speaks for the jobs that it has.
-    pub pipelines: Vec<PipelineView>,
+    /// What its pipelines come to: the newest one, with the newest job of each name over all of them, in the order in
+    /// which the names came.
+    pub whole: PipelineView,
     /// Where this server's pages are, where it was told: `https://ci.example.com`.
     pub pages: Option<String>,
 }
@@ -123,16 +124,8 @@ pub(super) struct Line<'a> {
 /// The statuses of a commit, the whole first. Descriptions have at most `limit` characters.
 #[must_use]
 pub fn desired(view: &CommitView, limit: usize) -> Vec<StatusUpdate> {
-    let Some(newest) = view.pipelines.last() else {
-        return Vec::new();
-    };
     let lines = lines(view, limit);
-    let (verdict, text) = whole(newest, &lines, limit);
-    // One for all of a commit: GitLab would make a pipeline for each.
-    let branches = view.pipelines.iter().rev();
-    let branch = branches
-        .filter_map(|pipeline| pipeline.branch.clone())
-        .next();
+    let (verdict, text) = whole(&view.whole, &lines, limit);
     let status = |context: String, verdict, description, page: String| StatusUpdate {
         commit: view.commit.clone(),
         context,
@@ -142,9 +135,10 @@ pub fn desired(view: &CommitView, limit: usize) -> Vec<StatusUpdate> {
             .pages
             .as_ref()
             .map(|pages| format!("{}{page}", pages.trim_end_matches('/'))),
-        branch: branch.clone(),
+        // One for all of a commit: GitLab would make a pipeline for each.
+        branch: view.whole.branch.clone(),
     };
-    let page = format!("/pipelines/{}", newest.id);
+    let page = format!("/pipelines/{}", view.whole.id);
     let mut statuses = vec![status(
         WHOLE.to_owned(),
         verdict,
@@ -169,28 +163,12 @@ pub(super) fn contexts<'a, 'b>(lines: &'a [Line<'b>]) -> Vec<(String, &'a Line<'
 
 /// The jobs of a commit with what is said of each, in at most `limit` characters.
 pub(super) fn lines(view: &CommitView, limit: usize) -> Vec<Line<'_>> {
-    let jobs = newest_jobs(&view.pipelines).into_iter();
+    let jobs = view.whole.jobs.iter();
     jobs.map(|job| {
         let (verdict, text) = words::of_job(job, limit);
         Line { job, verdict, text }
     })
     .collect()
-}
-
-/// Each job by its name, as the newest pipeline that has it says, in the order of first appearance.
-fn newest_jobs(pipelines: &[PipelineView]) -> Vec<&JobView> {
-    let mut jobs: Vec<&JobView> = Vec::new();
-    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
-    for job in pipelines.iter().flat_map(|pipeline| &pipeline.jobs) {
-        match places.get(job.name.as_str()) {
-            Some(place) => jobs[*place] = job,
-            None => {
-                places.insert(&job.name, jobs.len());
-                jobs.push(job);
-            }
-        }
-    }
-    jobs
 }
 
 /// A context of its own for each job: forges compare contexts without regard to case, and cut them.

@@ -189,7 +189,9 @@ impl Reporter {
             return Ok(());
         };
         let pages = self.config.pages.as_deref();
-        let seen = view::of_commit(&mut tx, &project, commit, pages, now).await?;
+        let Some(seen) = view::of_commit(&mut tx, &project, commit, pages, now).await? else {
+            return Ok(());
+        };
         for update in of_commit(&seen.commit, link.forge.as_ref()) {
             rows::put(&mut tx, &project.id, &update, now).await?;
         }
@@ -198,17 +200,6 @@ impl Reporter {
         }
         for id in &seen.settled {
             rows::mark_reported(&mut tx, id).await?;
-        }
-        // Newer pipelines of the commit speak for what is not in view any more: it must not fill the list.
-        for id in waiting {
-            if !seen
-                .commit
-                .pipelines
-                .iter()
-                .any(|pipeline| pipeline.id == *id)
-            {
-                rows::mark_reported(&mut tx, id).await?;
-            }
         }
         tx.commit().await?;
         Ok(())
@@ -348,9 +339,7 @@ async fn put_comment(
     if request.says_nothing() && !rows::is_known(db, project, &slot).await? {
         return Ok(());
     }
-    if let Some(update) = comment(request) {
-        rows::put(db, project, &Update::Comment(update), now).await?;
-    }
+    rows::put(db, project, &Update::Comment(comment(request)), now).await?;
     Ok(())
 }
 

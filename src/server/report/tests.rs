@@ -92,17 +92,17 @@ pub(super) fn pipeline(jobs: Vec<JobView>) -> PipelineView {
     }
 }
 
-pub(super) fn commit(pipelines: Vec<PipelineView>) -> CommitView {
+pub(super) fn commit(whole: PipelineView) -> CommitView {
     CommitView {
         commit: COMMIT.parse().unwrap(),
-        pipelines,
+        whole,
         pages: Some("https://ci.example.com/".into()),
     }
 }
 
 /// One line a status: context, verdict, description.
-fn shown(pipelines: Vec<PipelineView>) -> String {
-    let statuses = desired(&commit(pipelines), 140);
+fn shown(whole: PipelineView) -> String {
+    let statuses = desired(&commit(whole), 140);
     for status in &statuses {
         assert!(status.description.chars().count() <= 140, "{status:?}");
     }
@@ -113,7 +113,7 @@ fn shown(pipelines: Vec<PipelineView>) -> String {
 }
 
 fn one(job: JobView) -> (Verdict, String) {
-    let status = desired(&commit(vec![pipeline(vec![job])]), 140).remove(1);
+    let status = desired(&commit(pipeline(vec![job])), 140).remove(1);
     (status.verdict, status.description)
 }
 
@@ -131,10 +131,10 @@ fn a_success_says_what_matters() {
     };
     train.metrics = BTreeMap::from([("accuracy".to_owned(), spec)]);
     assert_eq!(
-        shown(vec![pipeline(vec![
+        shown(pipeline(vec![
             ended("lint", Outcome::Succeeded),
             train.clone()
-        ])]),
+        ])),
         "trainyard Success: 2 succeeded · train: accuracy 0.962 (+0.004) · 14 cells · 3m12s\n\
          trainyard/lint Success: succeeded\n\
          trainyard/train Success: accuracy 0.962 (+0.004) · 14 cells · 3m12s\n"
@@ -245,13 +245,13 @@ fn a_reused_result_is_green_and_named() {
         metrics: vec![metric("accuracy", 0.958)],
     });
     assert_eq!(
-        shown(vec![pipeline(vec![train.clone()])]),
+        shown(pipeline(vec![train.clone()])),
         "trainyard Success: equal to aaaaaaaaaa (#12) · accuracy 0.958 · nothing had to run\n\
          trainyard/train Success: equal to aaaaaaaaaa (#12) · accuracy 0.958 · nothing had to run\n"
     );
     let mut other = train.clone();
     other.name = "eval".into();
-    let whole = shown(vec![pipeline(vec![train, other])]);
+    let whole = shown(pipeline(vec![train, other]));
     assert!(
         whole.starts_with("trainyard Success: 2 equal to earlier results, nothing had to run\n"),
         "{whole}"
@@ -311,10 +311,10 @@ fn never_a_false_green() {
         why: "lint failed".into(),
     };
     assert_eq!(
-        shown(vec![pipeline(vec![
+        shown(pipeline(vec![
             failed("lint", red.clone()),
             ended("train", skipped.clone())
-        ])]),
+        ])),
         "trainyard Failure: lint: 2 findings\n\
          trainyard/lint Failure: 2 findings\n\
          trainyard/train Cancelled: not run: lint failed\n"
@@ -322,11 +322,11 @@ fn never_a_false_green() {
     let cancelled = Outcome::Cancelled {
         by: "a newer push".into(),
     };
-    let whole = shown(vec![pipeline(vec![
+    let whole = shown(pipeline(vec![
         ended("a", Outcome::Succeeded),
         ended("b", cancelled),
         ended("c", skipped),
-    ])]);
+    ]));
     assert!(
         whole.starts_with("trainyard Cancelled: b (and 1 more): cancelled by a newer push\n"),
         "{whole}"
@@ -338,18 +338,15 @@ fn never_a_false_green() {
         one(ended("a", superseded)),
         (Verdict::Cancelled, "superseded by a newer commit".into())
     );
-    let early = shown(vec![pipeline(vec![
-        failed("a", red),
-        job("b", State::Queued),
-    ])]);
+    let early = shown(pipeline(vec![failed("a", red), job("b", State::Queued)]));
     assert!(
         early.starts_with("trainyard Failure: a: 2 findings\n"),
         "red is said at once: {early}"
     );
-    let half = shown(vec![pipeline(vec![
+    let half = shown(pipeline(vec![
         ended("a", Outcome::Succeeded),
         job("b", State::Queued),
-    ])]);
+    ]));
     assert!(
         half.starts_with("trainyard Pending: 1 of 2 jobs done\n"),
         "{half}"
@@ -364,7 +361,7 @@ fn a_commit_without_jobs_says_why() {
         ".trainyard.yml:7:5: unknown key 'notebok'; did you mean 'notebook'?",
     ));
     assert_eq!(
-        shown(vec![wrong]),
+        shown(wrong),
         "trainyard Failure: .trainyard.yml:7:5: unknown key 'notebok'; did you mean 'notebook'?\n"
     );
     let mut none = pipeline(Vec::new());
@@ -373,42 +370,25 @@ fn a_commit_without_jobs_says_why() {
             .into(),
     );
     assert_eq!(
-        shown(vec![none]),
+        shown(none),
         "trainyard Neutral: no .trainyard.yml at the root of the repository: `trainyard init` writes a first one\n"
     );
     assert_eq!(
-        shown(vec![pipeline(Vec::new())]),
+        shown(pipeline(Vec::new())),
         "trainyard Neutral: no job asks to run at this commit\n"
     );
-    assert_eq!(shown(Vec::new()), "");
-}
-
-#[test]
-fn a_newer_pipeline_speaks_for_its_jobs() {
-    let red = Failure::new(FailureKind::CommandFailed, "exit code 1");
-    let first = pipeline(vec![ended("a", Outcome::Succeeded), failed("b", red)]);
-    let again = pipeline(vec![ended("b", Outcome::Succeeded)]);
-    let page = format!("https://ci.example.com/jobs/{}", again.jobs[0].id);
-    assert_eq!(
-        shown(vec![first.clone(), again.clone()]),
-        "trainyard Success: 2 succeeded\n\
-         trainyard/a Success: succeeded\n\
-         trainyard/b Success: succeeded\n"
-    );
-    let statuses = desired(&commit(vec![first, again]), 140);
-    assert_eq!(statuses[2].url.as_deref(), Some(page.as_str()));
 }
 
 #[test]
 fn contexts_are_bounded_and_apart() {
     let succeeded = |name: &str| ended(name, Outcome::Succeeded);
     let statuses = desired(
-        &commit(vec![pipeline(vec![
+        &commit(pipeline(vec![
             succeeded("train"),
             succeeded("Train"),
             succeeded(&"x".repeat(400)),
             succeeded(&("x".repeat(400) + "y")),
-        ])]),
+        ])),
         140,
     );
     let contexts: Vec<_> = statuses.iter().map(|s| s.context.as_str()).collect();
@@ -424,7 +404,7 @@ fn contexts_are_bounded_and_apart() {
     let matrix = (0..300)
         .map(|n| succeeded(&format!("train (seed={n})")))
         .collect();
-    let statuses = desired(&commit(vec![pipeline(matrix)]), 140);
+    let statuses = desired(&commit(pipeline(matrix)), 140);
     assert_eq!(statuses.len(), 100);
     assert_eq!(statuses[0].description, "300 succeeded");
 }
@@ -432,7 +412,7 @@ fn contexts_are_bounded_and_apart() {
 /// One line a check: name, state, title, buttons, lines with sentences.
 fn checked(jobs: Vec<JobView>) -> String {
     let mut out = String::new();
-    for check in checks(&commit(vec![pipeline(jobs)])) {
+    for check in checks(&commit(pipeline(jobs))) {
         assert!(check.summary.len() <= 65_535 && !check.summary.is_empty());
         let buttons: Vec<&str> = check.buttons.iter().map(|button| button.word()).collect();
         let buttons = buttons.join(",");

@@ -1,9 +1,13 @@
 //! From rows to what [`super::desired`] and [`super::comment`] read.
 
+use std::collections::BTreeMap;
+
 use protocol::job::State;
 use protocol::outcome::Outcome;
 use protocol::report::AttemptReport;
-use protocol::{CommitId, FailureKind, JobId, PipelineId, Span, Timestamp, TriggerKind, Work};
+use protocol::{
+    CommitId, Failure, FailureKind, JobId, PipelineId, Span, Timestamp, TriggerKind, Work,
+};
 
 use super::{CommitView, JobView, ModelView, PipelineView, RequestView, Reused};
 use crate::store::attempts::{Attempt, Fate};
@@ -11,12 +15,11 @@ use crate::store::jobs::Job;
 use crate::store::pipelines::Pipeline;
 use crate::store::projects::Project;
 use crate::store::{
-    Connection, Result, attempts, diffs, events, jobs, models, pipelines, registry, requests,
+    Connection, Result, attempts, diffs, events, jobs, models, pipelines, registry, report,
+    requests,
 };
 use crate::trigger;
 
-/// Most pipelines of a commit that are looked at, the newest: re-runs pile up.
-const MOST_PIPELINES: usize = 20;
 /// Most findings of a lint job: as many as an agent keeps of one tool.
 const MOST_FINDINGS: u32 = 5_000;
 /// How long a commit waits for the registry and for its notebooks before it is settled without them.
@@ -29,39 +32,69 @@ pub(super) struct Seen {
     pub(super) settled: Vec<PipelineId>,
 }
 
-/// Looks at a commit.
+/// Looks at a commit; none: it has no pipeline.
 pub(super) async fn of_commit(
     db: &mut Connection,
     project: &Project,
     commit: &CommitId,
     pages: Option<&str>,
     now: Timestamp,
-) -> Result<Seen> {
-    let rows = pipelines::of_commit(db, &project.id, commit).await?;
-    // What a person only looks at says nothing of the commit.
-    let (apart, mut rows): (Vec<_>, Vec<_>) = rows
-        .into_iter()
-        .partition(|row| matches!(row.trigger.kind, TriggerKind::Reproduction { .. }));
-    let rows = rows.split_off(rows.len().saturating_sub(MOST_PIPELINES));
-    let mut settled: Vec<PipelineId> = apart.into_iter().map(|row| row.id).collect();
-    let mut views = Vec::new();
-    for row in &rows {
-        let (view, is_settled) = of_pipeline(db, row, now).await?;
-        if is_settled {
-            settled.push(row.id.clone());
+) -> Result<Option<Seen>> {
+    let rows = pipelines::newest_of_commit(db, &project.id, commit).await?;
+    let Some(newest) = rows.last() else {
+        return Ok(None);
+    };
+    let jobs = newest_jobs(db, project, commit).await?;
+    let mut whole = of_row(db, newest, jobs).await?;
+    whole.problem = problem(&rows).cloned();
+    for row in rows.iter().rev() {
+        if whole.branch.is_none() {
+            whole.branch = branch_of(db, row).await?;
         }
-        views.push(view);
     }
+    let settled = report::settled(db, &project.id, commit, now - PATIENCE).await?;
     let commit = CommitView {
         commit: commit.clone(),
-        pipelines: views,
+        whole,
         pages: pages.map(str::to_owned),
     };
-    Ok(Seen {
+    Ok(Some(Seen {
         requests: of_requests(db, project, &rows, &commit).await?,
         commit,
         settled,
-    })
+    }))
+}
+
+/// The newest job of each name at a commit.
+async fn newest_jobs(
+    db: &mut Connection,
+    project: &Project,
+    commit: &CommitId,
+) -> Result<Vec<JobView>> {
+    let mut of: BTreeMap<PipelineId, Pipeline> = BTreeMap::new();
+    let mut views = Vec::new();
+    for job in jobs::newest_of_commit(db, &project.id, commit).await? {
+        if !of.contains_key(&job.pipeline) {
+            let row = pipelines::get(db, &job.pipeline).await?;
+            of.insert(job.pipeline.clone(), row);
+        }
+        let row = &of[&job.pipeline];
+        views.push(of_job(db, row, job).await?);
+    }
+    Ok(views)
+}
+
+/// Why nothing of the commit's file could be planned. Only who plans all of it can say that it is mended: a schedule, or
+/// one job that is asked for again, does not look at the rest.
+fn problem(rows: &[Pipeline]) -> Option<&Failure> {
+    let tells = |row: &&Pipeline| match &row.trigger.kind {
+        TriggerKind::Push | TriggerKind::PullRequest { .. } => true,
+        TriggerKind::Person { definitions, .. } => definitions.is_empty() || row.problem.is_some(),
+        TriggerKind::Schedule { .. }
+        | TriggerKind::Rerun { .. }
+        | TriggerKind::Reproduction { .. } => row.problem.is_some(),
+    };
+    rows.iter().rev().find(tells)?.problem.as_ref()
 }
 
 /// The pull requests whose newest head the commit is.
@@ -95,43 +128,25 @@ async fn of_requests(
     Ok(views)
 }
 
-/// One pipeline, and whether it will not change any more.
-pub(crate) async fn of_pipeline(
-    db: &mut Connection,
-    row: &Pipeline,
-    now: Timestamp,
-) -> Result<(PipelineView, bool)> {
+/// One pipeline.
+pub(crate) async fn of_pipeline(db: &mut Connection, row: &Pipeline) -> Result<PipelineView> {
     let mut views = Vec::new();
-    let mut settled = match &row.trigger.kind {
-        TriggerKind::PullRequest { .. } => {
-            diffs::find(db, &row.id).await?.is_some() || is_long_ago(row.created_at, now)
-        }
-        TriggerKind::Push
-        | TriggerKind::Schedule { .. }
-        | TriggerKind::Rerun { .. }
-        | TriggerKind::Reproduction { .. }
-        | TriggerKind::Person { .. } => true,
-    };
     for job in jobs::of_pipeline(db, &row.id).await? {
-        settled &= match job.finished_at {
-            Some(at) => registry::is_registered(db, &job.id).await? || is_long_ago(at, now),
-            None => false,
-        };
         views.push(of_job(db, row, job).await?);
     }
-    let view = PipelineView {
+    of_row(db, row, views).await
+}
+
+/// A pipeline with these jobs.
+async fn of_row(db: &mut Connection, row: &Pipeline, jobs: Vec<JobView>) -> Result<PipelineView> {
+    Ok(PipelineView {
         branch: branch_of(db, row).await?,
         id: row.id.clone(),
         number: row.number,
         problem: row.problem.clone(),
-        nothing: row.notes.last().cloned().filter(|_| views.is_empty()),
-        jobs: views,
-    };
-    Ok((view, settled))
-}
-
-fn is_long_ago(at: Timestamp, now: Timestamp) -> bool {
-    at + PATIENCE < now
+        nothing: row.notes.last().cloned().filter(|_| jobs.is_empty()),
+        jobs,
+    })
 }
 
 /// The branch of a push, or that a pull request comes from; of one from another repository the ref of its head, for
@@ -194,14 +209,13 @@ async fn of_job(db: &mut Connection, pipeline: &Pipeline, job: Job) -> Result<Jo
         reused,
         base,
         metrics: job.spec.metrics,
-        first_metric: job.spec.first_metric,
         unversioned: job.lineage.unversioned,
         findings,
         gpu_ms,
     })
 }
 
-fn platform_fault(attempt: &Attempt) -> Option<protocol::Failure> {
+fn platform_fault(attempt: &Attempt) -> Option<Failure> {
     match attempt.outcome.as_ref()? {
         Outcome::Failed(failure) if failure.owner() == protocol::Owner::Platform => {
             Some(failure.clone())

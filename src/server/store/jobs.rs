@@ -2,7 +2,9 @@
 
 use plan::PlannedJob;
 use protocol::job::{Move, State, next};
-use protocol::{AttemptId, Digest, JobId, JobSpec, PipelineId, ProjectId, Timestamp, Trust};
+use protocol::{
+    AttemptId, CommitId, Digest, JobId, JobSpec, PipelineId, ProjectId, Timestamp, Trust,
+};
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
@@ -232,6 +234,45 @@ pub async fn of_pipeline(db: &mut Connection, pipeline: &PipelineId) -> Result<V
         .bind(pipeline.as_str())
         .fetch_all(db)
         .await?;
+    rows.iter().map(job).collect()
+}
+
+/// The newest job of each name at a commit, over all of its pipelines, in the order in which the names came.
+pub async fn newest_of_commit(
+    db: &mut Connection,
+    project: &ProjectId,
+    commit: &CommitId,
+) -> Result<Vec<Job>> {
+    let rows = sqlx::query(
+        "SELECT jobs.* FROM jobs JOIN (\
+           SELECT MIN(jobs.id) AS first, MAX(jobs.id) AS newest FROM jobs \
+           JOIN pipelines ON pipelines.id = jobs.pipeline \
+           WHERE pipelines.project = $1 AND pipelines.commit_id = $2 \
+           AND pipelines.trigger_kind <> 'reproduction' GROUP BY jobs.name\
+         ) AS names ON names.newest = jobs.id ORDER BY names.first",
+    )
+    .bind(project.as_str())
+    .bind(commit.as_str())
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(job).collect()
+}
+
+/// The jobs of a commit that are not over, oldest first.
+pub async fn open_of_commit(
+    db: &mut Connection,
+    project: &ProjectId,
+    commit: &CommitId,
+) -> Result<Vec<Job>> {
+    let rows = sqlx::query(
+        "SELECT jobs.* FROM jobs JOIN pipelines ON pipelines.id = jobs.pipeline \
+         WHERE pipelines.project = $1 AND pipelines.commit_id = $2 AND jobs.finished_at IS NULL \
+         ORDER BY jobs.id",
+    )
+    .bind(project.as_str())
+    .bind(commit.as_str())
+    .fetch_all(db)
+    .await?;
     rows.iter().map(job).collect()
 }
 

@@ -126,6 +126,12 @@ pub const MIGRATIONS: &[Migration] = &[
         then: Then::Nothing,
     },
     Migration {
+        version: 404,
+        name: "times of requests",
+        sql: include_str!("migrations/0404_request_times.sql"),
+        then: Then::Nothing,
+    },
+    Migration {
         version: 406,
         name: "rests",
         sql: include_str!("migrations/0406_rests.sql"),

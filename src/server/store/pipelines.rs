@@ -174,17 +174,38 @@ pub async fn of_commit(
     rows.iter().map(pipeline).collect()
 }
 
-/// The newest pipeline at a ref that stands for its commit.
+/// The newest pipeline of each kind of trigger and ref at a commit, oldest first: re-runs and schedules pile up behind
+/// them. What a person only looks at says nothing of the commit.
+pub async fn newest_of_commit(
+    db: &mut Connection,
+    project: &ProjectId,
+    commit: &CommitId,
+) -> Result<Vec<Pipeline>> {
+    let rows = sqlx::query(
+        "SELECT * FROM pipelines WHERE id IN (SELECT MAX(id) FROM pipelines \
+         WHERE project = $1 AND commit_id = $2 AND trigger_kind <> 'reproduction' \
+         GROUP BY trigger_kind, reference) ORDER BY id",
+    )
+    .bind(project.as_str())
+    .bind(commit.as_str())
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(pipeline).collect()
+}
+
+/// The newest pipeline of a commit at a ref that stands for it.
 pub async fn newest_at(
     db: &mut Connection,
     project: &ProjectId,
     reference: &str,
+    commit: &CommitId,
 ) -> Result<Option<Pipeline>> {
     let row = sqlx::query(
-        "SELECT * FROM pipelines WHERE project = $1 AND reference = $2 \
+        "SELECT * FROM pipelines WHERE project = $1 AND commit_id = $2 AND reference = $3 \
          AND trigger_kind <> 'reproduction' ORDER BY id DESC LIMIT 1",
     )
     .bind(project.as_str())
+    .bind(commit.as_str())
     .bind(reference)
     .fetch_optional(db)
     .await?;

@@ -264,19 +264,49 @@ pub async fn of_commit(
     rows.iter().map(report).collect()
 }
 
-/// Pipelines, not older than `from`, whose statuses may still change; oldest first.
+/// Of each commit the oldest pipeline, not older than `from`, whose statuses may still change; oldest first.
 pub async fn unreported(db: &mut Connection, from: &str, limit: u32) -> Result<Vec<Pipeline>> {
     let rows = sqlx::query(
-        "SELECT pipelines.id AS id FROM pipelines \
+        "SELECT MIN(pipelines.id) AS id FROM pipelines \
          LEFT JOIN reported_pipelines ON reported_pipelines.pipeline = pipelines.id \
          WHERE pipelines.id >= $1 AND reported_pipelines.pipeline IS NULL \
-         ORDER BY pipelines.id LIMIT $2",
+         GROUP BY pipelines.project, pipelines.commit_id ORDER BY id LIMIT $2",
     )
     .bind(from)
     .bind(i64::from(limit))
     .fetch_all(&mut *db)
     .await?;
     pipelines::of_rows(db, &rows).await
+}
+
+/// Pipelines of a commit whose statuses will not change any more, of those that are not marked: their jobs are over
+/// and known to the registry, their notebooks compared, or `long_ago` was long enough to wait for that.
+pub async fn settled(
+    db: &mut Connection,
+    project: &ProjectId,
+    commit: &CommitId,
+    long_ago: Timestamp,
+) -> Result<Vec<PipelineId>> {
+    let rows = sqlx::query(
+        "SELECT pipelines.id AS id FROM pipelines \
+         LEFT JOIN reported_pipelines ON reported_pipelines.pipeline = pipelines.id \
+         WHERE pipelines.project = $1 AND pipelines.commit_id = $2 \
+         AND reported_pipelines.pipeline IS NULL \
+         AND NOT EXISTS (SELECT jobs.id FROM jobs \
+           LEFT JOIN registered_jobs ON registered_jobs.job = jobs.id \
+           WHERE jobs.pipeline = pipelines.id AND (jobs.finished_at IS NULL \
+             OR (registered_jobs.job IS NULL AND jobs.finished_at >= $3))) \
+         AND (pipelines.trigger_kind <> 'pull_request' OR pipelines.created_at < $3 \
+           OR EXISTS (SELECT notebook_diffs.pipeline FROM notebook_diffs \
+             WHERE notebook_diffs.pipeline = pipelines.id)) \
+         ORDER BY pipelines.id",
+    )
+    .bind(project.as_str())
+    .bind(commit.as_str())
+    .bind(long_ago.0)
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(|row| row.parsed("id")).collect()
 }
 
 /// Notes that the statuses of a pipeline stand in their rows and will not change.

@@ -17,10 +17,11 @@ fn request(row: &AnyRow) -> Result<Request> {
         author: row.maybe_text("author")?,
         fork: row.int("fork")? == 1,
         open: row.int("open")? == 1,
+        updated_at: row.maybe_time("updated_at")?,
     })
 }
 
-/// Writes down what is known of a pull request. An author that is known stays known.
+/// Writes down what is known of a pull request. An author that is known stays known, and so does when it changed.
 pub async fn put(
     db: &mut Connection,
     project: &ProjectId,
@@ -29,10 +30,12 @@ pub async fn put(
 ) -> Result<()> {
     sqlx::query(
         "INSERT INTO pull_requests (project, number, head, head_branch, base_branch, title, \
-         author, fork, open, changed_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+         author, fork, open, changed_at, updated_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
          ON CONFLICT (project, number) DO UPDATE SET head = $3, head_branch = $4, \
          base_branch = $5, title = $6, author = COALESCE($7, pull_requests.author), fork = $8, \
-         open = $9, changed_at = $10",
+         open = $9, changed_at = $10, \
+         updated_at = COALESCE($11, pull_requests.updated_at)",
     )
     .bind(project.as_str())
     .bind(to_int(request.number))
@@ -44,6 +47,7 @@ pub async fn put(
     .bind(i64::from(request.fork))
     .bind(i64::from(request.open))
     .bind(at.0)
+    .bind(request.updated_at.map(|at| at.0))
     .execute(db)
     .await?;
     Ok(())
@@ -70,6 +74,21 @@ pub async fn all(db: &mut Connection, project: &ProjectId) -> Result<Vec<Request
         .fetch_all(db)
         .await?;
     rows.iter().map(request).collect()
+}
+
+/// The head of a pull request, by its ref, as it was last planned, and when that was seen; none: it is to be looked at.
+pub async fn head(
+    db: &mut Connection,
+    project: &ProjectId,
+    reference: &str,
+) -> Result<Option<(CommitId, Timestamp)>> {
+    let row = sqlx::query("SELECT commit_id, seen_at FROM refs WHERE project = $1 AND name = $2")
+        .bind(project.as_str())
+        .bind(reference)
+        .fetch_optional(db)
+        .await?;
+    row.map(|row| Ok((row.parsed("commit_id")?, row.time("seen_at")?)))
+        .transpose()
 }
 
 /// When a project's forge was last asked which pull requests are open; none: never.

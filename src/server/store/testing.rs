@@ -221,6 +221,7 @@ pub fn pipeline(project: &Project, number: u64) -> Pipeline {
             trust: Trust::Trusted,
             by: None,
             at: Timestamp(2),
+            asked_in: None,
         },
         subject: "Train longer".to_owned(),
         author: "Ana".to_owned(),

@@ -98,7 +98,7 @@ async fn note(
     let mut ended = Vec::new();
     let mut tx = server.store.begin().await?;
     for request in told {
-        ended.extend(pipelines::told_of(&mut tx, &project.id, kind, request, at).await?);
+        ended.extend(pipelines::told_of(&mut tx, &project.id, kind, (request, true), at).await?);
     }
     tx.commit().await.map_err(StoreError::from)?;
     if !ended.is_empty() {

@@ -43,8 +43,8 @@ async fn a_fork_waits_until_somebody_who_may_approves_it_in_a_comment() {
         yard.forge
             .comment(number, "mallory", "/trainyard approve")
             .await;
-        let text = "Fine.\n\n/trainyard approve\n";
-        yard.forge.comment(number, "octo", text).await;
+        let text = format!("Fine.\n\n/trainyard approve {head}\n");
+        yard.forge.comment(number, "octo", &text).await;
         yard.job(&head, "train", "queued").await;
         // GitLab keeps the words of a status that stays pending.
         if face != Face::Gitlab {

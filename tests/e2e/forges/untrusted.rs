@@ -88,9 +88,8 @@ async fn an_approved_fork_gets_a_part_of_what_its_repository_gets_and_leaves_not
     let head = yard.forge.head(number);
     yard.shows(&head, "trainyard/train", "pending", "waits for an approval")
         .await;
-    yard.forge
-        .comment(number, "octo", "/trainyard approve")
-        .await;
+    let approve = format!("/trainyard approve {head}");
+    yard.forge.comment(number, "octo", &approve).await;
     let little = json!({"secret": false, "network": false, "reads": "numbers", "writes": false, "cache": false});
     assert_eq!(found(&yard.world, &head).await, little);
 

@@ -94,7 +94,10 @@ impl State {
     }
 
     pub(super) fn tell(&mut self, number: u64, deed: &Deed, by: &str) {
-        let request = self.requests[&number].clone();
+        let now = self.iso();
+        let request = self.requests.get_mut(&number).unwrap();
+        request.changed_at = now;
+        let request = request.clone();
         let event = payload::request(self, &request, deed, by);
         self.outbox.push(event);
     }

@@ -58,6 +58,8 @@ pub(super) struct Request {
     pub(super) head: String,
     pub(super) draft: bool,
     pub(super) open: bool,
+    /// When something happened to it last, as payloads write it.
+    pub(super) changed_at: String,
 }
 
 /// A status as a person sees it: the newest of its commit and context.
@@ -98,6 +100,8 @@ pub(crate) struct Comment {
     pub(crate) request: u64,
     pub(crate) by: String,
     pub(crate) text: String,
+    /// When it was written, as payloads write it.
+    pub(crate) at: String,
     pub(crate) edits: u32,
     /// (who, what) in the forge's words.
     pub(crate) reactions: Vec<(String, String)>,

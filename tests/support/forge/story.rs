@@ -169,6 +169,11 @@ impl ForgeWorld {
         self.told(|state| state.say(number, by, text)).await
     }
 
+    /// The same, written then (RFC 3339): its message comes only now.
+    pub(crate) async fn comment_of(&self, number: u64, by: &str, text: &str, at: &str) -> u64 {
+        self.told(|state| state.say_at(number, by, text, at)).await
+    }
+
     /// No forge tells of it.
     pub(crate) fn delete_fork(&self, owner: &str) {
         let mut state = self.shared.lock();
@@ -195,6 +200,15 @@ impl ForgeWorld {
         assert!(has, "no button {identifier} among {actions:?}");
         self.checked(check, &CheckDeed::Pressed(identifier.to_owned()), by)
             .await;
+    }
+
+    /// A person presses *Re-run all checks* of a commit.
+    pub(crate) async fn rerequest_all(&self, commit: &str, by: &str) {
+        self.told(|state| {
+            let event = payload::github::check_suite(state, commit, by);
+            state.outbox.push(event);
+        })
+        .await;
     }
 
     async fn checked(&self, check: u64, deed: &CheckDeed, by: &str) {
@@ -344,6 +358,7 @@ impl State {
             head: from.id(&format!("refs/heads/{branch}")).unwrap(),
             draft,
             open: true,
+            changed_at: self.iso(),
         };
         self.take_over(&from, &request);
         self.requests.insert(number, request);
@@ -360,11 +375,17 @@ impl State {
 
     /// Writes a comment and tells of it.
     pub(super) fn say(&mut self, request: u64, by: &str, text: &str) -> u64 {
+        let now = self.iso();
+        self.say_at(request, by, text, &now)
+    }
+
+    fn say_at(&mut self, request: u64, by: &str, text: &str, at: &str) -> u64 {
         let comment = Comment {
             id: self.next_id(),
             request,
             by: by.to_owned(),
             text: text.to_owned(),
+            at: at.to_owned(),
             edits: 0,
             reactions: Vec::new(),
         };

@@ -4,7 +4,9 @@ use protocol::CommitId;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Told, comment_text, commit_or_zeros, full_ref, json, line, other, person};
+use super::{
+    Told, branch, comment_text, commit_or_zeros, full_ref, json, line, moment, other, person,
+};
 use crate::forge::event::{Asked, Change, Comment, ForgeEvent, PullRequest};
 
 /// Reads an event.
@@ -30,14 +32,14 @@ pub(in crate::forge) fn pull_request(body: &[u8]) -> Result<PullRequest, String>
     #[derive(Deserialize)]
     struct Whole {
         number: u64,
-        state: String,
         #[serde(flatten)]
         facts: PullRequestFacts,
     }
     let whole: Whole = json(body)?;
-    let change = match whole.state.as_str() {
-        "open" => Change::Opened,
-        _ => Change::Closed,
+    let change = match whole.facts.is_open() {
+        Some(true) => Change::Opened,
+        Some(false) => Change::Closed,
+        None => return Err("it does not say whether it is open".into()),
     };
     Ok(whole.facts.told(whole.number, change, None))
 }
@@ -110,6 +112,12 @@ struct PullRequestFacts {
     title: Option<String>,
     #[serde(default)]
     user: Option<Account>,
+    #[serde(default)]
+    state: Option<String>,
+    #[serde(default)]
+    merged: Option<bool>,
+    #[serde(default)]
+    updated_at: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -141,20 +149,30 @@ impl PullRequestBody {
 }
 
 impl PullRequestFacts {
+    fn is_open(&self) -> Option<bool> {
+        let state = self.state.as_deref()?;
+        Some(state == "open" && self.merged != Some(true))
+    }
+
     fn told(self, number: u64, change: Change, by: Option<String>) -> PullRequest {
+        let open = self.is_open();
         let PullRequestFacts {
             head,
             base,
             title,
             user,
+            updated_at,
+            ..
         } = self;
         PullRequest {
             number,
             change,
+            open,
+            updated_at: moment(updated_at.as_deref()),
             fork: head.repo.is_none() || head.repo != base.repo,
             head: head.sha,
             head_branch: line(&head.branch),
-            base_branch: base.branch,
+            base_branch: branch(&base.branch),
             title: line(&title.unwrap_or_default()),
             author: login(user),
             by,
@@ -200,6 +218,8 @@ struct CommentFacts {
     #[serde(default)]
     body: Option<String>,
     user: Account,
+    #[serde(default)]
+    created_at: Option<String>,
 }
 
 impl CommentBody {
@@ -212,6 +232,7 @@ impl CommentBody {
             id: self.comment.id,
             by: person(&self.comment.user.login),
             by_id: None,
+            at: moment(self.comment.created_at.as_deref()),
             text: comment_text(&self.comment.body.unwrap_or_default()),
         })
     }

@@ -3,7 +3,9 @@
 use protocol::CommitId;
 use serde::Deserialize;
 
-use super::{Told, comment_text, commit_or_zeros, full_ref, json, line, other, person};
+use super::{
+    Told, branch, comment_text, commit_or_zeros, full_ref, json, line, moment, other, person,
+};
 use crate::forge::event::{Change, Comment, ForgeEvent, PullRequest};
 
 /// Reads an event.
@@ -40,23 +42,33 @@ pub(in crate::forge) fn merge_request(body: &[u8]) -> Result<PullRequest, String
         target_project_id: u64,
         #[serde(default)]
         author: Option<User>,
+        #[serde(default)]
+        updated_at: Option<String>,
     }
     let whole: Whole = json(body)?;
+    let open = is_open(&whole.state);
     Ok(PullRequest {
         number: whole.iid,
-        change: match whole.state.as_str() {
-            "opened" => Change::Opened,
-            _ => Change::Closed,
+        change: match open {
+            true => Change::Opened,
+            false => Change::Closed,
         },
+        open: Some(open),
+        updated_at: moment(whole.updated_at.as_deref()),
         head: whole.sha,
         head_branch: line(&whole.source_branch),
-        base_branch: whole.target_branch,
+        base_branch: branch(&whole.target_branch),
         title: line(&whole.title.unwrap_or_default()),
         author: whole.author.map(|user| person(&user.username)),
         // None where the fork was deleted.
         fork: whole.source_project_id != Some(whole.target_project_id),
         by: None,
     })
+}
+
+/// `closed`, `merged`, and `locked` while it is being merged, are others.
+fn is_open(state: &str) -> bool {
+    state == "opened"
 }
 
 /// What nearly all bodies have.
@@ -151,6 +163,10 @@ struct MergeRequest {
     /// There where an update brought commits.
     #[serde(default)]
     oldrev: Option<String>,
+    #[serde(default)]
+    state: Option<String>,
+    #[serde(default)]
+    updated_at: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -170,6 +186,8 @@ impl MergeRequestBody {
             title,
             last_commit,
             oldrev,
+            state,
+            updated_at,
         } = self.object_attributes;
         let action = action.unwrap_or_default();
         let change = match action.as_str() {
@@ -191,9 +209,11 @@ impl MergeRequestBody {
         ForgeEvent::PullRequest(PullRequest {
             number,
             change,
+            open: state.as_deref().map(is_open),
+            updated_at: moment(updated_at.as_deref()),
             head: head.id,
             head_branch: line(&source_branch.unwrap_or_default()),
-            base_branch,
+            base_branch: branch(&base_branch),
             title: line(&title.unwrap_or_default()),
             author: None,
             fork: source_project_id.is_none() || source_project_id != target_project_id,
@@ -215,6 +235,8 @@ struct Note {
     id: u64,
     #[serde(default)]
     note: Option<String>,
+    #[serde(default)]
+    created_at: Option<String>,
     #[serde(default)]
     noteable_type: Option<String>,
     /// `create` or `update`; older versions, which told of new ones only, have none.
@@ -243,6 +265,7 @@ impl NoteBody {
                 id: note.id,
                 by: person(&self.user.username),
                 by_id: self.user.id,
+                at: moment(note.created_at.as_deref()),
                 text: comment_text(&note.note.unwrap_or_default()),
             }),
             Some(_) | None => {

@@ -7,6 +7,7 @@ mod proof;
 #[cfg(test)]
 mod tests;
 
+use chrono::DateTime;
 use protocol::{Digest, Timestamp};
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -168,9 +169,28 @@ fn commit_or_zeros(text: &str) -> Result<Option<protocol::CommitId>, String> {
     Ok((!zeros).then_some(commit))
 }
 
+/// A moment as forges write it: RFC 3339, or `2015-05-17 18:21:36 UTC` as GitLab may; none: it is neither.
+fn moment(text: Option<&str>) -> Option<Timestamp> {
+    let text = text?;
+    let spaced = |text: &str| {
+        let text = text.replace(" UTC", " +0000");
+        DateTime::parse_from_str(&text, "%Y-%m-%d %H:%M:%S %z").ok()
+    };
+    let at = DateTime::parse_from_rfc3339(text).ok();
+    let at = at.or_else(|| spaced(text))?;
+    Some(Timestamp(at.timestamp_millis()))
+}
+
 /// The name of somebody at a forge.
 fn person(name: &str) -> String {
     bounded(name, 100)
+}
+
+/// The branch that a pull request goes to, which is looked for in git: git has none with control characters, and no
+/// database keeps all of them.
+fn branch(name: &str) -> String {
+    let kept = name.chars().filter(|c| !c.is_control());
+    kept.take(1_024).collect()
 }
 
 /// A pull request's title or a branch, made fit for a line.

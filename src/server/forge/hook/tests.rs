@@ -86,9 +86,13 @@ fn told(message: &Message, body: &[u8]) -> String {
             number,
             id,
             by,
+            at,
             text,
             ..
-        }) => format!("comment {id} on {number} by {by}: {text}"),
+        }) => {
+            let at = at.map_or("some time".to_owned(), |at| (at.0 / 1_000).to_string());
+            format!("comment {id} on {number} by {by} at {at}: {text}")
+        }
         ForgeEvent::Asked(Asked {
             commit,
             check,
@@ -182,7 +186,7 @@ issue: nothing: issue
 merge_request: 1 Opened: ms-viewport (da1560886d) to master by user1
 note_commit: nothing: note.Commit
 note_issue: nothing: note.Issue
-note_merge_request: comment 1244 on 1 by user1: This MR needs work.
+note_merge_request: comment 1244 on 1 by user1 at 1431886896: This MR needs work.
 note_snippet: nothing: note.Snippet
 pipeline: nothing: pipeline
 push: refs/heads/master 95790bf891 to da1560886d by jsmith
@@ -205,7 +209,7 @@ create.tag: nothing: create
 delete.branch: nothing: delete
 delete.tag: nothing: delete
 fork: nothing: fork
-issue_comment.created: comment 4 on 1 by ci: /rerun
+issue_comment.created: comment 4 on 1 by ci at 1795404933: /rerun
 issue_comment.deleted: nothing: issue_comment.deleted
 issue_comment.edited: nothing: issue_comment.edited
 issue_comment.reviewed: nothing: issue_comment.reviewed
@@ -264,7 +268,16 @@ fn what_no_recording_has() {
     });
     assert_eq!(
         comment,
-        "comment 492700400 on 1 by Codertocat: /trainyard rerun"
+        "comment 492700400 on 1 by Codertocat at 1557933621: /trainyard rerun"
+    );
+    let undated = changed("issue_comment.created.issue", |body| {
+        body["issue"]["pull_request"] = json!({});
+        body["comment"]["body"] = json!("/trainyard approve");
+        body["comment"]["created_at"] = json!("yesterday");
+    });
+    assert_eq!(
+        undated,
+        "comment 492700400 on 1 by Codertocat at some time: /trainyard approve"
     );
     let ready = json!({"object_kind": "merge_request", "user": {"username": "ana"}, "changes":
         {"draft": {"previous": true, "current": false}}, "object_attributes": {"iid": 3, "action":
@@ -288,6 +301,10 @@ fn what_is_asked_for_is_read_like_what_is_told() {
     else {
         panic!("a pull request")
     };
+    assert_eq!(
+        (told.open, told.updated_at),
+        (Some(true), Some(Timestamp(1_557_933_633_000)))
+    );
     let whole = body["pull_request"].take();
     let asked = super::github::pull_request(&serde_json::to_vec(&whole).unwrap()).unwrap();
     assert_eq!(asked, PullRequest { by: None, ..told });
@@ -298,6 +315,7 @@ fn what_is_asked_for_is_read_like_what_is_told() {
         "author": {"id": 1, "username": "ana"}});
     let gone = super::gitlab::merge_request(merge_request.to_string().as_bytes()).unwrap();
     assert_eq!((gone.change, gone.fork), (Change::Closed, true));
+    assert_eq!(gone.open, Some(false));
     assert!(super::gitlab::merge_request(b"{}").is_err());
 }
 

@@ -11,11 +11,11 @@ use super::super::desired::{ModelView, PipelineView, Reused};
 use super::super::tests::{base, commit, ended, failed, job, metric, pipeline, report};
 use super::*;
 
-fn request(pipelines: Vec<PipelineView>) -> RequestView {
+fn request(whole: PipelineView) -> RequestView {
     RequestView {
         number: 5,
         project: "hello".into(),
-        commit: commit(pipelines),
+        commit: commit(whole),
         base: Some("1a2b3c4d00000000000000000000000000000000".parse().unwrap()),
         notebooks: None,
     }
@@ -23,14 +23,13 @@ fn request(pipelines: Vec<PipelineView>) -> RequestView {
 
 /// The text, with short words for ids.
 fn text(view: &RequestView) -> String {
-    let update = comment(view).unwrap();
+    let update = comment(view);
     assert!(update.text.len() <= COMMENT_BYTES, "{}", update.text.len());
     let mut text = update.text;
-    for pipeline in &view.commit.pipelines {
-        text = text.replace(pipeline.id.as_str(), "P");
-        for job in &pipeline.jobs {
-            text = text.replace(job.id.as_str(), "J");
-        }
+    let whole = &view.commit.whole;
+    text = text.replace(whole.id.as_str(), "P");
+    for job in &whole.jobs {
+        text = text.replace(job.id.as_str(), "J");
     }
     text.replace("https://ci.example.com", "ci:")
         // The joiner without width that keeps a sign and its word apart.
@@ -82,7 +81,7 @@ fn a_success_fits_a_phone() {
         version: None,
         id: "01jd".into(),
     });
-    let mut view = request(vec![pipeline(vec![train])]);
+    let mut view = request(pipeline(vec![train]));
     view.notebooks = Some("**`train.ipynb`**: 1 cell changed\n".into());
     assert_eq!(
         text(&view),
@@ -168,7 +167,7 @@ fn seeds_are_one_line_and_a_regression_is_red() {
         member(2, 0.01, 0.97),
     ];
     assert_eq!(
-        text(&request(vec![pipeline(jobs)])),
+        text(&request(pipeline(jobs))),
         r"### ❌ 1 of 5 jobs failed
 
 | job | result |
@@ -229,7 +228,7 @@ fn what_failed_says_whose_it_is_and_how_to_go_on() {
         queued,
     ];
     assert_eq!(
-        text(&request(vec![pipeline(jobs)])),
+        text(&request(pipeline(jobs))),
         r"### ❌ 1 of 5 jobs failed
 
 | job | result |
@@ -271,10 +270,10 @@ fn a_fork_says_how_it_is_approved() {
     let on = Block::Approval;
     let held = job("train", State::Blocked { on });
     assert_eq!(
-        text(&request(vec![pipeline(vec![held])])),
+        text(&request(pipeline(vec![held]))),
         r"### ⏳ Waits for an approval
 
-The commit comes from a fork. Nothing of it runs before somebody who may write here has looked at it: comment `/trainyard approve 6113728f27`, or press *Approve* on [its page](ci:/jobs/J). It then runs without secrets, network and private volumes. A further push is to be approved anew.
+The commit comes from a fork. Nothing of it runs before somebody who may write here has looked at it: comment `/trainyard approve 6113728f27ae82c7b1a177c8d03f9e96e0adf246`, or press *Approve* on [its page](ci:/jobs/J). It then runs without secrets, network and private volumes. A further push is to be approved anew.
 
 | job | result |
 | --- | --- |
@@ -298,7 +297,7 @@ fn the_largest_one_is_cut_behind_whole_things() {
     let mut lint = ended("lint", Outcome::Succeeded);
     lint.findings = (0..5_000).map(finding).collect();
     jobs.push(lint);
-    let mut view = request(vec![pipeline(jobs)]);
+    let mut view = request(pipeline(jobs));
     let cell =
         "<details><summary>cell 1 changed</summary>\n\n```diff\n+</details>\n```\n\n</details>\n\n";
     view.notebooks = Some(cell.repeat(500));
@@ -329,7 +328,7 @@ fn foreign_words_are_shown_and_nothing_happens() {
     }];
     let mut eval = ended("eval", Outcome::Succeeded);
     eval.report = Some(report(vec![metric(nasty, 1.0)]));
-    let text = text(&request(vec![pipeline(vec![train, lint, eval])]));
+    let text = text(&request(pipeline(vec![train, lint, eval])));
     let mut options = comrak::Options::default();
     options.extension.table = true;
     options.extension.autolink = true;
@@ -349,15 +348,14 @@ fn foreign_words_are_shown_and_nothing_happens() {
 fn nothing_to_say_is_said_as_nothing() {
     let mut none = pipeline(Vec::new());
     none.nothing = Some("no .trainyard.yml".into());
-    let view = request(vec![none.clone()]);
+    let view = request(none.clone());
     assert!(view.says_nothing());
     assert!(text(&view).starts_with("### ⚪ Nothing to run\n\nno \\.trainyard\\.yml\n"));
     none.problem = Some(Failure::new(
         FailureKind::PipelineFileWrong,
         ".trainyard.yml:1:1: x",
     ));
-    let view = request(vec![none]);
+    let view = request(none);
     assert!(!view.says_nothing());
     assert!(text(&view).starts_with("### ❌ Nothing could be planned\n\n**user**: "));
-    assert!(comment(&request(Vec::new())).is_none());
 }

@@ -42,17 +42,27 @@ fn messages(forge: &'static str) -> Vec<Message> {
     };
     let mut names: Vec<String> = names.filter(ours).collect();
     names.sort();
+    let own = |name: &str, value: String| (name.to_owned(), value);
     let read = |name: String| {
         let path = folder.join(forge).join(&name);
         let stem = name.trim_end_matches(".txt").trim_end_matches(".json");
         let stem = stem.trim_end_matches(".body").to_owned();
         let headers = match forge {
             "gitea" => recorded(&path.with_file_name(format!("{stem}.headers.json"))),
-            "gitlab" => vec![("x-gitlab-event".to_owned(), "Some Hook".to_owned())],
-            _ => {
-                let event = stem.split('.').next().unwrap().to_owned();
-                vec![("x-github-event".to_owned(), event)]
-            }
+            "gitlab" => vec![
+                own("x-gitlab-event", "Some Hook".to_owned()),
+                // Another at each try, where the key stays.
+                own(
+                    "x-gitlab-webhook-uuid",
+                    "13792a34-cac6-4fda-95a8-c58e00a3954e".to_owned(),
+                ),
+                own("x-gitlab-event-uuid", format!("event of {stem}")),
+                own("idempotency-key", format!("key of {stem}")),
+            ],
+            _ => vec![
+                own("x-github-event", stem.split('.').next().unwrap().to_owned()),
+                own("x-github-delivery", format!("delivery of {stem}")),
+            ],
         };
         Message {
             forge,
@@ -64,7 +74,7 @@ fn messages(forge: &'static str) -> Vec<Message> {
     names.into_iter().map(read).collect()
 }
 
-/// The headers that name an event and how its body is written; the proof is made anew.
+/// The headers that name an event, its id, and how its body is written; the proof is made anew.
 fn recorded(path: &Path) -> Vec<(String, String)> {
     let value: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
     let fields = value["headers"].as_object().unwrap().iter();
@@ -73,7 +83,10 @@ fn recorded(path: &Path) -> Vec<(String, String)> {
         (name.to_lowercase(), value)
     });
     fields
-        .filter(|(name, _)| name.ends_with("-event") || name == "content-type")
+        .filter(|(name, _)| {
+            let ends = ["-event", "-delivery", "content-type"];
+            ends.iter().any(|end| name.ends_with(end))
+        })
         .collect()
 }
 
@@ -97,6 +110,20 @@ fn named(forge: &str, body: &Value) -> Vec<(String, Option<String>)> {
         refs.push((format!("refs/merge-requests/{number}/head"), Some(head)));
     }
     refs
+}
+
+impl Message {
+    /// What it is told apart by, as its forge says.
+    fn id(&self) -> &str {
+        let name = match self.forge {
+            "gitea" => "x-gitea-delivery",
+            "gitlab" => "idempotency-key",
+            _ => "x-github-delivery",
+        };
+        let mut headers = self.headers.iter();
+        let (_, id) = headers.find(|(known, _)| known == name).unwrap();
+        id
+    }
 }
 
 /// A repository with a first commit, which is planned, and the project that watches it.
@@ -163,6 +190,16 @@ impl<'a> Yard<'a> {
             .await
             .unwrap();
         all.len() - 1
+    }
+
+    /// The ids of messages that were kept and not looked after.
+    async fn kept(&self) -> Vec<String> {
+        let mut db = self.world.server().store.read().await.unwrap();
+        let kept = projects::unhandled_deliveries(&mut db, 100).await.unwrap();
+        let ours = kept
+            .into_iter()
+            .filter(|kept| kept.project == self.project.id);
+        ours.map(|kept| kept.delivery).collect()
     }
 
     /// Makes what a message names exist, and gives the body with the ids that git chose.
@@ -237,6 +274,10 @@ async fn replayed(world: &World, message: &Message) -> String {
     yard.look().await;
     let sent = yard.make(&message.body, &refs);
     let status = yard.send(message, &sent).await;
+    match status {
+        202 => assert_eq!(yard.kept().await, [message.id()], "{}", message.stem),
+        _ => assert_eq!(yard.kept().await, [""; 0], "{}", message.stem),
+    }
     yard.look().await;
     let first = yard.pipelines().await;
     assert_eq!(yard.send(message, &sent).await, status);
@@ -281,6 +322,138 @@ async fn each_starts_what_it_says_once() {
             }
         }
         assert_eq!(seen, EXPECTED);
+    })
+    .await;
+}
+
+/// One of GitHub's, changed.
+fn changed(stem: &str, change: impl FnOnce(&mut Value)) -> Message {
+    let mut message = messages("github")
+        .into_iter()
+        .find(|message| message.stem == stem)
+        .unwrap();
+    let mut body: Value = serde_json::from_str(&message.body).unwrap();
+    change(&mut body);
+    message.body = body.to_string();
+    message
+}
+
+#[tokio::test]
+async fn a_commit_that_no_longer_exists_starts_nothing_and_breaks_nothing() {
+    on_both(Times::default(), |world| async move {
+        for message in [
+            changed("push.branch-new-1commit", |_| ()),
+            changed("pull_request.synchronize", |_| ()),
+        ] {
+            let body = serde_json::from_str(&message.body).unwrap();
+            let yard = Yard::new(&world, &message, Some(&body)).await;
+            yard.look().await;
+            assert_eq!(yard.send(&message, &message.body).await, 202);
+            yard.look().await;
+            assert_eq!(yard.pipelines().await, 0, "{}", message.stem);
+            assert_eq!(yard.kept().await, [""; 0], "it was looked after");
+            let mut db = world.server().store.read().await.unwrap();
+            let project = projects::find(&mut db, &yard.project.id).await.unwrap();
+            assert_eq!(project.unwrap().problem, None);
+            drop(db);
+            // The next push is planned as ever.
+            git(
+                &yard.path,
+                &["commit", "--quiet", "--allow-empty", "--message=Go on"],
+            );
+            yard.look().await;
+            assert_eq!(yard.pipelines().await, 1, "{}", message.stem);
+        }
+    })
+    .await;
+}
+
+/// Names that a shell would do something with.
+fn odd_names() -> Vec<String> {
+    let mut names: Vec<String> = [
+        "it's",
+        "\"quoted\"",
+        "$(touch${IFS}pwned)",
+        "`touch${IFS}pwned`",
+        ";touch${IFS}pwned;",
+        "|touch${IFS}pwned",
+        "&&touch${IFS}pwned",
+        ">pwned",
+        "--upload-pack=touch${IFS}pwned",
+        "🚂/größer",
+        "%2e%2e%2fpwned",
+        "<img/src=x>",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    names.push(format!("{}/{}", "x".repeat(127), "y".repeat(127)));
+    names
+}
+
+/// Whether a file of this name lies anywhere in a folder.
+fn lies(folder: &Path, name: &str) -> bool {
+    fs::read_dir(folder).unwrap().any(|entry| {
+        let entry = entry.unwrap();
+        let is_folder = entry.file_type().unwrap().is_dir();
+        entry.file_name() == name || is_folder && lies(&entry.path(), name)
+    })
+}
+
+#[tokio::test]
+async fn branches_with_odd_names_are_planned_and_nothing_is_executed() {
+    on_both(Times::default(), |world| async move {
+        let message = changed("push.branch-new-1commit", |_| ());
+        let body = serde_json::from_str(&message.body).unwrap();
+        let yard = Yard::new(&world, &message, Some(&body)).await;
+        yard.look().await;
+        for name in odd_names() {
+            let reference = format!("refs/heads/{name}");
+            git(&yard.path, &["update-ref", &reference, "HEAD"]);
+        }
+        yard.look().await;
+        assert_eq!(yard.pipelines().await, odd_names().len());
+        let mut db = world.server().store.read().await.unwrap();
+        let all = pipelines::recent(&mut db, Some(&yard.project.id), None, 100);
+        let mut seen: Vec<String> = all
+            .await
+            .unwrap()
+            .iter()
+            .filter_map(|pipeline| pipeline.trigger.branch().map(str::to_owned))
+            .filter(|branch| branch != "trunk")
+            .collect();
+        drop(db);
+        let mut names = odd_names();
+        names.sort();
+        seen.sort();
+        assert_eq!(seen, names);
+        // Names that git knows none of stand in messages all the same.
+        for odd in [
+            "a b",
+            "$(touch pwned)",
+            "x\n; touch pwned",
+            "`touch pwned`\u{0}",
+            "",
+        ] {
+            let long = format!("{odd}{}", "z".repeat(400));
+            for name in [odd, &long] {
+                let push = changed("push.branch-new-1commit", |body| {
+                    body["ref"] = format!("refs/heads/{name}").into();
+                });
+                let request = changed("pull_request.opened", |body| {
+                    body["pull_request"]["head"]["ref"] = name.into();
+                    body["pull_request"]["base"]["ref"] = name.into();
+                });
+                for mut message in [push, request] {
+                    // Each is news.
+                    message.headers[1].1 = format!("{} {}", message.stem, name.escape_default());
+                    assert_eq!(yard.send(&message, &message.body).await, 202, "{name:?}");
+                }
+                yard.look().await;
+            }
+        }
+        assert_eq!(yard.pipelines().await, odd_names().len());
+        assert!(!lies(world.folder.path(), "pwned"));
+        assert!(!Path::new("pwned").exists());
     })
     .await;
 }

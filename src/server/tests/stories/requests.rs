@@ -64,6 +64,7 @@ async fn tell(world: &World, repository: &Repository, fork: bool, open: bool) {
         author: Some("eve".to_owned()),
         fork,
         open,
+        updated_at: None,
     };
     let mut tx = world.server().store.begin().await.unwrap();
     let project = &repository.project.id;

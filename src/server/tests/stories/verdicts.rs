@@ -1,5 +1,6 @@
 //! Stories of what forges show, told at each forge's double: real git, real messages, the real way of the data.
 
+mod commands;
 mod endings;
 
 use protocol::{Outcome, Span, Timestamp};

@@ -176,6 +176,7 @@ fn be_pull(pull: &mut Value, state: &mut State, request: &Request) {
             ("title", json!(format!("{mark}{}", request.title))),
             ("state", json!(word)),
             ("draft", json!(request.draft)),
+            ("updated_at", json!(request.changed_at)),
             ("url", json!(page)),
             ("html_url", json!(page)),
             ("merge_base", json!(merge_base)),
@@ -259,6 +260,8 @@ fn be_comment(json: &mut Value, state: &mut State, comment: &Comment) {
         [
             ("id", json!(comment.id)),
             ("body", json!(comment.text)),
+            ("created_at", json!(comment.at)),
+            ("updated_at", json!(comment.at)),
             (
                 "html_url",
                 json!(format!("{page}#issuecomment-{}", comment.id)),

@@ -197,6 +197,7 @@ fn be_pull(pull: &mut Value, state: &mut State, request: &Request) {
             ("state", json!(word)),
             ("title", json!(request.title)),
             ("draft", json!(request.draft)),
+            ("updated_at", json!(request.changed_at)),
             ("closed_at", closed_at),
         ],
     );
@@ -284,6 +285,8 @@ fn be_comment(json: &mut Value, state: &mut State, comment: &Comment) {
         [
             ("id", json!(comment.id)),
             ("body", json!(comment.text)),
+            ("created_at", json!(comment.at)),
+            ("updated_at", json!(comment.at)),
             (
                 "url",
                 json!(format!("{repository}/issues/comments/{}", comment.id)),
@@ -342,6 +345,24 @@ pub(super) fn check(state: &mut State, check: &Check, deed: &CheckDeed, by: &str
     Event {
         whom,
         ..Event::new("check_run", "check_run", body)
+    }
+}
+
+/// All checks of a commit are asked for again.
+pub(crate) fn check_suite(state: &mut State, commit: &str, by: &str) -> Event {
+    let template = template!("check_suite.rerequested");
+    let mut body = about_us(state, template, "Codertocat/Hello-World");
+    be_user(&mut body["sender"], state, by);
+    let pulls = pulls_of(state, commit);
+    set(
+        &mut body["check_suite"],
+        [("head_sha", json!(commit)), ("pull_requests", pulls)],
+    );
+    body["check_suite"]["app"]["id"] = json!(APP_ID);
+    let whom = Whom::App;
+    Event {
+        whom,
+        ..Event::new("check_suite", "check_suite", body)
     }
 }
 

@@ -146,6 +146,7 @@ fn be_merge_request(attributes: &mut Value, state: &mut State, request: &Request
             ("target_project_id", json!(PROJECT)),
             ("draft", json!(request.draft)),
             ("work_in_progress", json!(request.draft)),
+            ("updated_at", json!(request.changed_at)),
             ("url", json!(page)),
         ],
     );
@@ -196,6 +197,8 @@ pub(super) fn comment(state: &mut State, request: &Request, comment: &Comment) -
             ("id", json!(comment.id)),
             ("note", json!(comment.text)),
             ("description", json!(comment.text)),
+            ("created_at", json!(spaced(&comment.at))),
+            ("updated_at", json!(spaced(&comment.at))),
             ("action", json!(action)),
             ("author_id", json!(author)),
             ("project_id", json!(PROJECT)),
@@ -204,6 +207,11 @@ pub(super) fn comment(state: &mut State, request: &Request, comment: &Comment) -
         ],
     );
     Event::new("Note Hook", "note_events", body)
+}
+
+/// A moment as the recorded notes write it.
+fn spaced(iso: &str) -> String {
+    iso.replace('T', " ").replace('Z', " UTC")
 }
 
 /// A merge request as the API gives it.
@@ -217,6 +225,7 @@ pub(crate) fn merge_request(state: &mut State, request: &Request) -> Value {
     json!({
         "id": 90_000 + request.number, "iid": request.number, "project_id": PROJECT,
         "title": title(request), "state": word, "draft": request.draft, "work_in_progress": request.draft,
+        "updated_at": request.changed_at,
         "sha": request.head, "source_branch": request.branch, "target_branch": MAIN,
         "source_project_id": number, "target_project_id": PROJECT, "author": user(state, &request.by),
         "diff_refs": {"base_sha": base, "head_sha": request.head, "start_sha": tip},

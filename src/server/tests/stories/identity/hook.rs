@@ -12,7 +12,7 @@ use super::{HOOK_SECRET, Town, insert};
 use crate::forge::{Face, MAIN, PROJECT};
 
 /// A server with its loops, which watches the repository as the App.
-async fn told_as_app(town: &Town) -> (Handle, Project) {
+pub(super) async fn told_as_app(town: &Town) -> (Handle, Project) {
     town.forge.install_app().await;
     let handle = Server::start(town.config()).await.unwrap();
     let project = town.of_app();

@@ -1,6 +1,7 @@
 //! Stories of whom the server speaks as at a forge: real git and a forge that speaks HTTP.
 
 mod add;
+mod buttons;
 mod checks;
 mod commands;
 mod doctor;

@@ -5,7 +5,7 @@ use protocol::job::State;
 use server::fleet::hosts;
 use server::pipelines::CLOSED;
 use server::store::jobs::Job;
-use server::store::{jobs, pipelines};
+use server::store::{jobs, pipelines, requests};
 
 use super::*;
 
@@ -140,6 +140,46 @@ async fn what_runs_goes_on_unless_the_file_lets_it_end() {
         let jobs = jobs_of(&town, &commit).await;
         assert!(matches!(&jobs[0].state, State::Stopping { by, .. } if by == CLOSED));
         town.settle().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_comes_after_the_end_does_not_open_a_request_again() {
+    on_both(Times::default(), |world| async move {
+        let agent = world.agent("gpu-1").await;
+        for face in FACES {
+            let town = Town::new(&world, &agent, face).await;
+            town.forge.push("better", &[("train.py", "print(2)")]).await;
+            let number = town.forge.open_request("better", "Better", "ana").await;
+            town.look().await;
+            // Of the push nobody hears until the request is closed; its second may be the same.
+            for apart in [Span(0), Span::secs(5)] {
+                town.forge.lose_hooks();
+                let late = town.forge.deliveries().len();
+                let change = format!("print({})", apart.0);
+                let head = town
+                    .forge
+                    .push_to_request(number, &[("train.py", &change)])
+                    .await;
+                town.forge.release_hooks().await;
+                town.forge.advance(apart.into());
+                town.forge.close(number, "ana").await;
+                for delivery in &town.forge.deliveries()[late..] {
+                    assert_eq!(town.forge.redeliver(&delivery.id).await, Some(202));
+                }
+                town.look().await;
+                let mut db = world.server().store.read().await.unwrap();
+                let known = requests::find(&mut db, &town.project.id, number).await;
+                assert!(!known.unwrap().unwrap().open, "{face:?} {apart}");
+                drop(db);
+                assert!(jobs_of(&town, &head).await.is_empty(), "{face:?} {apart}");
+                town.forge.advance(Span::secs(5).into());
+                town.forge.reopen(number, "ana").await;
+                town.look().await;
+                assert_eq!(jobs_of(&town, &head).await.len(), 1, "{face:?} {apart}");
+            }
+        }
     })
     .await;
 }
