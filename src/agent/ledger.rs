@@ -85,31 +85,7 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// The same for a run of a person beside the agent, who may have what is lent to them.
-    ///
-    /// # Errors
-    /// Where the disk refuses: a person may have to be the agent's user to book in its ledger.
-    pub fn for_run(config: &Config, by: &str) -> Result<Self, LedgerError> {
-        let mut ledger = Self::unread(config);
-        ledger.manners.run_by = Some(by.to_owned());
-        if !ledger.dir.exists() {
-            fs::create_dir_all(&ledger.dir).map_err(at(&ledger.dir))?;
-            files::give_to_owner(&config.data, &ledger.dir)?;
-        }
-        ledger.refresh()?;
-        Ok(ledger)
-    }
-
-    /// Begins a run: what is booked for it counts as long as the value, and this process, live.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn begin_run(&self, attempt: &AttemptId) -> Result<Run, LedgerError> {
-        let _turn = runs::turn(&self.dir)?;
-        Run::begin(&self.dir, attempt)
-    }
-
-    /// The same as it is, to be looked at; a folder that is missing has no bookings.
+    /// The ledger as it is, to be looked at; a folder that is missing has no bookings.
     ///
     /// # Errors
     /// Where the folder cannot be read.
@@ -140,6 +116,7 @@ impl Ledger {
                 ignore: config.gpus.ignore.clone(),
                 shell: !config.executors.docker,
                 run_by: None,
+                engine: None,
             },
             state: Mutex::default(),
         }
@@ -257,6 +234,7 @@ impl Ledger {
         }
         Ok(())
     }
+                    engine: self.manners.engine.clone(),
 
     /// Memory in use on a GPU that may be booked.
     fn bookable(
@@ -419,6 +397,7 @@ impl Ledger {
         self.take_back(containers, has_folder, now)
     }
 
+                    engine: None,
     /// Takes back what the agent's attempts have that have neither container nor folder. To be called at any time with containers
     /// that were looked for before: an attempt has its folder before its booking, and gives back before the folder goes.
     ///

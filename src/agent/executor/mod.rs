@@ -76,7 +76,9 @@ impl Running {
             Running::Container(container) => {
                 container.remove().await;
             }
-            Running::Process(process) => process.sweep(),
+            Running::Process(process) => {
+                process.sweep();
+            }
         }
     }
 }

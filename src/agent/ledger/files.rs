@@ -24,11 +24,14 @@ pub struct Booking {
     /// Whose run it is, beside the agent; none: the attempt is the agent's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
+    /// Of a run: the address of the engine that has its containers; none: its jobs are processes of this host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
 }
 
 impl Booking {
-    /// Whether it is of a run whose process is gone: then it means nothing.
-    pub(super) fn is_over(&self, dir: &Path) -> bool {
+    /// Whether it is of a run whose process is gone. Its job may go on.
+    pub(super) fn is_left(&self, dir: &Path) -> bool {
         self.run.is_some() && !super::runs::lives(dir, &self.attempt)
     }
 
@@ -148,7 +151,6 @@ impl State {
                 state.unreadable.insert(uuid, why);
             }
         }
-        state.bookings.retain(|_, booking| !booking.is_over(dir));
         Ok(state)
     }
 }

@@ -41,6 +41,7 @@ use crate::identity::{DataLock, Identity, IdentityError};
 use crate::ledger::{Ledger, LedgerError};
 use crate::wish::{self, End, Wish};
 
+use crate::leftover;
 use attempts::Attempts;
 use backoff::Backoff;
 use clock::Clock;
@@ -140,6 +141,13 @@ impl Shared {
 
     /// Removes containers that an engine made for an agent that was killed, and takes their GPUs back.
     async fn sweep_containers(&self) {
+    /// Ends what killed agents and killed runs left, and takes their GPUs back.
+    async fn sweep_jobs(&self) {
+        self.sweep_containers().await;
+        let grace = self.host.config.gpus.clean_grace;
+        leftover::take_back(&self.ledger, grace, || self.gpus()).await;
+    }
+
         let Some(containers) = orphans::remove(&self.host).await else {
             return;
         };
@@ -318,7 +326,7 @@ impl Service {
     fn sweep(&mut self) {
         let shared = Arc::clone(&self.shared);
         self.sweeping = Some(tokio::spawn(async move {
-            shared.sweep_containers().await;
+            shared.sweep_jobs().await;
             let folders = tokio::task::spawn_blocking(move || sweep_folders(&shared.host.config));
             if let Err(error) = folders.await {
                 tracing::error!("looking through what is kept failed: {error}");
