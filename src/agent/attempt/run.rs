@@ -20,6 +20,8 @@ use crate::{lint, workspace};
 
 /// Between the driver's own end of a stopped job and ours of the driver.
 const DRIVER_GRACE: Duration = Duration::from_secs(10);
+/// A kill that does not end the job is tried again: the engine may be away, or may have lost the call.
+const KILL_AGAIN: Duration = Duration::from_secs(2);
 /// How long an engine may be away when an agent looks for a job that it started.
 const ENGINE_GRACE: Duration = Duration::from_secs(300);
 
@@ -279,7 +281,6 @@ impl Attempt<'_> {
                         }
                     }
                     if kill_at.is_some_and(|at| Instant::now() >= at) {
-                        kill_at = None;
                         running.kill().await;
                     }
                 }
@@ -300,6 +301,7 @@ impl Attempt<'_> {
         match follower.step() {
             Ok(more) => more,
             Err(error) => {
+                        kill_at = Some(Instant::now() + KILL_AGAIN);
                 tracing::error!(attempt = %self.order.attempt, "{error}");
                 true
             }
@@ -363,7 +365,7 @@ async fn next_request(control: &super::Control, asked: Option<&StopReason>) -> S
     }
 }
 
-/// Passes a request on; answers when the driver's time is over.
+/// Passes a request on; answers when the driver's time is over, or the kill is tried again.
 async fn stop(running: &Running, reason: &StopReason) -> Instant {
     match reason {
         StopReason::Stop { grace, .. } if grace.0 > 0 => {
@@ -372,7 +374,7 @@ async fn stop(running: &Running, reason: &StopReason) -> Instant {
         }
         StopReason::Stop { .. } | StopReason::Abandon => {
             running.kill().await;
-            Instant::now() + DRIVER_GRACE
+            Instant::now() + KILL_AGAIN
         }
     }
 }
