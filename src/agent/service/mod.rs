@@ -17,8 +17,8 @@ mod gpus;
 mod keep;
 mod orphans;
 mod sight;
+mod tasks;
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -27,7 +27,7 @@ use protocol::agent_api::{AttemptOrder, PollAnswer, PollRequest, VERSION};
 use protocol::hardware::Gpu;
 use protocol::{AttemptId, Digest, Span, Timestamp};
 use tokio::sync::Notify;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +48,7 @@ use clock::Clock;
 use sight::Sight;
 
 /// The most that a server may hold a poll.
+use tasks::{Carried, Next, Tasks};
 const LONGEST_POLL: Span = Span::secs(20);
 
 /// The service cannot start, or had to end.
@@ -103,9 +104,7 @@ pub struct Service {
     sight: Sight,
     /// What was asked on the host when the last poll was sent.
     wish: Wish,
-    /// Dropped, they end; the jobs do not.
-    tasks: JoinSet<()>,
-    names: HashMap<tokio::task::Id, AttemptId>,
+    tasks: Tasks,
     /// The last look through what is kept.
     sweeping: Option<JoinHandle<()>>,
     _lock: DataLock,
@@ -226,8 +225,7 @@ impl Service {
             }),
             sight,
             wish: Wish::default(),
-            tasks: JoinSet::new(),
-            names: HashMap::new(),
+            tasks: Tasks::default(),
             sweeping: None,
             _lock: lock,
         };
@@ -435,33 +433,36 @@ impl Service {
             return Ok(false);
         }
         tracing::info!(attempt = %order.attempt, job = order.spec.name, project = order.project_name, "attempt begins");
-        self.spawn(dir, order);
+        self.spawn(Carried::new(dir, order));
         Ok(true)
     }
 
-    fn spawn(&mut self, dir: AttemptDir, order: AttemptOrder) {
+    fn spawn(&mut self, carried: Carried) {
         let shared = Arc::clone(&self.shared);
-        let entry = shared.attempts.enter(&dir, &order);
-        let id = order.attempt.clone();
-        let task = self.tasks.spawn(carry::carry(shared, dir, order, entry));
-        self.names.insert(task.id(), id);
+        let Carried { dir, order, .. } = carried.clone();
+        match carried.next() {
+            Next::GoOn => {
+                let entry = shared.attempts.enter(&dir, &order);
+                self.tasks
+                    .spawn(carried, carry::carry(shared, dir, order, entry));
+            }
+            Next::GiveUp => {
+                let entry = shared.attempts.enter(&dir, &order);
+                self.tasks
+                    .spawn(carried, carry::give_up(shared, dir, order, entry));
+            }
+            Next::Leave => {
+                tracing::error!(attempt = %order.attempt, "the attempt is left alone until the agent starts again");
+                shared.attempts.forget(&order.attempt);
+            }
+        }
     }
 
     /// Forgets tasks that ended. One that panicked takes its attempt out of the polls: the server orders it
     /// again, and it goes on from its folder.
     fn reap(&mut self) {
-        while let Some(ended) = self.tasks.try_join_next_with_id() {
-            match ended {
-                Ok((task, ())) => {
-                    self.names.remove(&task);
-                }
-                Err(error) => {
-                    tracing::error!("carrying an attempt out failed: {error}");
-                    if let Some(attempt) = self.names.remove(&error.id()) {
-                        self.shared.attempts.forget(&attempt);
-                    }
-                }
-            }
+        for carried in self.tasks.reap() {
+            self.spawn(carried);
         }
     }
 
@@ -474,7 +475,7 @@ impl Service {
         })?;
         for (dir, order) in found {
             tracing::info!(attempt = %order.attempt, job = order.spec.name, "attempt goes on");
-            self.spawn(dir, order);
+            self.spawn(Carried::new(dir, order));
         }
         Ok(())
     }
