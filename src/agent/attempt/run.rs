@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use protocol::driver::{DriverResult, JOB_FILE, OUT_DIR, RESULT_FILE};
-use protocol::{ByteSize, Failure, FailureKind, Work};
+use protocol::{ByteSize, Failure, FailureKind, Span, Work};
 
 use super::disk::{Full, Share};
 use super::follow::{Follower, open_plain};
@@ -30,6 +30,8 @@ struct Followed {
     exit: Exit,
     /// Why we ended it, where we did.
     cause: Option<Cause>,
+    /// Where it was told to end: it did so before its grace was over.
+    in_time: bool,
     measured: Measured,
     /// What it held when its host ran out of room, where that was not its doing.
     starved: Option<ByteSize>,
@@ -47,6 +49,7 @@ impl Attempt<'_> {
                 let followed = Followed {
                     exit,
                     cause: None,
+                    in_time: true,
                     measured: self.measured(),
                     starved: None,
                 };
@@ -252,7 +255,7 @@ impl Attempt<'_> {
         let mut ticks = tokio::time::interval(self.host.config.timing.follow.into());
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let longest = Instant::now() + Duration::from(self.longest());
-        let (mut asked, mut kill_at, mut cause) = (None, None, None);
+        let (mut asked, mut kill_at, mut cause, mut over_at) = (None, None, None, None);
         let exit = loop {
             tokio::select! {
                 exit = &mut end => break exit,
@@ -266,12 +269,14 @@ impl Attempt<'_> {
                     if cause.is_none() && found.is_some() {
                         cause = found;
                         running.terminate().await;
-                        kill_at = Some(Instant::now() + Duration::from(self.grace()) + DRIVER_GRACE);
+                        let over = Instant::now() + Duration::from(self.grace());
+                        (over_at, kill_at) = (Some(over), Some(over + DRIVER_GRACE));
                     }
                 }
                 _ = ticks.tick() => {
                     self.take(&mut follower);
                     if cause.is_none() {
+                    over_at = Some(Instant::now() + Duration::from(self.grace_of(&reason)));
                         cause = self.look(&mut watch);
                         if cause.is_none() && Instant::now() > longest {
                             cause = Some(Cause::TooLong(self.longest()));
@@ -296,20 +301,30 @@ impl Attempt<'_> {
         }
     }
 
+                        kill_at = Some(Instant::now() + KILL_AGAIN);
     /// Takes new lines; a journal that refuses is tried again at the next tick.
     fn take(&self, follower: &mut Follower<'_>) -> bool {
         match follower.step() {
             Ok(more) => more,
+        let in_time = over_at.is_none_or(|over| Instant::now() < over);
             Err(error) => {
-                        kill_at = Some(Instant::now() + KILL_AGAIN);
                 tracing::error!(attempt = %self.order.attempt, "{error}");
                 true
             }
+            in_time,
         }
     }
 
     /// Takes all lines that are left; a journal that refuses is tried again as long as somebody believes the attempt.
     async fn drain(&self, follower: &mut Follower<'_>) {
+    /// How long the job may take to end: the driver knows its own grace only.
+    fn grace_of(&self, reason: &StopReason) -> Span {
+        match reason {
+            StopReason::Stop { grace, .. } => (*grace).min(self.grace()),
+            StopReason::Abandon => Span(0),
+        }
+    }
+
         let drained = async {
             loop {
                 match follower.step() {
@@ -356,6 +371,7 @@ impl Attempt<'_> {
         serde_json::from_reader(io::BufReader::new(io::Read::take(file, 16 << 20))).ok()
     }
 }
+            in_time: followed.in_time,
 
 /// The first request to stop, or another one than the last.
 async fn next_request(control: &super::Control, asked: Option<&StopReason>) -> StopReason {
