@@ -18,6 +18,8 @@ mod keep;
 mod orphans;
 mod sight;
 mod tasks;
+#[cfg(test)]
+mod world;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
