@@ -92,6 +92,8 @@ pub(super) struct State {
     pub(super) bookings: BTreeMap<String, Booking>,
     pub(super) quarantines: BTreeMap<String, Quarantine>,
     pub(super) reservations: BTreeMap<String, Reservation>,
+    /// Quarantines that the disk has not taken yet. They count, and stay until they are written.
+    pub(super) heard: BTreeMap<String, Quarantine>,
     /// Why something of a GPU cannot be read: nobody gets it meanwhile.
     pub(super) unreadable: BTreeMap<String, String>,
     /// Why nothing can be read: nobody gets any GPU meanwhile.
@@ -125,6 +127,17 @@ impl Kind {
 }
 
 impl State {
+    /// Takes in a quarantine that is not on the disk; where a person has to end one already, that one stays.
+    pub(super) fn hear(&mut self, uuid: &str, quarantine: &Quarantine) {
+        let there = self.quarantines.get(uuid);
+        if there.is_some_and(|there| there.until_cleared) {
+            return;
+        }
+        for into in [&mut self.heard, &mut self.quarantines] {
+            into.insert(uuid.to_owned(), quarantine.clone());
+        }
+    }
+
     /// Reads a folder; one that is missing has no files. Of a file that cannot be read, what was `known` of it stays.
     pub(super) fn read(dir: &Path, known: &Self) -> Result<Self, LedgerError> {
         let mut state = Self::default();
