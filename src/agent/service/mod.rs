@@ -41,16 +41,16 @@ use crate::hardware::{self, Hardware, NvmlAbsent};
 use crate::host::{Host, HostError};
 use crate::identity::{DataLock, Identity, IdentityError};
 use crate::ledger::{Ledger, LedgerError};
+use crate::leftover;
 use crate::wish::{self, End, Wish};
 
-use crate::leftover;
 use attempts::Attempts;
 use backoff::Backoff;
 use clock::Clock;
 use sight::Sight;
+use tasks::{Carried, Next, Tasks};
 
 /// The most that a server may hold a poll.
-use tasks::{Carried, Next, Tasks};
 const LONGEST_POLL: Span = Span::secs(20);
 
 /// The service cannot start, or had to end.
@@ -93,8 +93,9 @@ pub async fn register(
 ) -> Result<Identity, IdentityError> {
     let _lock = DataLock::take(&config.data)?;
     let hardware = Hardware::open(config);
-    let engine = Sight::new(config).engine(config).await;
-    let gpus = hardware::unjudged(hardware.gpus());
+    let hardware = Arc::new(hardware);
+    let engine = Sight::begin(config).await.engine();
+    let gpus = hardware::unjudged(sight::gpus(&hardware).await);
     let inventory = hardware.inventory(config, engine, gpus);
     Identity::register(config, url, token, replace, inventory).await
 }
@@ -140,8 +141,6 @@ impl Shared {
         self.over.cancel();
     }
 
-    /// Removes containers that an engine made for an agent that was killed, and takes their GPUs back.
-    async fn sweep_containers(&self) {
     /// Ends what killed agents and killed runs left, and takes their GPUs back.
     async fn sweep_jobs(&self) {
         self.sweep_containers().await;
@@ -149,6 +148,8 @@ impl Shared {
         leftover::take_back(&self.ledger, grace, || self.gpus()).await;
     }
 
+    /// Removes containers that an engine made for an agent that was killed, and takes their GPUs back.
+    async fn sweep_containers(&self) {
         let Some(containers) = orphans::remove(&self.host).await else {
             return;
         };
@@ -208,9 +209,9 @@ impl Service {
         }
         let ledger = Ledger::open(&config)?;
         hardware.listen();
-        let mut sight = Sight::new(&config);
-        let engine = sight.engine(&config).await;
-        let readings = hardware.gpus();
+        let sight = Sight::begin(&config).await;
+        let engine = sight.engine();
+        let readings = sight::gpus(&hardware).await;
         let gpus = ledger.judged(&readings);
         let inventory = hardware.inventory(&config, engine, gpus);
         let mut service = Self {
@@ -374,7 +375,7 @@ impl Service {
     async fn request(&mut self, known: Option<&Digest>, held: bool) -> (PollRequest, Vec<Gpu>) {
         let shared = &self.shared;
         let config = &shared.host.config;
-        let engine = self.sight.engine(config).await;
+        let engine = self.sight.engine();
         let gpus = shared.ledger.judged(&shared.gpus().await);
         let inventory = shared.hardware.inventory(config, engine, gpus.clone());
         let inventory_hash = hardware::hash(&inventory);
@@ -460,8 +461,7 @@ impl Service {
         }
     }
 
-    /// Forgets tasks that ended. One that panicked takes its attempt out of the polls: the server orders it
-    /// again, and it goes on from its folder.
+    /// An attempt whose task panicked goes on from its folder, as after a restart: nobody else would end its job.
     fn reap(&mut self) {
         for carried in self.tasks.reap() {
             self.spawn(carried);
