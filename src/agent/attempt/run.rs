@@ -130,6 +130,7 @@ impl Attempt<'_> {
         dir::write_json(&self.dir.container_file(), &spec).map_err(unwritable)?;
         let engine = self.engine().await?;
         self.refuse_silent_gpus(&engine).await?;
+        self.say_unknown_gpus();
         let container = engine
             .create(&spec)
             .await
@@ -164,6 +165,19 @@ impl Attempt<'_> {
                 ),
             )
             .hint("Run it on a host with containers, or give the job the folder's path as a parameter.")),
+        }
+    }
+
+    /// Of a GPU without a number nobody can tell whether the container has it or another one.
+    fn say_unknown_gpus(&self) {
+        let unknown = self
+            .gpu_files()
+            .map_or(self.order.gpus.len(), |files| files.unknown as usize);
+        if unknown > 0 {
+            self.log(format!(
+                "NVML does not tell the device files of {unknown} of the {} booked GPUs: whether the container has these and no others is only counted",
+                self.order.gpus.len()
+            ));
         }
     }
 
@@ -261,6 +275,7 @@ impl Attempt<'_> {
                 exit = &mut end => break exit,
                 reason = next_request(&self.control, asked.as_ref()) => {
                     kill_at = Some(stop(running, &reason).await);
+                    over_at = Some(Instant::now() + Duration::from(self.grace_of(&reason)));
                     cause = Some(Cause::Stopped(reason.clone()));
                     asked = Some(reason);
                 }
@@ -276,7 +291,6 @@ impl Attempt<'_> {
                 _ = ticks.tick() => {
                     self.take(&mut follower);
                     if cause.is_none() {
-                    over_at = Some(Instant::now() + Duration::from(self.grace_of(&reason)));
                         cause = self.look(&mut watch);
                         if cause.is_none() && Instant::now() > longest {
                             cause = Some(Cause::TooLong(self.longest()));
@@ -287,36 +301,23 @@ impl Attempt<'_> {
                     }
                     if kill_at.is_some_and(|at| Instant::now() >= at) {
                         running.kill().await;
+                        kill_at = Some(Instant::now() + KILL_AGAIN);
                     }
                 }
             }
         };
+        let in_time = over_at.is_none_or(|over| Instant::now() < over);
         self.drain(&mut follower).await;
         let starved = tokio::task::block_in_place(|| watch.disk.starved());
         Followed {
             exit,
             cause,
+            in_time,
             measured: watch.measured,
             starved,
         }
     }
 
-                        kill_at = Some(Instant::now() + KILL_AGAIN);
-    /// Takes new lines; a journal that refuses is tried again at the next tick.
-    fn take(&self, follower: &mut Follower<'_>) -> bool {
-        match follower.step() {
-            Ok(more) => more,
-        let in_time = over_at.is_none_or(|over| Instant::now() < over);
-            Err(error) => {
-                tracing::error!(attempt = %self.order.attempt, "{error}");
-                true
-            }
-            in_time,
-        }
-    }
-
-    /// Takes all lines that are left; a journal that refuses is tried again as long as somebody believes the attempt.
-    async fn drain(&self, follower: &mut Follower<'_>) {
     /// How long the job may take to end: the driver knows its own grace only.
     fn grace_of(&self, reason: &StopReason) -> Span {
         match reason {
@@ -325,6 +326,19 @@ impl Attempt<'_> {
         }
     }
 
+    /// Takes new lines; a journal that refuses is tried again at the next tick.
+    fn take(&self, follower: &mut Follower<'_>) -> bool {
+        match follower.step() {
+            Ok(more) => more,
+            Err(error) => {
+                tracing::error!(attempt = %self.order.attempt, "{error}");
+                true
+            }
+        }
+    }
+
+    /// Takes all lines that are left; a journal that refuses is tried again as long as somebody believes the attempt.
+    async fn drain(&self, follower: &mut Follower<'_>) {
         let drained = async {
             loop {
                 match follower.step() {
@@ -357,6 +371,7 @@ impl Attempt<'_> {
             memory: self.host.inventory.memory,
             exit: followed.exit,
             cause: followed.cause,
+            in_time: followed.in_time,
             result,
             measured: followed.measured,
             starved: followed.starved,
@@ -371,7 +386,6 @@ impl Attempt<'_> {
         serde_json::from_reader(io::BufReader::new(io::Read::take(file, 16 << 20))).ok()
     }
 }
-            in_time: followed.in_time,
 
 /// The first request to stop, or another one than the last.
 async fn next_request(control: &super::Control, asked: Option<&StopReason>) -> StopReason {
