@@ -60,7 +60,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE")]
     memory: Option<ByteSize>,
     /// The configuration of this host's agent; /etc/trainyard/agent.toml where that is there
-    #[arg(long, value_name = "FILE", env = "TRAINYARD_AGENT_CONFIG")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TRAINYARD_AGENT_CONFIG",
+        value_parser = super::agent::file()
+    )]
     agent_config: Option<PathBuf>,
 }
 
@@ -155,12 +160,12 @@ fn hold(desk: &Desk<'_>, spec: &JobSpec) -> anyhow::Result<Held> {
 
 /// Gives a job's GPUs back, and says what is left on them. Who does not wait leaves them to whoever looks next.
 async fn give_back(desk: &Desk<'_>, held: Held) -> anyhow::Result<()> {
+    let mut ends = Ends::listen()?;
     let unclean = tokio::select! {
         unclean = desk.give_back(held) => unclean?,
         _ = ends.next() => return Ok(()),
     };
     for (uuid, why) in unclean {
-    let mut ends = Ends::listen()?;
         eprintln!("note: GPU {uuid} is quarantined: {why}");
     }
     Ok(())
@@ -406,12 +411,12 @@ pub(crate) async fn follow(
     let run = attempt::run(host, dir.clone(), &journal, control.clone());
     let report = live.follow(&journal, run, &control).await;
     interrupts.abort();
+    let report = report?;
     Ok((report, dir))
 }
 
 /// Tells how a job ended, and puts its results below `.trainyard/runs`.
 pub(crate) fn finish(
-    let report = report?;
     root: &Path,
     live: &mut Live,
     report: &AttemptReport,
@@ -435,12 +440,12 @@ async fn listen(control: Control, mut ends: Ends) {
     while again == End::HangUp {
         again = ends.next().await;
     }
+    control.stop(again.word(), Span(0));
 }
 
 /// The exit code of an outcome.
 pub(crate) fn exit_of(outcome: &Outcome) -> Exit {
     match outcome {
-    control.stop(again.word(), Span(0));
         Outcome::Succeeded | Outcome::Reused { .. } => Exit::Done,
         Outcome::Skipped { .. } => Exit::Failed,
         Outcome::Cancelled { .. } => Exit::Cancelled,

@@ -371,7 +371,7 @@ impl Attempt<'_> {
 fn image_failure(error: &EngineError) -> Failure {
     match error {
         EngineError::NoImage { .. } => Failure::new(FailureKind::ImageUnusable, error.to_string())
-            .hint("Correct `image:`, or bring the image to the host (docker pull, docker load; scripts/setup builds trainyard/notebook)."),
+            .hint("Correct `image:`, or bring the image to the host (docker pull, docker load; trainyard/notebook is built from Trainyard's `images/notebook`)."),
         EngineError::Pull { .. } => Failure::new(FailureKind::ExecutorFailed, error.to_string())
             .hint("Does the host reach the registry? Where it may not: bring the image by `docker load`."),
         EngineError::Unreachable { .. } | EngineError::Refused { .. } | EngineError::Call(_) => {
