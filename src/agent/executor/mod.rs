@@ -6,6 +6,8 @@ mod engine;
 mod in_words;
 mod meter;
 mod shell;
+#[cfg(test)]
+pub(crate) mod testing;
 mod tree;
 
 pub use engine::{Engine, EngineError, EngineFacts};
