@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use protocol::agent_api::{
-    ABANDONED, ApiError, CheckpointFile, EventsAnswer, FinishAnswer, INSTANCE_HEADER,
+    ABANDONED, ApiError, CheckpointFile, EventsAnswer, FinishAnswer, INSTANCE_HEADER, JSON_BYTES,
     OFFSET_HEADER, PollAnswer, PollRequest, RegisterRequest, Registered, TWIN,
 };
 use protocol::report::AttemptReport;
@@ -93,6 +93,9 @@ impl ClientError {
         }
     }
 }
+
+/// The code of a refusal that is not in the words of the agent API.
+pub(crate) const UNKNOWN: &str = "unknown";
 
 /// How much of a blob the server has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -371,7 +374,21 @@ impl Client {
         report: &AttemptReport,
     ) -> Result<bool, ClientError> {
         let path = format!("attempts/{attempt}/finish?generation={generation}");
-        let call = self.call(Method::POST, &path).json(report);
+        let body = serde_json::to_vec(report).expect("maps with text keys become JSON");
+        // A server that stops reading says no more than that the line was cut.
+        if body.len() > JSON_BYTES {
+            return Err(ClientError::Refused {
+                status: StatusCode::PAYLOAD_TOO_LARGE.as_u16(),
+                code: "too_large".into(),
+                message: format!(
+                    "a report has at most {}, and this one {}",
+                    ByteSize(JSON_BYTES as u64),
+                    ByteSize(body.len() as u64)
+                ),
+            });
+        }
+        let call = self.call(Method::POST, &path);
+        let call = call.header(CONTENT_TYPE, "application/json").body(body);
         let answer: FinishAnswer = self.read(self.send(call).await?).await?;
         Ok(answer.accepted)
     }
@@ -441,7 +458,7 @@ impl Client {
             }
             None => {
                 let text: String = String::from_utf8_lossy(&body).chars().take(200).collect();
-                ("unknown".to_owned(), text)
+                (UNKNOWN.to_owned(), text)
             }
         };
         match (status, code.as_str()) {

@@ -38,7 +38,7 @@ pub struct Host {
 pub enum HostError {
     /// There is no driver.
     #[error(
-        "the driver was not found; looked at {looked}. Set TRAINYARD_DRIVER to its path, or build it with scripts/setup"
+        "the driver was not found; looked at {looked}. A release has it in lib/trainyard beside bin: unpack it whole, or set TRAINYARD_DRIVER to the driver's path"
     )]
     NoDriver {
         /// Where was looked.

@@ -85,31 +85,7 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// The same for a run of a person beside the agent, who may have what is lent to them.
-    ///
-    /// # Errors
-    /// Where the disk refuses: a person may have to be the agent's user to book in its ledger.
-    pub fn for_run(config: &Config, by: &str) -> Result<Self, LedgerError> {
-        let mut ledger = Self::unread(config);
-        ledger.manners.run_by = Some(by.to_owned());
-        if !ledger.dir.exists() {
-            fs::create_dir_all(&ledger.dir).map_err(at(&ledger.dir))?;
-            files::give_to_owner(&config.data, &ledger.dir)?;
-        }
-        ledger.refresh()?;
-        Ok(ledger)
-    }
-
-    /// Begins a run: what is booked for it counts as long as the value, and this process, live.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn begin_run(&self, attempt: &AttemptId) -> Result<Run, LedgerError> {
-        let _turn = runs::turn(&self.dir)?;
-        Run::begin(&self.dir, attempt)
-    }
-
-    /// The same as it is, to be looked at; a folder that is missing has no bookings.
+    /// The ledger as it is, to be looked at; a folder that is missing has no bookings.
     ///
     /// # Errors
     /// Where the folder cannot be read.
@@ -140,6 +116,7 @@ impl Ledger {
                 ignore: config.gpus.ignore.clone(),
                 shell: !config.executors.docker,
                 run_by: None,
+                engine: None,
             },
             state: Mutex::default(),
         }
@@ -152,7 +129,10 @@ impl Ledger {
     /// Where the folder cannot be read; what was known stays.
     pub fn refresh(&self) -> Result<(), LedgerError> {
         let mut state = self.lock();
-        let read = State::read(&self.dir, &state)?;
+        let mut read = State::read(&self.dir, &state)?;
+        for (uuid, quarantine) in &state.heard {
+            read.hear(uuid, quarantine);
+        }
         for (uuid, why) in &read.unreadable {
             if state.unreadable.get(uuid) != Some(why) {
                 tracing::error!(%uuid, "nobody gets this GPU: {why}");
@@ -166,12 +146,25 @@ impl Ledger {
     /// quarantines end by themselves where the GPU is clean again.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk's. The faults count all the same, and are written down by a later call.
     pub fn notice(&self, faults: &[GpuFault], now: &[GpuReading]) -> Result<(), LedgerError> {
+        let since = Timestamp::now();
+        for fault in faults {
+            let quarantine = Quarantine {
+                reason: fault.reason.clone(),
+                since,
+                until_cleared: true,
+            };
+            let mut state = self.lock();
+            state.hear(&fault.uuid, &quarantine);
+            // Somebody may have ended the one that was known: what the files say now decides.
+            state.heard.entry(fault.uuid.clone()).or_insert(quarantine);
+        }
         self.refresh()?;
         let mut state = self.lock();
-        for fault in faults {
-            self.quarantine(&mut state, &fault.uuid, &fault.reason, true)?;
+        for (uuid, quarantine) in state.heard.clone() {
+            files::write(&self.dir, &uuid, Kind::Quarantine, &quarantine)?;
+            state.heard.remove(&uuid);
         }
         let clean: Vec<String> = state
             .quarantines
@@ -191,22 +184,15 @@ impl Ledger {
         Ok(())
     }
 
-    /// The first reason stays: it is what somebody has to look at.
-    fn quarantine(
-        &self,
-        state: &mut State,
-        uuid: &str,
-        reason: &str,
-        until_cleared: bool,
-    ) -> Result<(), LedgerError> {
-        let known = state.quarantines.get(uuid);
-        if known.is_some_and(|known| known.until_cleared || !until_cleared) {
+    /// A quarantine that ends by itself. The first reason stays: it is what somebody has to look at.
+    fn quarantine(&self, state: &mut State, uuid: &str, reason: &str) -> Result<(), LedgerError> {
+        if state.quarantines.contains_key(uuid) {
             return Ok(());
         }
         let quarantine = Quarantine {
             reason: reason.to_owned(),
             since: Timestamp::now(),
-            until_cleared,
+            until_cleared: false,
         };
         files::write(&self.dir, uuid, Kind::Quarantine, &quarantine)?;
         state.quarantines.insert(uuid.to_owned(), quarantine);
@@ -248,6 +234,7 @@ impl Ledger {
                     since: Timestamp::now(),
                     used_before,
                     run: self.manners.run_by.clone(),
+                    engine: self.manners.engine.clone(),
                 },
             ));
         }
@@ -371,7 +358,7 @@ impl Ledger {
     ) -> Result<(), LedgerError> {
         let mut state = self.lock();
         for (uuid, reason) in unclean {
-            self.quarantine(&mut state, uuid, reason, false)?;
+            self.quarantine(&mut state, uuid, reason)?;
         }
         let booked: Vec<String> = booked_by(&state, attempt)
             .map(|(uuid, _)| uuid.clone())
@@ -410,6 +397,7 @@ impl Ledger {
                     since: Timestamp::now(),
                     used_before: ByteSize(0),
                     run: None,
+                    engine: None,
                 };
                 files::write(&self.dir, uuid, Kind::Booking, &booking)?;
                 state.bookings.insert(uuid.clone(), booking);

@@ -18,6 +18,7 @@ pub mod identity;
 pub mod install;
 pub mod journal;
 pub mod ledger;
+mod leftover;
 pub mod lint;
 pub mod local;
 mod manifest;

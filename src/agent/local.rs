@@ -4,8 +4,9 @@
 mod gpus;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,8 +23,13 @@ use crate::config::Config;
 use crate::executor::Engine;
 use crate::hardware::{Hardware, unjudged};
 use crate::host::{Host, HostError};
+use crate::leftover;
 
 pub use gpus::{Desk, Held, Look};
+
+/// In an attempt's folder: locked by the run's process, with the address of the engine that has its containers, empty
+/// where its jobs are processes of this host.
+const ALIVE: &str = "run.lock";
 
 /// Where local runs keep environments and caches: `$TRAINYARD_DATA`, else below `$XDG_DATA_HOME` or
 /// `~/.local/share`.
@@ -106,6 +112,38 @@ pub struct Left {
     pub blobs: PathBuf,
 }
 
+/// An attempt of this process: no other one takes its folder for what a killed run left.
+#[derive(Debug)]
+pub struct Own {
+    dir: AttemptDir,
+    _lock: File,
+}
+
+impl Deref for Own {
+    type Target = AttemptDir;
+
+    fn deref(&self) -> &AttemptDir {
+        &self.dir
+    }
+}
+
+impl Own {
+    fn take(dir: AttemptDir, engine: Option<&str>) -> io::Result<Self> {
+        let mut file = tempfile::NamedTempFile::new_in(dir.path())?;
+        file.write_all(engine.unwrap_or_default().as_bytes())?;
+        // Before it has its name: who finds it finds it locked.
+        file.as_file().lock()?;
+        let lock = file.persist(dir.path().join(ALIVE))?;
+        Ok(Self { dir, _lock: lock })
+    }
+}
+
+/// The address of the engine that has the containers of this host's jobs; none: they are processes.
+fn containers_in(host: &Host) -> Option<String> {
+    let config = &host.config;
+    config.executors.docker.then(|| Engine::address(config))
+}
+
 /// Makes the attempt's folder, ready for [`crate::attempt::run`], which gets the GPUs that are held.
 ///
 /// # Errors
@@ -116,7 +154,7 @@ pub fn prepare(
     spec: JobSpec,
     left: &[Left],
     held: &Held,
-) -> Result<AttemptDir, Failure> {
+) -> Result<Own, Failure> {
     let name = root.file_name().map_or_else(
         || "project".into(),
         |name| name.to_string_lossy().into_owned(),
@@ -157,6 +195,7 @@ pub fn prepare(
         )
     };
     let dir = AttemptDir::create(host.data(), &order).map_err(disk)?;
+    let dir = Own::take(dir, containers_in(host).as_deref()).map_err(disk)?;
     dir.give_gpus(&order.gpus, &held.readings).map_err(disk)?;
     fs::create_dir_all(dir.needs_blobs()).map_err(disk)?;
     for one in left
@@ -239,27 +278,87 @@ pub fn results_folder(root: &Path, attempt: &AttemptDir) -> io::Result<PathBuf> 
         .join(attempt.path().file_name().unwrap_or_default()))
 }
 
-/// Removes failed attempts whose time is over. What runs, or was never finished, is left alone.
-pub fn sweep(host: &Host, now: Timestamp) {
-    let Ok(attempts) = fs::read_dir(host.data().join("attempts")) else {
+/// Removes failed attempts whose time is over, and ends and removes what killed runs left. What runs is left alone.
+pub async fn sweep(data: &Path, now: Timestamp) {
+    let Ok(attempts) = fs::read_dir(data.join("attempts")) else {
         return;
     };
     for entry in attempts.flatten() {
         let dir = AttemptDir::open(entry.path());
-        let over = kept_until(&dir).is_ok_and(|until| until.is_some_and(|until| until <= now));
+        let over = match kept_until(&dir) {
+            Ok(Some(until)) => until <= now,
+            Ok(None) => end_left(&dir).await,
+            Err(_) => false,
+        };
         if over && let Err(error) = forget(&dir, now) {
             tracing::warn!("cannot remove {}: {error}", dir.path().display());
         }
     }
 }
 
+/// Ends what goes on of an attempt whose run was killed. Answers whether it was killed and nothing goes on.
+async fn end_left(dir: &AttemptDir) -> bool {
+    let name = dir.path().file_name().unwrap_or_default();
+    let Some(Ok(attempt)) = name.to_str().map(str::parse) else {
+        return false;
+    };
+    let Ok(mut alive) = File::open(dir.path().join(ALIVE)) else {
+        return false;
+    };
+    // Held meanwhile: no other run does the same.
+    if alive.try_lock().is_err() {
+        return false;
+    }
+    let mut engine = String::new();
+    let read = io::Read::read_to_string(&mut alive, &mut engine);
+    let ended = match read {
+        Ok(_) => leftover::end(&attempt, (!engine.is_empty()).then_some(&engine)).await,
+        Err(error) => Err(error.to_string()),
+    };
+    match &ended {
+        Ok(()) => tracing::info!(%attempt, "what a killed run left was ended and is removed"),
+        Err(why) => tracing::warn!(%attempt, "a killed run's job may go on: {why}"),
+    }
+    ended.is_ok()
+}
+
 #[cfg(test)]
 mod tests {
+    use protocol::AttemptId;
+
     use super::*;
+    use crate::executor::ATTEMPT_VARIABLE;
 
     #[test]
     fn the_same_folder_is_the_same_project() {
         assert_eq!(project_of(Path::new("/a")), project_of(Path::new("/a")));
         assert_ne!(project_of(Path::new("/a")), project_of(Path::new("/b")));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_killed_run_left_is_ended_and_removed_and_what_runs_is_left_alone() {
+        let data = tempfile::tempdir().unwrap();
+        let attempts: [AttemptId; 2] = std::array::from_fn(|_| AttemptId::generate());
+        let dirs = attempts.each_ref().map(|id| {
+            let path = data.path().join("attempts").join(id.as_str());
+            fs::create_dir_all(&path).unwrap();
+            AttemptDir::open(path)
+        });
+        let [runs, killed] = dirs.map(|dir| Own::take(dir, None).unwrap());
+        let mut jobs = attempts.each_ref().map(|id| {
+            let mut job = std::process::Command::new("sleep");
+            job.arg("600").env(ATTEMPT_VARIABLE, id.as_str());
+            job.spawn().unwrap()
+        });
+        let left = killed.path().to_owned();
+        // A process that is killed gives its lock up, and removes nothing.
+        drop(killed);
+        sweep(data.path(), Timestamp::now()).await;
+        assert!(!left.exists() && runs.path().exists());
+        jobs[1].wait().unwrap();
+        assert!(jobs[0].try_wait().unwrap().is_none(), "it is not touched");
+        drop(runs);
+        sweep(data.path(), Timestamp::now()).await;
+        jobs[0].wait().unwrap();
     }
 }

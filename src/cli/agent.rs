@@ -1,6 +1,6 @@
 //! `trainyard agent`: runs the agent of a host, and introduces it to its server.
 
-use std::io::Read as _;
+use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use agent::config::Config;
 use agent::service::{self, Service, ServiceError};
 use agent::wish::{self, Drained, End};
 use anyhow::Context as _;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args as ClapArgs, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -32,7 +33,12 @@ pub(crate) struct Args {
     #[command(subcommand)]
     action: Option<Action>,
     /// The agent's configuration; /etc/trainyard/agent.toml where that is there
-    #[arg(long, value_name = "FILE", env = "TRAINYARD_AGENT_CONFIG")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TRAINYARD_AGENT_CONFIG",
+        value_parser = file()
+    )]
     config: Option<PathBuf>,
 }
 
@@ -68,7 +74,12 @@ enum Action {
 #[derive(Debug, ClapArgs)]
 struct File {
     /// The agent's configuration; /etc/trainyard/agent.toml where that is there
-    #[arg(long, value_name = "FILE", env = "TRAINYARD_AGENT_CONFIG")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TRAINYARD_AGENT_CONFIG",
+        value_parser = file()
+    )]
     config: Option<PathBuf>,
 }
 
@@ -105,9 +116,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
     }
 }
 
+/// The name of a configuration's file. A variable that is set and empty names none, as [`config`] has it.
+pub(crate) fn file() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
 /// The agent's configuration: of the file, of the usual place, or the defaults.
 pub(crate) fn config(path: Option<&Path>) -> anyhow::Result<Config> {
-    match path {
+    match path.filter(|path| !path.as_os_str().is_empty()) {
         Some(path) => Ok(Config::read(path)?),
         None if Path::new(USUAL_FILE).exists() => Ok(Config::read(Path::new(USUAL_FILE))?),
         None => Ok(Config::default()),
@@ -215,6 +231,11 @@ fn token(register: &Register) -> anyhow::Result<String> {
     let text = match (&register.token, &register.token_file) {
         (Some(token), _) => token.clone(),
         (None, Some(path)) if path.as_os_str() == "-" => {
+            if std::io::stdin().is_terminal() {
+                eprintln!(
+                    "paste the token that `trainyard agents token` on the server made, then press Enter and Ctrl-D:"
+                );
+            }
             let mut text = String::new();
             std::io::stdin()
                 .take(4096)

@@ -24,7 +24,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
     /// The agent's configuration; /etc/trainyard/agent.toml where that is there
-    #[arg(long, value_name = "FILE", env = "TRAINYARD_AGENT_CONFIG")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TRAINYARD_AGENT_CONFIG",
+        value_parser = super::agent::file()
+    )]
     config: Option<PathBuf>,
     /// Give the shell the job's GPUs, though others may have them by now
     #[arg(long)]

@@ -11,7 +11,12 @@ use super::{Exit, out};
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
     /// The agent's configuration
-    #[arg(long, value_name = "FILE", env = "TRAINYARD_AGENT_CONFIG")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TRAINYARD_AGENT_CONFIG",
+        value_parser = super::agent::file()
+    )]
     config: Option<PathBuf>,
     /// Image that is looked for
     #[arg(long, default_value = plan::DEFAULT_IMAGE)]

@@ -35,6 +35,7 @@ pub(crate) struct Args {
         long,
         value_name = "FILE",
         env = "TRAINYARD_AGENT_CONFIG",
+        value_parser = super::agent::file(),
         global = true
     )]
     config: Option<PathBuf>,
@@ -360,7 +361,13 @@ fn act(config: &Config, action: &Action, json: bool) -> anyhow::Result<Exit> {
     let ledger = Ledger::look(config)?;
     let hardware = Hardware::open(config);
     let gpus = ledger.judged(&hardware.gpus());
-    let named = |text: &str| find(&gpus, text).map_err(|why| anyhow!(why));
+    let named = |text: &str| {
+        let absent = hardware.absent().filter(|_| gpus.is_empty());
+        find(&gpus, text).map_err(|why| match absent {
+            Some(absent) => anyhow!("{why}: {absent}"),
+            None => anyhow!(why),
+        })
+    };
     let (gpu, words) = match action {
         Action::Reserve {
             gpu,

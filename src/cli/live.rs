@@ -7,6 +7,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use agent::attempt::Control;
 use agent::journal::Journal;
 use notebook::message::{OutputMessage, StreamName};
 use protocol::event::{CellStatus, EventKind, Finding, LogStream, OutputContent, ToolRun};
@@ -15,6 +16,7 @@ use protocol::{Event, Failure, JobSpec, Outcome};
 use render::terminal::{self, Flow};
 
 use super::out;
+use super::run::STOP_GRACE;
 use cells::Cells;
 
 /// Most bytes of events that are read at once.
@@ -79,22 +81,32 @@ impl Live {
         }
     }
 
-    /// Shows events until the attempt is over and all were shown.
+    /// Shows events until the attempt is over and all were shown. Where nothing can be shown any more, as on a terminal that
+    /// was closed, the job is told to end: it must not go on unseen.
     pub(crate) async fn follow(
         &mut self,
         journal: &Journal,
         run: impl Future<Output = AttemptReport>,
+        control: &Control,
     ) -> anyhow::Result<AttemptReport> {
+        let mut unseen = None;
         let mut run = std::pin::pin!(run);
         let mut news = journal.watch();
         let mut ticks = tokio::time::interval(TICK);
         let report = loop {
-            tokio::select! {
+            let shown = tokio::select! {
                 report = &mut run => break report,
-                _ = news.changed() => self.show_new(journal)?,
-                _ = ticks.tick() => self.progress()?,
+                _ = news.changed(), if unseen.is_none() => self.show_new(journal),
+                _ = ticks.tick(), if unseen.is_none() => self.progress(),
+            };
+            if let Err(error) = shown {
+                control.stop("a terminal that was closed", STOP_GRACE);
+                unseen = Some(error);
             }
         };
+        if let Some(error) = unseen {
+            return Err(error);
+        }
         self.show_new(journal)?;
         self.clear()?;
         Ok(report)

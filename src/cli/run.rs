@@ -1,12 +1,13 @@
 //! `trainyard run`: a notebook or a job here and now, as CI would run it.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use agent::attempt::{self, AttemptDir, Control};
+use agent::attempt::{self, Control};
 use agent::config::Config;
 use agent::host::Host;
 use agent::journal::Journal;
-use agent::local::{self, Desk, Held};
+use agent::local::{self, Desk, Held, Own};
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args as ClapArgs, ValueEnum};
 use mirror::{Tree, WorkTree};
@@ -19,7 +20,11 @@ use protocol::{
 use server::schedule::{Lacking, gpus_here};
 
 use super::live::Live;
+use super::signals::{End, Ends};
 use super::{Exit, notebooks};
+
+/// How long a job that is told to end has to write a checkpoint.
+pub(crate) const STOP_GRACE: Span = Span::secs(30);
 
 /// Examples, and where things go.
 const HELP: &str = "\
@@ -55,7 +60,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE")]
     memory: Option<ByteSize>,
     /// The configuration of this host's agent; /etc/trainyard/agent.toml where that is there
-    #[arg(long, value_name = "FILE", env = "TRAINYARD_AGENT_CONFIG")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TRAINYARD_AGENT_CONFIG",
+        value_parser = super::agent::file()
+    )]
     agent_config: Option<PathBuf>,
 }
 
@@ -90,10 +100,10 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
     }
     let wants = |spec: &JobSpec| spec.resources.gpus > 0 || spec.resources.cuda.is_some();
     let desk = match specs.iter().any(wants) {
-        true => Some(Desk::open(&host, &agent?, &person())?),
+        true => Some(Desk::open(&host, &agent?, &person()).await?),
         false => None,
     };
-    local::sweep(&host, Timestamp::now());
+    local::sweep(host.data(), Timestamp::now()).await;
     let (mut left, mut done, mut exit) = (Vec::new(), Vec::new(), Exit::Done);
     for mut spec in specs {
         adjust(&mut spec, args);
@@ -148,11 +158,12 @@ fn hold(desk: &Desk<'_>, spec: &JobSpec) -> anyhow::Result<Held> {
     desk.book(look, gpus).map_err(in_words)
 }
 
-/// Gives a job's GPUs back, and says what is left on them. Who does not wait leaves them as they are.
+/// Gives a job's GPUs back, and says what is left on them. Who does not wait leaves them to whoever looks next.
 async fn give_back(desk: &Desk<'_>, held: Held) -> anyhow::Result<()> {
+    let mut ends = Ends::listen()?;
     let unclean = tokio::select! {
         unclean = desk.give_back(held) => unclean?,
-        _ = tokio::signal::ctrl_c() => return Ok(()),
+        _ = ends.next() => return Ok(()),
     };
     for (uuid, why) in unclean {
         eprintln!("note: GPU {uuid} is quarantined: {why}");
@@ -378,7 +389,7 @@ async fn carry_out(
     spec: JobSpec,
     has: Has<'_>,
     json: bool,
-) -> anyhow::Result<(AttemptReport, AttemptDir)> {
+) -> anyhow::Result<(AttemptReport, Own)> {
     let mut live = Live::new(root, &spec, json);
     let (report, dir) = follow(host, root, spec, has, &mut live).await?;
     finish(root, &mut live, &report, &dir)?;
@@ -392,14 +403,16 @@ pub(crate) async fn follow(
     spec: JobSpec,
     (left, held): Has<'_>,
     live: &mut Live,
-) -> anyhow::Result<(AttemptReport, AttemptDir)> {
+) -> anyhow::Result<(AttemptReport, Own)> {
+    let ends = Ends::listen()?;
     let dir = local::prepare(host, root, spec, left, held).map_err(in_words)?;
     let journal = Journal::open(&dir.journal())?;
     let control = Control::new();
-    let interrupts = tokio::spawn(listen(control.clone()));
-    let run = attempt::run(host, dir.clone(), &journal, control);
-    let report = live.follow(&journal, run).await?;
+    let interrupts = tokio::spawn(listen(control.clone(), ends));
+    let run = attempt::run(host, dir.clone(), &journal, control.clone());
+    let report = live.follow(&journal, run, &control).await;
     interrupts.abort();
+    let report = report?;
     Ok((report, dir))
 }
 
@@ -408,7 +421,7 @@ pub(crate) fn finish(
     root: &Path,
     live: &mut Live,
     report: &AttemptReport,
-    dir: &AttemptDir,
+    dir: &Own,
 ) -> anyhow::Result<()> {
     let results = local::results_folder(root, dir)?;
     let notebook = local::deliver(dir, report, &results)?;
@@ -416,16 +429,19 @@ pub(crate) fn finish(
 }
 
 /// The first Ctrl-C asks politely, the second does not.
-async fn listen(control: Control) {
-    for grace in [Span::secs(30), Span(0)] {
-        if tokio::signal::ctrl_c().await.is_err() {
-            return;
-        }
-        control.stop("Ctrl-C", grace);
-        if grace.0 > 0 {
-            eprintln!("\nstopping; press Ctrl-C again to kill");
-        }
+async fn listen(control: Control, mut ends: Ends) {
+    let first = ends.next().await;
+    control.stop(first.word(), STOP_GRACE);
+    if first == End::Interrupt {
+        // The terminal may be gone already.
+        let _ = writeln!(std::io::stderr(), "\nstopping; press Ctrl-C again to kill");
     }
+    // A terminal that closes says so more than once: the kernel does, and the shell in it.
+    let mut again = ends.next().await;
+    while again == End::HangUp {
+        again = ends.next().await;
+    }
+    control.stop(again.word(), Span(0));
 }
 
 /// The exit code of an outcome.

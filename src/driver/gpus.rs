@@ -19,8 +19,12 @@ pub(crate) fn check(wanted: &GpuFiles, dev: &Path) -> Result<(), Box<Failure>> {
     nodes.sort_unstable();
     nodes.dedup();
     let seen = numbered(dev, "nvidia");
-    if seen != nodes {
-        return Err(refuse(&words(&seen), &words(&nodes)));
+    if !fits(&seen, &nodes, wanted.unknown as usize) {
+        let more = match wanted.unknown {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
+        return Err(refuse(&words(&seen), &(words(&nodes) + &more)));
     }
     let slices = wanted.slices as usize;
     let caps = numbered(&dev.join("nvidia-caps"), "nvidia-cap").len();
@@ -29,6 +33,14 @@ pub(crate) fn check(wanted: &GpuFiles, dev: &Path) -> Result<(), Box<Failure>> {
         return Err(refuse(&seen, &format!("{slices} slices")));
     }
     Ok(())
+}
+
+/// Whether these files are there, and of `unknown` more GPUs as many as there may be: slices share their GPU's.
+fn fits(seen: &[u32], nodes: &[u32], unknown: usize) -> bool {
+    let others = seen.iter().filter(|node| !nodes.contains(node)).count();
+    let known = seen.len() - others == nodes.len();
+    let some = unknown == 0 || !seen.is_empty();
+    known && some && others <= unknown
 }
 
 /// Numbers of the files `<name><number>` of a folder, in order.
@@ -78,8 +90,33 @@ mod tests {
     fn wanted(nodes: &[u32], slices: u32) -> GpuFiles {
         GpuFiles {
             nodes: nodes.to_vec(),
+            unknown: 0,
             slices,
         }
+    }
+
+    #[test]
+    fn a_gpu_without_a_number_takes_the_check_from_no_other() {
+        let dev = dev(&["nvidia3", "nvidia10", "nvidiactl"]);
+        let one_unknown = |node| GpuFiles {
+            unknown: 1,
+            ..wanted(&[node], 0)
+        };
+        assert_eq!(check(&one_unknown(10), dev.path()), Ok(()));
+        let other = check(&one_unknown(4), dev.path()).unwrap_err();
+        assert!(
+            other
+                .message
+                .contains("was to have /dev/nvidia4 and 1 more"),
+            "{}",
+            other.message
+        );
+        let none_known = |unknown| GpuFiles {
+            unknown,
+            ..wanted(&[], 0)
+        };
+        assert_eq!(check(&none_known(2), dev.path()), Ok(()));
+        assert!(check(&none_known(1), dev.path()).is_err());
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub const ABANDONED: &str = "abandoned";
 pub const INSTANCE_HEADER: &str = "trainyard-instance";
 /// [`ApiError::code`] where another installation is at work under the same identity.
 pub const TWIN: &str = "twin";
+/// Most bytes of a poll, registration or report.
+pub const JSON_BYTES: usize = 16 << 20;
 /// Most bytes of one batch of events.
 pub const EVENTS_BATCH_BYTES: usize = 1 << 20;
 /// Most files of one checkpoint.

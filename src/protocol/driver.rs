@@ -95,6 +95,9 @@ pub struct DriverJob {
 pub struct GpuFiles {
     /// Numbers of their device files, `/dev/nvidia<number>`; a MIG slice has its GPU's.
     pub nodes: Vec<u32>,
+    /// How many more they are, of which nobody knows the number.
+    #[serde(default)]
+    pub unknown: u32,
     /// How many of them are MIG slices.
     #[serde(default)]
     pub slices: u32,

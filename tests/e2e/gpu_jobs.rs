@@ -1,5 +1,6 @@
 //! Stories of jobs that have GPUs: server, agent, driver and containers are the real ones, the GPUs are not there.
 
+use protocol::job::State;
 use protocol::{FailureKind, JobId, Outcome, Owner};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -227,7 +228,12 @@ async fn a_gpu_is_lent_to_a_person_while_the_agent_runs() {
     ]);
     state_of(&world, 0, "reserved for ada").await;
     let head = commit(&world, 1, &[LOOK]);
-    world.pipeline(&head).await;
+    until("the job waits for the GPU", async || {
+        let job = world.pipeline(&head).await.jobs.remove(0);
+        assert!(matches!(job.state, State::Queued), "{:?}", job.state);
+        job.reason
+    })
+    .await;
     world.shown(&["gpus", "release", "0", "--config", &config]);
     let pipeline = world.finished(&head).await;
     assert_eq!(pipeline.jobs[0].state.outcome(), Some(&Outcome::Succeeded));

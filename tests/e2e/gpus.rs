@@ -283,8 +283,8 @@ impl<'a> Desk<'a> {
     fn new(host: &'a Host, resources: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = format!(
-            "jobs:\n  train:\n    command: 'until [ -e {} ]; do sleep 0.05; done'\n    resources: {{{resources}}}\n",
-            folder.path().join("gate").display()
+            "jobs:\n  train:\n    command: 'cd {}; until [ -e gate ]; do touch beat; sleep 0.05; done'\n    resources: {{{resources}}}\n",
+            folder.path().display()
         );
         std::fs::write(folder.path().join(".trainyard.yml"), file).unwrap();
         Self { host, folder }
@@ -304,6 +304,26 @@ impl<'a> Desk<'a> {
         let output = self.run(by).output().unwrap();
         assert_eq!(output.status.code(), Some(2));
         String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// Returns when the job has gone on after this call.
+    fn beats(&self) {
+        let beat = self.folder.path().join("beat");
+        let _ = std::fs::remove_file(&beat);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !beat.exists() {
+            assert!(Instant::now() < deadline, "the job does not run");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Whether a process of the job is left.
+    fn runs(&self) -> bool {
+        let here = self.folder.path().display().to_string();
+        let lines = std::fs::read_dir("/proc").unwrap().flatten();
+        let mut lines =
+            lines.filter_map(|one| std::fs::read_to_string(one.path().join("cmdline")).ok());
+        lines.any(|line| line.contains(&format!("cd {here}; until")))
     }
 
     fn open_gate(&self) {
@@ -333,16 +353,39 @@ fn a_run_beside_the_agent_books_what_it_wants_in_the_agents_ledger() {
     ] {
         assert!(said.contains(words), "{said}");
     }
-    // Killed, it has nothing any more; nor when it ends.
+    // Killed, its job runs on: that has the GPU until the next run has ended it.
     first.kill().unwrap();
     first.wait().unwrap();
-    state(1, "free");
+    desk.beats();
+    state(1, "in use outside Trainyard: `trainyard run` of ada");
     host.ok(&["reserve", "1", "--for", "ada", "--until", "1h"]);
     let said = desk.refused("bob");
     assert!(said.contains("GPU 1: reserved for ada"), "{said}");
+    assert!(!desk.runs());
     desk.open_gate();
     assert!(desk.run("ada").status().unwrap().success());
     state(1, "reserved for ada");
+}
+
+#[test]
+fn a_run_whose_terminal_is_closed_takes_its_job_along() {
+    let host = Host::of("one");
+    std::fs::create_dir(host.data.path().join("agent")).unwrap();
+    for (signal, who) in [("HUP", "a terminal that was closed"), ("TERM", "SIGTERM")] {
+        let desk = Desk::new(&host, "gpus: 1");
+        let run = desk.run("ada").arg("--json").stdout(Stdio::piped()).spawn();
+        let run = run.unwrap();
+        desk.beats();
+        let pid = run.id().to_string();
+        let told = Command::new("kill").args(["-s", signal, &pid]).status();
+        assert!(told.unwrap().success());
+        let output = run.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(said.contains(who), "{said}");
+        assert!(!desk.runs());
+        let left = std::fs::read_dir(host.data.path().join("agent/bookings")).unwrap();
+        assert_eq!(left.count(), 0, "nothing is booked");
+    }
 }
 
 #[test]

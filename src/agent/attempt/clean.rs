@@ -173,21 +173,19 @@ mod tests {
     use super::*;
     use crate::attempt::{ATTEMPT_LABEL, Control};
     use crate::config::Config;
-    use crate::executor::Engine;
+    use crate::executor::testing::{self, IMAGE};
     use crate::hardware::Hardware;
     use crate::host::Host;
     use crate::journal::Journal;
 
-    const IMAGE: &str = "trainyard/notebook";
-
-    fn host(data: &Path) -> Option<Host> {
+    fn host(data: &Path) -> Host {
         let config = Config {
             data: data.to_owned(),
             ..Config::default()
         };
         let hardware = Arc::new(Hardware::open(&config));
         let inventory = hardware.inventory(&config, None, Vec::new());
-        Host::open(config, inventory, hardware).ok()
+        Host::open(config, inventory, hardware).expect("a driver; run scripts/setup")
     }
 
     fn attempt<'a>(host: &'a Host, journal: &'a Journal) -> Attempt<'a> {
@@ -216,16 +214,8 @@ mod tests {
     #[tokio::test]
     async fn a_cleaning_container_ends_no_other_container() {
         let data = tempfile::tempdir().unwrap();
-        let Some(host) = host(data.path()) else {
-            eprintln!("not told: no driver is here");
-            return;
-        };
-        let Ok(engine) = Engine::connect(&host.config).await else {
-            eprintln!("not told: no engine is here");
-            return;
-        };
-        let Ok(image) = engine.image(IMAGE, None).await else {
-            eprintln!("not told: the image {IMAGE} is not here");
+        let host = host(data.path());
+        let Some((engine, image)) = testing::engine(&host.config).await else {
             return;
         };
         let journal = Journal::open(&data.path().join("journal")).unwrap();

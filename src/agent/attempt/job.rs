@@ -158,11 +158,13 @@ impl Attempt<'_> {
     }
 
     /// What its container must have of GPUs; none where an earlier agent began the attempt, which did not say.
-    fn gpu_files(&self) -> Option<GpuFiles> {
+    pub(super) fn gpu_files(&self) -> Option<GpuFiles> {
         let given = self.dir.gpus().ok()?;
         (given.len() == self.order.gpus.len()).then_some(())?;
+        let nodes: Vec<u32> = given.iter().filter_map(|gpu| gpu.node).collect();
         Some(GpuFiles {
-            nodes: given.iter().map(|gpu| gpu.node).collect::<Option<_>>()?,
+            unknown: (given.len() - nodes.len()) as u32,
+            nodes,
             slices: given.iter().map(|gpu| u32::from(gpu.slice)).sum(),
         })
     }

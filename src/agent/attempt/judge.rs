@@ -52,6 +52,8 @@ pub(super) struct Evidence<'a> {
     pub(super) memory: ByteSize,
     pub(super) exit: Exit,
     pub(super) cause: Option<Cause>,
+    /// Where it was told to end: it did so before its grace was over.
+    pub(super) in_time: bool,
     pub(super) result: Option<DriverResult>,
     pub(super) measured: Measured,
     /// What the job held when its host's disk ran full just before its end, where that was not its doing.
@@ -70,7 +72,28 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Ended {
             .usage(result.map_or(Span(0), |r| r.finished_at.since(r.started_at))),
         cells: result.map(|r| r.cells).unwrap_or_default(),
         ran: true,
+        clean: is_clean(evidence),
     }
+}
+
+/// Whether nothing cut the job off: no signal, no want of memory or disk, no end of its grace.
+fn is_clean(evidence: &Evidence<'_>) -> bool {
+    let Some(result) = &evidence.result else {
+        return false;
+    };
+    let cut_off = match &evidence.cause {
+        None => false,
+        Some(Cause::Stopped(_) | Cause::GpusIdle(_)) => !evidence.in_time,
+        Some(Cause::DiskFull(_) | Cause::TooLong(_)) => true,
+    };
+    // A shell tells so of a signal to what it ran.
+    let by_signal = result.signal.is_some() || result.exit_code.is_some_and(|code| code > 128);
+    !cut_off && !by_signal && !was_oom(evidence) && evidence.starved.is_none()
+}
+
+fn was_oom(evidence: &Evidence<'_>) -> bool {
+    let kills = evidence.measured.peaks.oom_kills;
+    evidence.exit.oom_killed || kills.is_some_and(|kills| kills > 0)
 }
 
 fn outcome(evidence: &Evidence<'_>) -> Outcome {
@@ -107,12 +130,7 @@ fn closer(failure: Failure, evidence: &Evidence<'_>) -> Failure {
     if let (Some(held), true) = (evidence.starved, may_want_disk(failure.kind)) {
         return starved(failure, held);
     }
-    let oom = evidence.exit.oom_killed
-        || evidence
-            .measured
-            .peaks
-            .oom_kills
-            .is_some_and(|kills| kills > 0);
+    let oom = was_oom(evidence);
     let signal = evidence.result.as_ref().and_then(|result| result.signal);
     let code = evidence.result.as_ref().and_then(|result| result.exit_code);
     let text = format!(

@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use protocol::agent_api::AttemptOrder;
+use protocol::driver::{OUT_DIR, RESULT_FILE};
 use protocol::event::{EventKind, LogStream, Phase};
 use protocol::report::{AttemptReport, BookedGpu, Setting, VolumeManifest};
 use protocol::{Failure, FailureKind, Outcome, Timestamp, Trust, Unnumbered};
@@ -101,6 +102,33 @@ pub fn phase(dir: &AttemptDir) -> Phase {
     match dir::read_json::<State>(&dir.state_file()) {
         Ok(Some(state)) => state.stage.phase(),
         Ok(None) | Err(_) => Phase::Workspace,
+    }
+}
+
+/// What is known of the end of an attempt's job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JobEnd {
+    /// It runs, or has not begun.
+    NotYet,
+    /// It is over, and was not cut off: what it wrote, it wrote to the end.
+    Clean,
+    /// It is over, and may have been cut off in the middle of a file.
+    CutOff,
+}
+
+/// How an attempt's job ended, as its folder says. Where its driver has said its last word and nobody has judged it yet,
+/// the job counts as cut off.
+pub(crate) fn job_end(dir: &AttemptDir) -> JobEnd {
+    match dir::read_json::<State>(&dir.state_file()).map(|state| state.map(|state| state.stage)) {
+        Ok(Some(Stage::Collect { ended, .. })) if ended.clean => JobEnd::Clean,
+        Ok(Some(Stage::Collect { .. })) => JobEnd::CutOff,
+        Ok(Some(Stage::Workspace | Stage::Environment | Stage::Run(_)) | None) | Err(_) => {
+            let said = dir.contract().join(OUT_DIR).join(RESULT_FILE).exists();
+            match said || dir.report_file().exists() {
+                true => JobEnd::CutOff,
+                false => JobEnd::NotYet,
+            }
+        }
     }
 }
 
@@ -365,7 +393,7 @@ impl Attempt<'_> {
 fn image_failure(error: &EngineError) -> Failure {
     match error {
         EngineError::NoImage { .. } => Failure::new(FailureKind::ImageUnusable, error.to_string())
-            .hint("Correct `image:`, or bring the image to the host (docker pull, docker load; scripts/setup builds trainyard/notebook)."),
+            .hint("Correct `image:`, or bring the image to the host (docker pull, docker load; trainyard/notebook is built from Trainyard's `images/notebook`)."),
         EngineError::Pull { .. } => Failure::new(FailureKind::ExecutorFailed, error.to_string())
             .hint("Does the host reach the registry? Where it may not: bring the image by `docker load`."),
         EngineError::Unreachable { .. } | EngineError::Refused { .. } | EngineError::Call(_) => {

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use protocol::driver::{DriverResult, JOB_FILE, OUT_DIR, RESULT_FILE};
-use protocol::{ByteSize, Failure, FailureKind, Work};
+use protocol::{ByteSize, Failure, FailureKind, Span, Work};
 
 use super::disk::{Full, Share};
 use super::follow::{Follower, open_plain};
@@ -20,6 +20,8 @@ use crate::{lint, workspace};
 
 /// Between the driver's own end of a stopped job and ours of the driver.
 const DRIVER_GRACE: Duration = Duration::from_secs(10);
+/// A kill that does not end the job is tried again: the engine may be away, or may have lost the call.
+const KILL_AGAIN: Duration = Duration::from_secs(2);
 /// How long an engine may be away when an agent looks for a job that it started.
 const ENGINE_GRACE: Duration = Duration::from_secs(300);
 
@@ -28,6 +30,8 @@ struct Followed {
     exit: Exit,
     /// Why we ended it, where we did.
     cause: Option<Cause>,
+    /// Where it was told to end: it did so before its grace was over.
+    in_time: bool,
     measured: Measured,
     /// What it held when its host ran out of room, where that was not its doing.
     starved: Option<ByteSize>,
@@ -45,6 +49,7 @@ impl Attempt<'_> {
                 let followed = Followed {
                     exit,
                     cause: None,
+                    in_time: true,
                     measured: self.measured(),
                     starved: None,
                 };
@@ -125,6 +130,7 @@ impl Attempt<'_> {
         dir::write_json(&self.dir.container_file(), &spec).map_err(unwritable)?;
         let engine = self.engine().await?;
         self.refuse_silent_gpus(&engine).await?;
+        self.say_unknown_gpus();
         let container = engine
             .create(&spec)
             .await
@@ -159,6 +165,19 @@ impl Attempt<'_> {
                 ),
             )
             .hint("Run it on a host with containers, or give the job the folder's path as a parameter.")),
+        }
+    }
+
+    /// Of a GPU without a number nobody can tell whether the container has it or another one.
+    fn say_unknown_gpus(&self) {
+        let unknown = self
+            .gpu_files()
+            .map_or(self.order.gpus.len(), |files| files.unknown as usize);
+        if unknown > 0 {
+            self.log(format!(
+                "NVML does not tell the device files of {unknown} of the {} booked GPUs: whether the container has these and no others is only counted",
+                self.order.gpus.len()
+            ));
         }
     }
 
@@ -250,12 +269,13 @@ impl Attempt<'_> {
         let mut ticks = tokio::time::interval(self.host.config.timing.follow.into());
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let longest = Instant::now() + Duration::from(self.longest());
-        let (mut asked, mut kill_at, mut cause) = (None, None, None);
+        let (mut asked, mut kill_at, mut cause, mut over_at) = (None, None, None, None);
         let exit = loop {
             tokio::select! {
                 exit = &mut end => break exit,
                 reason = next_request(&self.control, asked.as_ref()) => {
                     kill_at = Some(stop(running, &reason).await);
+                    over_at = Some(Instant::now() + Duration::from(self.grace_of(&reason)));
                     cause = Some(Cause::Stopped(reason.clone()));
                     asked = Some(reason);
                 }
@@ -264,7 +284,8 @@ impl Attempt<'_> {
                     if cause.is_none() && found.is_some() {
                         cause = found;
                         running.terminate().await;
-                        kill_at = Some(Instant::now() + Duration::from(self.grace()) + DRIVER_GRACE);
+                        let over = Instant::now() + Duration::from(self.grace());
+                        (over_at, kill_at) = (Some(over), Some(over + DRIVER_GRACE));
                     }
                 }
                 _ = ticks.tick() => {
@@ -279,19 +300,29 @@ impl Attempt<'_> {
                         }
                     }
                     if kill_at.is_some_and(|at| Instant::now() >= at) {
-                        kill_at = None;
                         running.kill().await;
+                        kill_at = Some(Instant::now() + KILL_AGAIN);
                     }
                 }
             }
         };
+        let in_time = over_at.is_none_or(|over| Instant::now() < over);
         self.drain(&mut follower).await;
         let starved = tokio::task::block_in_place(|| watch.disk.starved());
         Followed {
             exit,
             cause,
+            in_time,
             measured: watch.measured,
             starved,
+        }
+    }
+
+    /// How long the job may take to end: the driver knows its own grace only.
+    fn grace_of(&self, reason: &StopReason) -> Span {
+        match reason {
+            StopReason::Stop { grace, .. } => (*grace).min(self.grace()),
+            StopReason::Abandon => Span(0),
         }
     }
 
@@ -340,6 +371,7 @@ impl Attempt<'_> {
             memory: self.host.inventory.memory,
             exit: followed.exit,
             cause: followed.cause,
+            in_time: followed.in_time,
             result,
             measured: followed.measured,
             starved: followed.starved,
@@ -363,7 +395,7 @@ async fn next_request(control: &super::Control, asked: Option<&StopReason>) -> S
     }
 }
 
-/// Passes a request on; answers when the driver's time is over.
+/// Passes a request on; answers when the driver's time is over, or the kill is tried again.
 async fn stop(running: &Running, reason: &StopReason) -> Instant {
     match reason {
         StopReason::Stop { grace, .. } if grace.0 > 0 => {
@@ -372,7 +404,7 @@ async fn stop(running: &Running, reason: &StopReason) -> Instant {
         }
         StopReason::Stop { .. } | StopReason::Abandon => {
             running.kill().await;
-            Instant::now() + DRIVER_GRACE
+            Instant::now() + KILL_AGAIN
         }
     }
 }

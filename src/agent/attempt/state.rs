@@ -81,6 +81,10 @@ pub(super) struct Ended {
     pub(super) cells: CellCount,
     /// Whether the job's code began.
     pub(super) ran: bool,
+    /// Whether it came to an end by itself, so that it has written to the end what it began to write. An earlier agent did
+    /// not say.
+    #[serde(default)]
+    pub(super) clean: bool,
 }
 
 impl Ended {
@@ -90,6 +94,7 @@ impl Ended {
             usage: Usage::default(),
             cells: CellCount::default(),
             ran: false,
+            clean: false,
         })
     }
 

@@ -22,7 +22,7 @@ pub(super) async fn image(engine: &Engine, name: &str) -> Check {
         Err(error) => Check::warn(
             "image",
             error.to_string(),
-            "build it with `scripts/setup`, bring it with `docker load`, or name another image in the pipeline file",
+            "bring it to this host (`docker load`, or `docker build` of Trainyard's `images/notebook`), or name another image in the pipeline file",
         ),
     }
 }
@@ -30,7 +30,13 @@ pub(super) async fn image(engine: &Engine, name: &str) -> Check {
 pub(super) fn driver() -> Check {
     let path = match find_driver() {
         Ok(path) => path,
-        Err(error) => return Check::fail("driver", error.to_string(), "run `scripts/setup`"),
+        Err(error) => {
+            return Check::fail(
+                "driver",
+                error.to_string(),
+                "unpack the release whole: the driver lies in its `lib/trainyard`, beside `bin`",
+            );
+        }
     };
     match is_static(&path) {
         Ok(true) => Check::ok("driver", path.display().to_string()),
@@ -40,7 +46,7 @@ pub(super) fn driver() -> Check {
                 "{} is linked dynamically: it will not start in every image",
                 path.display()
             ),
-            "build it with `scripts/setup`, which links it statically",
+            "use the driver of the release, which is linked statically",
         ),
         Err(error) => Check::fail(
             "driver",
@@ -85,7 +91,7 @@ pub(super) async fn uv(config: &Config) -> Check {
         return Check::fail(
             "uv",
             "the program `uv`, which builds Python environments, was not found",
-            "run `scripts/setup`, or set `python.uv` in the agent's configuration",
+            "unpack the release whole (it has uv in `lib/trainyard`), install uv, or set `python.uv` in the agent's configuration",
         );
     };
     match version(&path).await {

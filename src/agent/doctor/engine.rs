@@ -46,7 +46,7 @@ pub(super) async fn engine(config: &Config) -> (Vec<Check>, Option<(Engine, Engi
             (found, Some((engine, facts)))
         }
         Err(reason) => {
-            let hint = "install and start Docker (`scripts/setup` does both), or put this user into the group `docker`; another engine's socket goes into `executors.docker_host`";
+            let hint = "install and start Docker (https://docs.docker.com/engine/install), or put this user into the group `docker`; another engine's socket goes into `executors.docker_host`";
             found.push(Check::fail("engine", reason, hint));
             (found, None)
         }

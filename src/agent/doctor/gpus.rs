@@ -206,6 +206,7 @@ async fn give(
 fn job(gpu: &GpuReading) -> DriverJob {
     let files = GpuFiles {
         nodes: gpu.node.into_iter().collect(),
+        unknown: u32::from(gpu.node.is_none()),
         slices: u32::from(matches!(gpu.gpu.kind, GpuKind::Slice { .. })),
     };
     nothing_but(&[], Some(files))

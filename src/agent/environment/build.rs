@@ -59,7 +59,7 @@ pub(super) async fn build(
 ) -> Result<Ready, NotReady> {
     let uv = host.uv.as_deref().ok_or_else(|| {
         Failure::new(FailureKind::ExecutorFailed, "the program `uv`, which builds Python environments, is not on this host")
-            .hint("Install it (`pip install uv`, or scripts/setup), or set `uv` under `[python]` in the agent's configuration.")
+            .hint("Install it (`pip install uv`; a release has it in `lib/trainyard`), or set `uv` under `[python]` in the agent's configuration.")
     })?;
     place.clear()?;
     let scratch = Scratch::make(host, place, inputs)?;

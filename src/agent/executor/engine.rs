@@ -125,17 +125,20 @@ pub(crate) struct Image {
 }
 
 impl Engine {
-    /// Connects to the engine of the configuration, of `$DOCKER_HOST`, or Docker's own socket, and agrees on a version.
+    /// Where the engine is: as the configuration says, or `$DOCKER_HOST`, or Docker's own socket.
+    #[must_use]
+    pub fn address(config: &Config) -> String {
+        let said = config.executors.docker_host.clone();
+        said.or_else(|| std::env::var("DOCKER_HOST").ok())
+            .unwrap_or_else(|| "unix:///var/run/docker.sock".into())
+    }
+
+    /// Connects to it, and agrees on a version.
     ///
     /// # Errors
     /// Where none answers.
     pub async fn connect(config: &Config) -> Result<Self, EngineError> {
-        let host = config
-            .executors
-            .docker_host
-            .clone()
-            .or_else(|| std::env::var("DOCKER_HOST").ok())
-            .unwrap_or_else(|| "unix:///var/run/docker.sock".into());
+        let host = Self::address(config);
         let unreachable = |error: Error| EngineError::Unreachable {
             host: host.clone(),
             reason: error.to_string(),

@@ -6,6 +6,8 @@ mod engine;
 mod in_words;
 mod meter;
 mod shell;
+#[cfg(test)]
+pub(crate) mod testing;
 mod tree;
 
 pub use engine::{Engine, EngineError, EngineFacts};
@@ -76,7 +78,9 @@ impl Running {
             Running::Container(container) => {
                 container.remove().await;
             }
-            Running::Process(process) => process.sweep(),
+            Running::Process(process) => {
+                process.sweep();
+            }
         }
     }
 }

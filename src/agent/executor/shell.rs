@@ -115,17 +115,18 @@ impl Process {
     }
 
     /// Ends what the attempt left behind: processes that carry its id in their environment. One that makes
-    /// others meanwhile is outrun by looking again.
-    pub(crate) fn sweep(&self) {
+    /// others meanwhile is outrun by looking again. Answers whether none is left.
+    pub(crate) fn sweep(&self) -> bool {
         for _ in 0..MOST_SWEEPS {
             if !self.sweep_once() {
-                return;
+                return true;
             }
         }
         tracing::warn!(
             attempt = self.attempt,
             "some of the attempt's processes may be left on this host"
         );
+        false
     }
 
     /// Answers whether it found any.
@@ -194,7 +195,7 @@ mod tests {
             .env(ATTEMPT_VARIABLE, &attempt)
             .spawn()
             .unwrap();
-        Process::known(1, 0, &attempt).sweep();
+        assert!(Process::known(1, 0, &attempt).sweep());
         let ended = std::time::Instant::now() + std::time::Duration::from_secs(5);
         while left.try_wait().unwrap().is_none() {
             assert!(std::time::Instant::now() < ended, "the process still runs");

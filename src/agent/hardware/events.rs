@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nvml_wrapper::bitmasks::event::EventTypes;
 use nvml_wrapper::enums::event::XidError;
@@ -19,6 +19,8 @@ use super::health::{self, GpuFault};
 const WAIT_MS: u32 = 500;
 /// After an error: a GPU is lost, or the driver is being replaced.
 const PAUSE: Duration = Duration::from_secs(5);
+/// How often is looked for GPUs that were lost and came back.
+const LOOK: Duration = Duration::from_secs(5);
 /// More faults than these say nothing new.
 const MOST: usize = 256;
 
@@ -106,41 +108,67 @@ fn listen(
     heard: &Mutex<Vec<GpuFault>>,
     ready: impl Fn(),
 ) -> Result<(), NvmlError> {
-    let set = registered(nvml)?;
+    let mut telling = telling(nvml)?;
+    let mut set = registered(nvml, &telling)?;
     ready();
+    let mut looked = Instant::now();
     while !over.load(Ordering::Relaxed) {
-        match set.wait(WAIT_MS) {
-            Ok(event) => {
-                let Some(fault) = fault(&event) else { continue };
-                tracing::error!(uuid = fault.uuid, "a GPU reports {}", fault.reason);
-                let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
-                if heard.len() < MOST && !heard.contains(&fault) {
-                    heard.push(fault);
-                }
-            }
-            Err(NvmlError::Timeout) => {}
-            Err(error) => return Err(error),
+        hear(&set, WAIT_MS, heard)?;
+        if looked.elapsed() < LOOK {
+            continue;
+        }
+        looked = Instant::now();
+        let now = self::telling(nvml)?;
+        if now != telling {
+            // The old set ends when the new one hears: what it has meanwhile is taken first.
+            let new = registered(nvml, &now)?;
+            while hear(&set, 0, heard)? {}
+            (set, telling) = (new, now);
         }
     }
     Ok(())
 }
 
-/// A set with every GPU that can be reached and tells events.
-fn registered(nvml: &Nvml) -> Result<EventSet<'_>, NvmlError> {
-    let wanted = EventTypes::CRITICAL_XID_ERROR | EventTypes::DOUBLE_BIT_ECC_ERROR;
-    let mut set = nvml.create_event_set()?;
-    for index in 0..nvml.device_count()? {
-        let Ok(device) = nvml.device_by_index(index) else {
-            continue;
-        };
-        let types = device
-            .supported_event_types()
-            .map_or(EventTypes::empty(), |types| types & wanted);
-        if !types.is_empty() {
-            set = device
-                .register_events(types, set)
-                .map_err(|error| error.error)?;
+/// Waits for one event. Answers whether one came.
+fn hear(set: &EventSet<'_>, wait_ms: u32, heard: &Mutex<Vec<GpuFault>>) -> Result<bool, NvmlError> {
+    let event = match set.wait(wait_ms) {
+        Ok(event) => event,
+        Err(NvmlError::Timeout) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    if let Some(fault) = fault(&event) {
+        tracing::error!(uuid = fault.uuid, "a GPU reports {}", fault.reason);
+        let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard.len() < MOST && !heard.contains(&fault) {
+            heard.push(fault);
         }
+    }
+    Ok(true)
+}
+
+/// The GPUs that can be reached and tell events, by their index, and which of those that matter. One that is lost may be
+/// back at the next look.
+fn telling(nvml: &Nvml) -> Result<Vec<(u32, EventTypes)>, NvmlError> {
+    let wanted = EventTypes::CRITICAL_XID_ERROR | EventTypes::DOUBLE_BIT_ECC_ERROR;
+    let types = |index| {
+        let types = nvml.device_by_index(index).ok()?.supported_event_types();
+        types.ok().map(|types| (index, types & wanted))
+    };
+    let all = (0..nvml.device_count()?).filter_map(types);
+    Ok(all.filter(|(_, types)| !types.is_empty()).collect())
+}
+
+/// A set with these GPUs.
+fn registered<'nvml>(
+    nvml: &'nvml Nvml,
+    telling: &[(u32, EventTypes)],
+) -> Result<EventSet<'nvml>, NvmlError> {
+    let mut set = nvml.create_event_set()?;
+    for (index, types) in telling {
+        let device = nvml.device_by_index(*index)?;
+        set = device
+            .register_events(*types, set)
+            .map_err(|error| error.error)?;
     }
     Ok(set)
 }

@@ -24,11 +24,14 @@ pub struct Booking {
     /// Whose run it is, beside the agent; none: the attempt is the agent's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
+    /// Of a run: the address of the engine that has its containers; none: its jobs are processes of this host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
 }
 
 impl Booking {
-    /// Whether it is of a run whose process is gone: then it means nothing.
-    pub(super) fn is_over(&self, dir: &Path) -> bool {
+    /// Whether it is of a run whose process is gone. Its job may go on.
+    pub(super) fn is_left(&self, dir: &Path) -> bool {
         self.run.is_some() && !super::runs::lives(dir, &self.attempt)
     }
 
@@ -89,6 +92,8 @@ pub(super) struct State {
     pub(super) bookings: BTreeMap<String, Booking>,
     pub(super) quarantines: BTreeMap<String, Quarantine>,
     pub(super) reservations: BTreeMap<String, Reservation>,
+    /// Quarantines that the disk has not taken yet. They count, and stay until they are written.
+    pub(super) heard: BTreeMap<String, Quarantine>,
     /// Why something of a GPU cannot be read: nobody gets it meanwhile.
     pub(super) unreadable: BTreeMap<String, String>,
     /// Why nothing can be read: nobody gets any GPU meanwhile.
@@ -122,6 +127,17 @@ impl Kind {
 }
 
 impl State {
+    /// Takes in a quarantine that is not on the disk; where a person has to end one already, that one stays.
+    pub(super) fn hear(&mut self, uuid: &str, quarantine: &Quarantine) {
+        let there = self.quarantines.get(uuid);
+        if there.is_some_and(|there| there.until_cleared) {
+            return;
+        }
+        for into in [&mut self.heard, &mut self.quarantines] {
+            into.insert(uuid.to_owned(), quarantine.clone());
+        }
+    }
+
     /// Reads a folder; one that is missing has no files. Of a file that cannot be read, what was `known` of it stays.
     pub(super) fn read(dir: &Path, known: &Self) -> Result<Self, LedgerError> {
         let mut state = Self::default();
@@ -148,7 +164,6 @@ impl State {
                 state.unreadable.insert(uuid, why);
             }
         }
-        state.bookings.retain(|_, booking| !booking.is_over(dir));
         Ok(state)
     }
 }

@@ -22,6 +22,8 @@ pub(super) struct Manners {
     pub(super) shell: bool,
     /// Of a person's run beside the agent: who it is.
     pub(super) run_by: Option<String>,
+    /// Of such a run: the engine that its containers are in.
+    pub(super) engine: Option<String>,
 }
 
 /// The GPU itself, and for a slice the GPU that it is cut from.

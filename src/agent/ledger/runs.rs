@@ -1,10 +1,11 @@
 //! Runs of people beside the agent (`trainyard run`), which book in its ledger. A run holds a lock as long as its process
-//! lives, so that what one had that was killed is nobody's.
+//! lives. What one has that was killed stays booked until its job was ended: nothing but that booking tells of the job.
 //!
 //! ```text
 //! bookings/<attempt>.run   locked by the run's process
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,15 +13,70 @@ use std::time::{Duration, Instant};
 
 use protocol::AttemptId;
 
-use super::files::{self, Booking, Kind, LedgerError, at};
-use crate::attempt::read_json;
+use super::Ledger;
+use super::files::{self, Booking, LedgerError, at};
+use crate::config::Config;
 
 const ENDING: &str = ".run";
 /// How long another process may take to book.
 const TURN_WITHIN: Duration = Duration::from_secs(10);
 const TURN_LOOK: Duration = Duration::from_millis(20);
 
-/// A run that goes on. Dropped, what it has is free.
+impl Ledger {
+    /// The ledger for a run of a person beside the agent, who may have what is lent to them. `engine` is the address of the
+    /// engine that its containers are in; none: its jobs are processes of this host.
+    ///
+    /// # Errors
+    /// Where the disk refuses: a person may have to be the agent's user to book in its ledger.
+    pub fn for_run(config: &Config, by: &str, engine: Option<String>) -> Result<Self, LedgerError> {
+        let mut ledger = Self::unread(config);
+        ledger.manners.run_by = Some(by.to_owned());
+        ledger.manners.engine = engine;
+        if !ledger.dir.exists() {
+            fs::create_dir_all(&ledger.dir).map_err(at(&ledger.dir))?;
+            files::give_to_owner(&config.data, &ledger.dir)?;
+        }
+        ledger.refresh()?;
+        Ok(ledger)
+    }
+
+    /// Begins a run: it goes on as long as the value, and this process, live.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn begin_run(&self, attempt: &AttemptId) -> Result<Run, LedgerError> {
+        let _turn = turn(&self.dir)?;
+        Run::begin(&self.dir, attempt)
+    }
+
+    /// Bookings of runs whose process is gone. Their jobs may go on, so that they count until [`Self::take_back_left`].
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn left(&self) -> Result<BTreeMap<AttemptId, Booking>, LedgerError> {
+        self.refresh()?;
+        let left = self.bookings().into_values();
+        let left = left.filter(|booking| booking.is_left(&self.dir));
+        Ok(left.map(|one| (one.attempt.clone(), one)).collect())
+    }
+
+    /// Gives back what a run has whose process is gone and whose job was ended. Another process may have done so before,
+    /// and booked anew.
+    ///
+    /// # Errors
+    /// The disk's; what was not given back stays booked.
+    pub fn take_back_left(
+        &self,
+        attempt: &AttemptId,
+        unclean: &[(String, String)],
+    ) -> Result<(), LedgerError> {
+        let _turn = turn(&self.dir)?;
+        self.refresh()?;
+        self.give_back(attempt, unclean)
+    }
+}
+
+/// A run that goes on. Dropped, what it still has is taken back by whoever looks next.
 #[derive(Debug)]
 pub struct Run {
     path: PathBuf,
@@ -56,34 +112,22 @@ pub(super) fn lives(dir: &Path, attempt: &AttemptId) -> bool {
     }
 }
 
-/// Removes what runs left that were killed. To be called with the [`turn`].
+/// Removes the locks of runs that were killed. To be called with the [`turn`].
 pub(super) fn sweep(dir: &Path) -> Result<(), LedgerError> {
     for entry in fs::read_dir(dir).map_err(at(dir))? {
         let path = entry.map_err(at(dir))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let over = match (name.strip_suffix(ENDING), Kind::of(&name)) {
-            (Some(attempt), _) => attempt.parse().is_ok_and(|id| !lives(dir, &id)),
-            (None, Some(Kind::Booking)) => is_left(dir, &path),
-            (None, _) => false,
-        };
-        if over {
-            remove(&path)?;
+        let run = name.strip_suffix(ENDING).and_then(|id| id.parse().ok());
+        if run.is_some_and(|id| !lives(dir, &id)) {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(at(&path)(error));
+                }
+                Ok(()) | Err(_) => {}
+            }
         }
     }
     Ok(())
-}
-
-/// Whether a booking's file is of a run that is over. One that cannot be read keeps jobs from its GPU.
-fn is_left(dir: &Path, path: &Path) -> bool {
-    let booking: Option<Booking> = read_json(path).ok().flatten();
-    booking.is_some_and(|booking| booking.is_over(dir))
-}
-
-fn remove(path: &Path) -> Result<(), LedgerError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(path)(error)),
-        Ok(()) | Err(_) => Ok(()),
-    }
 }
 
 /// The turn to book: agent and runs are processes of their own, and one of them looks and writes at a time.
@@ -110,9 +154,7 @@ mod tests {
     use protocol::hardware::GpuHealth;
     use protocol::{Span, Timestamp};
 
-    use crate::config::Config;
     use crate::hardware::{GpuReading, example};
-    use crate::ledger::Ledger;
 
     use super::*;
 
@@ -143,7 +185,7 @@ mod tests {
         }
 
         fn run_of(&self, by: &str) -> Ledger {
-            Ledger::for_run(&Self::config(&self.dir), by).unwrap()
+            Ledger::for_run(&Self::config(&self.dir), by, None).unwrap()
         }
 
         /// Why an attempt does not get a GPU; none: it does.
@@ -186,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_run_had_is_free() {
+    fn what_a_killed_run_has_is_free_when_its_job_was_ended() {
         let world = World::new();
         let (ada, attempt) = (world.run_of("ada"), AttemptId::generate());
         let run = ada.begin_run(&attempt).unwrap();
@@ -196,11 +238,25 @@ mod tests {
         // A process that is killed gives its lock up, and removes no file.
         drop(run);
         fs::write(&lock, "").unwrap();
-        let looked = Ledger::look(&World::config(&world.dir)).unwrap();
-        assert!(looked.bookings().is_empty());
-        assert_eq!(world.refused(&world.run_of("bob"), "GPU-1"), None);
-        assert_eq!(world.refused(&world.ledger, "GPU-1"), None);
+        for ledger in [&world.ledger, &world.run_of("bob")] {
+            let said = world.refused(ledger, "GPU-1").unwrap();
+            assert!(said.contains("`trainyard run` of ada"), "{said}");
+        }
         assert!(!lock.exists());
+        let left = world.ledger.left().unwrap();
+        assert_eq!(left.into_keys().collect::<Vec<_>>(), [attempt.clone()]);
+        // Another run took it back before and has the GPU now: that stays.
+        let bob = world.run_of("bob");
+        bob.take_back_left(&attempt, &[]).unwrap();
+        let (bobs, uuids) = (AttemptId::generate(), ["GPU-1".to_owned()]);
+        let run = bob.begin_run(&bobs).unwrap();
+        bob.book(&bobs, &uuids, &world.readings).unwrap();
+        world.ledger.take_back_left(&attempt, &[]).unwrap();
+        let looked = Ledger::look(&World::config(&world.dir)).unwrap();
+        assert_eq!(looked.bookings()["GPU-1"].attempt, bobs);
+        bob.give_back(&bobs, &[]).unwrap();
+        drop(run);
+        assert_eq!(world.refused(&world.ledger, "GPU-1"), None);
     }
 
     #[test]

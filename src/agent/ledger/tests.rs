@@ -440,3 +440,28 @@ fn gpus_are_taken_back_of_an_attempt_that_is_gone_and_of_no_other() {
     assert_eq!(booked, [begins.clone(), stays.clone()]);
     assert!(!booked.contains(gone));
 }
+
+#[test]
+fn a_fault_that_the_disk_refuses_counts_and_is_written_when_it_takes_it() {
+    let mut world = World::new();
+    let fault = GpuFault {
+        uuid: "GPU-1".into(),
+        reason: "XID 79".into(),
+    };
+    let now = [example("GPU-1"), example("GPU-2")];
+    let health = |world: &World| world.ledger.judged(&now).remove(0).health;
+    let quarantined = |health: GpuHealth| matches!(health, GpuHealth::Quarantined { reason } if reason == "XID 79");
+    let bookings = world.dir.path().join("bookings");
+    // A folder that is none takes nothing.
+    fs::remove_dir(&bookings).unwrap();
+    fs::write(&bookings, "").unwrap();
+    assert!(world.ledger.notice(&[fault], &now).is_err());
+    assert!(quarantined(health(&world)));
+    fs::remove_file(&bookings).unwrap();
+    fs::create_dir(&bookings).unwrap();
+    // The next look, which heard nothing.
+    world.ledger.notice(&[], &now).unwrap();
+    world.restart();
+    assert!(quarantined(health(&world)));
+    assert_eq!(world.ledger.judged(&now)[1].health, GpuHealth::Healthy);
+}

@@ -11,6 +11,7 @@ use crate::gpus::{Containers, view};
 use crate::hardware::GpuReading;
 use crate::host::Host;
 use crate::ledger::{Ledger, LedgerError, NotBooked, Run};
+use crate::leftover;
 
 /// Where runs get their GPUs.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ pub struct Look {
     readings: Vec<GpuReading>,
 }
 
-/// What a run has of the host's GPUs. Dropped, or with its process, it has nothing.
+/// What a run has of the host's GPUs. What is not given back when its process ends is taken back by whoever looks next.
 #[derive(Debug)]
 pub struct Held {
     pub(super) attempt: AttemptId,
@@ -54,11 +55,11 @@ impl Held {
 
 impl<'a> Desk<'a> {
     /// Opens the ledger of the agent with this configuration; where it has no data folder here, that of local runs. `by`
-    /// is the person.
+    /// is the person. What killed runs left is ended, and their GPUs are taken back.
     ///
     /// # Errors
     /// Where the ledger cannot be used: a person may have to be the agent's user.
-    pub fn open(host: &'a Host, agent: &Config, by: &str) -> Result<Self, LedgerError> {
+    pub async fn open(host: &'a Host, agent: &Config, by: &str) -> Result<Self, LedgerError> {
         // Where nobody may look, there is one.
         let data = match agent.data.try_exists().unwrap_or(true) {
             true => &agent.data,
@@ -70,10 +71,14 @@ impl<'a> Desk<'a> {
             executors: host.config.executors.clone(),
             ..Config::default()
         };
+        let ledger = Ledger::for_run(&config, by, super::containers_in(host))?;
+        let clean_grace = agent.gpus.clean_grace;
+        let look = || std::future::ready(host.hardware.gpus());
+        leftover::take_back(&ledger, clean_grace, look).await;
         Ok(Self {
             host,
-            ledger: Ledger::for_run(&config, by)?,
-            clean_grace: agent.gpus.clean_grace,
+            ledger,
+            clean_grace,
         })
     }
 
@@ -130,7 +135,7 @@ impl<'a> Desk<'a> {
     /// Gives a run's GPUs back when they are clean or their grace is over. Answers with what is quarantined, and why.
     ///
     /// # Errors
-    /// The disk's; what was not given back is nobody's all the same.
+    /// The disk's; what was not given back stays booked until somebody looks again.
     pub async fn give_back(&self, held: Held) -> Result<Vec<(String, String)>, LedgerError> {
         if held.run.is_none() {
             return Ok(Vec::new());

@@ -18,8 +18,10 @@ use super::deliver::{Delivery, not_delivered, without_blobs};
 use super::{Shared, checkpoints, keep};
 use crate::attempt::{self, AttemptDir, write_json};
 use crate::checkpoints::Checkpoints;
+use crate::executor::Engine;
 use crate::journal::Journal;
 use crate::ledger::NotBooked;
+use crate::leftover;
 
 /// Carries an attempt out, from wherever an earlier process left it.
 pub(super) async fn carry(
@@ -106,6 +108,36 @@ pub(super) async fn carry(
         shared.attempts.phase(&order.attempt, Phase::Finished);
         shared.news.notify_one();
     }
+}
+
+/// Ends an attempt that cannot be carried out here: its job, and then itself, as the platform's failure.
+pub(super) async fn give_up(
+    shared: Arc<Shared>,
+    dir: AttemptDir,
+    order: AttemptOrder,
+    handle: Handle,
+) {
+    let carrier = Carrier {
+        shared: &shared,
+        dir: &dir,
+        order: &order,
+        handle: &handle,
+    };
+    let config = &shared.host.config;
+    let engine = config.executors.docker.then(|| Engine::address(config));
+    let mut backoff = shared.backoff();
+    while let Err(why) = leftover::end(&order.attempt, engine.as_deref()).await {
+        tracing::error!(attempt = %order.attempt, "its job may go on: {why}; trying again");
+        tokio::time::sleep(backoff.next()).await;
+    }
+    let failure = Failure::new(
+        FailureKind::Internal,
+        "the agent failed again and again while it carried the attempt out",
+    )
+    .hint("The agent's log has its words; please report them.");
+    let report = carrier.unrun(NotRun::Failed(Box::new(failure)));
+    carrier.write_down(&report).await;
+    carry(shared, dir, order, handle).await;
 }
 
 /// Why an attempt does not run.

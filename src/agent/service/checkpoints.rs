@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use super::blobs::hash_of;
 use super::deliver::Delivery;
+use crate::attempt::{self, JobEnd};
 use crate::checkpoints::Checkpoints;
 use crate::workspace;
 
@@ -35,14 +36,52 @@ type Look = BTreeMap<String, Seen>;
 /// What of a folder is on the server.
 #[derive(Default)]
 struct Brought {
+    /// The last look while the job may have written.
     before: Look,
     /// The set that the server has.
     files: BTreeMap<String, (Seen, Digest)>,
 }
 
+/// A file of the next set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Wanted {
+    /// As the server has it.
+    Kept(Seen, Digest),
+    /// To be brought.
+    New(Seen),
+}
+
+impl Brought {
+    /// What makes the next set of a look. A file counts as finished when it was seen the same twice while the job ran, or
+    /// when the job came to its end by itself; until then the one before stands for it. None: nothing better than what the
+    /// server has.
+    fn wanted(&self, now: &Look, end: JobEnd) -> Option<BTreeMap<String, Wanted>> {
+        let mut set = BTreeMap::new();
+        for (path, &seen) in now {
+            let there = self.files.get(path);
+            let finished = end == JobEnd::Clean || self.before.get(path) == Some(&seen);
+            let wanted = match there {
+                Some((kept, digest)) if *kept == seen || !finished => {
+                    Wanted::Kept(*kept, digest.clone())
+                }
+                Some(_) | None if finished => Wanted::New(seen),
+                Some(_) | None => {
+                    // What an earlier process of this agent brought of it is not known.
+                    if end == JobEnd::CutOff && self.files.is_empty() {
+                        return None;
+                    }
+                    continue;
+                }
+            };
+            set.insert(path.clone(), wanted);
+        }
+        Some(set)
+    }
+}
+
 impl Delivery<'_> {
-    /// Brings finished checkpoints as they come, where the job asks for that, until `over`; then all that is there,
-    /// where another attempt may follow.
+    /// Brings finished checkpoints as they come, where the job asks for that, until `over`; then what is there, where
+    /// another attempt may follow.
     pub(super) async fn checkpoints(self, order: &AttemptOrder, over: &CancellationToken) {
         if !order.spec.checkpoints.across_hosts {
             return;
@@ -85,19 +124,25 @@ impl Delivery<'_> {
         let now = tokio::task::spawn_blocking(move || look(&folder));
         let now = now.await.map_err(|error| error.to_string())?;
         let now = now.map_err(|error| format!("{}: {error}", root.display()))?;
-        let before = std::mem::replace(&mut brought.before, now.clone());
+        // After the look: what it saw was written before the end that this knows of.
+        let end = attempt::job_end(self.dir);
+        if end != JobEnd::NotYet && !last {
+            return Ok(());
+        }
+        let wanted = brought.wanted(&now, end);
+        if end == JobEnd::NotYet {
+            brought.before = now;
+        }
+        let Some(wanted) = wanted else {
+            return Err("the job was cut off, and its last files may be torn".to_owned());
+        };
         let mut set = BTreeMap::new();
-        for (path, seen) in now {
-            let there = brought.files.get(&path);
-            if there.is_some_and(|(kept, _)| *kept == seen) {
-                set.insert(path.clone(), brought.files[&path].clone());
-            } else if last || before.get(&path) == Some(&seen) {
-                let digest = self.upload_file(root, &path, seen).await?;
-                set.insert(path, (seen, digest));
-            } else if let Some(kept) = there {
-                // The one before stands for it until it is finished.
-                set.insert(path, kept.clone());
-            }
+        for (path, wanted) in wanted {
+            let file = match wanted {
+                Wanted::Kept(seen, digest) => (seen, digest),
+                Wanted::New(seen) => (seen, self.upload_file(root, &path, seen).await?),
+            };
+            set.insert(path, file);
         }
         let same = set.len() == brought.files.len()
             && set.iter().all(|(path, (_, digest))| {
@@ -257,6 +302,37 @@ mod tests {
         for path in ["link", "folder/secret", "../x", "a"] {
             assert!(open_below(root.path(), path).is_err(), "{path}");
         }
+    }
+
+    #[test]
+    fn a_torn_file_never_stands_for_the_whole_one_before() {
+        let seen = |size| Seen {
+            size,
+            inode: 1,
+            modified: (0, 0),
+            changed: (0, 0),
+        };
+        let (whole, torn) = (seen(9), seen(4));
+        let look = |model| Look::from([("epoch".into(), seen(1)), ("model.pt".into(), model)]);
+        let digest = Digest::of(b"whole");
+        let kept = || Wanted::Kept(whole, digest.clone());
+        let mut brought = Brought {
+            before: look(whole),
+            files: BTreeMap::from([("model.pt".into(), (whole, digest.clone()))]),
+        };
+        for (end, model) in [
+            (JobEnd::NotYet, kept()),
+            (JobEnd::CutOff, kept()),
+            (JobEnd::Clean, Wanted::New(torn)),
+        ] {
+            let set = brought.wanted(&look(torn), end).unwrap();
+            assert_eq!(set["model.pt"], model, "{end:?}");
+            assert_eq!(set["epoch"], Wanted::New(seen(1)));
+        }
+        // An agent that started anew does not know what is there: it changes nothing of it.
+        brought.files.clear();
+        assert_eq!(brought.wanted(&look(torn), JobEnd::CutOff), None);
+        assert!(brought.wanted(&look(whole), JobEnd::CutOff).is_some());
     }
 
     #[test]

@@ -17,8 +17,10 @@ mod gpus;
 mod keep;
 mod orphans;
 mod sight;
+mod tasks;
+#[cfg(test)]
+mod world;
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -27,7 +29,7 @@ use protocol::agent_api::{AttemptOrder, PollAnswer, PollRequest, VERSION};
 use protocol::hardware::Gpu;
 use protocol::{AttemptId, Digest, Span, Timestamp};
 use tokio::sync::Notify;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -39,12 +41,14 @@ use crate::hardware::{self, Hardware, NvmlAbsent};
 use crate::host::{Host, HostError};
 use crate::identity::{DataLock, Identity, IdentityError};
 use crate::ledger::{Ledger, LedgerError};
+use crate::leftover;
 use crate::wish::{self, End, Wish};
 
 use attempts::Attempts;
 use backoff::Backoff;
 use clock::Clock;
 use sight::Sight;
+use tasks::{Carried, Next, Tasks};
 
 /// The most that a server may hold a poll.
 const LONGEST_POLL: Span = Span::secs(20);
@@ -89,8 +93,9 @@ pub async fn register(
 ) -> Result<Identity, IdentityError> {
     let _lock = DataLock::take(&config.data)?;
     let hardware = Hardware::open(config);
-    let engine = Sight::new(config).engine(config).await;
-    let gpus = hardware::unjudged(hardware.gpus());
+    let hardware = Arc::new(hardware);
+    let engine = Sight::begin(config).await.engine();
+    let gpus = hardware::unjudged(sight::gpus(&hardware).await);
     let inventory = hardware.inventory(config, engine, gpus);
     Identity::register(config, url, token, replace, inventory).await
 }
@@ -102,9 +107,7 @@ pub struct Service {
     sight: Sight,
     /// What was asked on the host when the last poll was sent.
     wish: Wish,
-    /// Dropped, they end; the jobs do not.
-    tasks: JoinSet<()>,
-    names: HashMap<tokio::task::Id, AttemptId>,
+    tasks: Tasks,
     /// The last look through what is kept.
     sweeping: Option<JoinHandle<()>>,
     _lock: DataLock,
@@ -136,6 +139,13 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner);
         slot.get_or_insert(error);
         self.over.cancel();
+    }
+
+    /// Ends what killed agents and killed runs left, and takes their GPUs back.
+    async fn sweep_jobs(&self) {
+        self.sweep_containers().await;
+        let grace = self.host.config.gpus.clean_grace;
+        leftover::take_back(&self.ledger, grace, || self.gpus()).await;
     }
 
     /// Removes containers that an engine made for an agent that was killed, and takes their GPUs back.
@@ -199,9 +209,9 @@ impl Service {
         }
         let ledger = Ledger::open(&config)?;
         hardware.listen();
-        let mut sight = Sight::new(&config);
-        let engine = sight.engine(&config).await;
-        let readings = hardware.gpus();
+        let sight = Sight::begin(&config).await;
+        let engine = sight.engine();
+        let readings = sight::gpus(&hardware).await;
         let gpus = ledger.judged(&readings);
         let inventory = hardware.inventory(&config, engine, gpus);
         let mut service = Self {
@@ -218,8 +228,7 @@ impl Service {
             }),
             sight,
             wish: Wish::default(),
-            tasks: JoinSet::new(),
-            names: HashMap::new(),
+            tasks: Tasks::default(),
             sweeping: None,
             _lock: lock,
         };
@@ -318,7 +327,7 @@ impl Service {
     fn sweep(&mut self) {
         let shared = Arc::clone(&self.shared);
         self.sweeping = Some(tokio::spawn(async move {
-            shared.sweep_containers().await;
+            shared.sweep_jobs().await;
             let folders = tokio::task::spawn_blocking(move || sweep_folders(&shared.host.config));
             if let Err(error) = folders.await {
                 tracing::error!("looking through what is kept failed: {error}");
@@ -366,7 +375,7 @@ impl Service {
     async fn request(&mut self, known: Option<&Digest>, held: bool) -> (PollRequest, Vec<Gpu>) {
         let shared = &self.shared;
         let config = &shared.host.config;
-        let engine = self.sight.engine(config).await;
+        let engine = self.sight.engine();
         let gpus = shared.ledger.judged(&shared.gpus().await);
         let inventory = shared.hardware.inventory(config, engine, gpus.clone());
         let inventory_hash = hardware::hash(&inventory);
@@ -427,33 +436,35 @@ impl Service {
             return Ok(false);
         }
         tracing::info!(attempt = %order.attempt, job = order.spec.name, project = order.project_name, "attempt begins");
-        self.spawn(dir, order);
+        self.spawn(Carried::new(dir, order));
         Ok(true)
     }
 
-    fn spawn(&mut self, dir: AttemptDir, order: AttemptOrder) {
+    fn spawn(&mut self, carried: Carried) {
         let shared = Arc::clone(&self.shared);
-        let entry = shared.attempts.enter(&dir, &order);
-        let id = order.attempt.clone();
-        let task = self.tasks.spawn(carry::carry(shared, dir, order, entry));
-        self.names.insert(task.id(), id);
+        let Carried { dir, order, .. } = carried.clone();
+        match carried.next() {
+            Next::GoOn => {
+                let entry = shared.attempts.enter(&dir, &order);
+                self.tasks
+                    .spawn(carried, carry::carry(shared, dir, order, entry));
+            }
+            Next::GiveUp => {
+                let entry = shared.attempts.enter(&dir, &order);
+                self.tasks
+                    .spawn(carried, carry::give_up(shared, dir, order, entry));
+            }
+            Next::Leave => {
+                tracing::error!(attempt = %order.attempt, "the attempt is left alone until the agent starts again");
+                shared.attempts.forget(&order.attempt);
+            }
+        }
     }
 
-    /// Forgets tasks that ended. One that panicked takes its attempt out of the polls: the server orders it
-    /// again, and it goes on from its folder.
+    /// An attempt whose task panicked goes on from its folder, as after a restart: nobody else would end its job.
     fn reap(&mut self) {
-        while let Some(ended) = self.tasks.try_join_next_with_id() {
-            match ended {
-                Ok((task, ())) => {
-                    self.names.remove(&task);
-                }
-                Err(error) => {
-                    tracing::error!("carrying an attempt out failed: {error}");
-                    if let Some(attempt) = self.names.remove(&error.id()) {
-                        self.shared.attempts.forget(&attempt);
-                    }
-                }
-            }
+        for carried in self.tasks.reap() {
+            self.spawn(carried);
         }
     }
 
@@ -466,7 +477,7 @@ impl Service {
         })?;
         for (dir, order) in found {
             tracing::info!(attempt = %order.attempt, job = order.spec.name, "attempt goes on");
-            self.spawn(dir, order);
+            self.spawn(Carried::new(dir, order));
         }
         Ok(())
     }

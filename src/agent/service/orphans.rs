@@ -68,7 +68,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::executor::ContainerSpec;
+    use crate::executor::{ContainerSpec, testing};
     use crate::hardware::Hardware;
 
     fn host(data: &Path) -> Host {
@@ -114,12 +114,7 @@ mod tests {
     async fn what_no_attempt_asks_for_is_removed_and_others_are_left_alone() {
         let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let [own, other] = folders.each_ref().map(|folder| host(folder.path()));
-        let Ok(engine) = Engine::connect(&own.config).await else {
-            eprintln!("not told: no engine is here");
-            return;
-        };
-        let Ok(image) = engine.image("trainyard/notebook", None).await else {
-            eprintln!("not told: the image trainyard/notebook is not here");
+        let Some((engine, image)) = testing::engine(&own.config).await else {
             return;
         };
         std::fs::create_dir_all(own.data().join("attempts/here")).unwrap();

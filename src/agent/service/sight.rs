@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::hardware::Engine as EngineWords;
-use tokio::time::Instant;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::Config;
 use crate::executor::Engine;
@@ -14,50 +15,92 @@ use crate::hardware::{Disk, GpuReading, Hardware};
 /// How long a look at the engine holds; where there is none, how soon it is looked for again.
 const ENGINE_HOLDS: Duration = Duration::from_secs(60);
 const ENGINE_MISSING: Duration = Duration::from_secs(5);
+/// How long the first look is waited for.
+const FIRST_LOOK: Duration = Duration::from_secs(3);
 /// How long NVML may take for all GPUs.
 const GPUS_WITHIN: Duration = Duration::from_secs(20);
 
-/// The engine as it was last seen.
+/// The engine, or why it cannot be used.
+type Seen = Result<EngineWords, String>;
+
+/// What is seen of the host.
 #[derive(Debug)]
 pub(super) struct Sight {
-    looked: Option<Instant>,
-    engine: Result<EngineWords, String>,
+    /// None: jobs run without containers, or not at all.
+    engine: Option<Looks>,
     shell: bool,
 }
 
-impl Sight {
-    pub(super) fn new(config: &Config) -> Self {
+/// The engine as it was last seen, by a task of its own: nobody waits for an engine that hangs.
+#[derive(Debug)]
+struct Looks {
+    last: watch::Receiver<Seen>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Looks {
+    /// Begins to look, and waits a little for the first answer.
+    async fn begin(config: &Config) -> Self {
+        let (seen, mut last) =
+            watch::channel(Err("the container engine has not answered yet".into()));
+        let config = config.clone();
+        let task = tokio::spawn(async move { keep_looking(&config, &seen).await });
+        let _ = tokio::time::timeout(FIRST_LOOK, last.changed()).await;
         Self {
-            looked: None,
-            engine: Err(
-                "the configuration has no executor: set `executors.docker` or `executors.shell`"
-                    .into(),
-            ),
-            shell: config.executors.shell,
+            last,
+            _task: AbortOnDropHandle::new(task),
         }
     }
+}
 
-    /// The engine, looked at anew where the last look is old.
-    pub(super) async fn engine(&mut self, config: &Config) -> Option<EngineWords> {
-        let holds = if self.engine.is_ok() {
+async fn keep_looking(config: &Config, seen: &watch::Sender<Seen>) {
+    let mut was_there = true;
+    loop {
+        let now = look(config).await;
+        match &now {
+            Err(reason) if was_there => tracing::warn!("{reason}"),
+            Ok(engine) if !was_there => {
+                tracing::info!(engine = engine.name, "the engine answers again");
+            }
+            Ok(_) | Err(_) => {}
+        }
+        was_there = now.is_ok();
+        let _ = seen.send_replace(now);
+        let holds = if was_there {
             ENGINE_HOLDS
         } else {
             ENGINE_MISSING
         };
-        let fresh = self.looked.is_some_and(|at| at.elapsed() < holds);
-        if config.executors.docker && !fresh {
-            let was_there = self.looked.is_none() || self.engine.is_ok();
-            self.engine = look(config).await;
-            self.looked = Some(Instant::now());
-            match &self.engine {
-                Err(reason) if was_there => tracing::warn!("{reason}"),
-                Ok(engine) if !was_there => {
-                    tracing::info!(engine = engine.name, "the engine answers again")
-                }
-                Ok(_) | Err(_) => {}
-            }
+        tokio::time::sleep(holds).await;
+    }
+}
+
+impl Sight {
+    /// Begins to look.
+    pub(super) async fn begin(config: &Config) -> Self {
+        let engine = match config.executors.docker {
+            true => Some(Looks::begin(config).await),
+            false => None,
+        };
+        Self {
+            engine,
+            shell: config.executors.shell,
         }
-        self.engine.clone().ok()
+    }
+
+    /// The engine as it was last seen.
+    pub(super) fn engine(&self) -> Option<EngineWords> {
+        self.seen().ok()
+    }
+
+    fn seen(&self) -> Seen {
+        match &self.engine {
+            Some(looks) => looks.last.borrow().clone(),
+            None => Err(
+                "the configuration has no executor: set `executors.docker` or `executors.shell`"
+                    .into(),
+            ),
+        }
     }
 
     /// Whether the disk has less free than its watermark.
@@ -67,8 +110,8 @@ impl Sight {
 
     /// Why no new attempt is taken.
     pub(super) fn closed(&self, config: &Config) -> Option<String> {
-        if let (Err(reason), false) = (&self.engine, self.shell) {
-            return Some(reason.clone());
+        if let (Err(reason), false) = (self.seen(), self.shell) {
+            return Some(reason);
         }
         let data = config.data.display();
         match Disk::of(&config.data) {
@@ -122,5 +165,29 @@ pub(super) async fn gpus(hardware: &Arc<Hardware>) -> Vec<GpuReading> {
             tracing::error!("NVML has not answered for {GPUS_WITHIN:?}");
             vec![]
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_waits_for_an_engine_that_hangs() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("engine.sock");
+        // Who comes is let in, and never hears a word.
+        let _hangs = tokio::net::UnixListener::bind(&socket).unwrap();
+        let mut config = Config::default();
+        config.executors.docker_host = Some(format!("unix://{}", socket.display()));
+        let began = Instant::now();
+        let sight = Sight::begin(&config).await;
+        assert!(sight.engine().is_none());
+        let closed = sight.closed(&config).unwrap();
+        assert!(closed.contains("has not answered yet"), "{closed}");
+        // Far less than after which a server counts an agent as unreachable.
+        assert!(began.elapsed() < Duration::from_secs(15));
     }
 }

@@ -9,7 +9,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use protocol::agent_api::{
     BLOB_PIECE_BYTES, CheckpointFile, EVENTS_BATCH_BYTES, EventsAnswer, FinishAnswer,
-    INSTANCE_HEADER, OFFSET_HEADER, PollAnswer, PollRequest, RegisterRequest, Registered,
+    INSTANCE_HEADER, JSON_BYTES, OFFSET_HEADER, PollAnswer, PollRequest, RegisterRequest,
+    Registered,
 };
 use protocol::report::AttemptReport;
 use protocol::{AttemptId, Digest};
@@ -21,8 +22,6 @@ use crate::fleet::{self, Refused};
 use crate::state::Server;
 use crate::store::agents::Agent;
 
-/// Most bytes of a poll, registration or report.
-const JSON_BYTES: usize = 16 << 20;
 /// A batch of events may end with a line that is longer than its rest.
 const EVENTS_BYTES: usize = EVENTS_BATCH_BYTES + (1 << 20);
 

@@ -39,6 +39,7 @@ fn kind(
         memory: ByteSize::gib(16),
         exit,
         cause,
+        in_time: true,
         result,
         measured,
         starved: None,
@@ -99,6 +100,7 @@ fn a_job_whose_host_ran_out_of_disk_did_not_fail_by_itself() {
             memory: ByteSize::gib(16),
             exit: Exit::default(),
             cause: None,
+            in_time: true,
             result: said(failed(kind, "no space left"), None),
             measured: Measured::default(),
             starved: Some(ByteSize::mib(3)),
@@ -224,6 +226,7 @@ fn on_a_gpu(cause: Option<Cause>, verdict: Verdict) -> Failure {
         memory: ByteSize::gib(16),
         exit: Exit::default(),
         cause,
+        in_time: true,
         result: said(verdict, None),
         measured,
         starved: None,
@@ -297,4 +300,57 @@ fn gpus_that_idle_too_long_are_the_limits() {
     );
     let several = on_a_gpu(idle(8), Verdict::Stopped);
     assert!(several.message.starts_with("all 8 GPUs of the job stayed"));
+}
+
+#[test]
+fn what_was_cut_off_is_told_from_what_came_to_its_end() {
+    let spec = spec();
+    let stopped = || {
+        let (by, grace) = ("drain".to_owned(), Span::secs(30));
+        Some(Cause::Stopped(StopReason::Stop { by, grace }))
+    };
+    let raised = || failed(FailureKind::CellRaised, "ValueError");
+    let is_clean = |cause, in_time, result, oom_kills, starved| {
+        let mut measured = Measured::default();
+        measured.peaks.oom_kills = Some(oom_kills);
+        let evidence = Evidence {
+            spec: &spec,
+            processes: 100,
+            memory: ByteSize::gib(16),
+            exit: Exit::default(),
+            cause,
+            in_time,
+            result,
+            measured,
+            starved,
+            gpus: Vec::new(),
+        };
+        judge(&evidence).clean
+    };
+    let code = |code| {
+        let mut result = said(failed(FailureKind::CommandFailed, "it failed"), None)?;
+        result.exit_code = Some(code);
+        Some(result)
+    };
+    assert!(is_clean(None, true, said(raised(), None), 0, None));
+    assert!(is_clean(None, true, code(1), 0, None));
+    let told = || said(Verdict::Stopped, None);
+    assert!(is_clean(stopped(), true, told(), 0, None));
+    let room = Some(ByteSize::mib(1));
+    for (what, cut_off) in [
+        ("grace", is_clean(stopped(), false, told(), 0, None)),
+        (
+            "signal",
+            is_clean(None, true, said(raised(), Some(9)), 0, None),
+        ),
+        ("shell's word", is_clean(None, true, code(137), 0, None)),
+        (
+            "memory",
+            is_clean(None, true, said(raised(), None), 1, None),
+        ),
+        ("disk", is_clean(None, true, said(raised(), None), 0, room)),
+        ("silence", is_clean(None, true, None, 0, None)),
+    ] {
+        assert!(!cut_off, "{what}");
+    }
 }

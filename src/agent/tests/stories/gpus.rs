@@ -152,6 +152,26 @@ async fn a_fault_is_heard_and_an_applications_own_is_not() {
 }
 
 #[tokio::test]
+async fn a_gpu_that_was_lost_at_first_is_heard_when_it_is_back() {
+    let fleet = FakeGpus::of("eight-h100");
+    fleet.change(|fleet| fleet["gpus"][2]["lost"] = json!(true));
+    let hardware = hardware(&fleet);
+    hardware.listen();
+    fleet.change(|fleet| fleet["gpus"][2]["lost"] = json!(false));
+    let mut xids = Vec::new();
+    let mut heard = Vec::new();
+    until("a fault of the GPU that came back", || {
+        // Each is told once, to whoever listens then.
+        xids.push(79);
+        fleet.change(|fleet| fleet["gpus"][2]["xids"] = json!(xids));
+        heard.extend(hardware.take_faults());
+        !heard.is_empty()
+    })
+    .await;
+    assert_eq!(heard[0].uuid, hardware.gpus()[2].gpu.uuid, "{heard:?}");
+}
+
+#[tokio::test]
 async fn a_process_is_named_with_its_user() {
     let fleet = FakeGpus::of("shared");
     let mut child = std::process::Command::new("sleep")

@@ -1,0 +1,172 @@
+//! A service in a temporary folder, and a server that takes reports, for tests of the service's parts.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use protocol::report::{AttemptReport, Setting, Usage};
+use protocol::{AttemptId, Outcome, Span, Timestamp};
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::deliver::Delivery;
+use super::{Attempts, Clock, Shared};
+use crate::attempt::AttemptDir;
+use crate::client::Client;
+use crate::config::Config;
+use crate::hardware::Hardware;
+use crate::host::Host;
+use crate::journal::Journal;
+use crate::ledger::Ledger;
+
+/// What a server got, and what it does not take.
+#[derive(Debug, Default)]
+struct Heard {
+    taken: Vec<Vec<u8>>,
+    refused: u32,
+    /// Bodies with this word get that status.
+    refuses: Option<(String, u16)>,
+}
+
+pub(super) struct World {
+    shared: Shared,
+    heard: Arc<Mutex<Heard>>,
+    attempt: AttemptId,
+    dir: AttemptDir,
+    journal: Journal,
+    _folder: tempfile::TempDir,
+}
+
+impl World {
+    pub(super) async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let heard = Arc::<Mutex<Heard>>::default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let hears = Arc::clone(&heard);
+        tokio::spawn(async move {
+            while let Ok((caller, _)) = listener.accept().await {
+                let hears = Arc::clone(&hears);
+                // A caller that hangs up is no news.
+                tokio::spawn(async move { drop(serve(caller, &hears).await) });
+            }
+        });
+        let mut config = Config {
+            data: folder.path().to_owned(),
+            ..Config::default()
+        };
+        (config.timing.retry, config.timing.retry_most) = (Span(1), Span(2));
+        let hardware = Arc::new(Hardware::open(&config));
+        let attempt = AttemptId::generate();
+        let dir = AttemptDir::open(folder.path().join("attempts").join(attempt.as_str()));
+        std::fs::create_dir_all(dir.blobs()).unwrap();
+        Self {
+            shared: Shared {
+                client: Client::new(&url, None, Span::secs(10)).unwrap(),
+                ledger: Ledger::open(&config).unwrap(),
+                host: Host {
+                    inventory: hardware.inventory(&config, None, Vec::new()),
+                    hardware: Arc::clone(&hardware),
+                    config,
+                    driver: "/nowhere".into(),
+                    uv: None,
+                    system: String::new(),
+                    job_user: (1000, 1000),
+                },
+                hardware,
+                attempts: Attempts::default(),
+                clock: Clock::default(),
+                news: Notify::new(),
+                sent_away: Mutex::default(),
+                over: CancellationToken::new(),
+            },
+            journal: Journal::open(&dir.journal()).unwrap(),
+            heard,
+            attempt,
+            dir,
+            _folder: folder,
+        }
+    }
+
+    pub(super) fn delivery(&self) -> Delivery<'_> {
+        Delivery {
+            shared: &self.shared,
+            attempt: &self.attempt,
+            generation: 1,
+            dir: &self.dir,
+            journal: &self.journal,
+        }
+    }
+
+    /// A success that left nothing.
+    pub(super) fn report(&self) -> AttemptReport {
+        let now = Timestamp::now();
+        AttemptReport {
+            outcome: Outcome::Succeeded,
+            withdrawn: None,
+            started_at: now,
+            finished_at: now,
+            phases: BTreeMap::new(),
+            artifacts: Vec::new(),
+            metrics: Vec::new(),
+            params: BTreeMap::new(),
+            setting: Setting::default(),
+            usage: Usage::default(),
+            cells_executed: 0,
+            cells_total: 0,
+        }
+    }
+
+    pub(super) fn refuse(&self, word: &str, status: u16) {
+        self.heard.lock().unwrap().refuses = Some((word.to_owned(), status));
+    }
+
+    /// The bodies that the server took.
+    pub(super) fn taken(&self) -> Vec<Vec<u8>> {
+        self.heard.lock().unwrap().taken.clone()
+    }
+
+    pub(super) fn refused(&self) -> u32 {
+        self.heard.lock().unwrap().refused
+    }
+}
+
+/// One call, and its answer.
+async fn serve(mut caller: TcpStream, heard: &Mutex<Heard>) -> std::io::Result<()> {
+    let mut reader = BufReader::new(&mut caller);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).await? <= 2 {
+            break;
+        }
+        if let Some(text) = line.to_lowercase().strip_prefix("content-length:") {
+            length = text.trim().parse().unwrap();
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).await?;
+    let (status, answer) = {
+        let mut heard = heard.lock().unwrap();
+        let text = String::from_utf8_lossy(&body);
+        let refusal = heard.refuses.clone();
+        match refusal.filter(|(word, _)| text.contains(word)) {
+            Some((_, status)) => {
+                heard.refused += 1;
+                (status, json!({"code": "invalid", "message": "no"}))
+            }
+            None => {
+                heard.taken.push(body.clone());
+                (200, json!({"accepted": true}))
+            }
+        }
+    };
+    let answer = answer.to_string();
+    let head = format!(
+        "HTTP/1.1 {status} x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        answer.len()
+    );
+    caller.write_all((head + &answer).as_bytes()).await
+}
