@@ -10,7 +10,7 @@ use crate::state::Server;
 use crate::store::projects::{self, Project, Word};
 use crate::store::{StoreError, checkpoints, notices};
 use crate::upkeep::{self, Manner, UpkeepError};
-use crate::{registry, watch};
+use crate::{fleet, registry, watch};
 
 /// Time between two passes.
 const PAUSE: Duration = Duration::from_secs(3600);

@@ -209,6 +209,7 @@ async fn of_job(db: &mut Connection, pipeline: &Pipeline, job: Job) -> Result<Jo
         reused,
         base,
         metrics: job.spec.metrics,
+        first_metric: job.spec.first_metric,
         unversioned: job.lineage.unversioned,
         findings,
         gpu_ms,

@@ -100,6 +100,7 @@ pub const MIGRATIONS: &[Migration] = &[
         version: 206,
         name: "lineage",
         sql: include_str!("migrations/0206_lineage.sql"),
+        then: Then::Nothing,
     },
     Migration {
         version: 301,

@@ -133,7 +133,7 @@ fn the_best_of_several_candidates_is_named() {
         member(0.01, 0.97),
         member(0.001, f64::NAN),
     ];
-    let text = text(&request(vec![pipeline(jobs)]));
+    let text = text(&request(pipeline(jobs)));
     let best = "- [churn, candidate](ci:/models/churn/c0.01), the best of 2 by accuracy: 0\\.97\n";
     assert!(text.contains(best), "{text}");
     assert_eq!(text.matches("the best of").count(), 1, "{text}");

@@ -51,6 +51,7 @@ async fn tell(world: &World, repository: &Repository, number: u64, open: bool) {
         author: Some("eve".to_owned()),
         fork: true,
         open,
+        updated_at: None,
     };
     let mut tx = world.server().store.begin().await.unwrap();
     requests::put(&mut tx, &repository.project.id, &request, Timestamp::now())

@@ -344,6 +344,7 @@ async fn a_forge_that_rests_is_not_asked_whose_a_fork_is() {
         author: Some("eve".to_owned()),
         fork: true,
         open: true,
+        updated_at: None,
     };
     let now = Timestamp::now();
     requests::put(&mut tx, &project.id, &request, now)
