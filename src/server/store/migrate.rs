@@ -91,16 +91,16 @@ pub const MIGRATIONS: &[Migration] = &[
         then: Then::Nothing,
     },
     Migration {
-        version: 209,
-        name: "curves",
-        sql: include_str!("migrations/0209_curves.sql"),
-        then: Then::PackCurves,
-    },
-    Migration {
         version: 206,
         name: "lineage",
         sql: include_str!("migrations/0206_lineage.sql"),
         then: Then::Nothing,
+    },
+    Migration {
+        version: 209,
+        name: "curves",
+        sql: include_str!("migrations/0209_curves.sql"),
+        then: Then::PackCurves,
     },
     Migration {
         version: 301,
