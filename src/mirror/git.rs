@@ -281,10 +281,6 @@ fn once(
         return Ok(String::from_utf8_lossy(&stdout).into_owned());
     }
     let message = message(&String::from_utf8_lossy(&stderr), auth);
-    if let Some(limit) = call.most_bytes.filter(|_| message.contains(OF_SIZE)) {
-        let what = call.what.to_owned();
-        return Err(MirrorError::TooMuch { what, limit });
-    }
     Err(MirrorError::Git {
         what: call.what.to_owned(),
         message,
@@ -325,9 +321,6 @@ fn safe_directory(path: &str) -> Result<tempfile::NamedTempFile, MirrorError> {
     file.write_all(text.as_bytes()).map_err(wrong())?;
     Ok(file)
 }
-
-/// How git says that its helper was ended because its file grew too large (SIGXFSZ on Linux).
-const OF_SIZE: &str = "died of signal 25";
 
 /// Waits for the end of the process, or ends its whole group at the deadline. Neither it nor what it starts writes a
 /// file of more than `most_bytes`.

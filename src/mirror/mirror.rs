@@ -252,22 +252,33 @@ impl Mirror {
             Some(_) => &untended,
             None => &[],
         };
-        let done = git::run(&call, &arguments, extra).map(|_| ());
-        if done.is_err() {
-            self.remove_torn();
-        }
-        done
+        let error = match git::run(&call, &arguments, extra) {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        let torn = self.remove_torn();
+        Err(match (error, self.most_bytes) {
+            // Git only says that its helper is gone; the pack that it was not let write on has grown to the limit.
+            (MirrorError::Git { what, .. }, Some(limit)) if torn >= limit => {
+                MirrorError::TooMuch { what, limit }
+            }
+            (error, _) => error,
+        })
     }
 
-    /// Removes packs that did not come whole. Whoever fetches holds the lock: no other is under way.
-    fn remove_torn(&self) {
+    /// Removes packs that did not come whole; gives the bytes of the largest. Whoever fetches holds the lock: no other is
+    /// under way.
+    fn remove_torn(&self) -> u64 {
         let packs = std::fs::read_dir(self.path().join("objects/pack"));
+        let mut largest = 0;
         for entry in packs.into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with("tmp_") {
+                largest = largest.max(entry.metadata().map_or(0, |file| file.len()));
                 // One that stays is git's to remove, in two weeks.
                 let _ = std::fs::remove_file(entry.path());
             }
         }
+        largest
     }
 
     /// Bytes of what came in packs.

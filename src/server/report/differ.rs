@@ -128,10 +128,8 @@ mod tests {
     async fn a_comparison_that_breaks_says_so_in_its_text() {
         let text = said(spawn_blocking(|| panic!("no such cell"))).await;
         assert!(text.contains("could not be compared"), "{text}");
-        assert!(
-            text.contains("a fault of Trainyard: no such cell"),
-            "{text}"
-        );
+        let both = text.contains("a fault of Trainyard") && text.contains("no such cell");
+        assert!(both, "{text}");
         let text = said(spawn_blocking(|| Ok("as it was".to_owned()))).await;
         assert_eq!(text, "as it was");
     }
