@@ -83,7 +83,7 @@ pub(crate) enum Command {
     Inspect(inspect::Args),
     /// Show what a job says, as it says it
     Logs(logs::Args),
-    /// Show, compare and promote models, and point aliases to them
+    /// Show, compare, download, promote and remove models, and point aliases to them
     Models(models::Args),
     /// Show what was asked for lately, and how it stands
     Pipelines(pipelines::Args),
