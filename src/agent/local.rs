@@ -146,6 +146,7 @@ pub fn prepare(
         spec,
         needs,
         checkpoint: None,
+        run: None,
     };
     let disk = |error: io::Error| {
         Failure::new(

@@ -19,6 +19,7 @@ pub use recent::Recent;
 
 use crate::disk;
 use crate::live::Change;
+use crate::registry;
 use crate::schedule::{self, Decision};
 use crate::state::Server;
 use crate::store::attempts::{Attempt, Fate};
@@ -220,6 +221,7 @@ async fn order(
             true => checkpoints::of_job(db, &job.id).await?,
             false => None,
         },
+        run: Some(registry::run_id(attempt)),
     })
 }
 

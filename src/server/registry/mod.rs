@@ -14,5 +14,6 @@ pub use catalog::{
     RegistryError, compare_versions, list, model, promote, roll_back, set_alias, version,
 };
 pub use compare::compare;
+pub use derive::run_id;
 pub use regression::{Regression, judge, regression};
-pub use tick::{Registrar, valid_name};
+pub use tick::{Registrar, begin_run, valid_name};

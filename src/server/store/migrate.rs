@@ -65,6 +65,11 @@ pub const MIGRATIONS: &[Migration] = &[
         sql: include_str!("migrations/0203_tracking.sql"),
     },
     Migration {
+        version: 204,
+        name: "in a job",
+        sql: include_str!("migrations/0204_in_job.sql"),
+    },
+    Migration {
         version: 301,
         name: "access",
         sql: include_str!("migrations/0301_access.sql"),

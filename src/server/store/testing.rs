@@ -353,6 +353,7 @@ pub fn attempt(
             gpus: gpus.iter().map(|gpu| (*gpu).to_owned()).collect(),
             needs: BTreeMap::new(),
             checkpoint: None,
+            run: None,
         },
         fate: Fate::Open,
         evicted_by: None,

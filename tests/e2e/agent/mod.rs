@@ -166,6 +166,7 @@ impl Host {
             gpus: vec![],
             needs: BTreeMap::new(),
             checkpoint: None,
+            run: None,
         };
         change(&mut order);
         let id = order.attempt.clone();

@@ -130,6 +130,7 @@ impl World {
             gpus: Vec::new(),
             needs: BTreeMap::new(),
             checkpoint: None,
+            run: None,
         }
     }
 
