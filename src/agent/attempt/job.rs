@@ -84,6 +84,7 @@ impl Attempt<'_> {
                 .to_vec(),
             }),
             gpus: self.gpu_files().filter(|_| contained),
+            registry: None,
         }
     }
 
@@ -300,6 +301,7 @@ pub(crate) fn nothing_but(paths: &[&str], gpus: Option<GpuFiles>) -> DriverJob {
             paths: paths.iter().map(|path| (*path).into()).collect(),
         }),
         gpus,
+        registry: None,
     }
 }
 
