@@ -20,6 +20,7 @@ pub mod journal;
 pub mod ledger;
 pub mod lint;
 pub mod local;
+mod registry;
 pub mod service;
 pub mod wish;
 mod workspace;

@@ -226,6 +226,7 @@ impl Attempt<'_> {
         let contract = self.dir.contract();
         workspace::remove(&contract)?;
         fs::create_dir_all(contract.join(OUT_DIR))?;
+        fs::create_dir_all(self.dir.agent())?;
         // What is in it is its user's already, and may be much.
         if !self.cache().exists() {
             fs::create_dir_all(self.cache())?;
