@@ -221,6 +221,14 @@ pub struct AttemptOrder {
     pub run: Option<String>,
 }
 
+impl AttemptOrder {
+    /// The name of the experiment in which the job's runs lie.
+    #[must_use]
+    pub fn experiment(&self) -> String {
+        format!("{}/{}", self.project_name, self.spec.definition)
+    }
+}
+
 /// What an earlier attempt of a job left for the next one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {

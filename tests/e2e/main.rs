@@ -10,6 +10,7 @@ mod gpus;
 mod hosts;
 mod notebooks;
 mod plan;
+mod registry;
 mod render;
 mod runner_configs;
 mod walls;

@@ -92,7 +92,7 @@ impl Attempt<'_> {
     }
 
     /// How the job's code reaches the registry. Code that names a server of its own goes there.
-    fn registry_door(&self) -> Option<RegistryDoor> {
+    pub(super) fn registry_door(&self) -> Option<RegistryDoor> {
         let run = self.order.run.as_ref()?;
         let spec = &self.order.spec;
         let elsewhere =
@@ -104,10 +104,9 @@ impl Attempt<'_> {
             true => AGENT_MOUNT.to_owned(),
             false => self.dir.agent().display().to_string(),
         };
-        let experiment = format!("{}/{}", self.order.project_name, spec.definition);
         let mut env: BTreeMap<String, String> = [
             ("MLFLOW_RUN_ID", run.clone()),
-            ("MLFLOW_EXPERIMENT_NAME", experiment),
+            ("MLFLOW_EXPERIMENT_NAME", self.order.experiment()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();

@@ -71,7 +71,7 @@ pub(crate) async fn serve(folder: &Path, desk: &Desk, upstream: &impl Upstream) 
 }
 
 /// Opens the socket, by its folder: the path of a socket is at most 107 bytes long.
-fn open(folder: &Path) -> io::Result<UnixListener> {
+pub(crate) fn open(folder: &Path) -> io::Result<UnixListener> {
     fs::create_dir_all(folder)?;
     fs::set_permissions(folder, Permissions::from_mode(0o700))?;
     let opened = fs::File::open(folder)?;

@@ -8,7 +8,7 @@ mod http;
 
 pub(crate) use calls::{Answer, Call, Entry};
 pub(crate) use desk::Desk;
-pub(crate) use door::{Reading, Upstream, serve};
+pub(crate) use door::{Reading, Upstream, open, serve};
 
 #[cfg(test)]
 mod tests;

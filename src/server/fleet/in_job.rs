@@ -39,11 +39,12 @@ pub async fn caller(
     Ok(Caller {
         store: server.store.clone(),
         by: format!("attempt {id}"),
+        // The runs of a job lie in its own experiment.
+        home: Some(run.experiment),
         job: Some(JobCaller {
             attempt: attempt.id,
             agent: agent.id.clone(),
             run: run.id,
-            experiment: run.experiment,
             project: job.project,
             trust: job.trust,
             number,

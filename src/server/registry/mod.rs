@@ -15,5 +15,6 @@ pub use catalog::{
 };
 pub use compare::compare;
 pub use derive::run_id;
+pub use mlflow::runs::new_id as new_run_id;
 pub use regression::{Regression, judge, regression};
 pub use tick::{Registrar, begin_run, valid_name};

@@ -17,6 +17,7 @@ mod pages;
 mod site;
 mod story;
 mod stream;
+pub mod throw_away;
 mod usage;
 mod views;
 pub mod webhook;

@@ -20,6 +20,8 @@ pub struct Caller {
     pub store: Store,
     /// Who asks, for the audit log and the history of aliases.
     pub by: String,
+    /// The number of the experiment in which all lies that the caller begins, whatever it asks for; none: it chooses.
+    pub home: Option<i64>,
     /// The attempt whose code asks; none: somebody outside of jobs.
     pub job: Option<JobCaller>,
 }
@@ -33,8 +35,6 @@ pub struct JobCaller {
     pub agent: AgentId,
     /// The attempt's own run.
     pub run: String,
-    /// The number of that run's experiment.
-    pub experiment: i64,
     /// The job's project.
     pub project: ProjectId,
     /// How far the code is trusted.
@@ -117,9 +117,9 @@ impl Caller {
         }
     }
 
-    /// The experiment that the caller writes to, where it asks for `wanted`: the runs of a job lie in its own.
+    /// The experiment that the caller writes to, where it asks for `wanted`.
     pub(super) fn experiment(&self, wanted: i64) -> i64 {
-        self.job.as_ref().map_or(wanted, |job| job.experiment)
+        self.home.unwrap_or(wanted)
     }
 }
 

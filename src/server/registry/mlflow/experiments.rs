@@ -64,8 +64,8 @@ pub async fn create(caller: Caller, ask: ask::CreateExperiment) -> Answer<Experi
         ));
     }
     let mut tx = caller.begin().await?;
-    let id = match &caller.job {
-        Some(job) => job.experiment,
+    let id = match caller.home {
+        Some(home) => home,
         None => {
             let made = rows::insert(&mut tx, &name, Timestamp::now()).await?;
             made.ok_or_else(|| taken(&name))?
@@ -99,8 +99,8 @@ pub async fn get(caller: Caller, ask: OneExperiment) -> Answer<ExperimentAnswer>
 pub async fn by_name(caller: Caller, ask: OneExperiment) -> Answer<ExperimentAnswer> {
     let name = check::wanted("experiment_name", ask.experiment_name)?;
     let mut db = caller.store.read().await?;
-    let found = match &caller.job {
-        Some(job) => rows::find(&mut db, job.experiment).await?,
+    let found = match caller.home {
+        Some(home) => rows::find(&mut db, home).await?,
         None => rows::by_name(&mut db, &name).await?,
     };
     let found = found.ok_or_else(|| {

@@ -108,7 +108,11 @@ pub async fn create(caller: Caller, ask: ask::CreateRun) -> Answer<RunAnswer> {
 }
 
 /// 32 hex digits that nobody had before.
-pub(super) fn new_id() -> String {
+///
+/// # Panics
+/// Where the system gives no random bytes.
+#[must_use]
+pub fn new_id() -> String {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the system gives random bytes");
     hex::encode(bytes)

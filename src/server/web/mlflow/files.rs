@@ -28,16 +28,22 @@ const ROOT: &str = "/api/2.0/mlflow-artifacts/artifacts";
 
 /// The routes of files.
 pub(super) fn routes() -> Router<Site> {
-    let one = format!("{ROOT}/{{*path}}");
-    let writers = Router::new()
-        .route(ROOT, delete(remove))
-        .route(&format!("{ROOT}/"), delete(remove))
-        .route(&one, put(upload).delete(remove))
-        .layer(from_fn_with_state(Role::Run, require))
-        .layer(DefaultBodyLimit::disable());
     readers()
         .layer(from_fn_with_state(Role::Read, require))
-        .merge(writers)
+        .merge(writers().layer(from_fn_with_state(Role::Run, require)))
+}
+
+/// The routes of files for whoever comes.
+pub(super) fn open() -> Router<Site> {
+    readers().merge(writers())
+}
+
+fn writers() -> Router<Site> {
+    Router::new()
+        .route(ROOT, delete(remove))
+        .route(&format!("{ROOT}/"), delete(remove))
+        .route(&format!("{ROOT}/{{*path}}"), put(upload).delete(remove))
+        .layer(DefaultBodyLimit::disable())
 }
 
 fn readers() -> Router<Site> {

@@ -6,16 +6,16 @@ use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{any, get};
+use axum::routing::any;
 use protocol::agent_api::CALL_HEADER;
 use protocol::spec::Trust;
 use tower::ServiceExt as _;
 
 use super::super::agent_api::{self, Caller as Agent};
 use super::super::site::Site;
-use super::{API, BODY_BYTES, files, nowhere, server_info, under};
+use super::{API, BODY_BYTES, files, nowhere, probes, under};
 use crate::fleet::{self, Refused};
-use crate::registry::mlflow::{Caller, Code, Fault, VERSION};
+use crate::registry::mlflow::{Caller, Code, Fault};
 use crate::state::Server;
 
 /// What stands between an attempt's address and the call's own.
@@ -44,9 +44,7 @@ fn calls() -> Router<Site> {
         .merge(files::in_job())
         .method_not_allowed_fallback(nowhere)
         .fallback(nowhere)
-        .route("/api/3.0/mlflow/server-info", get(server_info))
-        .route("/health", get(|| async { "OK" }))
-        .route("/version", get(|| async { VERSION }))
+        .merge(probes())
 }
 
 async fn relay(

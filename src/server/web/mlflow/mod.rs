@@ -77,6 +77,25 @@ pub(super) fn routes() -> Router<Site> {
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .merge(files::routes())
         .method_not_allowed_fallback(nowhere)
+        .merge(probes())
+}
+
+/// All routes for whoever comes.
+pub(super) fn open() -> Router<Site> {
+    under(API, readers_of_runs())
+        .merge(under(API, readers()))
+        .merge(under(API, writers_of_runs()))
+        .merge(under(API, writers()))
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .merge(files::open())
+        .method_not_allowed_fallback(nowhere)
+        .fallback(nowhere)
+        .merge(probes())
+}
+
+/// What clients look at before they call.
+fn probes() -> Router<Site> {
+    Router::new()
         .route("/api/3.0/mlflow/server-info", get(server_info))
         .route("/health", get(|| async { "OK" }))
         .route("/version", get(|| async { VERSION }))
@@ -280,7 +299,7 @@ async fn delete_model_tag(
     told(logged_models::delete_tag(caller, id, key).await)
 }
 
-/// Who asks: the attempt that [`in_job`] put there, or a person or program outside of jobs.
+/// Who asks: whoever a layer before put there, such as an attempt ([`in_job`]), or a person or program outside of jobs.
 struct Asker(Caller);
 
 impl FromRequestParts<Site> for Asker {
@@ -294,6 +313,7 @@ impl FromRequestParts<Site> for Asker {
         Ok(Self(Caller {
             store: site.store.clone(),
             by: who.name().to_owned(),
+            home: None,
             job: None,
         }))
     }
