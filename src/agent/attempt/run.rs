@@ -117,6 +117,9 @@ impl Attempt<'_> {
             )
         };
         self.prepare_contract(prepared).map_err(unwritable)?;
+        if self.registry_door().is_some() {
+            self.tell_elsewhere();
+        }
         if !self.in_container() {
             self.refuse_volumes()?;
             return self.launch_process(prepared, state);
