@@ -5,8 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use protocol::agent_api::{
-    ABANDONED, ApiError, CheckpointFile, EventsAnswer, FinishAnswer, INSTANCE_HEADER, JSON_BYTES,
-    OFFSET_HEADER, PollAnswer, PollRequest, RegisterRequest, Registered, TWIN,
+    ABANDONED, ApiError, BLOB_HEADER, CALL_HEADER, CheckpointFile, EventsAnswer, FinishAnswer,
+    INSTANCE_HEADER, JSON_BYTES, OFFSET_HEADER, PollAnswer, PollRequest, RegisterRequest,
+    Registered, TWIN,
 };
 use protocol::report::AttemptReport;
 use protocol::{AttemptId, ByteSize, Digest, Event, Span};
@@ -66,6 +67,14 @@ pub enum ClientError {
         /// The server's sentence.
         message: String,
     },
+    /// The registry's own error, in MLflow's form.
+    #[error("the registry refuses ({status}): {body}")]
+    Registry {
+        /// The HTTP status.
+        status: u16,
+        /// JSON.
+        body: String,
+    },
     /// What was fetched cannot be kept.
     #[error("cannot write {path}: {source}")]
     Disk {
@@ -82,6 +91,7 @@ impl ClientError {
     pub fn is_temporary(&self) -> bool {
         match self {
             ClientError::Transport { .. } | ClientError::Busy { .. } => true,
+            ClientError::Registry { status, .. } => matches!(status, 408 | 429 | 502 | 503 | 504),
             ClientError::Setting(_)
             | ClientError::Unauthorized(_)
             | ClientError::Version(_)
@@ -115,6 +125,70 @@ pub struct Piece {
     pub size: u64,
     /// The bytes.
     pub bytes: Vec<u8>,
+}
+
+/// A call of a job's code for the registry.
+#[derive(Debug, Clone, Copy)]
+pub struct RegistryCall<'a> {
+    /// The HTTP method.
+    pub method: &'a str,
+    /// Path and query, with their first slash.
+    pub address: &'a str,
+    /// What the body is.
+    pub content_type: Option<&'a str>,
+    /// The part of a file that is wanted.
+    pub range: Option<&'a str>,
+    /// The body.
+    pub body: &'a str,
+    /// Its number, where it writes.
+    pub number: Option<u64>,
+    /// The content of a file that it puts.
+    pub blob: Option<&'a Digest>,
+}
+
+/// What the registry said: MLflow's words, good or bad.
+#[derive(Debug)]
+pub struct Download(Response);
+
+/// Headers of an answer that MLflow's clients read.
+const PASSED_ON: [&str; 6] = [
+    "content-type",
+    "content-disposition",
+    "content-range",
+    "accept-ranges",
+    "etag",
+    "x-content-type-options",
+];
+
+impl Download {
+    /// The HTTP status.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.0.status().as_u16()
+    }
+
+    /// The length of the body, where it is known before.
+    #[must_use]
+    pub fn length(&self) -> Option<u64> {
+        let length = self.0.headers().get("content-length")?;
+        length.to_str().ok()?.parse().ok()
+    }
+
+    /// Headers that clients read.
+    #[must_use]
+    pub fn headers(&self) -> Vec<(&'static str, String)> {
+        let text = |name| Some((name, self.0.headers().get(name)?.to_str().ok()?.to_owned()));
+        PASSED_ON.into_iter().filter_map(text).collect()
+    }
+
+    /// The next bytes of the body; none: that was all.
+    ///
+    /// # Errors
+    /// Where the server stops talking.
+    pub async fn chunk(&mut self) -> std::io::Result<Option<Vec<u8>>> {
+        let chunk = self.0.chunk().await.map_err(std::io::Error::other)?;
+        Ok(chunk.map(|chunk| chunk.to_vec()))
+    }
 }
 
 /// Who we are: on each call.
@@ -363,6 +437,53 @@ impl Client {
         self.send(call).await.map(drop)
     }
 
+    /// Brings a call of an attempt's code to the registry, and reads its answer whole.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::Registry`] is an answer too.
+    pub async fn registry(
+        &self,
+        attempt: &AttemptId,
+        call: RegistryCall<'_>,
+    ) -> Result<String, ClientError> {
+        let Download(response) = self.registry_download(attempt, call).await?;
+        response.text().await.map_err(|e| self.transport(&e))
+    }
+
+    /// The same, whose answer is read as it comes; the server may pause for as long as an ordinary call takes.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn registry_download(
+        &self,
+        attempt: &AttemptId,
+        call: RegistryCall<'_>,
+    ) -> Result<Download, ClientError> {
+        let method = Method::from_bytes(call.method.as_bytes())
+            .map_err(|_| ClientError::Setting(format!("{} is no method", call.method)))?;
+        let path = format!("attempts/{attempt}/registry{}", call.address);
+        let mut request = self.call(method, &path).timeout(Duration::MAX);
+        let number = call.number.map(|number| number.to_string());
+        for (name, value) in [
+            (CONTENT_TYPE.as_str(), call.content_type),
+            ("range", call.range),
+            (CALL_HEADER, number.as_deref()),
+            (BLOB_HEADER, call.blob.map(Digest::as_str)),
+        ] {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
+        }
+        let request = request.body(call.body.to_owned());
+        let response = tokio::time::timeout(self.patience, self.execute(request))
+            .await
+            .map_err(|_| self.silent())??;
+        match response.status().is_success() {
+            true => Ok(Download(response)),
+            false => Err(self.error(response).await),
+        }
+    }
+
     /// Delivers an attempt's report. Answers whether it is the believed one.
     ///
     /// # Errors
@@ -449,6 +570,13 @@ impl Client {
         let place = response.headers().get("location").cloned();
         let body = response.bytes().await.unwrap_or_default();
         let said: Option<ApiError> = serde_json::from_slice(&body).ok();
+        let words = String::from_utf8_lossy(&body);
+        if said.is_none() && is_registrys(&words) {
+            return ClientError::Registry {
+                status: status.as_u16(),
+                body: words.into_owned(),
+            };
+        }
         let (code, message) = match said {
             Some(error) => (error.code, error.message),
             None if status.is_redirection() => {
@@ -457,7 +585,7 @@ impl Client {
                 ("redirect".to_owned(), message)
             }
             None => {
-                let text: String = String::from_utf8_lossy(&body).chars().take(200).collect();
+                let text: String = words.chars().take(200).collect();
                 (UNKNOWN.to_owned(), text)
             }
         };
@@ -498,6 +626,12 @@ impl Client {
             reason: format!("nothing was heard for {}", Span::from(self.patience)),
         }
     }
+}
+
+/// Whether an error has MLflow's form.
+fn is_registrys(body: &str) -> bool {
+    let said: Option<serde_json::Value> = serde_json::from_str(body).ok();
+    said.is_some_and(|said| said.get("error_code").is_some())
 }
 
 fn had(response: &Response) -> Option<u64> {

@@ -22,6 +22,7 @@ mod leftover;
 pub mod lint;
 pub mod local;
 mod manifest;
+mod registry;
 pub mod service;
 pub mod wish;
 mod workspace;

@@ -154,6 +154,7 @@ pub fn prepare(
     spec: JobSpec,
     left: &[Left],
     held: &Held,
+    run: Option<String>,
 ) -> Result<Own, Failure> {
     let name = root.file_name().map_or_else(
         || "project".into(),
@@ -187,6 +188,7 @@ pub fn prepare(
         needs,
         parent: None,
         checkpoint: None,
+        run,
     };
     let disk = |error: io::Error| {
         Failure::new(
@@ -208,6 +210,22 @@ pub fn prepare(
         }
     }
     Ok(dir)
+}
+
+/// Opens the socket on which the attempt's code asks for a registry: whoever answers there is its registry.
+///
+/// # Errors
+/// Where the disk refuses.
+pub fn registry_socket(dir: &AttemptDir) -> io::Result<tokio::net::UnixListener> {
+    crate::registry::open(&dir.agent())
+}
+
+/// The name of the experiment in which the runs of an attempt's job lie.
+///
+/// # Errors
+/// Where the order cannot be read.
+pub fn experiment(dir: &AttemptDir) -> io::Result<String> {
+    Ok(dir.order()?.experiment())
 }
 
 /// The same folder is the same project, so that its caches are found again.

@@ -17,7 +17,9 @@ use protocol::spec::Parameters;
 use protocol::{
     ByteSize, Failure, JobSpec, Outcome, Owner, Span, Timestamp, Trigger, TriggerKind, Trust, Work,
 };
+use server::registry;
 use server::schedule::{Lacking, gpus_here};
+use server::web::throw_away::{self, Begun};
 
 use super::live::Live;
 use super::signals::{End, Ends};
@@ -404,13 +406,36 @@ pub(crate) async fn follow(
     (left, held): Has<'_>,
     live: &mut Live,
 ) -> anyhow::Result<(AttemptReport, Own)> {
+    let (name, id) = (spec.name.clone(), registry::new_run_id());
+    let of_lint = matches!(spec.work, Work::Lint { .. });
+    let run = (!of_lint).then(|| id.clone());
     let ends = Ends::listen()?;
-    let dir = local::prepare(host, root, spec, left, held).map_err(in_words)?;
+    let dir = local::prepare(host, root, spec, left, held, run).map_err(in_words)?;
     let journal = Journal::open(&dir.journal())?;
     let control = Control::new();
     let interrupts = tokio::spawn(listen(control.clone(), ends));
     let run = attempt::run(host, dir.clone(), &journal, control.clone());
-    let report = live.follow(&journal, run, &control).await;
+    let report = match of_lint {
+        true => live.follow(&journal, run, &control).await,
+        false => {
+            let begun = Begun {
+                run: id,
+                experiment: local::experiment(&dir)?,
+                name,
+            };
+            let socket = local::registry_socket(&dir)?;
+            let registry = tokio::spawn(async move {
+                if let Err(error) = throw_away::serve(socket, &begun).await {
+                    eprintln!(
+                        "note: this run has no registry, calls of MLflow's API wait in vain: {error}"
+                    );
+                }
+            });
+            let report = live.follow(&journal, run, &control).await;
+            registry.abort();
+            report
+        }
+    };
     interrupts.abort();
     let report = report?;
     Ok((report, dir))

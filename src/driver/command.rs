@@ -12,6 +12,7 @@ use crate::Ending;
 use crate::clock::Clock;
 use crate::failure;
 use crate::process::{Child, End, Start};
+use crate::relay::Relay;
 use crate::signals::Signals;
 use crate::story::{Story, StoryError, Voice};
 use crate::tail::Tail;
@@ -39,6 +40,7 @@ pub(crate) fn run(
     argv: &[String],
     signals: &Signals,
     story: &mut Story,
+    relay: Option<Relay>,
 ) -> Result<Ending, StoryError> {
     let start = Start {
         argv,
@@ -58,7 +60,7 @@ pub(crate) fn run(
             return Ok(Ending::of(Verdict::Failed { failure }));
         }
     };
-    let mut watch = Watch::<()>::new(child, signals);
+    let mut watch = Watch::<()>::new(child, signals, relay);
     let mut stderr = Tail::default();
     let clock = Clock::start(&job.limits);
     let mut winding: Option<Winding> = None;

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::kernelspec::KernelCommand;
 use crate::process::{Child, End, Start};
+use crate::relay::Relay;
 use crate::signals::Signals;
 use crate::sockets::{Folder, random_hex};
 use crate::tail::Tail;
@@ -188,6 +189,7 @@ impl<'a> Kernel<'a> {
         command: &KernelCommand,
         job: &DriverJob,
         signals: &'a Signals,
+        relay: Option<Relay>,
     ) -> Result<Self, KernelFault> {
         let session = random_hex(8);
         let key = random_hex(32);
@@ -216,7 +218,7 @@ impl<'a> Kernel<'a> {
             error,
         })?;
         Ok(Self {
-            watch: Watch::new(child, signals),
+            watch: Watch::new(child, signals, relay),
             folder,
             signer: Signer::new(&key, &session),
             session,

@@ -14,6 +14,7 @@ mod kernelspec;
 mod large;
 mod out;
 mod process;
+mod relay;
 mod reply;
 mod room;
 mod run;
@@ -32,12 +33,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use protocol::driver::{
-    CellCount, DriverJob, DriverResult, DriverWork, JOB_FILE, RESULT_FILE, Verdict,
+    CellCount, DriverJob, DriverResult, DriverWork, JOB_FILE, RESULT_FILE, TRACKING_VARIABLE,
+    Verdict,
 };
 use protocol::outcome::Failure;
 use protocol::units::Timestamp;
 
 use crate::out::Out;
+use crate::relay::Relay;
 use crate::script::Script;
 use crate::signals::Signals;
 use crate::story::{Story, StoryError};
@@ -98,7 +101,7 @@ impl Ending {
 /// # Errors
 /// Where not even a result can be written.
 pub fn run(contract: &Path) -> Result<DriverResult, DriverError> {
-    let job = read_job(&contract.join(JOB_FILE))?;
+    let mut job = read_job(&contract.join(JOB_FILE))?;
     let signals = Signals::take().map_err(DriverError::Signals)?;
     process::adopt_orphans();
     let out_error = |error| DriverError::Out {
@@ -107,6 +110,7 @@ pub fn run(contract: &Path) -> Result<DriverResult, DriverError> {
     };
     let out = Out::open(contract, job.user).map_err(out_error)?;
     let mut story = Story::new(out.clone(), &job.output).map_err(out_error)?;
+    let relay = open_relay(&mut job, &out, &mut story);
     let started_at = Timestamp::now();
     let seen = job
         .gpus
@@ -114,7 +118,7 @@ pub fn run(contract: &Path) -> Result<DriverResult, DriverError> {
         .map(|wanted| gpus::check(wanted, Path::new("/dev")));
     let ending = match seen {
         Some(Err(failure)) => Ending::of(Verdict::Failed { failure: *failure }),
-        Some(Ok(())) | None => work(&job, &signals, &mut story),
+        Some(Ok(())) | None => work(&job, &signals, &mut story, relay),
     };
     let result = close(&job, contract, &out, &mut story, ending, started_at);
     result.map_err(out_error)
@@ -132,7 +136,29 @@ fn read_job(path: &Path) -> Result<DriverJob, DriverError> {
     serde_json::from_str(&text).map_err(|e| error(e.to_string()))
 }
 
-fn work(job: &DriverJob, signals: &Signals, story: &mut Story) -> Ending {
+/// Listens for what the job's code says to the registry, and tells the code where. A job that asks for nothing of it does
+/// not fail because that cannot be.
+fn open_relay(job: &mut DriverJob, out: &Out, story: &mut Story) -> Option<Relay> {
+    let door = job.registry.take()?;
+    let opened = Relay::open(&door.socket, out.path().to_owned())
+        .and_then(|relay| Ok((relay.url()?, relay)));
+    match opened {
+        Ok((url, relay)) => {
+            job.env.extend(door.env);
+            job.env.insert(TRACKING_VARIABLE.to_owned(), url);
+            Some(relay)
+        }
+        Err(error) => {
+            let note = format!(
+                "Calls of MLflow's API are not taken, nothing listens on loopback: {error}"
+            );
+            let _ = story.note(&note);
+            None
+        }
+    }
+}
+
+fn work(job: &DriverJob, signals: &Signals, story: &mut Story, relay: Option<Relay>) -> Ending {
     let failed = |failure: Failure| Ending::of(Verdict::Failed { failure });
     match &job.work {
         DriverWork::Notebook { path, parameters } => {
@@ -150,9 +176,9 @@ fn work(job: &DriverJob, signals: &Signals, story: &mut Story) -> Ending {
                     return failed(failure::story(&error));
                 }
             }
-            run::run(job, &script, signals, story)
+            run::run(job, &script, signals, story, relay)
         }
-        DriverWork::Command { argv } => match command::run(job, argv, signals, story) {
+        DriverWork::Command { argv } => match command::run(job, argv, signals, story, relay) {
             Ok(ending) => ending,
             Err(error) => failed(failure::story(&error)),
         },

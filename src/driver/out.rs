@@ -59,6 +59,11 @@ impl Out {
         Ok(Self { path })
     }
 
+    /// The folder.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Opens the events file, to append.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::failure::{self, Raised};
 use crate::kernel::{Channel, Kernel, KernelFault, Said};
 use crate::process::End;
+use crate::relay::Relay;
 use crate::reply::{InputRequest, Reply, count_of, is_idle};
 use crate::script::Script;
 use crate::signals::Signals;
@@ -120,9 +121,10 @@ pub(crate) fn run(
     script: &Script,
     signals: &Signals,
     story: &mut Story,
+    relay: Option<Relay>,
 ) -> Ending {
     let total = script.cells.iter().filter(|cell| cell.runs).count() as u32;
-    match start::start(job, script, signals, story) {
+    match start::start(job, script, signals, story, relay) {
         Ok(kernel) => {
             let run = Run {
                 job,

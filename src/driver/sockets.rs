@@ -18,7 +18,7 @@ use serde_json::json;
 const LONGEST_SOCKET_PATH: usize = 107;
 
 /// Connects without waiting; None where nobody listens yet.
-fn try_connect(path: &Path) -> io::Result<Option<UnixStream>> {
+pub(crate) fn try_connect(path: &Path) -> io::Result<Option<UnixStream>> {
     use rustix::io::Errno;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;

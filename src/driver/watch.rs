@@ -1,5 +1,5 @@
-//! One place to wait: the job's first process, its two pipes, our signals, and (for a kernel) its sockets, all in one
-//! thread with one `poll`. A job that has used up all processes cannot hinder that. Judges nothing.
+//! One place to wait: the job's first process, its two pipes, our signals, its way to the registry, and (for a kernel) its
+//! sockets, all in one thread with one `poll`. A job that has used up all processes cannot hinder that. Judges nothing.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::process::{Child, End};
+use crate::relay::Relay;
 use crate::signals::Signals;
 use crate::zmtp::{Connection, Frames, ZmtpError};
 
@@ -42,6 +43,8 @@ pub(crate) struct Watch<'a, T> {
     /// Its connections; taken out when they break.
     pub(crate) connections: Vec<(T, Connection)>,
     signals: &'a Signals,
+    /// The way of its code to the registry.
+    relay: Option<Relay>,
     stdout: Pipe,
     stderr: Pipe,
     ended: bool,
@@ -50,12 +53,13 @@ pub(crate) struct Watch<'a, T> {
 impl<'a, T: Copy> Watch<'a, T> {
     /// Begins to watch a process.
     #[must_use]
-    pub(crate) fn new(mut child: Child, signals: &'a Signals) -> Self {
+    pub(crate) fn new(mut child: Child, signals: &'a Signals, relay: Option<Relay>) -> Self {
         let (stdout, stderr) = child.take_pipes();
         Self {
             child,
             connections: Vec::new(),
             signals,
+            relay,
             stdout: Pipe::new(LogStream::Stdout, stdout),
             stderr: Pipe::new(LogStream::Stderr, stderr),
             ended: false,
@@ -77,6 +81,12 @@ impl<'a, T: Copy> Watch<'a, T> {
             if arrived.child {
                 self.child.reap();
             }
+        }
+        let due = self.relay.as_ref().and_then(Relay::due);
+        if let Some(relay) = &mut self.relay
+            && (ready.relay || due.is_some_and(|due| due <= Instant::now()))
+        {
+            relay.step();
         }
         let mut frames = Vec::new();
         let mut index = 0;
@@ -115,6 +125,17 @@ impl<'a, T: Copy> Watch<'a, T> {
             wanted.set(PollFlags::OUT, connection.wants_to_write());
             fds.push(PollFd::from_borrowed_fd(connection.fd(), wanted));
         }
+        let of_relay = fds.len();
+        let interests = self
+            .relay
+            .as_ref()
+            .map(Relay::interests)
+            .unwrap_or_default();
+        for (fd, wanted) in interests {
+            fds.push(PollFd::from_borrowed_fd(fd, wanted));
+        }
+        let due = self.relay.as_ref().and_then(Relay::due);
+        let until = due.map_or(until, |due| due.min(until));
         let left = until.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).map_err(|_| io::Error::from(Errno::INVAL))?;
         match poll(&mut fds, Some(&timeout)) {
@@ -124,7 +145,8 @@ impl<'a, T: Copy> Watch<'a, T> {
         let ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
         Ok(Ready {
             signals: ready(&fds[0]),
-            connections: fds[first..].iter().map(ready).collect(),
+            connections: fds[first..of_relay].iter().map(ready).collect(),
+            relay: fds[of_relay..].iter().any(ready),
         })
     }
 
@@ -155,6 +177,7 @@ impl<'a, T: Copy> Watch<'a, T> {
 struct Ready {
     signals: bool,
     connections: Vec<bool>,
+    relay: bool,
 }
 
 /// Reads once and writes what goes; says whether bytes came. Messages that came before an error are kept.

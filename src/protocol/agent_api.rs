@@ -9,6 +9,7 @@
 //! | `PATCH blobs/{sha256}?attempt=ID&offset=N&size=S` | raw bytes -> 204 with [`OFFSET_HEADER`], 201 when complete; 409 wrong offset (header says the right one); 422 wrong hash |
 //! | `GET blobs/{sha256}?attempt=ID` | raw bytes of a blob that the attempt needs |
 //! | `POST attempts/{id}/checkpoint?generation=G` | all [`CheckpointFile`]s that the attempt has now -> 204 |
+//! | `ANY attempts/{id}/registry/{address}` | a call of MLflow's API by the attempt's code -> MLflow's answer |
 //! | `POST attempts/{id}/finish?generation=G` | [`crate::report::AttemptReport`] -> [`FinishAnswer`] |
 //!
 //! All but `register` carry `Authorization: Bearer <secret>`, and [`INSTANCE_HEADER`]: who has the secret of an agent
@@ -23,6 +24,9 @@
 //!   not in a poll is not on the host: where its report was taken, its booking is free; where not, it is
 //!   wanted again.
 //! - An agent gives up a poll that is held when it has news, and asks anew; the lost answer does not matter.
+//! - A call of the registry that writes carries [`CALL_HEADER`]: its number, which rises within the attempt. The server
+//!   carries each out once, and answers the last one again as it did. A file's content is a blob that was uploaded before:
+//!   its `PUT` has no body and [`BLOB_HEADER`].
 //! - 401 ends an agent's asking until it is registered anew; [`ApiError::code`] `version` until it is
 //!   upgraded; `twin` until the other one is stopped. Its attempts run on meanwhile.
 
@@ -48,6 +52,10 @@ pub const INSTANCE_HEADER: &str = "trainyard-instance";
 pub const TWIN: &str = "twin";
 /// Most bytes of a poll, registration or report.
 pub const JSON_BYTES: usize = 16 << 20;
+/// The number of a call that writes to the registry.
+pub const CALL_HEADER: &str = "trainyard-call";
+/// The hash of a file's content.
+pub const BLOB_HEADER: &str = "trainyard-blob";
 /// Most bytes of one batch of events.
 pub const EVENTS_BATCH_BYTES: usize = 1 << 20;
 /// Most files of one checkpoint.
@@ -214,6 +222,17 @@ pub struct AttemptOrder {
     /// What it goes on from, where an earlier attempt brought that to the server.
     #[serde(default)]
     pub checkpoint: Option<Checkpoint>,
+    /// Its run in the registry. None: the server takes no calls of its code.
+    #[serde(default)]
+    pub run: Option<String>,
+}
+
+impl AttemptOrder {
+    /// The name of the experiment in which the job's runs lie.
+    #[must_use]
+    pub fn experiment(&self) -> String {
+        format!("{}/{}", self.project_name, self.spec.definition)
+    }
 }
 
 /// A version of a model with its files, for `$TRAINYARD_PARENT_DIR`.

@@ -22,6 +22,15 @@ use crate::units::{ByteSize, Span, Timestamp};
 
 /// Where the folder lies in a container.
 pub const MOUNT: &str = "/trainyard";
+/// Where the folder of the agent's socket lies in a container: a folder, so that an agent that starts again can open its
+/// socket anew.
+pub const AGENT_MOUNT: &str = "/trainyard-agent";
+/// Name of the socket in that folder.
+pub const AGENT_SOCKET: &str = "registry.sock";
+/// The header by which the agent tells requests of a job's code apart. One that comes again has the same number.
+pub const REQUEST_HEADER: &str = "trainyard-request";
+/// The variable that says where clients of MLflow find the registry.
+pub const TRACKING_VARIABLE: &str = "MLFLOW_TRACKING_URI";
 /// Name of the job file.
 pub const JOB_FILE: &str = "job.json";
 /// Name of the folder that the driver writes to.
@@ -88,6 +97,18 @@ pub struct DriverJob {
     /// GPUs that must be there, and no other; the driver looks before anything of the job runs. None: it does not look.
     #[serde(default)]
     pub gpus: Option<GpuFiles>,
+    /// How the job's code reaches the registry. None: it does not.
+    #[serde(default)]
+    pub registry: Option<RegistryDoor>,
+}
+
+/// How a job's code reaches the registry: the driver listens on loopback, and passes on to the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistryDoor {
+    /// Path of the agent's socket.
+    pub socket: String,
+    /// What the code's environment has besides [`TRACKING_VARIABLE`] when the driver listens.
+    pub env: BTreeMap<String, String>,
 }
 
 /// GPUs as a container has them.

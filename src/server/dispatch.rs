@@ -225,6 +225,7 @@ async fn order(
             true => checkpoints::of_job(db, &job.id).await?,
             false => None,
         },
+        run: Some(registry::run_id(attempt)),
     })
 }
 

@@ -11,6 +11,7 @@ mod hosts;
 mod models;
 mod notebooks;
 mod plan;
+mod registry;
 mod render;
 mod runner_configs;
 mod walls;

@@ -155,7 +155,8 @@ fn nobody_shares(world: &World, round: &Round) {
             for other in &uses[..n] {
                 let together = one.from <= other.to && other.from <= one.to;
                 let share = one.gpus.iter().any(|gpu| other.gpus.contains(gpu));
-                assert!(!(together && share), "{one:?} {other:?}");
+                let (a, b) = (one.file.display(), other.file.display());
+                assert!(!(together && share), "{a} and {b}: {one:?} {other:?}");
             }
         }
     }

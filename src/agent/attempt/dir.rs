@@ -175,6 +175,18 @@ impl AttemptDir {
         self.path.join("contract")
     }
 
+    /// The folder of the agent's socket, mounted beside the job.
+    #[must_use]
+    pub fn agent(&self) -> PathBuf {
+        self.path.join("agent")
+    }
+
+    /// What the job's code wrote to the registry, until the server has it.
+    #[must_use]
+    pub fn registry(&self) -> PathBuf {
+        self.path.join("registry")
+    }
+
     /// The container that the job ran in, for whoever wants to enter one like it.
     pub(crate) fn container_file(&self) -> PathBuf {
         self.path.join("container.json")

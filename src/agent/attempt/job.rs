@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use protocol::agent_api::Source;
-use protocol::driver::{DriverJob, DriverWork, GpuFiles, HandOver, OutputLimits, RunAs};
+use protocol::driver::{
+    AGENT_MOUNT, AGENT_SOCKET, DriverJob, DriverWork, GpuFiles, HandOver, OutputLimits,
+    RegistryDoor, RunAs, TRACKING_VARIABLE,
+};
 use protocol::spec::Limits;
 use protocol::{ByteSize, Failure, FailureKind, Span, Trust, Work};
 
@@ -84,7 +87,39 @@ impl Attempt<'_> {
                 .to_vec(),
             }),
             gpus: self.gpu_files().filter(|_| contained),
+            registry: self.registry_door(),
         }
+    }
+
+    /// How the job's code reaches the registry. Code that names a server of its own goes there.
+    pub(super) fn registry_door(&self) -> Option<RegistryDoor> {
+        let run = self.order.run.as_ref()?;
+        let spec = &self.order.spec;
+        let elsewhere =
+            |name: &str| spec.env.contains_key(name) || self.order.secrets.contains_key(name);
+        if elsewhere(TRACKING_VARIABLE) {
+            return None;
+        }
+        let folder = match self.in_container() {
+            true => AGENT_MOUNT.to_owned(),
+            false => self.dir.agent().display().to_string(),
+        };
+        let mut env: BTreeMap<String, String> = [
+            ("MLFLOW_RUN_ID", run.clone()),
+            ("MLFLOW_EXPERIMENT_NAME", self.order.experiment()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
+        // A proxy of the image's or of the job's is not for what is on this host.
+        for name in ["NO_PROXY", "no_proxy"] {
+            let own = spec.env.get(name).filter(|own| !own.is_empty());
+            let own = own.map_or_else(String::new, |own| format!("{own},"));
+            env.insert(name.to_owned(), format!("{own}127.0.0.1,localhost"));
+        }
+        Some(RegistryDoor {
+            socket: format!("{folder}/{AGENT_SOCKET}"),
+            env,
+        })
     }
 
     /// The job's environment variables, complete; docs/jobs.md has them as a table.
@@ -305,6 +340,7 @@ pub(crate) fn nothing_but(paths: &[&str], gpus: Option<GpuFiles>) -> DriverJob {
             paths: paths.iter().map(|path| (*path).into()).collect(),
         }),
         gpus,
+        registry: None,
     }
 }
 

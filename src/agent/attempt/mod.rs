@@ -6,6 +6,7 @@ mod collect;
 mod control;
 pub(crate) mod dir;
 mod disk;
+mod elsewhere;
 mod follow;
 mod held;
 pub(crate) mod job;

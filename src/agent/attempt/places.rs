@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use protocol::Trust;
+use protocol::driver::AGENT_MOUNT;
 
 use super::Attempt;
 use crate::checkpoints::Checkpoints;
@@ -97,6 +98,10 @@ impl Attempt<'_> {
         ];
         if let Some(at) = &places.parent {
             mounts.push(MountSpec::read_only(self.dir.parent(), at));
+        }
+        if self.order.run.is_some() {
+            // Read-only: a job that is the agent's user could put another socket in its place.
+            mounts.push(MountSpec::read_only(self.dir.agent(), AGENT_MOUNT));
         }
         if let (Some(environment), Some(at)) = (environment, &places.environment) {
             mounts.push(MountSpec::read_only(&environment.folder, at));

@@ -122,6 +122,9 @@ impl Attempt<'_> {
             )
         };
         self.prepare_contract(prepared).map_err(unwritable)?;
+        if self.registry_door().is_some() {
+            self.tell_elsewhere();
+        }
         if !self.in_container() {
             self.refuse_volumes()?;
             return self.launch_process(prepared, state);
@@ -245,6 +248,7 @@ impl Attempt<'_> {
         let contract = self.dir.contract();
         workspace::remove(&contract)?;
         fs::create_dir_all(contract.join(OUT_DIR))?;
+        fs::create_dir_all(self.dir.agent())?;
         // What is in it is its user's already, and may be much.
         if !self.cache().exists() {
             fs::create_dir_all(self.cache())?;

@@ -22,6 +22,7 @@ use crate::executor::Engine;
 use crate::journal::Journal;
 use crate::ledger::NotBooked;
 use crate::leftover;
+use crate::registry::Desk;
 
 /// Carries an attempt out, from wherever an earlier process left it.
 pub(super) async fn carry(
@@ -37,6 +38,7 @@ pub(super) async fn carry(
         handle: &handle,
     };
     let journal = carrier.journal().await;
+    let desk = carrier.desk().await;
     let delivery = Delivery {
         shared: &shared,
         attempt: &order.attempt,
@@ -57,7 +59,10 @@ pub(super) async fn carry(
     let told = CancellationToken::new();
     let deliver = async {
         let files = async {
-            let lost = delivery.blobs(&over).await;
+            let (lost, ()) = tokio::join!(
+                delivery.blobs(&over),
+                delivery.registry(desk.as_ref(), &order, &over)
+            );
             let report = without_blobs(verdict.await.ok()?, &lost);
             carrier.tell_end(&journal, &report).await;
             told.cancel();
@@ -183,6 +188,29 @@ impl Carrier<'_> {
             };
             tracing::error!(attempt = %self.order.attempt, "{error}");
             if matches!(error, crate::journal::JournalError::Damaged { .. }) {
+                let aside = path.with_extension("damaged");
+                keep::remove_all(&aside);
+                if let Err(error) = std::fs::rename(&path, &aside) {
+                    tracing::error!("cannot set {} aside: {error}", path.display());
+                }
+            }
+            tokio::time::sleep(backoff.next()).await;
+        }
+    }
+
+    /// Where what the job's code writes to the registry is kept; none: the server takes nothing of it. A damaged one is set
+    /// aside: what lay there is lost, and the code goes on.
+    async fn desk(&self) -> Option<Desk> {
+        self.order.run.as_ref()?;
+        let path = self.dir.registry();
+        let mut backoff = self.shared.backoff();
+        loop {
+            let error = match Desk::open(path.clone()) {
+                Ok(desk) => return Some(desk),
+                Err(error) => error,
+            };
+            tracing::error!(attempt = %self.order.attempt, "{}: {error}", path.display());
+            if error.kind() == std::io::ErrorKind::InvalidData {
                 let aside = path.with_extension("damaged");
                 keep::remove_all(&aside);
                 if let Err(error) = std::fs::rename(&path, &aside) {

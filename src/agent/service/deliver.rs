@@ -111,6 +111,7 @@ fn is_for_good(error: &ClientError, refusals: u32) -> bool {
         | ClientError::Abandoned
         | ClientError::WrongHash(_)
         | ClientError::Twin(_)
+        | ClientError::Registry { .. }
         | ClientError::Disk { .. } => false,
     }
 }

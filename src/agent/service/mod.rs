@@ -16,6 +16,7 @@ mod fetch;
 mod gpus;
 mod keep;
 mod orphans;
+mod registry;
 mod sight;
 mod tasks;
 #[cfg(test)]

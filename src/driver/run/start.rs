@@ -4,6 +4,7 @@ use protocol::driver::{DriverJob, Verdict};
 use protocol::event::EventKind;
 
 use crate::kernel::{Kernel, NotStarted};
+use crate::relay::Relay;
 use crate::script::Script;
 use crate::signals::Signals;
 use crate::story::{Story, StoryError, Voice};
@@ -16,6 +17,7 @@ pub(super) fn start<'b>(
     script: &Script,
     signals: &'b Signals,
     story: &mut Story,
+    relay: Option<Relay>,
 ) -> Result<Kernel<'b>, Box<Ending>> {
     let failed = |failure| Box::new(Ending::of(Verdict::Failed { failure }));
     let told = |told: Result<(), StoryError>| told.map_err(|error| failed(failure::story(&error)));
@@ -23,7 +25,7 @@ pub(super) fn start<'b>(
     let command = kernelspec::find(script.kernel.as_deref(), &job.env)
         .map_err(|error| failed(failure::no_kernel(&error)))?;
     told(kernel_event(story, "starting", &command.name))?;
-    let mut kernel = Kernel::spawn(&command, job, signals)
+    let mut kernel = Kernel::spawn(&command, job, signals, relay)
         .map_err(|fault| failed(failure::kernel_fault(&fault, &Tail::default())))?;
     let mut trouble = Ok(());
     let connected = kernel.connect(job.kernel_start_timeout, |stream, text| {

@@ -6,13 +6,16 @@ use protocol::report::AttemptReport;
 use protocol::{AttemptId, Failure, Outcome, Owner, Timestamp};
 
 use super::{Refused, Standing, checkpoints, mine, resume, standing, tell};
-use crate::registry::regression;
+use crate::registry::{regression, run_id};
 use crate::settle;
 use crate::state::Server;
 use crate::store::agents::Agent;
 use crate::store::attempts::{self, Attempt, Fate};
 use crate::store::jobs::{self, Job};
 use crate::store::{Connection, StoreError, blobs, pipelines, registry};
+
+/// Most metrics of a report with those of its run.
+const MOST_METRICS: usize = 1_000;
 
 /// Takes the agent's report. The same one again is answered as the first was.
 ///
@@ -65,11 +68,28 @@ pub(super) async fn believe(
         attempts::set_evicted(tx, id, by).await?;
         attempt.evicted_by.get_or_insert_with(|| by.clone());
     }
-    let report = judged(tx, &job, report).await?;
+    let report = with_logged(tx, id, report).await?;
+    let report = judged(tx, &job, &report).await?;
     attempts::finish(tx, id, &report).await?;
     let generation = Some(attempt.generation);
     let changed = conclude(tx, &attempt, &job, report.outcome, generation).await?;
     Ok(Some((attempt, changed)))
+}
+
+/// The report with what the attempt's code logged to its run: a metric is one, whichever way it came.
+async fn with_logged(
+    db: &mut Connection,
+    id: &AttemptId,
+    report: &AttemptReport,
+) -> Result<AttemptReport, StoreError> {
+    let mut report = report.clone();
+    for metric in registry::metrics(db, &run_id(id)).await? {
+        let is_there = report.metrics.iter().any(|m| m.name == metric.name);
+        if !is_there && report.metrics.len() < MOST_METRICS {
+            report.metrics.push(metric);
+        }
+    }
+    Ok(report)
 }
 
 /// The report as it counts: a success whose metric is worse than `max_regression` allows, compared with

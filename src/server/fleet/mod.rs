@@ -8,6 +8,7 @@ pub mod checkpoints;
 pub mod events;
 pub mod finish;
 pub mod hosts;
+pub mod in_job;
 pub mod lease;
 mod orders;
 pub mod poll;

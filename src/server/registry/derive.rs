@@ -6,9 +6,9 @@ use plan::PlannedJob;
 use protocol::event::{Artifact, ArtifactRole};
 use protocol::outcome::Outcome;
 use protocol::registry::{Lineage, LockFile, MountedVolume, VersionStatus};
-use protocol::report::{AttemptReport, MetricValue, Setting};
+use protocol::report::{AttemptReport, MetricValue, Setting, Usage};
 use protocol::spec::Trust;
-use protocol::{Digest, TriggerKind, Work};
+use protocol::{AttemptId, Digest, TriggerKind, Work};
 
 use crate::forge::bounded;
 use crate::store::attempts::Attempt;
@@ -39,8 +39,9 @@ pub(super) struct Place<'a> {
 }
 
 /// The id of an attempt's run: 32 hex digits, always the same ones.
-pub(super) fn run_id(attempt: &Attempt) -> String {
-    let digest = Digest::of(format!("run of attempt {}", attempt.id));
+#[must_use]
+pub fn run_id(attempt: &AttemptId) -> String {
+    let digest = Digest::of(format!("run of attempt {attempt}"));
     digest.as_str()[..32].to_owned()
 }
 
@@ -106,24 +107,53 @@ pub(super) fn because(place: Place<'_>) -> String {
     bounded(&words, VALUE_LIMIT)
 }
 
-/// The run of an attempt.
+/// The run of an attempt that is over.
 pub(super) fn run(place: Place<'_>, attempt: &Attempt, report: &AttemptReport) -> JobRun {
+    let status = match &report.outcome {
+        Outcome::Succeeded | Outcome::Reused { .. } => RunStatus::Finished,
+        Outcome::Failed(_) => RunStatus::Failed,
+        Outcome::Cancelled { .. } | Outcome::Skipped { .. } => RunStatus::Killed,
+    };
+    of(place, attempt, report, status)
+}
+
+/// The run of an attempt that goes on: as far as it is known now where it comes from.
+pub(super) fn begun(place: Place<'_>, attempt: &Attempt) -> JobRun {
+    let at = attempt.started_at.unwrap_or(attempt.created_at);
+    let so_far = AttemptReport {
+        // Not looked at: the status says that it goes on.
+        outcome: Outcome::Succeeded,
+        withdrawn: None,
+        started_at: at,
+        finished_at: at,
+        phases: BTreeMap::new(),
+        artifacts: Vec::new(),
+        metrics: Vec::new(),
+        params: BTreeMap::new(),
+        setting: Setting {
+            image: attempt.order.spec.image.clone(),
+            ..Setting::default()
+        },
+        usage: Usage::default(),
+        cells_executed: 0,
+        cells_total: 0,
+    };
+    of(place, attempt, &so_far, RunStatus::Running)
+}
+
+fn of(place: Place<'_>, attempt: &Attempt, report: &AttemptReport, status: RunStatus) -> JobRun {
     let lineage = lineage(place, attempt, report);
     let mut tags = tags(place, &lineage);
     let metrics = metrics(&report.metrics, &mut tags);
     let goals = place.job.spec.metrics.iter();
     JobRun {
-        id: run_id(attempt),
+        id: run_id(&attempt.id),
         attempt: attempt.id.clone(),
         job: place.job.id.clone(),
         project: place.project.id.clone(),
         experiment: format!("{}/{}", place.project.name, place.job.spec.definition),
         name: place.job.spec.name.clone(),
-        status: match &report.outcome {
-            Outcome::Succeeded | Outcome::Reused { .. } => RunStatus::Finished,
-            Outcome::Failed(_) => RunStatus::Failed,
-            Outcome::Cancelled { .. } | Outcome::Skipped { .. } => RunStatus::Killed,
-        },
+        status,
         goals: goals
             .map(|(name, spec)| (name.clone(), spec.goal))
             .collect(),
@@ -284,12 +314,16 @@ fn metrics(reported: &[MetricValue], tags: &mut BTreeMap<String, String>) -> Vec
     last.into_values().take(MOST_VALUES).collect()
 }
 
-/// The file's parameters, and over them what the job itself reported.
-fn params(lineage: &Lineage, report: &AttemptReport) -> BTreeMap<String, String> {
-    let text = |value: &serde_json::Value| match value {
+/// A parameter of the file, as a run has it.
+pub(super) fn text(value: &serde_json::Value) -> String {
+    match value {
         serde_json::Value::String(text) => text.clone(),
         other => other.to_string(),
-    };
+    }
+}
+
+/// The file's parameters, and over them what the job itself reported.
+fn params(lineage: &Lineage, report: &AttemptReport) -> BTreeMap<String, String> {
     let file = lineage.parameters.iter().map(|(name, v)| (name, text(v)));
     let reported = report.params.iter().map(|(name, v)| (name, v.clone()));
     let all: BTreeMap<String, String> = file

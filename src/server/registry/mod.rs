@@ -23,9 +23,11 @@ pub use catalog::{
 };
 pub use compare::compare;
 pub(crate) use derive::MODEL_FOLDER;
+pub use derive::run_id;
+pub use mlflow::runs::new_id as new_run_id;
 pub use parent::{files as parent_files, parents};
 pub use recognise::Recogniser;
 pub use regression::{Regression, judge, regression};
 pub use removal::{Retention, empty, remove, retain};
 pub use reproduce::{reproduce, reproduction};
-pub use tick::Registrar;
+pub use tick::{Registrar, begin_run};

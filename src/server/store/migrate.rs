@@ -91,6 +91,12 @@ pub const MIGRATIONS: &[Migration] = &[
         then: Then::Nothing,
     },
     Migration {
+        version: 204,
+        name: "in a job",
+        sql: include_str!("migrations/0204_in_job.sql"),
+        then: Then::Nothing,
+    },
+    Migration {
         version: 206,
         name: "lineage",
         sql: include_str!("migrations/0206_lineage.sql"),

@@ -17,6 +17,7 @@ pub mod diffs;
 pub mod events;
 pub mod experiments;
 pub mod files;
+pub mod job_calls;
 pub mod jobs;
 pub mod logged_models;
 pub mod metrics;

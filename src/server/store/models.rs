@@ -3,7 +3,7 @@
 use protocol::registry::{
     Alias, AliasChange, ModelFile, Origin, Promotion, Version, VersionStatus,
 };
-use protocol::{ByteSize, ProjectId, Timestamp};
+use protocol::{AttemptId, ByteSize, ProjectId, Timestamp};
 use sqlx::any::AnyRow;
 
 use super::rows::{Columns as _, to_int, to_json};
@@ -148,6 +148,23 @@ pub async fn promote(
     .execute(db)
     .await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// The candidates that an attempt left, be it as its model or by its code: each with its model's name.
+pub async fn candidates_of(
+    db: &mut Connection,
+    attempt: &AttemptId,
+) -> Result<Vec<(String, String)>> {
+    let rows = sqlx::query(
+        "SELECT v.id AS id, v.model AS model FROM model_versions v JOIN runs r ON r.id = v.run \
+         WHERE r.attempt = $1 AND v.version IS NULL AND v.deleted_at IS NULL ORDER BY v.id",
+    )
+    .bind(attempt.as_str())
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| Ok((row.text("id")?, row.text("model")?)))
+        .collect()
 }
 
 /// Links a file to a version.

@@ -10,7 +10,7 @@ use sqlx::any::AnyRow;
 use super::experiments::{Experiment, experiment};
 use super::metrics::float;
 use super::rows::{Columns as _, numbered, to_int};
-use super::runs::{RUN, Run, run};
+use super::runs::{Run, run};
 use super::search::Piece;
 use super::{Connection, Result};
 
@@ -245,7 +245,7 @@ pub async fn runs(db: &mut Connection, ids: &[String]) -> Result<Vec<Run>> {
         return Ok(Vec::new());
     }
     let sql = format!(
-        "SELECT {RUN} FROM runs r WHERE r.id IN ({})",
+        "SELECT r.* FROM runs r WHERE r.id IN ({})",
         numbered(1, ids.len())
     );
     let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
@@ -292,7 +292,7 @@ pub async fn goals(db: &mut Connection, runs: &[String]) -> Result<BTreeMap<Stri
 /// The statement for at most so many.
 pub(super) fn nested_sql(limit: u32) -> String {
     format!(
-        "SELECT {RUN} FROM runs r JOIN run_tags t ON t.run = r.id \
+        "SELECT r.* FROM runs r JOIN run_tags t ON t.run = r.id \
          WHERE t.name = 'mlflow.parentRunId' AND t.value = $1 AND length(t.value) <= 200 \
          AND r.deleted_at IS NULL ORDER BY r.started_at DESC, r.id COLLATE \"binary\" LIMIT {limit}"
     )

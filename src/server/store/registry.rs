@@ -17,6 +17,11 @@ use super::runs::{self, RunStatus};
 use super::{Connection, Result, experiments, jobs};
 use crate::trigger;
 
+/// The tag that is a run's name.
+const NAME_TAG: &str = "mlflow.runName";
+/// The tag that says why a run ended of whose attempt nobody heard any more.
+const ENDED_TAG: &str = "trainyard.ended";
+
 /// The run of an attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobRun {
@@ -52,8 +57,19 @@ pub struct JobRun {
     pub files: Vec<KeptFile>,
 }
 
-/// Adds a job's run with all that belongs to it. The same one twice is one.
-pub async fn insert_run(db: &mut Connection, run: &JobRun) -> Result<()> {
+/// Writes a job's run with all that belongs to it: begins it, or completes one that goes on. What its code logged
+/// meanwhile stands. A run that is over is left as it is.
+pub async fn put_run(db: &mut Connection, run: &JobRun) -> Result<()> {
+    match runs::find(db, &run.id).await? {
+        None => insert_run(db, run).await,
+        Some(there) if there.status == RunStatus::Running && run.status != RunStatus::Running => {
+            complete(db, there, run).await
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+async fn insert_run(db: &mut Connection, run: &JobRun) -> Result<()> {
     let ended = run.lineage.finished_at;
     let row = runs::Run {
         id: run.id.clone(),
@@ -62,13 +78,11 @@ pub async fn insert_run(db: &mut Connection, run: &JobRun) -> Result<()> {
         person: run.lineage.by.clone().unwrap_or_default(),
         status: run.status,
         started_at: run.lineage.started_at,
-        finished_at: Some(ended),
+        finished_at: (run.status != RunStatus::Running).then_some(ended),
         deleted_at: None,
-        of_job: true,
+        attempt: Some(run.attempt.clone()),
     };
-    if !runs::insert(db, &row).await? {
-        return Ok(());
-    }
+    runs::insert(db, &row).await?;
     sqlx::query(
         "INSERT INTO job_runs (run, attempt, job, project, lineage, goals, problem, first_metric) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -91,10 +105,102 @@ pub async fn insert_run(db: &mut Connection, run: &JobRun) -> Result<()> {
     metrics::log(db, &run.id, &points).await?;
     runs::add_params(db, &run.id, &listed(&run.params)).await?;
     runs::set_tags(db, &run.id, &listed(&run.tags)).await?;
+    put_files(db, run).await
+}
+
+async fn put_files(db: &mut Connection, run: &JobRun) -> Result<()> {
     for file in &run.files {
         files::put(db, &run.id, file).await?;
     }
     Ok(())
+}
+
+/// Ends a run with what its attempt left. What the code said of itself stands beside that, and over it: its params, the
+/// name that it gave the run; a metric whose last value is the same is not logged twice.
+async fn complete(db: &mut Connection, there: runs::Run, run: &JobRun) -> Result<()> {
+    let ended = run.lineage.finished_at;
+    sqlx::query("UPDATE job_runs SET lineage = $1, goals = $2, problem = $3 WHERE run = $4")
+        .bind(to_json(&run.lineage)?)
+        .bind(to_json(&run.goals)?)
+        .bind(&run.problem)
+        .bind(&run.id)
+        .execute(&mut *db)
+        .await?;
+    let full = runs::fill(db, vec![there]).await?.remove(0);
+    let logged = |metric: &&MetricValue| {
+        let same = |last: &&Point| last.name == metric.name && same(last.value, metric.value);
+        !full.metrics.iter().any(|last| same(&last))
+    };
+    let points: Vec<Point> = run
+        .metrics
+        .iter()
+        .filter(logged)
+        .map(|metric| point(metric, ended))
+        .collect();
+    metrics::log(db, &run.id, &points).await?;
+    let mut params = listed(&run.params);
+    params.retain(|(name, _)| !full.params.iter().any(|(other, _)| other == name));
+    runs::add_params(db, &run.id, &params).await?;
+    let mut tags = listed(&run.tags);
+    tags.retain(|(name, _)| name != NAME_TAG);
+    runs::set_tags(db, &run.id, &tags).await?;
+    put_files(db, run).await?;
+    let row = runs::Run {
+        status: run.status,
+        started_at: run.lineage.started_at,
+        finished_at: Some(ended),
+        ..full.run
+    };
+    runs::update(db, &row).await?;
+    runs::end_open(db, &run.attempt, run.status, ended).await
+}
+
+fn same(one: f64, other: f64) -> bool {
+    one.total_cmp(&other).is_eq() || one == other
+}
+
+/// Ends the run of an attempt that left no report, and says why.
+pub async fn end_run(
+    db: &mut Connection,
+    attempt: &AttemptId,
+    why: &str,
+    at: Timestamp,
+) -> Result<()> {
+    let row = sqlx::query("SELECT run FROM job_runs WHERE attempt = $1")
+        .bind(attempt.as_str())
+        .fetch_optional(&mut *db)
+        .await?;
+    if let Some(row) = row {
+        let tag = (ENDED_TAG.to_owned(), why.to_owned());
+        runs::set_tags(db, &row.text("run")?, &[tag]).await?;
+    }
+    runs::end_open(db, attempt, RunStatus::Killed, at).await
+}
+
+/// Open attempts that have begun and have no run yet; at most `limit`.
+pub async fn without_run(db: &mut Connection, limit: u32) -> Result<Vec<AttemptId>> {
+    let rows = sqlx::query(
+        "SELECT attempts.id AS id FROM attempts LEFT JOIN job_runs ON job_runs.attempt = attempts.id \
+         WHERE attempts.fate = 'open' AND attempts.started_at IS NOT NULL AND job_runs.run IS NULL \
+         ORDER BY attempts.id LIMIT $1",
+    )
+    .bind(i64::from(limit))
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(|row| row.parsed("id")).collect()
+}
+
+/// Attempts that are over and whose runs go on; at most `limit`.
+pub async fn with_open_run(db: &mut Connection, limit: u32) -> Result<Vec<AttemptId>> {
+    let rows = sqlx::query(
+        "SELECT DISTINCT attempts.id AS id FROM runs JOIN attempts ON attempts.id = runs.attempt \
+         WHERE runs.status = 'RUNNING' AND runs.attempt IS NOT NULL AND attempts.fate IN ('finished', 'abandoned') \
+         ORDER BY attempts.id LIMIT $1",
+    )
+    .bind(i64::from(limit))
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(|row| row.parsed("id")).collect()
 }
 
 fn point(metric: &MetricValue, at: Timestamp) -> Point {
@@ -140,9 +246,11 @@ pub struct OfJob {
     pub problem: Option<String>,
 }
 
-/// What a run has as a job's; none: it is not one.
+/// What a run has as a job's, be it the attempt's own or one that its code began; none: it is not one.
 pub async fn of_job(db: &mut Connection, run: &str) -> Result<Option<OfJob>> {
-    let row = sqlx::query("SELECT * FROM job_runs WHERE run = $1")
+    let row = sqlx::query(
+        "SELECT job_runs.* FROM job_runs JOIN runs ON runs.attempt = job_runs.attempt WHERE runs.id = $1",
+    )
         .bind(run)
         .fetch_optional(db)
         .await?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use protocol::Timestamp;
+use protocol::{AttemptId, Timestamp};
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
@@ -48,8 +48,27 @@ pub struct Run {
     pub finished_at: Option<Timestamp>,
     /// When it was deleted.
     pub deleted_at: Option<Timestamp>,
-    /// Whether an attempt of a job left it: then nobody else adds to what it measured.
-    pub of_job: bool,
+    /// The attempt whose code writes it: then nobody else adds to what it measured.
+    pub attempt: Option<AttemptId>,
+}
+
+/// Ends the runs that an attempt began and left open.
+pub async fn end_open(
+    db: &mut Connection,
+    attempt: &AttemptId,
+    status: RunStatus,
+    at: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "UPDATE runs SET status = $1, finished_at = $2 \
+         WHERE attempt = $3 AND status IN ('RUNNING', 'SCHEDULED')",
+    )
+    .bind(to_word(&status)?)
+    .bind(at.0)
+    .bind(attempt.as_str())
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// A run with all that belongs to it but its curves.
@@ -71,10 +90,6 @@ pub struct FullRun {
     pub outputs: Vec<(String, i64)>,
 }
 
-/// The columns of a run, of the table `r`.
-pub(super) const RUN: &str = "r.*, \
-     (SELECT COUNT(*) FROM job_runs WHERE job_runs.run = r.id) AS of_job";
-
 pub(super) fn run(row: &AnyRow) -> Result<Run> {
     Ok(Run {
         id: row.text("id")?,
@@ -85,15 +100,15 @@ pub(super) fn run(row: &AnyRow) -> Result<Run> {
         started_at: row.time("started_at")?,
         finished_at: row.maybe_time("finished_at")?,
         deleted_at: row.maybe_time("deleted_at")?,
-        of_job: row.int("of_job")? > 0,
+        attempt: row.maybe_parsed("attempt")?,
     })
 }
 
 /// Adds a run. False where there is one of this id.
 pub async fn insert(db: &mut Connection, run: &Run) -> Result<bool> {
     let done = sqlx::query(
-        "INSERT INTO runs (id, experiment, name, person, status, started_at, finished_at, deleted_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO NOTHING",
+        "INSERT INTO runs (id, experiment, name, person, status, started_at, finished_at, deleted_at, \
+         attempt) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO NOTHING",
     )
     .bind(&run.id)
     .bind(run.experiment)
@@ -103,6 +118,7 @@ pub async fn insert(db: &mut Connection, run: &Run) -> Result<bool> {
     .bind(run.started_at.0)
     .bind(run.finished_at.map(|at| at.0))
     .bind(run.deleted_at.map(|at| at.0))
+    .bind(run.attempt.as_ref().map(AttemptId::as_str))
     .execute(db)
     .await?;
     Ok(done.rows_affected() == 1)
@@ -125,8 +141,7 @@ pub async fn update(db: &mut Connection, run: &Run) -> Result<()> {
 
 /// One run by its id, deleted or not.
 pub async fn find(db: &mut Connection, id: &str) -> Result<Option<Run>> {
-    let sql = format!("SELECT {RUN} FROM runs r WHERE r.id = $1");
-    let row = sqlx::query(sqlx::AssertSqlSafe(sql))
+    let row = sqlx::query("SELECT * FROM runs WHERE id = $1")
         .bind(id)
         .fetch_optional(db)
         .await?;
@@ -260,6 +275,17 @@ pub async fn add_params(
         query.execute(&mut *db).await?;
     }
     Ok(None)
+}
+
+/// Takes a param away where it has this value.
+pub async fn remove_param(db: &mut Connection, run: &str, name: &str, value: &str) -> Result<()> {
+    sqlx::query("DELETE FROM run_params WHERE run = $1 AND name = $2 AND value = $3")
+        .bind(run)
+        .bind(name)
+        .bind(value)
+        .execute(db)
+        .await?;
+    Ok(())
 }
 
 /// What a logged model is to a run.

@@ -357,6 +357,7 @@ pub fn attempt(
             needs: BTreeMap::new(),
             parent: None,
             checkpoint: None,
+            run: None,
         },
         fate: Fate::Open,
         evicted_by: None,

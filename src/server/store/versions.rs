@@ -31,7 +31,7 @@ pub struct ModelVersion {
     pub id: String,
     /// The model's name.
     pub model: String,
-    /// Its number.
+    /// Its number; 0 of a candidate that is being made, which has none.
     pub number: u64,
     /// The run that made it, and the number of that run's experiment.
     pub run: Option<(String, i64)>,
@@ -87,7 +87,7 @@ pub async fn find(db: &mut Connection, model: &str, number: u64) -> Result<Optio
     row.as_ref().map(model_version).transpose()
 }
 
-/// Adds a version that a client registers.
+/// Adds a version or candidate that a client registers.
 pub async fn insert(db: &mut Connection, version: &ModelVersion) -> Result<()> {
     sqlx::query(
         "INSERT INTO model_versions (id, model, version, run, source, location, run_link, \
@@ -96,7 +96,7 @@ pub async fn insert(db: &mut Connection, version: &ModelVersion) -> Result<()> {
     )
     .bind(&version.id)
     .bind(&version.model)
-    .bind(to_int(version.number))
+    .bind((version.number > 0).then(|| to_int(version.number)))
     .bind(version.run.as_ref().map(|(run, _)| run.as_str()))
     .bind(&version.source)
     .bind(&version.location)

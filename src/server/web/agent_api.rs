@@ -70,7 +70,7 @@ impl IntoResponse for Refused {
 }
 
 /// The agent that calls.
-struct Caller(Agent);
+pub(super) struct Caller(pub(super) Agent);
 
 impl FromRequestParts<Server> for Caller {
     type Rejection = Refused;
@@ -96,7 +96,7 @@ fn digest(text: &str) -> Result<Digest, Refused> {
         .map_err(|error: protocol::digest::InvalidDigest| Refused::Invalid(error.to_string()))
 }
 
-fn attempt(text: &str) -> Result<AttemptId, Refused> {
+pub(super) fn attempt(text: &str) -> Result<AttemptId, Refused> {
     text.parse()
         .map_err(|error: protocol::ids::InvalidId| Refused::Invalid(error.to_string()))
 }

@@ -17,6 +17,7 @@ mod pages;
 mod site;
 mod story;
 mod stream;
+pub mod throw_away;
 mod usage;
 mod views;
 pub mod webhook;
@@ -44,10 +45,6 @@ const BODY_BYTES: usize = 1 << 20;
 
 /// All routes.
 pub fn router(server: Server) -> Router {
-    let agents = Router::new()
-        .nest("/agent/v1", agent_api::routes())
-        .merge(webhook::routes())
-        .with_state(server.clone());
     let names = Names::new(server.config.host_names());
     let access = Arc::new(Access::new(
         server.store.clone(),
@@ -55,9 +52,14 @@ pub fn router(server: Server) -> Router {
         server.config.speaks_tls(),
     ));
     let site = Site {
-        server,
+        server: server.clone(),
         access: access.clone(),
     };
+    let of_agents = agent_api::routes().merge(mlflow::in_job::routes(site.clone()));
+    let agents = Router::new()
+        .nest("/agent/v1", of_agents)
+        .merge(webhook::routes())
+        .with_state(server);
     let people = open()
         .merge(readers().layer(from_fn_with_state(Role::Read, require)))
         .merge(runners().layer(from_fn_with_state(Role::Run, require)))

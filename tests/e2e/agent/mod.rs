@@ -167,6 +167,7 @@ impl Host {
             needs: BTreeMap::new(),
             parent: None,
             checkpoint: None,
+            run: None,
         };
         change(&mut order);
         let id = order.attempt.clone();

@@ -26,7 +26,15 @@ jobs:
 
 /// It says what it finds, and leaves something everywhere.
 const PROBE: &str = "\
-import json, os, pathlib
+import json, os, pathlib, urllib.error, urllib.request
+def ask(call, body=None):
+    address = f\"{os.environ['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/{call}\"
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(address, data, {'Content-Type': 'application/json'})
+    try:
+        return urllib.request.urlopen(request).status
+    except urllib.error.HTTPError as error:
+        return error.code
 cache = pathlib.Path(os.environ['XDG_CACHE_HOME']) / 'mark'
 seen = cache.exists()
 cache.write_text('I was here')
@@ -38,7 +46,10 @@ except OSError:
 pathlib.Path('model').mkdir()
 pathlib.Path('model/weights').write_text('1')
 found = {'secret': 'TOKEN' in os.environ, 'network': sorted(os.listdir('/sys/class/net')) != ['lo'],
-         'reads': pathlib.Path('/open/data').read_text(), 'writes': writes, 'cache': seen}
+         'reads': pathlib.Path('/open/data').read_text(), 'writes': writes, 'cache': seen,
+         'own run': ask('runs/get?run_id=' + os.environ['MLFLOW_RUN_ID']),
+         'models': ask('registered-models/search')}
+ask('registered-models/create', {'name': 'by-' + os.environ['TRAINYARD_COMMIT']})
 print('found', json.dumps(found))
 ";
 
@@ -75,7 +86,10 @@ async fn an_approved_fork_gets_a_part_of_what_its_repository_gets_and_leaves_not
     equip(&mut yard.world);
     let files = [(".trainyard.yml", FILE), ("train.py", PROBE)];
     let own = yard.forge.push(MAIN, &files).await;
-    let all = json!({"secret": true, "network": true, "reads": "numbers", "writes": true, "cache": false});
+    let all = json!({
+        "secret": true, "network": true, "reads": "numbers", "writes": true, "cache": false,
+        "own run": 200, "models": 200
+    });
     assert_eq!(found(&yard.world, &own).await, all);
 
     let evil = "jobs: {steal: {command: env, secrets: [TOKEN]}}";
@@ -90,19 +104,28 @@ async fn an_approved_fork_gets_a_part_of_what_its_repository_gets_and_leaves_not
         .await;
     let approve = format!("/trainyard approve {head}");
     yard.forge.comment(number, "octo", &approve).await;
-    let little = json!({"secret": false, "network": false, "reads": "numbers", "writes": false, "cache": false});
+    let little = json!({
+        "secret": false, "network": false, "reads": "numbers", "writes": false, "cache": false,
+        "own run": 200, "models": 403
+    });
     assert_eq!(found(&yard.world, &head).await, little);
 
     // The same code comes to the main branch: what the fork's run made stands for nothing.
     let merged = yard.forge.push(MAIN, &[("train.py", &changed)]).await;
-    let all =
-        json!({"secret": true, "network": true, "reads": "numbers", "writes": true, "cache": true});
+    let all = json!({
+        "secret": true, "network": true, "reads": "numbers", "writes": true, "cache": true,
+        "own run": 200, "models": 200
+    });
     assert_eq!(found(&yard.world, &merged).await, all);
     yard.world.api().version("churn", "2").await;
     let models = yard.world.api().request(Method::GET, "api/v1/models/churn");
     let models = models.send().await.unwrap().text().await.unwrap();
     assert!(models.contains(&merged), "{models}");
     assert!(!models.contains(&head), "{models}");
+    let all = yard.world.api().request(Method::GET, "api/v1/models");
+    let all = all.send().await.unwrap().text().await.unwrap();
+    assert!(all.contains(&format!("by-{own}")), "{all}");
+    assert!(!all.contains(&format!("by-{head}")), "{all}");
 }
 
 #[test]

@@ -133,6 +133,7 @@ impl World {
             needs: BTreeMap::new(),
             parent: None,
             checkpoint: None,
+            run: None,
         }
     }
 

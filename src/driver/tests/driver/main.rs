@@ -7,5 +7,6 @@ mod kinds;
 mod languages;
 mod limits;
 mod notebooks;
+mod registry;
 mod support;
 mod volume;

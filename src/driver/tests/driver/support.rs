@@ -93,6 +93,7 @@ impl World {
             user: None,
             hand_over: None,
             gpus: None,
+            registry: None,
         };
         Self { folder, job }
     }

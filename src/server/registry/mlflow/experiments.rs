@@ -30,6 +30,17 @@ pub(super) async fn active(db: &mut Connection, id: i64) -> Answer<Experiment> {
     }
 }
 
+/// Whether the caller may put tags on an experiment.
+fn is_callers(caller: &Caller, id: i64) -> Answer<()> {
+    if caller.experiment(id) != id {
+        return Err(Fault::new(
+            Code::Denied,
+            format!("experiment {id} is not this job's"),
+        ));
+    }
+    Ok(())
+}
+
 fn taken(name: &str) -> Fault {
     Fault::new(
         Code::Exists,
@@ -40,7 +51,7 @@ fn taken(name: &str) -> Fault {
     )
 }
 
-/// Makes an experiment.
+/// Makes an experiment. The runs of a job lie in the job's own: whatever its code asks for means that.
 ///
 /// # Errors
 /// A [`Fault`], as of all calls.
@@ -52,20 +63,34 @@ pub async fn create(caller: Caller, ask: ask::CreateExperiment) -> Answer<Experi
             "artifact_location cannot be chosen: this server keeps the files itself; leave it out",
         ));
     }
-    let mut tx = caller.store.begin().await?;
-    let made = rows::insert(&mut tx, &name, Timestamp::now()).await?;
-    let id = made.ok_or_else(|| taken(&name))?;
+    let mut tx = caller.begin().await?;
+    let id = match caller.home {
+        Some(home) => home,
+        None => {
+            let made = rows::insert(&mut tx, &name, Timestamp::now()).await?;
+            made.ok_or_else(|| taken(&name))?
+        }
+    };
     rows::set_tags(&mut tx, id, &tags).await?;
-    store::commit(tx).await?;
-    Ok(ExperimentMade {
-        experiment_id: id.to_string(),
-    })
+    caller
+        .commit(
+            tx,
+            ExperimentMade {
+                experiment_id: id.to_string(),
+            },
+        )
+        .await
 }
 
 /// One experiment by its id.
 pub async fn get(caller: Caller, ask: OneExperiment) -> Answer<ExperimentAnswer> {
     let id = check::experiment_id(ask.experiment_id)?;
     let mut db = caller.store.read().await?;
+    if !caller.may_see(None) && caller.experiment(id) != id {
+        return Err(Fault::missing(format!(
+            "there is no experiment with the id {id}"
+        )));
+    }
     let experiment = find(&mut db, id).await?.into();
     Ok(ExperimentAnswer { experiment })
 }
@@ -74,7 +99,10 @@ pub async fn get(caller: Caller, ask: OneExperiment) -> Answer<ExperimentAnswer>
 pub async fn by_name(caller: Caller, ask: OneExperiment) -> Answer<ExperimentAnswer> {
     let name = check::wanted("experiment_name", ask.experiment_name)?;
     let mut db = caller.store.read().await?;
-    let found = rows::by_name(&mut db, &name).await?;
+    let found = match caller.home {
+        Some(home) => rows::find(&mut db, home).await?,
+        None => rows::by_name(&mut db, &name).await?,
+    };
     let found = found.ok_or_else(|| {
         Fault::missing(format!("there is no experiment {}", check::quoted(&name)))
     })?;
@@ -87,13 +115,12 @@ pub async fn by_name(caller: Caller, ask: OneExperiment) -> Answer<ExperimentAns
 pub async fn update(caller: Caller, ask: ask::UpdateExperiment) -> Answer<Done> {
     let id = check::experiment_id(ask.experiment_id)?;
     let name = check::experiment_name("new_name", ask.new_name)?;
-    let mut tx = caller.store.begin().await?;
+    let mut tx = caller.begin().await?;
     active(&mut tx, id).await?;
     if !rows::rename(&mut tx, id, &name, Timestamp::now()).await? {
         return Err(taken(&name));
     }
-    store::commit(tx).await?;
-    Ok(Done {})
+    caller.commit(tx, Done {}).await
 }
 
 /// Deletes an experiment with its runs; all can be restored.
@@ -112,7 +139,7 @@ async fn set_deleted(caller: Caller, ask: OneExperiment, deleted: bool) -> Answe
         true => ("delete", "active"),
         false => ("restore", "deleted"),
     };
-    let mut tx = caller.store.begin().await?;
+    let mut tx = caller.begin().await?;
     let found = find(&mut tx, id).await?;
     if found.deleted_at.is_some() == deleted {
         return Err(Fault::missing(format!(
@@ -123,8 +150,7 @@ async fn set_deleted(caller: Caller, ask: OneExperiment, deleted: bool) -> Answe
     caller
         .write_down(&mut tx, format!("{verb} experiment {id}"))
         .await?;
-    store::commit(tx).await?;
-    Ok(Done {})
+    caller.commit(tx, Done {}).await
 }
 
 /// Sets a tag.
@@ -135,27 +161,27 @@ pub async fn set_tag(caller: Caller, ask: ask::ExperimentTag) -> Answer<Done> {
         value: ask.value,
     };
     let tags = check::experiment_tags(vec![tag])?;
-    let mut tx = caller.store.begin().await?;
+    let mut tx = caller.begin().await?;
     active(&mut tx, id).await?;
+    is_callers(&caller, id)?;
     rows::set_tags(&mut tx, id, &tags).await?;
-    store::commit(tx).await?;
-    Ok(Done {})
+    caller.commit(tx, Done {}).await
 }
 
 /// Takes a tag away.
 pub async fn delete_tag(caller: Caller, ask: ask::ExperimentTag) -> Answer<Done> {
     let id = check::experiment_id(ask.experiment_id)?;
     let key = check::wanted("key", ask.key)?;
-    let mut tx = caller.store.begin().await?;
+    let mut tx = caller.begin().await?;
     active(&mut tx, id).await?;
+    is_callers(&caller, id)?;
     if !rows::remove_tag(&mut tx, id, &key).await? {
         return Err(Fault::missing(format!(
             "experiment {id} has no tag {}",
             check::quoted(&key)
         )));
     }
-    store::commit(tx).await?;
-    Ok(Done {})
+    caller.commit(tx, Done {}).await
 }
 
 /// Experiments for which a filter holds.

@@ -9,25 +9,28 @@ use super::place::{Owner, Place, safe};
 use super::told::{Done, FileInfo, Files};
 use super::{Answer, Caller, Fault, check, logged_models, runs};
 use crate::store::files::{self as rows, KeptFile};
-use crate::store::{self, Connection, blobs};
+use crate::store::{Connection, blobs};
 
 /// Most files of a run or logged model.
 const MOST: u32 = 100_000;
 
 /// Whether the owner of a path is there; for a write, whether the caller may add to it.
-async fn owner(db: &mut Connection, owner: &Owner, write: bool) -> Answer<()> {
+async fn owner(caller: &Caller, db: &mut Connection, owner: &Owner, write: bool) -> Answer<()> {
     let (named, is) = match owner {
         Owner::Run { experiment, run } => {
             let found = match write {
-                true => runs::writable(db, run).await?,
-                false => runs::find(db, run).await?,
+                true => runs::writable(caller, db, run).await?,
+                false => runs::find(caller, db, run).await?,
             };
             (*experiment, found.experiment)
         }
-        Owner::Model { experiment, model } => (
-            *experiment,
-            logged_models::find(db, model).await?.experiment,
-        ),
+        Owner::Model { experiment, model } => {
+            let found = match write {
+                true => logged_models::writable(caller, db, model, false).await?,
+                false => logged_models::find(caller, db, model).await?,
+            };
+            (*experiment, found.experiment)
+        }
     };
     if named != is {
         return Err(Fault::missing(format!(
@@ -47,16 +50,31 @@ pub async fn may_put(caller: &Caller, place: &Place) -> Answer<()> {
         return Err(Fault::invalid("a file has a path"));
     }
     let mut db = caller.store.read().await?;
-    owner(&mut db, &place.owner, true).await
+    owner(caller, &mut db, &place.owner, true).await
+}
+
+/// The length of a content that the agent of the attempt that asks has uploaded; none: it has not.
+///
+/// # Errors
+/// A [`Fault`], as of all calls.
+pub async fn uploaded(caller: &Caller, blob: &Digest) -> Answer<Option<u64>> {
+    let Some(job) = &caller.job else {
+        return Ok(None);
+    };
+    let mut db = caller.store.read().await?;
+    match blobs::owned(&mut db, blob, &job.agent).await? {
+        true => Ok(blobs::size(&mut db, blob).await?),
+        false => Ok(None),
+    }
 }
 
 /// Puts a file whose content is complete, over one of the same path.
 ///
 /// # Errors
 /// A [`Fault`], as of all calls.
-pub async fn put(caller: &Caller, place: &Place, blob: Digest, size: u64) -> Answer<()> {
-    let mut tx = caller.store.begin().await?;
-    owner(&mut tx, &place.owner, true).await?;
+pub async fn put(caller: &Caller, place: &Place, blob: Digest, size: u64) -> Answer<Done> {
+    let mut tx = caller.begin().await?;
+    owner(caller, &mut tx, &place.owner, true).await?;
     let id = place.owner.id();
     if rows::count(&mut tx, id).await? >= u64::from(MOST) {
         return Err(Fault::invalid(format!(
@@ -77,8 +95,7 @@ pub async fn put(caller: &Caller, place: &Place, blob: Digest, size: u64) -> Ans
         size: ByteSize(size),
     };
     rows::put(&mut tx, id, &file).await?;
-    store::commit(tx).await?;
-    Ok(())
+    caller.commit(tx, Done {}).await
 }
 
 /// Whether a path is a folder, or one of its folders is a file: then no file can lie there.
@@ -101,7 +118,7 @@ async fn has_folder(db: &mut Connection, owner: &str, path: &str) -> Answer<bool
 /// A [`Fault`], as of all calls.
 pub async fn get(caller: &Caller, place: &Place) -> Answer<KeptFile> {
     let mut db = caller.store.read().await?;
-    owner(&mut db, &place.owner, false).await?;
+    owner(caller, &mut db, &place.owner, false).await?;
     let found = rows::find(&mut db, place.owner.id(), &place.path).await?;
     found.ok_or_else(|| {
         Fault::missing(format!(
@@ -122,8 +139,8 @@ pub async fn delete(caller: &Caller, place: &Place) -> Answer<Done> {
             "the files of a run are not deleted all at once: name a file or a folder",
         ));
     }
-    let mut tx = caller.store.begin().await?;
-    owner(&mut tx, &place.owner, true).await?;
+    let mut tx = caller.begin().await?;
+    owner(caller, &mut tx, &place.owner, true).await?;
     if rows::remove(&mut tx, place.owner.id(), &place.path).await? == 0 {
         return Err(Fault::missing(format!(
             "{} has no file {}",
@@ -133,8 +150,7 @@ pub async fn delete(caller: &Caller, place: &Place) -> Answer<Done> {
     }
     let action = format!("delete file {} of {}", place.path, place.owner.id());
     caller.write_down(&mut tx, action).await?;
-    store::commit(tx).await?;
-    Ok(Done {})
+    caller.commit(tx, Done {}).await
 }
 
 /// What lies in a folder, by name; `of` is put before each name.
@@ -169,7 +185,7 @@ async fn children(db: &mut Connection, place: &Place, of: &str) -> Answer<Vec<Fi
 pub async fn list(caller: Caller, ask: ask::ListFiles) -> Answer<Files> {
     let place = Place::read(&ask.path.unwrap_or_default())?;
     let mut db = caller.store.read().await?;
-    owner(&mut db, &place.owner, false).await?;
+    owner(&caller, &mut db, &place.owner, false).await?;
     Ok(Files {
         root_uri: None,
         files: children(&mut db, &place, "").await?,
@@ -187,7 +203,7 @@ pub async fn list_of_run(caller: Caller, ask: ask::ListArtifacts) -> Answer<File
         None => String::new(),
     };
     let mut db = caller.store.read().await?;
-    let run = runs::find(&mut db, &id).await?;
+    let run = runs::find(&caller, &mut db, &id).await?;
     let owner = Owner::Run {
         experiment: run.experiment,
         run: id,

@@ -7,6 +7,7 @@ use super::page::Pages;
 use super::told::{Done, LoggedModelAnswer, LoggedModelsFound};
 use super::{Answer, Caller, Code, Fault, check, experiments, place, runs, search};
 use crate::store::logged_models::{self as rows, LoggedModel, LoggedModelStatus};
+use crate::store::runs::{self as run_rows, Run};
 use crate::store::search::{LoggedModelField, MeasuredOn, Order};
 use crate::store::{self, Connection};
 
@@ -19,19 +20,64 @@ const MOST_PAIRS: usize = 1_000;
 /// Most datasets that a search looks at.
 const MOST_DATASETS: usize = 100;
 
-/// One logged model that is not deleted.
-pub(super) async fn find(db: &mut Connection, id: &str) -> Answer<LoggedModel> {
-    find_any(db, id, false).await
+/// One logged model that the caller may look at, and that is not deleted.
+pub(super) async fn find(caller: &Caller, db: &mut Connection, id: &str) -> Answer<LoggedModel> {
+    Ok(find_any(caller, db, id, false).await?.0)
 }
 
-async fn find_any(db: &mut Connection, id: &str, deleted: bool) -> Answer<LoggedModel> {
+/// A logged model, and the run that made it.
+async fn find_any(
+    caller: &Caller,
+    db: &mut Connection,
+    id: &str,
+    deleted: bool,
+) -> Answer<(LoggedModel, Option<Run>)> {
+    let missing = || Fault::missing(format!("there is no logged model {}", check::quoted(id)));
     let found = match place::is_model_id(id) {
         true => rows::find(db, id).await?,
         false => None,
     };
-    found
+    let model = found
         .filter(|model| deleted || model.deleted_at.is_none())
-        .ok_or_else(|| Fault::missing(format!("there is no logged model {}", check::quoted(id))))
+        .ok_or_else(missing)?;
+    let run = match &model.run {
+        Some(run) => run_rows::find(db, run).await?,
+        None => None,
+    };
+    let writer = run.as_ref().and_then(|run| run.attempt.as_ref());
+    match caller.may_see(writer) {
+        true => Ok((model, run)),
+        false => Err(missing()),
+    }
+}
+
+/// One logged model whose state, params and files the caller may write: it is as much its run's as the run's own.
+pub(super) async fn writable(
+    caller: &Caller,
+    db: &mut Connection,
+    id: &str,
+    deleted: bool,
+) -> Answer<LoggedModel> {
+    let (model, run) = find_any(caller, db, id, deleted).await?;
+    match (&run, &caller.job) {
+        (Some(run), _) => caller.may_write(run)?,
+        (None, Some(_)) => {
+            return Err(Fault::new(
+                Code::Denied,
+                format!("logged model {id} is not this job's"),
+            ));
+        }
+        (None, None) => {}
+    }
+    Ok(model)
+}
+
+/// One logged model whose tags the caller may write.
+async fn taggable(caller: &Caller, db: &mut Connection, id: &str) -> Answer<LoggedModel> {
+    match &caller.job {
+        Some(_) => writable(caller, db, id, false).await,
+        None => find(caller, db, id).await,
+    }
 }
 
 async fn answer(db: &mut Connection, model: LoggedModel) -> Answer<LoggedModelAnswer> {
@@ -53,7 +99,7 @@ fn few(pairs: &[ask::KeyValue]) -> Answer<()> {
 /// # Errors
 /// A [`Fault`], as of all calls.
 pub async fn create(caller: Caller, ask: ask::CreateLoggedModel) -> Answer<LoggedModelAnswer> {
-    let experiment = check::experiment_id(ask.experiment_id)?;
+    let experiment = caller.experiment(check::experiment_id(ask.experiment_id)?);
     let id = format!("m-{}", runs::new_id());
     let given = |text: &String| !text.is_empty();
     let name = ask.name.filter(given);
@@ -65,12 +111,14 @@ pub async fn create(caller: Caller, ask: ask::CreateLoggedModel) -> Answer<Logge
     let tags = check::tags(ask.tags)?;
     let kind = ask.model_type.filter(given);
     check::bounded_text("model_type", kind.as_deref().unwrap_or_default(), 500)?;
-    let run = ask.source_run_id.filter(given);
+    // What a job's code logs outside of a run is its attempt's.
+    let own = caller.job.as_ref().map(|job| job.run.clone());
+    let run = ask.source_run_id.filter(given).or(own);
     let now = Timestamp::now();
-    let mut tx = caller.store.begin().await?;
+    let mut tx = caller.begin().await?;
     experiments::active(&mut tx, experiment).await?;
     if let Some(run) = &run {
-        runs::writable(&mut tx, run).await?;
+        runs::writable(&caller, &mut tx, run).await?;
     }
     let model = LoggedModel {
         id,
@@ -87,8 +135,7 @@ pub async fn create(caller: Caller, ask: ask::CreateLoggedModel) -> Answer<Logge
     rows::add_params(&mut tx, &model.id, &params).await?;
     rows::set_tags(&mut tx, &model.id, &tags).await?;
     let answer = answer(&mut tx, model).await?;
-    store::commit(tx).await?;
-    Ok(answer)
+    caller.commit(tx, answer).await
 }
 
 /// One logged model.
@@ -98,7 +145,8 @@ pub async fn get(
     ask: ask::GetLoggedModel,
 ) -> Answer<LoggedModelAnswer> {
     let mut db = caller.store.read().await?;
-    let model = find_any(&mut db, &id, ask.allow_deleted.unwrap_or(false)).await?;
+    let deleted = ask.allow_deleted.unwrap_or(false);
+    let (model, _) = find_any(&caller, &mut db, &id, deleted).await?;
     answer(&mut db, model).await
 }
 
@@ -119,28 +167,26 @@ pub async fn finalize(
             )));
         }
     };
-    let mut tx = caller.store.begin().await?;
-    let mut model = find(&mut tx, &id).await?;
+    let mut tx = caller.begin().await?;
+    let mut model = writable(&caller, &mut tx, &id, false).await?;
     model.status = status;
     model.changed_at = Timestamp::now();
     rows::update(&mut tx, &model).await?;
     let answer = answer(&mut tx, model).await?;
-    store::commit(tx).await?;
-    Ok(answer)
+    caller.commit(tx, answer).await
 }
 
 /// Deletes a logged model. Versions that were registered from it keep its files.
 pub async fn delete(caller: Caller, id: String, _: ask::Nothing) -> Answer<Done> {
-    let mut tx = caller.store.begin().await?;
-    let mut model = find_any(&mut tx, &id, true).await?;
+    let mut tx = caller.begin().await?;
+    let mut model = writable(&caller, &mut tx, &id, true).await?;
     model.deleted_at = Some(Timestamp::now());
     model.changed_at = Timestamp::now();
     rows::update(&mut tx, &model).await?;
     caller
         .write_down(&mut tx, format!("delete logged model {id}"))
         .await?;
-    store::commit(tx).await?;
-    Ok(Done {})
+    caller.commit(tx, Done {}).await
 }
 
 /// Sets tags.
@@ -151,34 +197,32 @@ pub async fn set_tags(
 ) -> Answer<LoggedModelAnswer> {
     few(&ask.tags)?;
     let tags = check::tags(ask.tags)?;
-    let mut tx = caller.store.begin().await?;
-    let model = find(&mut tx, &id).await?;
+    let mut tx = caller.begin().await?;
+    let model = taggable(&caller, &mut tx, &id).await?;
     rows::set_tags(&mut tx, &id, &tags).await?;
     let answer = answer(&mut tx, model).await?;
-    store::commit(tx).await?;
-    Ok(answer)
+    caller.commit(tx, answer).await
 }
 
 /// Takes a tag away.
 pub async fn delete_tag(caller: Caller, id: String, key: String) -> Answer<Done> {
-    let mut tx = caller.store.begin().await?;
-    find(&mut tx, &id).await?;
+    let mut tx = caller.begin().await?;
+    taggable(&caller, &mut tx, &id).await?;
     if !rows::remove_tag(&mut tx, &id, &key).await? {
         return Err(Fault::missing(format!(
             "logged model {id} has no tag {}",
             check::quoted(&key)
         )));
     }
-    store::commit(tx).await?;
-    Ok(Done {})
+    caller.commit(tx, Done {}).await
 }
 
 /// Adds params.
 pub async fn add_params(caller: Caller, id: String, ask: ask::LoggedModelPairs) -> Answer<Done> {
     few(&ask.params)?;
     let params = check::params(ask.params)?;
-    let mut tx = caller.store.begin().await?;
-    find(&mut tx, &id).await?;
+    let mut tx = caller.begin().await?;
+    writable(&caller, &mut tx, &id, false).await?;
     if !rows::add_params(&mut tx, &id, &params).await? {
         return Err(Fault::new(
             Code::Invalid,
@@ -187,8 +231,7 @@ pub async fn add_params(caller: Caller, id: String, ask: ask::LoggedModelPairs) 
             ),
         ));
     }
-    store::commit(tx).await?;
-    Ok(Done {})
+    caller.commit(tx, Done {}).await
 }
 
 fn measured_on(name: Option<String>, digest: Option<String>) -> Answer<Option<MeasuredOn>> {

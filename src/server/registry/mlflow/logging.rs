@@ -1,5 +1,6 @@
 //! Calls by which runs log: metrics, params, tags, datasets, models; and the reading of curves.
 
+use super::super::derive;
 use super::ask::{self, DatasetInput};
 use super::told::{Done, History, metric};
 use super::{Answer, Caller, Fault, check, page, runs};
@@ -7,7 +8,7 @@ use crate::store::datasets::{Dataset, UsedDataset};
 use crate::store::logged_models::{self, ModelPoint};
 use crate::store::metrics::{self, Point};
 use crate::store::runs::{self as rows, Conflict, ModelRole, Run};
-use crate::store::{self, Connection, datasets};
+use crate::store::{Connection, datasets, registry};
 
 /// Most points of a page of a curve.
 const MOST_POINTS: i64 = 25_000;
@@ -36,13 +37,18 @@ fn measured(at: &str, metric: ask::Metric) -> Answer<Measured> {
 }
 
 /// Writes points of a run, and of the logged models that they name.
-async fn write(db: &mut Connection, run: &Run, measured: Vec<Measured>) -> Answer<()> {
+async fn write(
+    caller: &Caller,
+    db: &mut Connection,
+    run: &Run,
+    measured: Vec<Measured>,
+) -> Answer<()> {
     let mut of_models = Vec::new();
     for one in &measured {
         let Some((model, dataset)) = &one.model else {
             continue;
         };
-        super::logged_models::find(db, model).await?;
+        super::logged_models::find(caller, db, model).await?;
         of_models.push(ModelPoint {
             model: model.clone(),
             run: run.id.clone(),
@@ -56,6 +62,32 @@ async fn write(db: &mut Connection, run: &Run, measured: Vec<Measured>) -> Answe
     }
     logged_models::log(db, &of_models).await?;
     Ok(())
+}
+
+/// Adds params. Those that the pipeline file gave a job give way to what its code says of them: `1e-5` is `1e-05` there.
+async fn add_params(
+    caller: &Caller,
+    db: &mut Connection,
+    run: &Run,
+    params: &[(String, String)],
+) -> Answer<()> {
+    if caller.job.as_ref().is_some_and(|job| job.run == run.id)
+        && let Some(of_job) = registry::of_job(db, &run.id).await?
+    {
+        for (name, value) in &of_job.lineage.parameters {
+            let given = derive::text(value);
+            if params
+                .iter()
+                .any(|(other, said)| other == name && *said != given)
+            {
+                rows::remove_param(db, &run.id, name, &given).await?;
+            }
+        }
+    }
+    match rows::add_params(db, &run.id, params).await? {
+        Some(conflict) => Err(changed(&run.id, &conflict)),
+        None => Ok(()),
+    }
 }
 
 fn changed(run: &str, conflict: &Conflict) -> Fault {
@@ -75,11 +107,10 @@ fn changed(run: &str, conflict: &Conflict) -> Fault {
 pub async fn metric_point(caller: Caller, mut ask: ask::Metric) -> Answer<Done> {
     let id = ask::run_id(ask.run_id.take(), ask.run_uuid.take())?;
     let measured = measured("", ask)?;
-    let mut tx = caller.store.begin().await?;
-    let run = runs::writable(&mut tx, &id).await?;
-    write(&mut tx, &run, vec![measured]).await?;
-    store::commit(tx).await?;
-    Ok(Done {})
+    let mut tx = caller.begin().await?;
+    let run = runs::writable(&caller, &mut tx, &id).await?;
+    write(&caller, &mut tx, &run, vec![measured]).await?;
+    caller.commit(tx, Done {}).await
 }
 
 /// Logs one param.
@@ -87,13 +118,10 @@ pub async fn param(caller: Caller, ask: ask::RunPair) -> Answer<Done> {
     let id = ask::run_id(ask.run_id, ask.run_uuid)?;
     let (key, value) = (ask.key, ask.value);
     let params = check::params(vec![ask::KeyValue { key, value }])?;
-    let mut tx = caller.store.begin().await?;
-    runs::writable(&mut tx, &id).await?;
-    if let Some(conflict) = rows::add_params(&mut tx, &id, &params).await? {
-        return Err(changed(&id, &conflict));
-    }
-    store::commit(tx).await?;
-    Ok(Done {})
+    let mut tx = caller.begin().await?;
+    let run = runs::writable(&caller, &mut tx, &id).await?;
+    add_params(&caller, &mut tx, &run, &params).await?;
+    caller.commit(tx, Done {}).await
 }
 
 /// Sets one tag.
@@ -101,11 +129,11 @@ pub async fn tag(caller: Caller, ask: ask::RunPair) -> Answer<Done> {
     let id = ask::run_id(ask.run_id, ask.run_uuid)?;
     let (key, value) = (ask.key, ask.value);
     let tags = check::tags(vec![ask::KeyValue { key, value }])?;
-    let mut tx = caller.store.begin().await?;
-    let run = runs::active(&mut tx, &id).await?;
+    let mut tx = caller.begin().await?;
+    let run = runs::active(&caller, &mut tx, &id).await?;
+    caller.may_tag(&run)?;
     runs::set_tags(&mut tx, run, &tags).await?;
-    store::commit(tx).await?;
-    Ok(Done {})
+    caller.commit(tx, Done {}).await
 }
 
 /// Logs much at once: all of it, or nothing.
@@ -118,20 +146,18 @@ pub async fn batch(caller: Caller, ask: ask::LogBatch) -> Answer<Done> {
     }
     let params = check::params(ask.params)?;
     let tags = check::tags(ask.tags)?;
-    let mut tx = caller.store.begin().await?;
-    let run = runs::active(&mut tx, &id).await?;
-    if !(all.is_empty() && params.is_empty()) {
-        runs::only_by_its_job(&run)?;
+    let mut tx = caller.begin().await?;
+    let run = runs::active(&caller, &mut tx, &id).await?;
+    match all.is_empty() && params.is_empty() {
+        true => caller.may_tag(&run)?,
+        false => caller.may_write(&run)?,
     }
-    if let Some(conflict) = rows::add_params(&mut tx, &id, &params).await? {
-        return Err(changed(&id, &conflict));
-    }
-    write(&mut tx, &run, all).await?;
+    add_params(&caller, &mut tx, &run, &params).await?;
+    write(&caller, &mut tx, &run, all).await?;
     if !tags.is_empty() {
         runs::set_tags(&mut tx, run, &tags).await?;
     }
-    store::commit(tx).await?;
-    Ok(Done {})
+    caller.commit(tx, Done {}).await
 }
 
 fn dataset(number: usize, input: DatasetInput) -> Answer<UsedDataset> {
@@ -181,14 +207,13 @@ pub async fn inputs(caller: Caller, ask: ask::LogInputs) -> Answer<Done> {
     let used = inputs
         .map(|(number, input)| dataset(number, input))
         .collect::<Answer<Vec<_>>>()?;
-    let mut tx = caller.store.begin().await?;
-    let run = runs::writable(&mut tx, &id).await?;
+    let mut tx = caller.begin().await?;
+    let run = runs::writable(&caller, &mut tx, &id).await?;
     for one in &used {
         datasets::use_one(&mut tx, run.experiment, &id, one).await?;
     }
-    link(&mut tx, &id, ModelRole::Input, ask.models).await?;
-    store::commit(tx).await?;
-    Ok(Done {})
+    link(&caller, &mut tx, &id, ModelRole::Input, ask.models).await?;
+    caller.commit(tx, Done {}).await
 }
 
 /// Notes the models that a run made.
@@ -202,14 +227,14 @@ pub async fn outputs(caller: Caller, ask: ask::LogOutputs) -> Answer<Done> {
             "a call has at most {MOST_INPUTS} models"
         )));
     }
-    let mut tx = caller.store.begin().await?;
-    runs::writable(&mut tx, &id).await?;
-    link(&mut tx, &id, ModelRole::Output, ask.models).await?;
-    store::commit(tx).await?;
-    Ok(Done {})
+    let mut tx = caller.begin().await?;
+    runs::writable(&caller, &mut tx, &id).await?;
+    link(&caller, &mut tx, &id, ModelRole::Output, ask.models).await?;
+    caller.commit(tx, Done {}).await
 }
 
 async fn link(
+    caller: &Caller,
     db: &mut Connection,
     run: &str,
     role: ModelRole,
@@ -217,7 +242,7 @@ async fn link(
 ) -> Answer<()> {
     for link in models {
         let model = check::wanted("models.model_id", link.model_id)?;
-        super::logged_models::find(db, &model).await?;
+        super::logged_models::find(caller, db, &model).await?;
         rows::link_model(db, run, role, &model, link.step.unwrap_or(0)).await?;
     }
     Ok(())
@@ -238,8 +263,8 @@ pub async fn model(caller: Caller, ask: ask::LogModel) -> Answer<Done> {
                 "model_json is no model: it has artifact_path, flavors, utc_time_created and run_id",
             )
         })?;
-    let mut tx = caller.store.begin().await?;
-    let run = runs::writable(&mut tx, &id).await?;
+    let mut tx = caller.begin().await?;
+    let run = runs::writable(&caller, &mut tx, &id).await?;
     let before = rows::tag(&mut tx, &id, MODELS_TAG).await?;
     let mut all: Vec<serde_json::Value> = before
         .and_then(|text| serde_json::from_str(&text).ok())
@@ -248,8 +273,7 @@ pub async fn model(caller: Caller, ask: ask::LogModel) -> Answer<Done> {
     let value = serde_json::Value::Array(all).to_string();
     check::bounded_text("model_json", &value, 100_000)?;
     rows::set_tags(&mut tx, &run.id, &[(MODELS_TAG.to_owned(), value)]).await?;
-    store::commit(tx).await?;
-    Ok(Done {})
+    caller.commit(tx, Done {}).await
 }
 
 /// A piece of a curve, by time, step and value.
@@ -266,7 +290,7 @@ pub async fn history(caller: Caller, ask: ask::MetricHistory) -> Answer<History>
     let of = format!("curve {id} {key}");
     let after = page::after(ask.page_token.as_deref(), &of)?;
     let mut db = caller.store.read().await?;
-    runs::find(&mut db, &id).await?;
+    runs::find(&caller, &mut db, &id).await?;
     let wanted = u32::try_from(limit + 1).unwrap_or(u32::MAX);
     let mut points = metrics::history(&mut db, &id, &key, after.as_ref(), wanted).await?;
     let more = points.len() > limit;

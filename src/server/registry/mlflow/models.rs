@@ -10,7 +10,7 @@ use super::page::Pages;
 use super::told::{
     self, Alias, Done, ModelAnswer, ModelsFound, RegisteredModel, VersionAnswer, VersionsFound,
 };
-use super::{Answer, Caller, Code, Fault, check, search, versions};
+use super::{Answer, Caller, Code, Fault, check, registering, search, versions};
 use crate::store::models::{self as rows, Model};
 use crate::store::versions::{self as version_rows, Stage};
 use crate::store::{self, Connection, parents as parent_rows};
@@ -79,7 +79,7 @@ async fn answer(db: &mut Connection, name: &str) -> Answer<ModelAnswer> {
     Ok(ModelAnswer { registered_model })
 }
 
-fn taken(name: &str) -> Fault {
+pub(super) fn taken(name: &str) -> Fault {
     Fault::new(
         Code::Exists,
         format!(
@@ -89,7 +89,7 @@ fn taken(name: &str) -> Fault {
     )
 }
 
-/// Makes a registered model, which belongs to no project.
+/// Makes a registered model; one that a client outside of jobs makes belongs to no project.
 ///
 /// # Errors
 /// A [`Fault`], as of all calls.
@@ -106,14 +106,16 @@ pub async fn create(caller: Caller, ask: ask::CreateModel) -> Answer<ModelAnswer
         created_at: now,
         changed_at: now,
     };
-    let mut tx = caller.store.begin().await?;
+    if let Some(job) = &caller.job {
+        return registering::model(&caller, job, model).await;
+    }
+    let mut tx = caller.begin().await?;
     if !rows::insert(&mut tx, &model).await? {
         return Err(taken(&name));
     }
     version_rows::set_model_tags(&mut tx, &name, &tags).await?;
     let answer = answer(&mut tx, &name).await?;
-    store::commit(tx).await?;
-    Ok(answer)
+    caller.commit(tx, answer).await
 }
 
 /// One registered model.
@@ -127,12 +129,11 @@ pub async fn update(caller: Caller, ask: OneModel) -> Answer<ModelAnswer> {
     let name = check::model_name("name", ask.name)?;
     let description = ask.description.as_deref().unwrap_or_default();
     check::description(description)?;
-    let mut tx = caller.store.begin().await?;
+    let mut tx = caller.begin().await?;
     find(&mut tx, &name).await?;
     version_rows::describe(&mut tx, &name, Some(description), Timestamp::now()).await?;
     let answer = answer(&mut tx, &name).await?;
-    store::commit(tx).await?;
-    Ok(answer)
+    caller.commit(tx, answer).await
 }
 
 /// A model that a project's jobs fill is theirs by its name.
@@ -153,7 +154,7 @@ fn not_a_projects(model: &Model, verb: &str) -> Answer<()> {
 pub async fn rename(caller: Caller, ask: OneModel) -> Answer<ModelAnswer> {
     let name = check::model_name("name", ask.name)?;
     let new_name = check::model_name("new_name", ask.new_name)?;
-    let mut tx = caller.store.begin().await?;
+    let mut tx = caller.begin().await?;
     not_a_projects(&find(&mut tx, &name).await?, "renamed")?;
     if new_name != name {
         if rows::find(&mut tx, &new_name).await?.is_some() {
@@ -164,14 +165,13 @@ pub async fn rename(caller: Caller, ask: OneModel) -> Answer<ModelAnswer> {
     let action = format!("rename model {name} to {new_name}");
     caller.write_down(&mut tx, action).await?;
     let answer = answer(&mut tx, &new_name).await?;
-    store::commit(tx).await?;
-    Ok(answer)
+    caller.commit(tx, answer).await
 }
 
 /// Removes a model with its versions, for good.
 pub async fn delete(caller: Caller, ask: OneModel) -> Answer<Done> {
     let name = check::model_name("name", ask.name)?;
-    let mut tx = caller.store.begin().await?;
+    let mut tx = caller.begin().await?;
     not_a_projects(&find(&mut tx, &name).await?, "deleted")?;
     if parent_rows::any_of_model(&mut tx, &name).await? {
         return Err(Fault::new(
@@ -183,8 +183,7 @@ pub async fn delete(caller: Caller, ask: OneModel) -> Answer<Done> {
     caller
         .write_down(&mut tx, format!("delete model {name}"))
         .await?;
-    store::commit(tx).await?;
-    Ok(Done {})
+    caller.commit(tx, Done {}).await
 }
 
 /// The newest version of each stage, or of the stages that are asked for.
@@ -227,22 +226,20 @@ pub async fn set_tag(caller: Caller, ask: ask::ModelTag) -> Answer<Done> {
     let name = check::model_name("name", ask.name)?;
     let (key, value) = (ask.key, ask.value);
     let tags = check::model_tags(vec![ask::KeyValue { key, value }])?;
-    let mut tx = caller.store.begin().await?;
+    let mut tx = caller.begin().await?;
     find(&mut tx, &name).await?;
     version_rows::set_model_tags(&mut tx, &name, &tags).await?;
-    store::commit(tx).await?;
-    Ok(Done {})
+    caller.commit(tx, Done {}).await
 }
 
 /// Takes a tag away; one that is not there is fine.
 pub async fn delete_tag(caller: Caller, ask: ask::ModelTag) -> Answer<Done> {
     let name = check::model_name("name", ask.name)?;
     let key = check::wanted("key", ask.key)?;
-    let mut tx = caller.store.begin().await?;
+    let mut tx = caller.begin().await?;
     find(&mut tx, &name).await?;
     version_rows::remove_model_tag(&mut tx, &name, &key).await?;
-    store::commit(tx).await?;
-    Ok(Done {})
+    caller.commit(tx, Done {}).await
 }
 
 fn alias_name(alias: Option<String>) -> Answer<String> {
@@ -261,22 +258,20 @@ pub async fn set_alias(caller: Caller, ask: ask::ModelAlias) -> Answer<Done> {
     let name = check::model_name("name", ask.name)?;
     let alias = alias_name(ask.alias)?;
     let number = check::number(ask.version)?;
-    let mut tx = caller.store.begin().await?;
+    let mut tx = caller.begin().await?;
     versions::find(&mut tx, &name, number).await?;
     move_alias(&mut tx, &caller, &name, alias, Some(number)).await?;
-    store::commit(tx).await?;
-    Ok(Done {})
+    caller.commit(tx, Done {}).await
 }
 
 /// Takes an alias away; one that is not there is fine.
 pub async fn delete_alias(caller: Caller, ask: ask::ModelAlias) -> Answer<Done> {
     let name = check::model_name("name", ask.name)?;
     let alias = check::wanted("alias", ask.alias)?;
-    let mut tx = caller.store.begin().await?;
+    let mut tx = caller.begin().await?;
     find(&mut tx, &name).await?;
     move_alias(&mut tx, &caller, &name, alias, None).await?;
-    store::commit(tx).await?;
-    Ok(Done {})
+    caller.commit(tx, Done {}).await
 }
 
 /// Moves an alias and keeps who did it; nothing happens where it points there already.

@@ -20,18 +20,19 @@ pub(super) const NAME_TAG: &str = "mlflow.runName";
 /// The tag that says whose a run is.
 const PERSON_TAG: &str = "mlflow.user";
 
-/// One run, deleted or not.
-pub(super) async fn find(db: &mut Connection, id: &str) -> Answer<Run> {
+/// One run that the caller may look at, deleted or not.
+pub(super) async fn find(caller: &Caller, db: &mut Connection, id: &str) -> Answer<Run> {
     let found = match place::is_run_id(id) {
         true => rows::find(db, id).await?,
         false => None,
     };
+    let found = found.filter(|run| caller.may_see(run.attempt.as_ref()));
     found.ok_or_else(|| Fault::missing(format!("there is no run {}", check::quoted(id))))
 }
 
 /// One run that is not deleted.
-pub(super) async fn active(db: &mut Connection, id: &str) -> Answer<Run> {
-    let run = find(db, id).await?;
+pub(super) async fn active(caller: &Caller, db: &mut Connection, id: &str) -> Answer<Run> {
+    let run = find(caller, db, id).await?;
     match run.deleted_at {
         None => Ok(run),
         Some(_) => Err(Fault::invalid(format!(
@@ -41,25 +42,16 @@ pub(super) async fn active(db: &mut Connection, id: &str) -> Answer<Run> {
 }
 
 /// One run whose measures its caller may add to.
-pub(super) async fn writable(db: &mut Connection, id: &str) -> Answer<Run> {
-    let run = active(db, id).await?;
-    only_by_its_job(&run)?;
+pub(super) async fn writable(caller: &Caller, db: &mut Connection, id: &str) -> Answer<Run> {
+    let run = active(caller, db, id).await?;
+    caller.may_write(&run)?;
     Ok(run)
 }
 
-/// What a job's attempt left is evidence: others may put tags on it, and nothing else.
-pub(super) fn only_by_its_job(run: &Run) -> Answer<()> {
-    if run.of_job {
-        return Err(Fault::new(
-            Code::Denied,
-            format!(
-                "run {} was left by a job of this server: only the job writes what it measured, its settings and its \
-                 files; a tag can be set, or a run of your own be begun",
-                run.id
-            ),
-        ));
-    }
-    Ok(())
+/// Whether this is the run of the attempt that asks: its beginning and its end are the attempt's.
+fn is_callers_own(caller: &Caller, run: &Run) -> bool {
+    let own = caller.job.as_ref().map(|job| job.run.as_str());
+    own == Some(run.id.as_str())
 }
 
 /// The experiment that a call names, or the one that is there from the start.
@@ -75,7 +67,7 @@ pub(super) fn experiment_or_default(text: Option<String>) -> Answer<i64> {
 /// # Errors
 /// A [`Fault`], as of all calls.
 pub async fn create(caller: Caller, ask: ask::CreateRun) -> Answer<RunAnswer> {
-    let experiment = experiment_or_default(ask.experiment_id)?;
+    let experiment = caller.experiment(experiment_or_default(ask.experiment_id)?);
     let mut tags = check::tags(ask.tags)?;
     let given = ask.run_name.filter(|name| !name.is_empty());
     let tagged = tags.iter().rev().find(|(name, _)| name == NAME_TAG);
@@ -105,19 +97,22 @@ pub async fn create(caller: Caller, ask: ask::CreateRun) -> Answer<RunAnswer> {
         started_at: Timestamp(ask.start_time.unwrap_or(0)),
         finished_at: None,
         deleted_at: None,
-        of_job: false,
+        attempt: caller.job.as_ref().map(|job| job.attempt.clone()),
     };
-    let mut tx = caller.store.begin().await?;
+    let mut tx = caller.begin().await?;
     experiments::active(&mut tx, experiment).await?;
     rows::insert(&mut tx, &run).await?;
     rows::set_tags(&mut tx, &run.id, &tags).await?;
     let full = rows::fill(&mut tx, vec![run]).await?.remove(0);
-    store::commit(tx).await?;
-    Ok(RunAnswer { run: full.into() })
+    caller.commit(tx, RunAnswer { run: full.into() }).await
 }
 
 /// 32 hex digits that nobody had before.
-pub(super) fn new_id() -> String {
+///
+/// # Panics
+/// Where the system gives no random bytes.
+#[must_use]
+pub fn new_id() -> String {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the system gives random bytes");
     hex::encode(bytes)
@@ -127,33 +122,40 @@ pub(super) fn new_id() -> String {
 pub async fn get(caller: Caller, ask: OneRun) -> Answer<RunAnswer> {
     let id = ask::run_id(ask.run_id, ask.run_uuid)?;
     let mut db = caller.store.read().await?;
-    let run = find(&mut db, &id).await?;
+    let run = find(&caller, &mut db, &id).await?;
     let full = rows::fill(&mut db, vec![run]).await?.remove(0);
     Ok(RunAnswer { run: full.into() })
 }
 
-/// Renames a run, or ends it.
+/// Renames a run, or ends it. The run of an attempt ends with the attempt, whatever its code says of it.
 pub async fn update(caller: Caller, ask: ask::UpdateRun) -> Answer<RunChanged> {
     let id = ask::run_id(ask.run_id, ask.run_uuid)?;
     let status = ask.status.as_deref().map(status).transpose()?;
     let name = ask.run_name.filter(|name| !name.is_empty());
-    let mut tx = caller.store.begin().await?;
-    let mut run = active(&mut tx, &id).await?;
-    if status.is_some() || ask.end_time.is_some() {
-        only_by_its_job(&run)?;
+    let mut tx = caller.begin().await?;
+    let mut run = active(&caller, &mut tx, &id).await?;
+    match status.is_some() || ask.end_time.is_some() {
+        true => caller.may_write(&run)?,
+        false => caller.may_tag(&run)?,
     }
-    run.status = status.unwrap_or(run.status);
-    run.finished_at = ask.end_time.map(Timestamp).or(run.finished_at);
+    if !is_callers_own(&caller, &run) {
+        run.status = status.unwrap_or(run.status);
+        run.finished_at = ask.end_time.map(Timestamp).or(run.finished_at);
+    }
     if let Some(name) = name {
         check::bounded_text("run_name", &name, 8_000)?;
         rows::set_tags(&mut tx, &id, &[(NAME_TAG.to_owned(), name.clone())]).await?;
         run.name = name;
     }
     rows::update(&mut tx, &run).await?;
-    store::commit(tx).await?;
-    Ok(RunChanged {
-        run_info: run.into(),
-    })
+    caller
+        .commit(
+            tx,
+            RunChanged {
+                run_info: run.into(),
+            },
+        )
+        .await
 }
 
 /// MLflow's word or number.
@@ -183,16 +185,22 @@ pub async fn restore(caller: Caller, ask: OneRun) -> Answer<Done> {
 
 async fn set_deleted(caller: Caller, ask: OneRun, at: Option<Timestamp>) -> Answer<Done> {
     let id = ask::run_id(ask.run_id, ask.run_uuid)?;
-    let mut tx = caller.store.begin().await?;
-    let mut run = find(&mut tx, &id).await?;
+    let mut tx = caller.begin().await?;
+    let mut run = find(&caller, &mut tx, &id).await?;
+    caller.may_tag(&run)?;
+    if is_callers_own(&caller, &run) {
+        return Err(Fault::new(
+            Code::Denied,
+            format!("run {id} is this job's own: a person may delete it"),
+        ));
+    }
     run.deleted_at = at;
     rows::update(&mut tx, &run).await?;
     let verb = if at.is_some() { "delete" } else { "restore" };
     caller
         .write_down(&mut tx, format!("{verb} run {id}"))
         .await?;
-    store::commit(tx).await?;
-    Ok(Done {})
+    caller.commit(tx, Done {}).await
 }
 
 /// Sets tags of a run, be it a job's or not; the one that is its name renames it.
@@ -218,10 +226,11 @@ pub async fn delete_tag(caller: Caller, ask: ask::RunPair) -> Answer<Done> {
     let id = ask::run_id(ask.run_id, ask.run_uuid)?;
     let key = check::wanted("key", ask.key)?;
     check::not_ours(&key)?;
-    let mut tx = caller.store.begin().await?;
-    let run = active(&mut tx, &id).await?;
-    if run.of_job && (key == PERSON_TAG || key.starts_with("mlflow.source.")) {
-        only_by_its_job(&run)?;
+    let mut tx = caller.begin().await?;
+    let run = active(&caller, &mut tx, &id).await?;
+    match key == PERSON_TAG || key.starts_with("mlflow.source.") {
+        true => caller.may_write(&run)?,
+        false => caller.may_tag(&run)?,
     }
     if !rows::remove_tag(&mut tx, &id, &key).await? {
         return Err(Fault::missing(format!(
@@ -229,8 +238,7 @@ pub async fn delete_tag(caller: Caller, ask: ask::RunPair) -> Answer<Done> {
             check::quoted(&key)
         )));
     }
-    store::commit(tx).await?;
-    Ok(Done {})
+    caller.commit(tx, Done {}).await
 }
 
 /// Runs for which a filter holds.

@@ -8,6 +8,7 @@ use ulid::Ulid;
 use super::ask::{self, OneVersion};
 use super::page::Pages;
 use super::place::{Owner, is_run_id};
+use super::registering::{self, Wanted};
 use super::source::{self, Source};
 use super::told::{self, Done, DownloadUri, VersionAnswer, VersionsFound};
 use super::{Answer, Caller, Code, Fault, check, logged_models, models, runs, search};
@@ -114,6 +115,7 @@ fn elsewhere(source: &str, field: &str) -> Fault {
 
 /// What a source means, with the run and the logged model that the call names: it has to lie in one of them.
 async fn origin(
+    caller: &Caller,
     db: &mut Connection,
     text: String,
     run: Option<String>,
@@ -124,7 +126,7 @@ async fn origin(
             if run.as_deref() != Some(named.as_str()) || model.is_some() {
                 return Err(elsewhere(&text, "run_id"));
             }
-            runs::active(db, &named)
+            runs::active(caller, db, &named)
                 .await
                 .map_err(|_| elsewhere(&text, "run_id"))?;
             Ok(Origin {
@@ -138,7 +140,7 @@ async fn origin(
             if model.as_deref() != Some(named.as_str()) {
                 return Err(elsewhere(&text, "model_id"));
             }
-            let found = logged_models::find(db, &named).await;
+            let found = logged_models::find(caller, db, &named).await;
             let found = found.map_err(|_| elsewhere(&text, "model_id"))?;
             let owner = Owner::Model {
                 experiment: found.experiment,
@@ -240,13 +242,27 @@ pub async fn create(caller: Caller, ask: ask::CreateVersion) -> Answer<VersionAn
         )));
     }
     let now = Timestamp::now();
-    let mut tx = caller.store.begin().await?;
-    models::find(&mut tx, &name).await?;
-    let origin = origin(&mut tx, source, run, ask.model_id.filter(given)).await?;
+    let mut tx = caller.begin().await?;
+    if caller.may_see(None) {
+        models::find(&mut tx, &name).await?;
+    }
+    let origin = origin(&caller, &mut tx, source, run, ask.model_id.filter(given)).await?;
     let run = match origin.run {
-        Some(run) => Some(runs::find(&mut tx, &run).await?),
+        Some(run) => Some(runs::find(&caller, &mut tx, &run).await?),
         None => None,
     };
+    if let Some(job) = &caller.job {
+        let wanted = Wanted {
+            name,
+            source: origin.source,
+            location: origin.location,
+            run,
+            run_link,
+            description,
+            tags,
+        };
+        return registering::version(&caller, job, tx, wanted).await;
+    }
     let version = ModelVersion {
         id: Ulid::generate().to_string().to_lowercase(),
         number: model_rows::next_number(&mut tx, &name).await?,
@@ -268,8 +284,7 @@ pub async fn create(caller: Caller, ask: ask::CreateVersion) -> Answer<VersionAn
         note_version(&mut tx, model, &version).await?;
     }
     let answer = answer(&mut tx, version).await?;
-    store::commit(tx).await?;
-    Ok(answer)
+    caller.commit(tx, answer).await
 }
 
 /// A logged model says in a tag as which versions it was registered.
@@ -316,14 +331,13 @@ pub async fn update(caller: Caller, ask: OneVersion) -> Answer<VersionAnswer> {
         check::number(ask.version)?,
     );
     check::description(ask.description.as_deref().unwrap_or_default())?;
-    let mut tx = caller.store.begin().await?;
+    let mut tx = caller.begin().await?;
     let mut version = find(&mut tx, &name, number).await?;
     version.description = ask.description;
     version.changed_at = Timestamp::now();
     rows::update(&mut tx, &version).await?;
     let answer = answer(&mut tx, version).await?;
-    store::commit(tx).await?;
-    Ok(answer)
+    caller.commit(tx, answer).await
 }
 
 /// Moves a version to a stage.
@@ -339,7 +353,7 @@ pub async fn transition(caller: Caller, ask: OneVersion) -> Answer<VersionAnswer
             "archive_existing_versions goes with the stages Staging and Production only",
         ));
     }
-    let mut tx = caller.store.begin().await?;
+    let mut tx = caller.begin().await?;
     let mut version = find(&mut tx, &name, number).await?;
     version.stage = stage;
     version.changed_at = Timestamp::now();
@@ -352,8 +366,7 @@ pub async fn transition(caller: Caller, ask: OneVersion) -> Answer<VersionAnswer
         .write_down(&mut tx, format!("stage {name} {number} as {stage:?}"))
         .await?;
     let answer = answer(&mut tx, version).await?;
-    store::commit(tx).await?;
-    Ok(answer)
+    caller.commit(tx, answer).await
 }
 
 /// Deletes a version, and the aliases that point to it. Its number is not used again.
@@ -363,7 +376,7 @@ pub async fn delete(caller: Caller, ask: OneVersion) -> Answer<Done> {
         check::number(ask.version)?,
     );
     let now = Timestamp::now();
-    let mut tx = caller.store.begin().await?;
+    let mut tx = caller.begin().await?;
     let mut version = find(&mut tx, &name, number).await?;
     if version.source.is_none() {
         return Err(Fault::new(
@@ -391,8 +404,7 @@ pub async fn delete(caller: Caller, ask: OneVersion) -> Answer<Done> {
     caller
         .write_down(&mut tx, format!("delete version {number} of {name}"))
         .await?;
-    store::commit(tx).await?;
-    Ok(Done {})
+    caller.commit(tx, Done {}).await
 }
 
 /// Versions for which a filter holds.
@@ -428,11 +440,10 @@ pub async fn set_tag(caller: Caller, ask: ask::VersionTag) -> Answer<Done> {
     );
     let (key, value) = (ask.key, ask.value);
     let tags = check::model_tags(vec![ask::KeyValue { key, value }])?;
-    let mut tx = caller.store.begin().await?;
+    let mut tx = caller.begin().await?;
     let version = find(&mut tx, &name, number).await?;
     rows::set_tags(&mut tx, &version.id, &tags).await?;
-    store::commit(tx).await?;
-    Ok(Done {})
+    caller.commit(tx, Done {}).await
 }
 
 /// Takes a tag away; one that is not there is fine.
@@ -442,9 +453,8 @@ pub async fn delete_tag(caller: Caller, ask: ask::VersionTag) -> Answer<Done> {
         check::number(ask.version)?,
     );
     let key = check::wanted("key", ask.key)?;
-    let mut tx = caller.store.begin().await?;
+    let mut tx = caller.begin().await?;
     let version = find(&mut tx, &name, number).await?;
     rows::remove_tag(&mut tx, &version.id, &key).await?;
-    store::commit(tx).await?;
-    Ok(Done {})
+    caller.commit(tx, Done {}).await
 }

@@ -1,7 +1,7 @@
 //! The search of runs.
 
 use super::{Condition, Op, Order, Piece, Sql, Test, Value, View, by_bytes, direction};
-use crate::store::runs::{self as rows, RUN, Run};
+use crate::store::runs::{self as rows, Run};
 use crate::store::{Connection, Result};
 
 /// What runs are asked for, and sorted by.
@@ -58,7 +58,7 @@ pub async fn runs(
     if experiments.is_empty() {
         return Ok(Vec::new());
     }
-    let mut sql = Sql::new(format!("SELECT {RUN} FROM runs r"));
+    let mut sql = Sql::new("SELECT r.* FROM runs r".to_owned());
     let mut others = Vec::new();
     for (number, condition) in conditions.iter().enumerate() {
         match said(condition) {

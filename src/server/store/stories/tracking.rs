@@ -25,7 +25,7 @@ async fn begin(db: &mut Connection, number: i64) -> String {
         started_at: Timestamp(number),
         finished_at: None,
         deleted_at: None,
-        of_job: false,
+        attempt: None,
     };
     assert!(runs::insert(db, &run).await.unwrap());
     run.id

@@ -79,7 +79,7 @@ async fn what_an_earlier_version_kept_is_all_there() {
         let mut db = store.read().await.unwrap();
         let id = "0123456789abcdef0123456789abcdef";
         let run = runs::find(&mut db, id).await.unwrap().unwrap();
-        assert!(run.of_job);
+        assert!(run.attempt.is_some());
         assert_eq!(run.finished_at, Some(Timestamp(9_000)));
         let home = experiments::find(&mut db, run.experiment).await.unwrap();
         assert_eq!(home.unwrap().name, "digits/train");

@@ -1,41 +1,61 @@
 //! Files of runs and logged models: they come and go as streams, and are addressed by their content. Nothing of them is
 //! ever shown by a browser on this origin.
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, put};
-use axum::{Extension, Router};
 use futures_util::TryStreamExt as _;
+use protocol::Digest;
+use protocol::agent_api::BLOB_HEADER;
 use protocol::api::Role;
 
-use super::super::access::{Who, require};
+use super::super::access::require;
 use super::super::download::Stored;
 use super::super::site::Site;
-use super::{caller, read, told};
+use super::{Asker, read, told};
 use crate::blobs::{BlobError, Blobs};
 use crate::disk;
-use crate::registry::mlflow::{Answer, Code, Fault, Place, files, told::Done};
+use crate::registry::mlflow::{Answer, Code, Fault, Place, files};
 
 /// What stands before the path of a file.
 const ROOT: &str = "/api/2.0/mlflow-artifacts/artifacts";
 
 /// The routes of files.
 pub(super) fn routes() -> Router<Site> {
-    let one = format!("{ROOT}/{{*path}}");
-    let readers = Router::new()
-        .route(ROOT, read(files::list))
-        .route(&one, get(download))
-        .layer(from_fn_with_state(Role::Read, require));
-    let writers = Router::new()
+    readers()
+        .layer(from_fn_with_state(Role::Read, require))
+        .merge(writers().layer(from_fn_with_state(Role::Run, require)))
+}
+
+/// The routes of files for whoever comes.
+pub(super) fn open() -> Router<Site> {
+    readers().merge(writers())
+}
+
+fn writers() -> Router<Site> {
+    Router::new()
         .route(ROOT, delete(remove))
         .route(&format!("{ROOT}/"), delete(remove))
-        .route(&one, put(upload).delete(remove))
-        .layer(from_fn_with_state(Role::Run, require))
-        .layer(DefaultBodyLimit::disable());
-    readers.merge(writers)
+        .route(&format!("{ROOT}/{{*path}}"), put(upload).delete(remove))
+        .layer(DefaultBodyLimit::disable())
+}
+
+fn readers() -> Router<Site> {
+    Router::new()
+        .route(ROOT, read(files::list))
+        .route(&format!("{ROOT}/{{*path}}"), get(download))
+}
+
+/// The routes of files for the code of a job: their contents come as blobs before.
+pub(super) fn in_job() -> Router<Site> {
+    let writers = put(link).delete(remove);
+    readers()
+        .route(ROOT, delete(remove))
+        .route(&format!("{ROOT}/{{*path}}"), writers)
 }
 
 /// The file that an address means. The address itself is read, as it came: what a router decodes could have meant
@@ -47,20 +67,19 @@ fn place(uri: &Uri) -> Answer<Place> {
 
 async fn upload(
     State(site): State<Site>,
-    Extension(who): Extension<Who>,
+    Asker(caller): Asker,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let caller = caller(&site, &who);
     let taken = async {
         let place = place(&uri)?;
         files::may_put(&caller, &place).await?;
         let (blob, size) = take(&site, &headers, body).await?;
-        files::put(&caller, &place, blob.clone(), size).await?;
+        let done = files::put(&caller, &place, blob.clone(), size).await?;
         // Somebody may have removed the content as one that nobody needs, just before.
         match site.blobs.exists(&blob).await {
-            Ok(true) => Ok(Done {}),
+            Ok(true) => Ok(done),
             Ok(false) => Err(Fault::new(Code::Unavailable, "send the file once more")),
             Err(error) => Err(fault(error)),
         }
@@ -68,8 +87,35 @@ async fn upload(
     told(taken.await)
 }
 
+/// Puts a file whose content the attempt's agent has uploaded.
+async fn link(
+    State(site): State<Site>,
+    Asker(caller): Asker,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let linked = async {
+        let place = place(&uri)?;
+        let blob = headers
+            .get(BLOB_HEADER)
+            .and_then(|text| text.to_str().ok()?.parse::<Digest>().ok())
+            .ok_or_else(|| Fault::wanted(BLOB_HEADER))?;
+        let size = files::uploaded(&caller, &blob).await?;
+        // Its agent brings it again where it was removed as one that nobody needs.
+        match (size, site.blobs.exists(&blob).await) {
+            (Some(size), Ok(true)) => files::put(&caller, &place, blob, size).await,
+            (Some(_) | None, Ok(_)) => Err(Fault::new(
+                Code::Unavailable,
+                format!("upload blob {blob} before the file is put"),
+            )),
+            (_, Err(error)) => Err(fault(error)),
+        }
+    };
+    told(linked.await)
+}
+
 /// Takes the bytes of a body, in bounded memory.
-async fn take(site: &Site, headers: &HeaderMap, body: Body) -> Answer<(protocol::Digest, u64)> {
+async fn take(site: &Site, headers: &HeaderMap, body: Body) -> Answer<(Digest, u64)> {
     let limit = site.config.blob_limit;
     let length = headers.get(header::CONTENT_LENGTH);
     let length = length.and_then(|text| text.to_str().ok()?.parse::<u64>().ok());
@@ -99,8 +145,7 @@ fn fault(error: BlobError) -> Fault {
     Fault::new(Code::Unavailable, words)
 }
 
-async fn remove(State(site): State<Site>, Extension(who): Extension<Who>, uri: Uri) -> Response {
-    let caller = caller(&site, &who);
+async fn remove(Asker(caller): Asker, uri: Uri) -> Response {
     match place(&uri) {
         Ok(place) => told(files::delete(&caller, &place).await),
         Err(fault) => fault.into_response(),
@@ -109,11 +154,10 @@ async fn remove(State(site): State<Site>, Extension(who): Extension<Who>, uri: U
 
 async fn download(
     State(site): State<Site>,
-    Extension(who): Extension<Who>,
+    Asker(caller): Asker,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    let caller = caller(&site, &who);
     let found = async {
         let place = place(&uri)?;
         let file = files::get(&caller, &place).await?;

@@ -1,16 +1,18 @@
 //! MLflow's REST API: which address is which call. What a call does is `registry::mlflow`'s.
 
 mod files;
+pub(super) mod in_job;
 
 use std::future::Future;
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequest, Path, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, delete, get, on};
-use axum::{Extension, Json, Router};
+use axum::{Json, Router};
 use protocol::api::Role;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -64,13 +66,36 @@ pub(super) fn is_mlflows(path: &str) -> bool {
 
 /// All routes.
 pub(super) fn routes() -> Router<Site> {
-    let readers = under(API, readers()).layer(from_fn_with_state(Role::Read, require));
-    let writers = under(API, writers()).layer(from_fn_with_state(Role::Run, require));
+    let readers = under(API, readers_of_runs())
+        .merge(under(API, readers()))
+        .layer(from_fn_with_state(Role::Read, require));
+    let writers = under(API, writers_of_runs())
+        .merge(under(API, writers()))
+        .layer(from_fn_with_state(Role::Run, require));
     readers
         .merge(writers)
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .merge(files::routes())
         .method_not_allowed_fallback(nowhere)
+        .merge(probes())
+}
+
+/// All routes for whoever comes.
+pub(super) fn open() -> Router<Site> {
+    under(API, readers_of_runs())
+        .merge(under(API, readers()))
+        .merge(under(API, writers_of_runs()))
+        .merge(under(API, writers()))
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .merge(files::open())
+        .method_not_allowed_fallback(nowhere)
+        .fallback(nowhere)
+        .merge(probes())
+}
+
+/// What clients look at before they call.
+fn probes() -> Router<Site> {
+    Router::new()
         .route("/api/3.0/mlflow/server-info", get(server_info))
         .route("/health", get(|| async { "OK" }))
         .route("/version", get(|| async { VERSION }))
@@ -87,19 +112,29 @@ fn under(
     })
 }
 
-/// What only reads.
-fn readers() -> [(&'static str, MethodRouter<Site>); 16] {
+/// What reads runs and what belongs to them.
+fn readers_of_runs() -> [(&'static str, MethodRouter<Site>); 6] {
     [
         ("experiments/get", read(experiments::get)),
         ("experiments/get-by-name", read(experiments::by_name)),
+        ("runs/get", read(runs::get)),
+        ("metrics/get-history", read(logging::history)),
+        ("artifacts/list", read(file_calls::list_of_run)),
+        (
+            "logged-models/{id}",
+            of_one(MethodFilter::GET, logged_models::get),
+        ),
+    ]
+}
+
+/// What else reads: searches, and registered models.
+fn readers() -> [(&'static str, MethodRouter<Site>); 10] {
+    [
         (
             "experiments/search",
             read(experiments::find_all).merge(write(experiments::find_all)),
         ),
-        ("runs/get", read(runs::get)),
         ("runs/search", write(runs::find_all)),
-        ("metrics/get-history", read(logging::history)),
-        ("artifacts/list", read(file_calls::list_of_run)),
         ("registered-models/get", read(models::get)),
         ("registered-models/search", read(models::find_all)),
         (
@@ -114,20 +149,13 @@ fn readers() -> [(&'static str, MethodRouter<Site>); 16] {
             read(versions::download_uri),
         ),
         ("logged-models/search", write(logged_models::find_all)),
-        (
-            "logged-models/{id}",
-            of_one(MethodFilter::GET, logged_models::get),
-        ),
     ]
 }
 
-/// What changes something.
-fn writers() -> [(&'static str, MethodRouter<Site>); 36] {
+/// What writes runs and what belongs to them, or registers what they made.
+fn writers_of_runs() -> [(&'static str, MethodRouter<Site>); 22] {
     [
         ("experiments/create", write(experiments::create)),
-        ("experiments/update", write(experiments::update)),
-        ("experiments/delete", write(experiments::delete)),
-        ("experiments/restore", write(experiments::restore)),
         (
             "experiments/set-experiment-tag",
             write(experiments::set_tag),
@@ -148,7 +176,32 @@ fn writers() -> [(&'static str, MethodRouter<Site>); 36] {
         ("runs/log-inputs", write(logging::inputs)),
         ("runs/outputs", write(logging::outputs)),
         ("runs/log-model", write(logging::model)),
+        ("logged-models", write(logged_models::create)),
+        (
+            "logged-models/{id}",
+            of_one(MethodFilter::PATCH, logged_models::finalize)
+                .merge(of_one(MethodFilter::DELETE, logged_models::delete)),
+        ),
+        (
+            "logged-models/{id}/tags",
+            of_one(MethodFilter::PATCH, logged_models::set_tags),
+        ),
+        (
+            "logged-models/{id}/params",
+            of_one(MethodFilter::POST, logged_models::add_params),
+        ),
+        ("logged-models/{id}/tags/{key}", delete(delete_model_tag)),
         ("registered-models/create", write(models::create)),
+        ("model-versions/create", write(versions::create)),
+    ]
+}
+
+/// What else changes something: the upkeep of experiments, models and versions.
+fn writers() -> [(&'static str, MethodRouter<Site>); 14] {
+    [
+        ("experiments/update", write(experiments::update)),
+        ("experiments/delete", write(experiments::delete)),
+        ("experiments/restore", write(experiments::restore)),
         ("registered-models/rename", write(models::rename)),
         (
             "registered-models/update",
@@ -167,7 +220,6 @@ fn writers() -> [(&'static str, MethodRouter<Site>); 36] {
             "registered-models/alias",
             write(models::set_alias).merge(call(MethodFilter::DELETE, models::delete_alias)),
         ),
-        ("model-versions/create", write(versions::create)),
         (
             "model-versions/update",
             call(MethodFilter::PATCH, versions::update),
@@ -185,21 +237,6 @@ fn writers() -> [(&'static str, MethodRouter<Site>); 36] {
             "model-versions/delete-tag",
             call(MethodFilter::DELETE, versions::delete_tag),
         ),
-        ("logged-models", write(logged_models::create)),
-        (
-            "logged-models/{id}",
-            of_one(MethodFilter::PATCH, logged_models::finalize)
-                .merge(of_one(MethodFilter::DELETE, logged_models::delete)),
-        ),
-        (
-            "logged-models/{id}/tags",
-            of_one(MethodFilter::PATCH, logged_models::set_tags),
-        ),
-        (
-            "logged-models/{id}/params",
-            of_one(MethodFilter::POST, logged_models::add_params),
-        ),
-        ("logged-models/{id}/tags/{key}", delete(delete_model_tag)),
     ]
 }
 
@@ -231,8 +268,8 @@ where
 {
     on(
         method,
-        move |State(site): State<Site>, Extension(who): Extension<Who>, Asked(ask): Asked<A>| async move {
-            told(carry_out(caller(&site, &who), ask).await)
+        move |Asker(caller): Asker, Asked(ask): Asked<A>| async move {
+            told(carry_out(caller, ask).await)
         },
     )
 }
@@ -249,27 +286,36 @@ where
 {
     on(
         method,
-        move |State(site): State<Site>,
-              Extension(who): Extension<Who>,
-              Path(id): Path<String>,
-              Asked(ask): Asked<A>| async move {
-            told(carry_out(caller(&site, &who), id, ask).await)
+        move |Asker(caller): Asker, Path(id): Path<String>, Asked(ask): Asked<A>| async move {
+            told(carry_out(caller, id, ask).await)
         },
     )
 }
 
 async fn delete_model_tag(
-    State(site): State<Site>,
-    Extension(who): Extension<Who>,
+    Asker(caller): Asker,
     Path((id, key)): Path<(String, String)>,
 ) -> Response {
-    told(logged_models::delete_tag(caller(&site, &who), id, key).await)
+    told(logged_models::delete_tag(caller, id, key).await)
 }
 
-fn caller(site: &Site, who: &Who) -> Caller {
-    Caller {
-        store: site.store.clone(),
-        by: who.name().to_owned(),
+/// Who asks: whoever a layer before put there, such as an attempt ([`in_job`]), or a person or program outside of jobs.
+struct Asker(Caller);
+
+impl FromRequestParts<Site> for Asker {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Fault> {
+        if let Some(caller) = parts.extensions.get::<Caller>() {
+            return Ok(Self(caller.clone()));
+        }
+        let who = parts.extensions.get::<Who>().unwrap_or(&Who::Nobody);
+        Ok(Self(Caller {
+            store: site.store.clone(),
+            by: who.name().to_owned(),
+            home: None,
+            job: None,
+        }))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod access;
 mod files;
+mod in_job;
 mod refused;
 mod stock;
 mod values;
@@ -110,6 +111,21 @@ pub(crate) struct Picture {
     told: Vec<Value>,
     rows: BTreeMap<String, i64>,
     blobs: usize,
+}
+
+impl Picture {
+    /// All but what the beginning of a job's own run and the upload of a blob leave.
+    pub(crate) fn forget_beginnings(&mut self) {
+        for told in &mut self.told {
+            let Some(runs) = told.get_mut("runs").and_then(Value::as_array_mut) else {
+                continue;
+            };
+            let logged = |run: &Value| run["data"].get("metrics").is_some();
+            runs.retain(logged);
+        }
+        self.rows = BTreeMap::new();
+        self.blobs = 0;
+    }
 }
 
 /// What stands in the store and on the disk.

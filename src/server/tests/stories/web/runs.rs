@@ -235,7 +235,7 @@ async fn a_long_table_has_pages() {
                 started_at: Timestamp(number),
                 finished_at: Some(Timestamp(number + 1)),
                 deleted_at: None,
-                of_job: false,
+                attempt: None,
             };
             assert!(runs::insert(&mut tx, &run).await.unwrap());
         }

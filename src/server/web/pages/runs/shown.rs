@@ -77,7 +77,7 @@ impl Heading {
                 .map(|text| text.chars().take(SHORT).collect())
                 .unwrap_or_default(),
             // Only this server sets that tag, on runs of jobs.
-            job: tag(JOB).filter(|_| run.of_job),
+            job: tag(JOB).filter(|_| run.attempt.is_some()),
             parent: tag(PARENT).filter(|parent| is_id(parent)),
         }
     }
