@@ -191,6 +191,9 @@ async fn an_approval_is_of_the_head_that_was_seen() {
         let agent = world.agent("gpu-1").await;
         for face in FACES {
             let mut town = Town::new(&world, &agent, face).await;
+            hosts::drain(world.server(), "gpu-1", false, "ana")
+                .await
+                .unwrap();
             let number = town
                 .forge
                 .open_from_fork("eve", "patch", &[("train.py", "print(4)")], "Please")
@@ -251,6 +254,12 @@ async fn an_approval_is_of_the_head_that_was_seen() {
                 .await;
             town.obeyed().await;
             assert!(!is_held(&town, &third).await, "{face:?}");
+            // Nothing of it is left for the next one.
+            town.ask(number, "/trainyard cancel").await;
+            hosts::undrain(world.server(), "gpu-1", "ana")
+                .await
+                .unwrap();
+            town.settle().await;
         }
     })
     .await;

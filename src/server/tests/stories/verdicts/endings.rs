@@ -149,7 +149,10 @@ async fn a_message_that_comes_after_the_end_does_not_open_a_request_again() {
     on_both(Times::default(), |world| async move {
         let agent = world.agent("gpu-1").await;
         for face in FACES {
-            let town = Town::new(&world, &agent, face).await;
+            let mut town = Town::new(&world, &agent, face).await;
+            hosts::drain(world.server(), "gpu-1", false, "ana")
+                .await
+                .unwrap();
             town.forge.push("better", &[("train.py", "print(2)")]).await;
             let number = town.forge.open_request("better", "Better", "ana").await;
             town.look().await;
@@ -179,6 +182,13 @@ async fn a_message_that_comes_after_the_end_does_not_open_a_request_again() {
                 town.look().await;
                 assert_eq!(jobs_of(&town, &head).await.len(), 1, "{face:?} {apart}");
             }
+            // Nothing of it is left for the next one.
+            town.forge.close(number, "ana").await;
+            town.look().await;
+            hosts::undrain(world.server(), "gpu-1", "ana")
+                .await
+                .unwrap();
+            town.settle().await;
         }
     })
     .await;

@@ -59,6 +59,12 @@ const ROUTES: &[(&str, &str, &str)] = &[
         "/api/v1/models/{name}/{version}/compare/{other}",
         "read",
     ),
+    (
+        "GET",
+        "/api/v1/models/{name}/{version}/reproductions/{job}",
+        "read",
+    ),
+    ("POST", "/api/v1/models/{name}/{version}/reproduce", "run"),
     ("POST", "/api/v1/models/{name}/{version}/promote", "run"),
     ("PUT", "/api/v1/models/{name}/aliases/{alias}", "run"),
     (
