@@ -461,8 +461,8 @@ impl Client {
     ) -> Result<Download, ClientError> {
         let method = Method::from_bytes(call.method.as_bytes())
             .map_err(|_| ClientError::Setting(format!("{} is no method", call.method)))?;
-        let path = format!("attempts/{attempt}/registry{}", call.address);
-        let mut request = self.call(method, &path).timeout(Duration::MAX);
+        let url = registry_url(&self.server, attempt, call.address)?;
+        let mut request = self.request(method, url).timeout(Duration::MAX);
         let number = call.number.map(|number| number.to_string());
         for (name, value) in [
             (CONTENT_TYPE.as_str(), call.content_type),
@@ -532,7 +532,10 @@ impl Client {
     }
 
     fn call(&self, method: Method, path: &str) -> RequestBuilder {
-        let url = format!("{}/agent/v1/{path}", self.server);
+        self.request(method, format!("{}/agent/v1/{path}", self.server))
+    }
+
+    fn request(&self, method: Method, url: impl reqwest::IntoUrl) -> RequestBuilder {
         let request = self.http.request(method, url).timeout(self.patience);
         match &self.speaker {
             Some(speaker) => request
@@ -628,6 +631,34 @@ impl Client {
     }
 }
 
+/// The URL of a call that a job's code makes. The code chose the address, and we speak as the agent: it must not lead to
+/// another call of ours, as one with `..` would, or with what else becomes that when it is read as a URL.
+///
+/// # Errors
+/// [`ClientError::Registry`], for the code.
+fn registry_url(
+    server: &str,
+    attempt: &AttemptId,
+    address: &str,
+) -> Result<reqwest::Url, ClientError> {
+    let below = |address: &str| {
+        let text = format!("{server}/agent/v1/attempts/{attempt}/registry{address}");
+        reqwest::Url::parse(&text).ok()
+    };
+    let root = below("/").map(|root| root.path().to_owned());
+    let found = below(address).filter(|url| {
+        let inside = root
+            .as_ref()
+            .and_then(|root| url.path().strip_prefix(root.as_str()));
+        // A server decodes once more.
+        inside.is_some_and(|inside| !inside.to_ascii_lowercase().contains("%2e%2e"))
+    });
+    found.ok_or_else(|| ClientError::Registry {
+        status: 400,
+        body: r#"{"error_code": "INVALID_PARAMETER_VALUE", "message": "this is no address of the registry"}"#.to_owned(),
+    })
+}
+
 /// Whether an error has MLflow's form.
 fn is_registrys(body: &str) -> bool {
     let said: Option<serde_json::Value> = serde_json::from_str(body).ok();
@@ -656,4 +687,44 @@ fn words(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_of_a_job_reaches_its_registry_and_no_other_call() {
+        let attempt = AttemptId::generate();
+        for server in ["http://h:1", "https://h/below"] {
+            let url = |address: &str| registry_url(server, &attempt, address);
+            let root = format!("{server}/agent/v1/attempts/{attempt}/registry");
+            for good in [
+                "/api/2.0/mlflow/runs/get?run_id=..",
+                "/health",
+                "/a/../b",
+                "/a%20b",
+            ] {
+                let url = url(good).unwrap();
+                assert!(url.as_str().starts_with(&format!("{root}/")), "{url}");
+            }
+            for bad in [
+                "/../finish",
+                "/..",
+                "/%2e%2e/finish",
+                "/.%2E/finish",
+                "/a/../../finish",
+                "/..\\finish",
+                "\\..\\finish",
+                "/\t../finish",
+                "/.\t./finish",
+                "/x%252e%252e/../../../../poll",
+                "@evil/",
+                "/%252e%252e%2f%2e%2e%2fpoll",
+                "",
+            ] {
+                assert!(url(bad).is_err(), "{bad}: {:?}", url(bad));
+            }
+        }
+    }
 }

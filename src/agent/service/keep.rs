@@ -74,7 +74,12 @@ pub(super) fn reported(dir: &AttemptDir, mut order: AttemptOrder) {
         tracing::error!("{} is not kept: {error}", dir.path().display());
         return discard(dir);
     }
-    for folder in [dir.journal(), dir.blobs(), dir.needs_blobs()] {
+    for folder in [
+        dir.journal(),
+        dir.blobs(),
+        dir.needs_blobs(),
+        dir.registry(),
+    ] {
         remove_all(&folder);
     }
 }
