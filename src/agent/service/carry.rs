@@ -475,3 +475,35 @@ fn needed(order: &AttemptOrder) -> impl Iterator<Item = (&str, &str, &Digest)> {
     });
     left.chain(parent)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::executor::ATTEMPT_VARIABLE;
+    use crate::service::world::World;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_attempt_that_is_given_up_ends_its_job_and_is_reported_as_the_platforms() {
+        let world = World::new().await;
+        let (dir, order) = world.ordered();
+        let mut job = std::process::Command::new("sleep");
+        job.arg("600").env(ATTEMPT_VARIABLE, order.attempt.as_str());
+        let mut job = job.spawn().unwrap();
+        let handle = world.shared.attempts.enter(&dir, &order);
+        give_up(Arc::clone(&world.shared), dir.clone(), order, handle).await;
+        job.wait().unwrap();
+        let mut taken = world.taken();
+        let report: AttemptReport = serde_json::from_slice(&taken.remove(0)).unwrap();
+        let Outcome::Failed(failure) = report.outcome else {
+            panic!("{:?}", report.outcome)
+        };
+        assert_eq!(failure.kind, FailureKind::Internal);
+        assert!(!dir.path().exists(), "nothing of it is left");
+        let statuses = world.shared.attempts.statuses();
+        assert!(
+            statuses
+                .iter()
+                .all(|status| status.phase == Phase::Finished && status.released)
+        );
+    }
+}

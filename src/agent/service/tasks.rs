@@ -92,25 +92,11 @@ impl Tasks {
 mod tests {
     use std::future::ready;
 
-    use protocol::{AttemptId, JobId, PipelineId, ProjectId};
-    use serde_json::json;
-
     use super::*;
+    use crate::service::world;
 
     fn carried() -> Carried {
-        let order = json!({
-            "attempt": AttemptId::generate(), "generation": 1, "number": 1,
-            "job": JobId::generate(), "pipeline": PipelineId::generate(), "project": ProjectId::generate(),
-            "project_name": "story", "source": {"from": "folder", "path": "/nowhere"}, "trust": "trusted",
-            "spec": {
-                "name": "train", "definition": "train", "work": {"work": "command", "text": "true"},
-                "image": "none", "network": "none", "retries": 0, "reuse": false,
-            },
-        });
-        Carried::new(
-            AttemptDir::open("/nowhere"),
-            serde_json::from_value(order).unwrap(),
-        )
+        Carried::new(AttemptDir::open("/nowhere"), world::order())
     }
 
     /// The attempts that panicked, when all tasks have ended.

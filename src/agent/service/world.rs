@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use protocol::agent_api::AttemptOrder;
 use protocol::report::{AttemptReport, Setting, Usage};
-use protocol::{AttemptId, Outcome, Span, Timestamp};
+use protocol::{AttemptId, JobId, Outcome, PipelineId, ProjectId, Span, Timestamp};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -31,7 +32,7 @@ struct Heard {
 }
 
 pub(super) struct World {
-    shared: Shared,
+    pub(super) shared: Arc<Shared>,
     heard: Arc<Mutex<Heard>>,
     attempt: AttemptId,
     dir: AttemptDir,
@@ -58,12 +59,15 @@ impl World {
             ..Config::default()
         };
         (config.timing.retry, config.timing.retry_most) = (Span(1), Span(2));
+        (config.executors.docker, config.executors.shell) = (false, true);
         let hardware = Arc::new(Hardware::open(&config));
         let attempt = AttemptId::generate();
         let dir = AttemptDir::open(folder.path().join("attempts").join(attempt.as_str()));
         std::fs::create_dir_all(dir.blobs()).unwrap();
+        let clock = Clock::default();
+        clock.learn(None, Timestamp::now());
         Self {
-            shared: Shared {
+            shared: Arc::new(Shared {
                 client: Client::new(&url, None, Span::secs(10)).unwrap(),
                 ledger: Ledger::open(&config).unwrap(),
                 host: Host {
@@ -77,11 +81,11 @@ impl World {
                 },
                 hardware,
                 attempts: Attempts::default(),
-                clock: Clock::default(),
+                clock,
                 news: Notify::new(),
                 sent_away: Mutex::default(),
                 over: CancellationToken::new(),
-            },
+            }),
             journal: Journal::open(&dir.journal()).unwrap(),
             heard,
             attempt,
@@ -98,6 +102,13 @@ impl World {
             dir: &self.dir,
             journal: &self.journal,
         }
+    }
+
+    /// An order, in a folder of its own.
+    pub(super) fn ordered(&self) -> (AttemptDir, AttemptOrder) {
+        let order = order();
+        let dir = AttemptDir::create(self.shared.host.data(), &order).unwrap();
+        (dir, order)
     }
 
     /// A success that left nothing.
@@ -133,10 +144,26 @@ impl World {
     }
 }
 
+/// An order for a command.
+pub(super) fn order() -> AttemptOrder {
+    let order = json!({
+        "attempt": AttemptId::generate(), "generation": 1, "number": 1,
+        "job": JobId::generate(), "pipeline": PipelineId::generate(), "project": ProjectId::generate(),
+        "project_name": "story", "source": {"from": "folder", "path": "/nowhere"}, "trust": "trusted",
+        "spec": {
+            "name": "train", "definition": "train", "work": {"work": "command", "text": "true"},
+            "image": "none", "network": "none", "retries": 0, "reuse": false,
+        },
+    });
+    serde_json::from_value(order).unwrap()
+}
+
 /// One call, and its answer.
 async fn serve(mut caller: TcpStream, heard: &Mutex<Heard>) -> std::io::Result<()> {
     let mut reader = BufReader::new(&mut caller);
     let mut length = 0;
+    let mut call = String::new();
+    reader.read_line(&mut call).await?;
     loop {
         let mut line = String::new();
         if reader.read_line(&mut line).await? <= 2 {
@@ -156,6 +183,14 @@ async fn serve(mut caller: TcpStream, heard: &Mutex<Heard>) -> std::io::Result<(
             Some((_, status)) => {
                 heard.refused += 1;
                 (status, json!({"code": "invalid", "message": "no"}))
+            }
+            None if call.contains("/events?") => {
+                let from = call
+                    .split("from=")
+                    .nth(1)
+                    .and_then(|rest| rest.split(' ').next());
+                let from: u64 = from.unwrap().parse().unwrap();
+                (200, json!({"next": from + text.lines().count() as u64}))
             }
             None => {
                 heard.taken.push(body.clone());

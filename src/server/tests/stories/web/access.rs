@@ -64,7 +64,11 @@ const ROUTES: &[(&str, &str, &str)] = &[
         "/api/v1/models/{name}/{version}/reproductions/{job}",
         "read",
     ),
-    ("GET", "/api/v1/models/{name}/{version}/files/{*path}", "read"),
+    (
+        "GET",
+        "/api/v1/models/{name}/{version}/files/{*path}",
+        "read",
+    ),
     ("POST", "/api/v1/models/{name}/{version}/reproduce", "run"),
     ("POST", "/api/v1/models/{name}/{version}/remove", "run"),
     ("POST", "/api/v1/models/{name}/{version}/promote", "run"),
