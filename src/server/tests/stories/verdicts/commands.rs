@@ -97,7 +97,7 @@ fn obeying(world: &World) -> JoinSet<()> {
     loops
 }
 
-fn named<'a>(words: &[(&'a str, &'static str)]) -> Vec<(String, &'static str)> {
+fn named(words: &[(&str, &'static str)]) -> Vec<(String, &'static str)> {
     let words = words.iter();
     words
         .map(|(name, word)| ((*name).to_owned(), *word))
