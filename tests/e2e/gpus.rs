@@ -190,6 +190,13 @@ fn a_host_without_gpus_says_so() {
         "no GPUs: no NVIDIA driver (libnvidia-ml.so.1 was not found)\n"
     );
     assert_eq!(host.json(), json!([]));
+    let lent = host.run(&["reserve", "3", "--for", "ada", "--until", "1h"]);
+    let said = String::from_utf8_lossy(&lent.stderr);
+    assert!(said.contains("there are: none: no NVIDIA driver"), "{said}");
+    // A variable that is set and empty names no configuration.
+    let mut command = host.command(&["gpus"]);
+    let shown = command.env("TRAINYARD_AGENT_CONFIG", "").output().unwrap();
+    assert!(shown.status.success(), "{shown:?}");
 }
 
 #[test]
