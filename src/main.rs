@@ -2,7 +2,7 @@
 
 mod cli;
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -15,7 +15,8 @@ fn main() -> ExitCode {
     match runtime.block_on(cli::dispatch(arguments.command)) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("error: {}", cli::words(&error));
+            // The terminal may be gone, and the exit code says it too.
+            let _ = writeln!(std::io::stderr(), "error: {}", cli::words(&error));
             cli::Exit::of(&error).into()
         }
     }
