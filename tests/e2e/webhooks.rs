@@ -84,8 +84,11 @@ async fn a_body_that_is_too_large_is_refused_before_it_is_read() {
         .set_read_timeout(Some(Duration::from_secs(30)))
         .unwrap();
     let length = PUSH_BYTES_MOST + 1;
-    let head =
-        format!("POST /hooks/story HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n");
+    let proof = format!("sha256={}", "0".repeat(64));
+    let head = format!(
+        "POST /hooks/story HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\nContent-Type: application/json\r\n\
+         X-GitHub-Event: push\r\nX-GitHub-Delivery: 1\r\nX-Hub-Signature-256: {proof}\r\n\r\n"
+    );
     stream.write_all(head.as_bytes()).unwrap();
     let mut answer = [0; 12];
     stream.read_exact(&mut answer).unwrap();
