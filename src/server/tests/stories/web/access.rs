@@ -122,7 +122,8 @@ fn every_call_stands_in_the_document_with_its_role() {
         if !path.starts_with("/api/") {
             continue;
         }
-        let call = format!("| `{method} {path}");
+        // The page writes the rest of a path as any other part.
+        let call = format!("| `{method} {}", path.replace("{*", "{"));
         let row = document
             .lines()
             .find(|line| {
