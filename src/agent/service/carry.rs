@@ -38,7 +38,7 @@ pub(super) async fn carry(
         handle: &handle,
     };
     let journal = carrier.journal().await;
-    let desk = carrier.desk().await;
+    let desk = carrier.desk(&journal).await;
     let delivery = Delivery {
         shared: &shared,
         attempt: &order.attempt,
@@ -199,8 +199,8 @@ impl Carrier<'_> {
     }
 
     /// Where what the job's code writes to the registry is kept; none: the server takes nothing of it. A damaged one is set
-    /// aside: what lay there is lost, and the code goes on.
-    async fn desk(&self) -> Option<Desk> {
+    /// aside: what the server has not of it is missing in the run, and the job's log says so.
+    async fn desk(&self, journal: &Journal) -> Option<Desk> {
         self.order.run.as_ref()?;
         let path = self.dir.registry();
         let mut backoff = self.shared.backoff();
@@ -213,8 +213,13 @@ impl Carrier<'_> {
             if error.kind() == std::io::ErrorKind::InvalidData {
                 let aside = path.with_extension("damaged");
                 keep::remove_all(&aside);
-                if let Err(error) = std::fs::rename(&path, &aside) {
-                    tracing::error!("cannot set {} aside: {error}", path.display());
+                match std::fs::rename(&path, &aside) {
+                    Ok(()) => self.say(
+                        journal,
+                        "what the code wrote to the registry was damaged on the host's disk: what the server did not have yet is \
+                         missing in the run; run the job again to have all of it",
+                    ),
+                    Err(error) => tracing::error!("cannot set {} aside: {error}", path.display()),
                 }
             }
             tokio::time::sleep(backoff.next()).await;
