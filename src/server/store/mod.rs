@@ -53,7 +53,7 @@ use std::time::Duration;
 use protocol::job::IllegalMove;
 use sqlx::any::AnyPoolOptions;
 use sqlx::pool::PoolConnection;
-use sqlx::{Any, AnyPool};
+use sqlx::{Any, AnyPool, Connection as _};
 
 /// One connection; functions of the store take it, be it inside a transaction or not.
 pub type Connection = sqlx::AnyConnection;
@@ -184,7 +184,9 @@ impl Store {
         let settings = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
                         PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 10000; \
                         PRAGMA case_sensitive_like = ON;";
-        let writer = pool(1, settings).connect(&url).await?;
+        let writer =
+            pool(1, settings).after_release(|connection, _| Box::pin(is_whole(connection)));
+        let writer = writer.connect(&url).await?;
         // Mapped: a reader forgets its own pages whenever somebody writes, and need not copy these again.
         let readers = pool(
             READERS,
@@ -225,14 +227,15 @@ impl Store {
     /// # Errors
     /// Where it cannot begin within half a minute, or the database is away.
     pub async fn begin(&self) -> Result<Transaction> {
-        match self.writer.begin_with(self.begin).await {
-            // SQLite ends a transaction by itself where its disk is full. The driver does not know that, and would begin
-            // none on this connection any more: a new one takes its place.
-            Err(sqlx::Error::InvalidSavePointStatement) => {
-                self.writer.acquire().await?.close().await?;
-                Ok(self.writer.begin_with(self.begin).await?)
-            }
-            begun => Ok(begun?),
+        let (writer, begin) = (self.writer.clone(), self.begin);
+        // In a task of its own, so that it comes to its end also where its caller is gone: SQLite's driver may end a
+        // connection that nobody waits for, and its pool would wait for that connection for ever.
+        match tokio::spawn(async move { writer.begin_with(begin).await }).await {
+            Ok(begun) => Ok(begun?),
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(sqlx::Error::PoolClosed.into()),
+            },
         }
     }
 
@@ -263,6 +266,16 @@ fn pool(size: u32, settings: &'static str) -> AnyPoolOptions {
         })
 }
 
+/// Whether a connection that comes back may be given again. SQLite ends a transaction by itself where its disk is full; its
+/// driver does not know that, and would begin none on this connection any more.
+async fn is_whole(connection: &mut Connection) -> sqlx::Result<bool> {
+    if connection.is_in_transaction() {
+        // A roll-back that was asked for is done then.
+        connection.ping().await?;
+    }
+    Ok(!connection.is_in_transaction())
+}
+
 /// Encodes what would end the path in a URL.
 fn encode_path(path: &str) -> String {
     path.replace('%', "%25")
@@ -274,6 +287,41 @@ fn encode_path(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Asks for a transaction, and goes away after so many turns of the others.
+    async fn ask(store: Store, turns: usize) {
+        let patience = async {
+            for _ in 0..turns {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = store.begin() => {}
+            () = patience => {}
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_transaction_that_the_database_ended_costs_no_connection() {
+        let folder = tempfile::tempdir().unwrap();
+        let address = Address::Sqlite(folder.path().join("t.db"));
+        let store = Store::open(&address).await.unwrap();
+        for round in 0..100 {
+            let mut tx = store.begin().await.unwrap();
+            // As SQLite does by itself where its disk is full.
+            sqlx::raw_sql("ROLLBACK").execute(&mut *tx).await.unwrap();
+            drop(tx);
+            let asks: Vec<_> = (0..8)
+                .map(|turns| tokio::spawn(ask(store.clone(), turns * round)))
+                .collect();
+            for ask in asks {
+                ask.await.unwrap();
+            }
+        }
+        let begun = tokio::time::timeout(ACQUIRE_TIMEOUT / 2, store.begin()).await;
+        begun.expect("there is a connection").unwrap();
+    }
 
     #[test]
     fn addresses_as_people_write_them() {
