@@ -201,30 +201,19 @@ async fn write_last(db: &mut Connection, run: &str, all: &BTreeMap<&str, Last>) 
 pub async fn last(db: &mut Connection, runs: &[String]) -> Result<HashMap<String, Vec<Point>>> {
     let mut found: HashMap<String, Vec<Point>> = HashMap::new();
     let [bits, at, step] = ["bits", "at", "step"].map(words::int);
-    let all = words::all(&[words::text("name"), bits, at, step]);
-    for runs in runs.chunks(IDS_AT_ONCE) {
-        let sql = format!(
-            "SELECT run, {all} AS words FROM run_metrics WHERE run IN ({}) GROUP BY run",
-            numbered(1, runs.len())
-        );
-        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-        for run in runs {
-            query = query.bind(run);
+    let all = [words::text("name"), bits, at, step];
+    for (run, text) in words::of(db, ("run_metrics", "run"), &all, runs).await? {
+        let (mut words, mut list) = (Words(&text), Vec::new());
+        while !words.is_empty() {
+            list.push(Point {
+                name: words.text()?.to_owned(),
+                value: exact(words.int()?),
+                at: words.int()?,
+                step: words.int()?,
+            });
         }
-        for row in query.fetch_all(&mut *db).await? {
-            let text = row.text("words")?;
-            let (mut words, mut list) = (Words(&text), Vec::new());
-            while !words.is_empty() {
-                list.push(Point {
-                    name: words.text()?.to_owned(),
-                    value: exact(words.int()?),
-                    at: words.int()?,
-                    step: words.int()?,
-                });
-            }
-            list.sort_by(|a, b| a.name.cmp(&b.name));
-            found.insert(row.text("run")?, list);
-        }
+        list.sort_by(|a, b| a.name.cmp(&b.name));
+        found.insert(run, list);
     }
     Ok(found)
 }

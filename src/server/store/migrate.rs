@@ -1,11 +1,11 @@
-//! Numbered migrations, embedded in the binary. Each is applied once, in one transaction, in the order
-//! of its number. Rooms have ranges of their own: core 0001, fleet 0101, registry and report 0201, access 0301,
-//! forges 0401.
+//! Numbered migrations, embedded in the binary. Each is applied once, in the order of its number; those that a database
+//! lacks in one transaction, so that one which fails leaves it as it was. Rooms have ranges of their own: core 0001,
+//! fleet 0101, registry and report 0201, access 0301, forges 0401.
 
 use protocol::Timestamp;
 
 use super::rows::Columns as _;
-use super::{Address, Result, Store, StoreError, curves};
+use super::{Address, Connection, Result, Store, StoreError, curves};
 
 /// A migration: its number, a name for people, its text.
 pub struct Migration {
@@ -174,19 +174,22 @@ pub async fn apply(store: &Store, address: &Address, migrations: &[Migration]) -
         .iter()
         .filter(|m| !applied.contains(&m.version))
         .collect();
-    if let (Address::Sqlite(path), Some(newest), false) =
-        (address, applied.iter().max(), missing.is_empty())
-    {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if let (Address::Sqlite(path), Some(newest)) = (address, applied.iter().max()) {
         copy_sqlite(store, path, *newest).await?;
     }
+    let mut tx = store.begin().await?;
     for migration in missing {
-        apply_one(store, migration)
+        apply_one(&mut tx, migration)
             .await
             .map_err(|error| StoreError::Migration {
                 version: migration.version,
                 why: error.to_string(),
             })?;
     }
+    tx.commit().await?;
     Ok(())
 }
 
@@ -206,20 +209,18 @@ async fn applied(store: &Store) -> Result<Vec<i64>> {
     rows.iter().map(|row| row.int("version")).collect()
 }
 
-async fn apply_one(store: &Store, migration: &Migration) -> Result<()> {
-    let mut tx = store.begin().await?;
-    sqlx::raw_sql(migration.sql).execute(&mut *tx).await?;
+async fn apply_one(db: &mut Connection, migration: &Migration) -> Result<()> {
+    sqlx::raw_sql(migration.sql).execute(&mut *db).await?;
     match migration.then {
         Then::Nothing => {}
-        Then::PackCurves => curves::pack(&mut tx).await?,
+        Then::PackCurves => curves::pack(db).await?,
     }
     sqlx::query("INSERT INTO migrations (version, name, applied_at) VALUES ($1, $2, $3)")
         .bind(migration.version)
         .bind(migration.name)
         .bind(Timestamp::now().0)
-        .execute(&mut *tx)
+        .execute(db)
         .await?;
-    tx.commit().await?;
     Ok(())
 }
 

@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use protocol::Timestamp;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::value::StrDeserializer;
+use serde::de::{DeserializeOwned, IntoDeserializer as _};
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
@@ -58,15 +59,13 @@ pub trait Columns {
 
     /// An id, a digest, or anything else that is read from text.
     fn parsed<T: FromStr<Err: Display>>(&self, column: &str) -> Result<T> {
-        self.text(column)?
-            .parse()
-            .map_err(|error| unreadable(column, error))
+        parsed(column, &self.text(column)?)
     }
 
     /// The same, or null.
     fn maybe_parsed<T: FromStr<Err: Display>>(&self, column: &str) -> Result<Option<T>> {
         self.maybe_text(column)?
-            .map(|text| text.parse().map_err(|error| unreadable(column, error)))
+            .map(|text| parsed(column, &text))
             .transpose()
     }
 
@@ -84,8 +83,7 @@ pub trait Columns {
 
     /// A bare word of an enum, as serde names it.
     fn word<T: DeserializeOwned>(&self, column: &str) -> Result<T> {
-        serde_json::from_value(serde_json::Value::String(self.text(column)?))
-            .map_err(|error| unreadable(column, error))
+        from_word(column, &self.text(column)?)
     }
 }
 
@@ -117,6 +115,17 @@ impl Columns for AnyRow {
     fn maybe_bytes(&self, column: &str) -> Result<Option<Vec<u8>>> {
         Ok(self.try_get(column)?)
     }
+}
+
+/// What stands as text in a column.
+pub fn parsed<T: FromStr<Err: Display>>(column: &str, text: &str) -> Result<T> {
+    text.parse().map_err(|error| unreadable(column, error))
+}
+
+/// A bare word of an enum that stands in a column, as serde names it.
+pub fn from_word<T: DeserializeOwned>(column: &str, word: &str) -> Result<T> {
+    let word: StrDeserializer<'_, serde::de::value::Error> = word.into_deserializer();
+    T::deserialize(word).map_err(|error| unreadable(column, error))
 }
 
 /// JSON for a column.

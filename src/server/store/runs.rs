@@ -8,7 +8,9 @@ use sqlx::any::AnyRow;
 
 use super::datasets::{self, UsedDataset};
 use super::metrics::{self, Point};
-use super::rows::{Columns as _, IDS_AT_ONCE, numbered, placeholders, text_rows, to_word};
+use super::rows::{
+    Columns as _, IDS_AT_ONCE, from_word, numbered, parsed, placeholders, text_rows, to_word,
+};
 use super::tags::OF_RUN;
 use super::words::{self, Words};
 use super::{Connection, Result};
@@ -104,6 +106,39 @@ pub(super) fn run(row: &AnyRow) -> Result<Run> {
     })
 }
 
+/// SQL of the run `r`, as words; [`from_words`] reads them.
+pub(super) fn as_words() -> String {
+    words::row(&[
+        words::text("r.id"),
+        words::int("r.experiment"),
+        words::text("r.name"),
+        words::text("r.person"),
+        words::text("r.status"),
+        words::int("r.started_at"),
+        words::maybe_int("r.finished_at"),
+        words::maybe_int("r.deleted_at"),
+        words::maybe_text("r.attempt"),
+    ])
+}
+
+/// A run, of the words of [`as_words`].
+pub(super) fn from_words(mut words: Words<'_>) -> Result<Run> {
+    Ok(Run {
+        id: words.text()?.to_owned(),
+        experiment: words.int()?,
+        name: words.text()?.to_owned(),
+        person: words.text()?.to_owned(),
+        status: from_word("status", words.text()?)?,
+        started_at: Timestamp(words.int()?),
+        finished_at: words.maybe_int()?.map(Timestamp),
+        deleted_at: words.maybe_int()?.map(Timestamp),
+        attempt: match words.text()? {
+            "" => None,
+            id => Some(parsed("attempt", id)?),
+        },
+    })
+}
+
 /// Adds a run. False where there is one of this id.
 pub async fn insert(db: &mut Connection, run: &Run) -> Result<bool> {
     let done = sqlx::query(
@@ -185,25 +220,14 @@ pub(super) async fn named(
     ids: &[String],
 ) -> Result<HashMap<String, Vec<(String, String)>>> {
     let mut found: HashMap<String, Vec<(String, String)>> = HashMap::new();
-    let all = words::all(&[words::text("name"), words::text("value")]);
-    for ids in ids.chunks(IDS_AT_ONCE) {
-        let sql = format!(
-            "SELECT {owner} AS owner, {all} AS words FROM {table} WHERE {owner} IN ({}) GROUP BY {owner}",
-            numbered(1, ids.len())
-        );
-        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-        for id in ids {
-            query = query.bind(id);
+    let all = [words::text("name"), words::text("value")];
+    for (id, text) in words::of(db, (table, owner), &all, ids).await? {
+        let (mut words, mut list) = (Words(&text), Vec::new());
+        while !words.is_empty() {
+            list.push((words.text()?.to_owned(), words.text()?.to_owned()));
         }
-        for row in query.fetch_all(&mut *db).await? {
-            let text = row.text("words")?;
-            let (mut words, mut list) = (Words(&text), Vec::new());
-            while !words.is_empty() {
-                list.push((words.text()?.to_owned(), words.text()?.to_owned()));
-            }
-            list.sort();
-            found.insert(row.text("owner")?, list);
-        }
+        list.sort();
+        found.insert(id, list);
     }
     Ok(found)
 }

@@ -1,7 +1,9 @@
 //! The search of runs.
 
 use super::{Condition, Op, Order, Piece, Sql, Test, Value, View, by_bytes, direction};
+use crate::store::rows::Columns as _;
 use crate::store::runs::{self as rows, Run};
+use crate::store::words::Words;
 use crate::store::{Connection, Result};
 
 /// What runs are asked for, and sorted by.
@@ -58,7 +60,7 @@ pub async fn runs(
     if experiments.is_empty() {
         return Ok(Vec::new());
     }
-    let mut sql = Sql::new("SELECT r.* FROM runs r".to_owned());
+    let mut sql = Sql::new(format!("SELECT {} AS words FROM runs r", rows::as_words()));
     let mut others = Vec::new();
     for (number, condition) in conditions.iter().enumerate() {
         match said(condition) {
@@ -89,7 +91,10 @@ pub async fn runs(
     sql.push(&format!(" ORDER BY {}", terms.join(", ")));
     sql.piece(piece);
     let found = sql.fetch(db).await?;
-    found.iter().map(rows::run).collect()
+    found
+        .iter()
+        .map(|row| rows::from_words(Words(&row.text("words")?)))
+        .collect()
 }
 
 /// A param or a tag whose text is said: its table, its name and the text.
