@@ -86,6 +86,7 @@ fn fleet(random: &mut Random, hosts: u64, busy: u64) -> Vec<Host> {
                 cpu_millis: cpus * 1_000,
                 memory: ByteSize::gib(cpus * 8).0,
                 disk: ByteSize::gib(4_000).0,
+                disk_room: ByteSize::gib(4_000).0,
                 gpus,
                 bookings,
             }

@@ -109,6 +109,7 @@ impl Hardware {
             cpu_millis: share.cpu_millis,
             memory: share.memory,
             disk: Disk::of(&config.data).map_or(ByteSize(0), |disk| disk.size),
+            disk_room: None,
             driver: self.driver(),
             gpus,
             labels: config.labels.clone(),

@@ -17,6 +17,7 @@ mod gpus;
 mod keep;
 mod orphans;
 mod registry;
+mod room;
 mod sight;
 mod tasks;
 #[cfg(test)]
@@ -27,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use protocol::agent_api::{AttemptOrder, PollAnswer, PollRequest, VERSION};
-use protocol::hardware::Gpu;
+use protocol::hardware::{Gpu, Inventory};
 use protocol::{AttemptId, Digest, Span, Timestamp};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -48,6 +49,7 @@ use crate::wish::{self, End, Wish};
 use attempts::Attempts;
 use backoff::Backoff;
 use clock::Clock;
+use room::DiskRoom;
 use sight::Sight;
 use tasks::{Carried, Next, Tasks};
 
@@ -106,6 +108,7 @@ pub async fn register(
 pub struct Service {
     shared: Arc<Shared>,
     sight: Sight,
+    disk: DiskRoom,
     /// What was asked on the host when the last poll was sent.
     wish: Wish,
     tasks: Tasks,
@@ -211,6 +214,7 @@ impl Service {
         let ledger = Ledger::open(&config)?;
         hardware.listen();
         let sight = Sight::begin(&config).await;
+        let disk = DiskRoom::begin(&config).await;
         let engine = sight.engine();
         let readings = sight::gpus(&hardware).await;
         let gpus = ledger.judged(&readings);
@@ -228,6 +232,7 @@ impl Service {
                 over: CancellationToken::new(),
             }),
             sight,
+            disk,
             wish: Wish::default(),
             tasks: Tasks::default(),
             sweeping: None,
@@ -378,7 +383,10 @@ impl Service {
         let config = &shared.host.config;
         let engine = self.sight.engine();
         let gpus = shared.ledger.judged(&shared.gpus().await);
-        let inventory = shared.hardware.inventory(config, engine, gpus.clone());
+        let inventory = Inventory {
+            disk_room: self.disk.now(),
+            ..shared.hardware.inventory(config, engine, gpus.clone())
+        };
         let inventory_hash = hardware::hash(&inventory);
         self.wish = Wish::read(&config.data);
         let closed = self.wish.closed().or_else(|| self.sight.closed(config));

@@ -124,8 +124,10 @@ pub struct Host {
     pub cpu_millis: u64,
     /// Memory that jobs may use, in bytes.
     pub memory: u64,
-    /// Disk that jobs may use, in bytes.
+    /// Its disk, in bytes: what a job could ever have of it.
     pub disk: u64,
+    /// What of the disk jobs may have at once as it is now, in bytes, with what those have that run.
+    pub disk_room: u64,
     /// Devices that a job can have: whole GPUs and slices. The first 128 by UUID count.
     pub gpus: Vec<HostGpu>,
     /// What is taken, and for how long.
@@ -179,6 +181,7 @@ impl Host {
             cpu_millis: inventory.cpu_millis,
             memory: inventory.memory.0,
             disk: inventory.disk.0,
+            disk_room: inventory.disk_room.unwrap_or(inventory.disk).0,
             gpus: inventory.gpus.iter().filter_map(HostGpu::of).collect(),
             bookings: Vec::new(),
         }

@@ -128,7 +128,7 @@ impl<'a> Room<'a> {
             free: Amount {
                 cpu: host.cpu_millis,
                 memory: host.memory,
-                disk: host.disk,
+                disk: host.disk_room,
             },
             free_gpus: healthy,
             ends: Vec::with_capacity(host.bookings.len()),

@@ -37,6 +37,7 @@ pub(super) fn host(name: &str, cpus: u64, gpu_gib: &[u64]) -> Host {
         cpu_millis: cpus * 1_000,
         memory: ByteSize::gib(64).0,
         disk: ByteSize::gib(500).0,
+        disk_room: ByteSize::gib(500).0,
         gpus: gpu_gib
             .iter()
             .enumerate()
@@ -444,6 +445,31 @@ fn quotas_and_groups_keep_jobs_back() {
     assert_eq!(went(&decision), [(0, 0)]);
     let words = "of the concurrency group 'deploy' one job runs at a time: it waits for a job that starts now";
     assert_eq!(decision.reasons, [words]);
+}
+
+#[test]
+fn a_disk_that_others_fill_is_not_given_away_and_refuses_nothing_for_ever() {
+    let mut wants = demand(1, 0);
+    wants.resources.disk = Some(ByteSize::gib(300));
+    let mut full = host("full", 8, &[]);
+    full.disk_room = ByteSize::gib(30).0;
+    assert_eq!(impossible(&wants, std::slice::from_ref(&full)), None);
+    let decision = Told::with(vec![wants.clone()]).place(&[full.clone()]);
+    assert_eq!(went(&decision), []);
+    let words = "needs 1 CPU and 1 GiB, 300 GiB of disk; full has 8 CPUs and 64 GiB, 30 GiB of disk free";
+    assert_eq!(decision.reasons, [words]);
+    assert_eq!(decision.left[0].expected, None, "nobody knows");
+    // What a job that runs has asked for comes back with its end.
+    full.disk_room = ByteSize::gib(310).0;
+    full.bookings = vec![Booked {
+        disk: ByteSize::gib(100).0,
+        ..booked(HOUR, &[])
+    }];
+    let decision = Told::with(vec![wants.clone()]).place(&[full.clone()]);
+    assert_eq!(decision.left[0].expected, Some(NOW + HOUR));
+    let roomy = host("roomy", 8, &[]);
+    let decision = Told::with(vec![wants]).place(&[full, roomy]);
+    assert_eq!(went(&decision), [(0, 1)]);
 }
 
 #[test]
