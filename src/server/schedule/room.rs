@@ -258,7 +258,7 @@ impl<'a> Room<'a> {
 }
 
 /// When something comes back.
-fn later(until: Timestamp, now: Timestamp) -> Timestamp {
+pub(super) fn later(until: Timestamp, now: Timestamp) -> Timestamp {
     if until > now { until } else { now + OVERDUE }
 }
 

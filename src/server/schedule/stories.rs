@@ -425,9 +425,16 @@ fn quotas_and_groups_keep_jobs_back() {
     assert_eq!(went(&decision), [(1, 0), (2, 0)]);
     let words = "needs 2 GPUs; digits has 2 of the 2 that its quota gives it at once";
     assert_eq!(decision.reasons, [words]);
+    // Nobody knows when what runs ends.
+    assert_eq!(decision.left[0].expected, None);
+    told.0.projects[0].gpu_ends = vec![(NOW + Span::hours(3), 1)];
+    let decision = told.place(&fleet);
+    assert_eq!(decision.left[0].expected, Some(NOW + Span::hours(3)));
     told.0.projects[0].gpu_week = Span::hours(10);
+    told.0.projects[0].gpu_week_over = Some(NOW + Span::hours(5));
     let decision = told.place(&fleet);
     assert_eq!(went(&decision), [(2, 0)]);
+    assert_eq!(decision.left[1].expected, Some(NOW + Span::hours(5)));
     assert!(
         decision.reasons[1].contains("10 of the 10 GPU-hours"),
         "{decision:?}"
@@ -445,6 +452,7 @@ fn quotas_and_groups_keep_jobs_back() {
     assert_eq!(went(&decision), [(0, 0)]);
     let words = "of the concurrency group 'deploy' one job runs at a time: it waits for a job that starts now";
     assert_eq!(decision.reasons, [words]);
+    assert_eq!(decision.left[0].expected, Some(NOW + HOUR));
 }
 
 #[test]
