@@ -241,6 +241,9 @@ impl Default for Disk {
 pub struct Gpus {
     /// NVIDIA's management library; the loader's `libnvidia-ml.so.1` where it is left out.
     pub library: PathBuf,
+    /// How long NVIDIA's driver may take to answer at the start; one that is slower has its GPUs offered when it does.
+    #[serde(with = "human")]
+    pub driver_timeout: Span,
     /// Names of processes that may use a GPU beside jobs, such as `Xorg`.
     pub ignore: Vec<String>,
     /// How long a GPU may take to become clean after a job, before it is quarantined.
@@ -257,6 +260,7 @@ impl Default for Gpus {
     fn default() -> Self {
         Self {
             library: PathBuf::from("libnvidia-ml.so.1"),
+            driver_timeout: Span::secs(20),
             ignore: [
                 "Xorg",
                 "Xwayland",

@@ -218,6 +218,23 @@ async fn a_gpu_that_stays_dirty_is_quarantined_until_it_is_clean() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_whose_driver_hangs_goes_on_without_gpus_until_it_answers() {
+    let gpus = FakeGpus::of("one");
+    gpus.change(|fleet| fleet["hangs"] = json!(true));
+    let world = World::with_gpus(&gpus, Some(Manner::Gives)).await;
+    let config = world.path("host.toml").display().to_string();
+    let shown = world.ok(&["gpus", "--config", &config]);
+    let words = "no GPUs: the NVIDIA driver has not answered within 2.0s";
+    assert!(shown.starts_with(words), "{shown}");
+    let head = commit(&world, 0, &["print('it runs')"]);
+    let pipeline = world.finished(&head).await;
+    assert_eq!(pipeline.jobs[0].state.outcome(), Some(&Outcome::Succeeded));
+    assert!(fleet(&world).is_empty());
+    gpus.change(|fleet| fleet["hangs"] = json!(false));
+    state_of(&world, 0, "free").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_gpu_is_lent_to_a_person_while_the_agent_runs() {
     let gpus = FakeGpus::of("one");
     let world = World::with_gpus(&gpus, Some(Manner::Gives)).await;

@@ -118,7 +118,7 @@ impl World {
             format!("[executors]\ndocker_host = \"{}\"\n", engine.host())
         });
         world.agent_settings = format!(
-            "sample = \"100ms\"\n{}[gpus]\nlibrary = \"{}\"\nclean_grace = \"300ms\"\n",
+            "sample = \"100ms\"\n{}[gpus]\nlibrary = \"{}\"\nclean_grace = \"300ms\"\ndriver_timeout = \"2s\"\n",
             engine.unwrap_or_default(),
             gpus.library().display(),
         );

@@ -45,6 +45,10 @@ pub(super) async fn gpus(
             let hint = "run `nvidia-smi`; after an upgrade of the driver the host wants a restart";
             return vec![Check::warn("gpus", absent.to_string(), hint)];
         }
+        Some(absent @ NvmlAbsent::Silent(_)) => {
+            let hint = "run `nvidia-smi`, which probably hangs too, and look for NVRM in `dmesg`: the host wants a restart. A driver that is only slow wants nvidia-persistenced, or a longer `gpus.driver_timeout`; an agent that runs goes on without GPUs, and offers them when it answers";
+            return vec![Check::warn("gpus", absent.to_string(), hint)];
+        }
         None => {}
     }
     let readings = hardware.gpus();

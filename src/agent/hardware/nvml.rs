@@ -18,7 +18,7 @@ use nvml_wrapper::sys_exports::field_id::{
     NVML_FI_DEV_GET_GPU_RECOVERY_ACTION, NVML_FI_DEV_REMAPPED_COR, NVML_FI_DEV_REMAPPED_FAILURE,
     NVML_FI_DEV_REMAPPED_PENDING, NVML_FI_DEV_REMAPPED_UNC,
 };
-use protocol::ByteSize;
+use protocol::{ByteSize, Span};
 use protocol::event::GpuSample;
 use protocol::hardware::{Gpu, GpuDriver, GpuHealth, GpuKind};
 
@@ -52,6 +52,9 @@ pub enum NvmlAbsent {
     /// There is one, and it does not work.
     #[error("the NVIDIA driver does not answer: {0}")]
     Broken(String),
+    /// It was asked, and has said nothing for so long.
+    #[error("the NVIDIA driver has not answered within {0}")]
+    Silent(Span),
 }
 
 /// The loaded library.

@@ -21,11 +21,12 @@ impl Shared {
     /// Returns when the GPUs are otherwise than the server was told. It need not wait for a poll's end to hear that one
     /// is lost, or lent to a person.
     pub(super) async fn gpus_change(&self, told: &[Gpu]) {
-        if self.hardware.absent().is_some() {
-            return std::future::pending().await;
-        }
         loop {
             tokio::time::sleep(Duration::from(self.host.config.timing.gpus)).await;
+            // A driver that was slow or broken may come later.
+            if self.hardware.absent().is_some() {
+                continue;
+            }
             if self.ledger.judged(&self.gpus().await) != told {
                 return;
             }

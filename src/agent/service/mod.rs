@@ -207,8 +207,12 @@ impl Service {
         let hardware = Arc::new(Hardware::open(&config));
         match hardware.absent() {
             None | Some(NvmlAbsent::NoDriver { .. }) => {}
-            Some(absent @ (NvmlAbsent::Unusable { .. } | NvmlAbsent::Broken(_))) => {
-                tracing::error!("no GPU is offered: {absent}");
+            Some(
+                absent @ (NvmlAbsent::Unusable { .. }
+                | NvmlAbsent::Broken(_)
+                | NvmlAbsent::Silent(_)),
+            ) => {
+                tracing::error!("no GPU is offered: {absent}; it is tried again");
             }
         }
         let ledger = Ledger::open(&config)?;
