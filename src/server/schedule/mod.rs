@@ -35,9 +35,9 @@ pub use demand::Demand;
 use fleet::{Class, Fleet, Stuck};
 pub use here::{Lacking, gpus_here};
 use line::{Line, Turn};
-use turns::{GpuTurns, GroupTurns};
 pub(crate) use reason::clock;
 pub use reason::impossible;
+use turns::{GpuTurns, GroupTurns};
 
 /// Most hosts that are reserved at a time.
 pub const MOST_RESERVED: usize = 32;

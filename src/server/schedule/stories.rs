@@ -464,7 +464,8 @@ fn a_disk_that_others_fill_is_not_given_away_and_refuses_nothing_for_ever() {
     assert_eq!(impossible(&wants, std::slice::from_ref(&full)), None);
     let decision = Told::with(vec![wants.clone()]).place(&[full.clone()]);
     assert_eq!(went(&decision), []);
-    let words = "needs 1 CPU and 1 GiB, 300 GiB of disk; full has 8 CPUs and 64 GiB, 30 GiB of disk free";
+    let words =
+        "needs 1 CPU and 1 GiB, 300 GiB of disk; full has 8 CPUs and 64 GiB, 30 GiB of disk free";
     assert_eq!(decision.reasons, [words]);
     assert_eq!(decision.left[0].expected, None, "nobody knows");
     // What a job that runs has asked for comes back with its end.

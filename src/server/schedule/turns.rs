@@ -110,7 +110,13 @@ mod tests {
         // A quota that was lowered: what runs has more than it.
         let mut lowered = GpuTurns::new(&project, NOW);
         assert_eq!(hours(lowered.next(1, 2, HOUR)), Some(3));
-        let mut unknown = GpuTurns::new(&Project { gpu_ends: vec![], ..project }, NOW);
+        let mut unknown = GpuTurns::new(
+            &Project {
+                gpu_ends: vec![],
+                ..project
+            },
+            NOW,
+        );
         assert_eq!(unknown.next(1, 4, HOUR), None);
     }
 
