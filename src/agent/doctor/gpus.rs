@@ -212,6 +212,7 @@ fn job(gpu: &GpuReading) -> DriverJob {
         nodes: gpu.node.into_iter().collect(),
         unknown: u32::from(gpu.node.is_none()),
         slices: u32::from(matches!(gpu.gpu.kind, GpuKind::Slice { .. })),
+        caps: gpu.caps.clone(),
     };
     nothing_but(&[], Some(files))
 }

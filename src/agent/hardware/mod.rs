@@ -6,6 +6,7 @@ mod gpu;
 mod health;
 mod library;
 mod links;
+mod mig;
 mod nvml;
 mod process;
 mod source;
