@@ -27,6 +27,9 @@ pub struct Booking {
     /// Of a run: the address of the engine that has its containers; none: its jobs are processes of this host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
+    /// Of a run: the attempt's folder, which whoever ends it removes. None: an earlier version booked, which did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<PathBuf>,
 }
 
 impl Booking {

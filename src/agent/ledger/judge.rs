@@ -4,6 +4,7 @@ use protocol::hardware::{Gpu, GpuHealth, GpuKind};
 use protocol::{ByteSize, Timestamp};
 
 use super::files::{Quarantine, Reservation, State};
+use super::runs::Runner;
 use crate::hardware::{GpuProcess, GpuReading};
 
 /// More memory than before in use, and nobody there: what a dead process left behind.
@@ -20,10 +21,8 @@ pub(super) struct Manners {
     pub(super) ignore: Vec<String>,
     /// Jobs may run without a container: then any process may be a job's.
     pub(super) shell: bool,
-    /// Of a person's run beside the agent: who it is.
-    pub(super) run_by: Option<String>,
-    /// Of such a run: the engine that its containers are in.
-    pub(super) engine: Option<String>,
+    /// Of a person's run beside the agent.
+    pub(super) run: Option<Runner>,
 }
 
 /// The GPU itself, and for a slice the GPU that it is cut from.
@@ -88,7 +87,8 @@ impl Manners {
             }
             None => {}
         }
-        let lent = lent(state, gpu, now).filter(|lent| self.run_by.as_ref() != Some(&lent.by));
+        let lent = lent(state, gpu, now)
+            .filter(|lent| self.run.as_ref().is_none_or(|run| run.by != lent.by));
         if let Some(lent) = lent {
             return GpuHealth::Reserved {
                 by: lent.by.clone(),

@@ -44,6 +44,7 @@ use crate::host::{Host, HostError};
 use crate::identity::{DataLock, Identity, IdentityError};
 use crate::ledger::{Ledger, LedgerError};
 use crate::leftover;
+use crate::local;
 use crate::wish::{self, End, Wish};
 
 use attempts::Attempts;
@@ -150,6 +151,7 @@ impl Shared {
         self.sweep_containers().await;
         let grace = self.host.config.gpus.clean_grace;
         leftover::take_back(&self.ledger, grace, || self.gpus()).await;
+        local::sweep_left(self.host.data()).await;
     }
 
     /// Removes containers that an engine made for an agent that was killed, and takes their GPUs back.
