@@ -309,6 +309,9 @@ pub struct Timing {
     /// How long the engine may take to answer an ordinary call.
     #[serde(with = "human")]
     pub engine: Span,
+    /// How often an engine is tried again that started no container, or gave no GPU.
+    #[serde(with = "human")]
+    pub trial: Span,
     /// How often what attempts left behind is looked for: kept workspaces, checkpoints, containers.
     #[serde(with = "human")]
     pub sweep: Span,
@@ -325,6 +328,7 @@ impl Default for Timing {
             sample: Span::secs(5),
             gpus: Span::secs(5),
             engine: Span::secs(60),
+            trial: Span::secs(300),
             sweep: Span::secs(60),
         }
     }

@@ -6,6 +6,7 @@
 //! bookings/<uuid>.quarantine.json  why nobody may have it
 //! bookings/<uuid>.reserved.json    whom it is lent to, and until when
 //! bookings/<attempt>.run           a run of a person beside the agent goes on
+//! bookings/engine.tried            whether the container engine gave a GPU when that was tried
 //! ```
 //!
 //! People change these files by `trainyard gpus` and `trainyard run` while the agent runs: it reads them again before it
@@ -15,6 +16,7 @@ mod files;
 mod judge;
 mod lend;
 mod runs;
+mod tried;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -29,7 +31,7 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::hardware::{GpuFault, GpuReading};
 
-pub use files::{Booking, LedgerError, Quarantine, Reservation};
+pub use files::{Booking, LedgerError, Quarantine, Reservation, Tried};
 pub use lend::{NoTime, NotLent, borrower, find, until};
 pub use runs::{Run, Runner};
 

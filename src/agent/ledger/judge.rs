@@ -56,6 +56,26 @@ impl Manners {
     /// How a GPU is to a new job.
     pub(super) fn judge(&self, state: &State, reading: &GpuReading, now: Timestamp) -> GpuHealth {
         let gpu = &reading.gpu;
+        let free = gpu.kind != GpuKind::Sliced && !state.bookings.contains_key(&gpu.uuid);
+        match (
+            self.by_itself(state, reading, now),
+            self.refused(state).filter(|_| free),
+        ) {
+            (GpuHealth::Healthy, Some(reason)) => GpuHealth::Quarantined {
+                reason: reason.clone(),
+            },
+            (health, _) => health,
+        }
+    }
+
+    /// How it is, whatever the container engine does with it.
+    pub(super) fn by_itself(
+        &self,
+        state: &State,
+        reading: &GpuReading,
+        now: Timestamp,
+    ) -> GpuHealth {
+        let gpu = &reading.gpu;
         if let GpuHealth::Lost { error } = &gpu.health {
             return GpuHealth::Lost {
                 error: error.clone(),
@@ -101,6 +121,12 @@ impl Manners {
         }
         self.in_use(reading)
             .map_or(GpuHealth::Healthy, |by| GpuHealth::InUseOutside { by })
+    }
+
+    /// Why the container engine gives no GPU, where jobs run in containers.
+    fn refused<'a>(&self, state: &'a State) -> Option<&'a String> {
+        let tried = state.tried.as_ref().filter(|_| !self.shell)?;
+        tried.refused.as_ref()
     }
 
     /// Who is on a GPU that nobody has booked.

@@ -27,7 +27,7 @@ impl Shared {
             if self.hardware.absent().is_some() {
                 continue;
             }
-            if self.ledger.judged(&self.gpus().await) != told {
+            if self.offered(&self.gpus().await) != told {
                 return;
             }
         }

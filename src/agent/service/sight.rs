@@ -21,7 +21,7 @@ const FIRST_LOOK: Duration = Duration::from_secs(3);
 const GPUS_WITHIN: Duration = Duration::from_secs(20);
 
 /// The engine, or why it cannot be used.
-type Seen = Result<EngineWords, String>;
+pub(super) type Seen = Result<EngineWords, String>;
 
 /// What is seen of the host.
 #[derive(Debug)]
@@ -91,6 +91,11 @@ impl Sight {
     /// The engine as it was last seen.
     pub(super) fn engine(&self) -> Option<EngineWords> {
         self.seen().ok()
+    }
+
+    /// What is seen of it from now on; none: jobs run without containers.
+    pub(super) fn follow(&self) -> Option<watch::Receiver<Seen>> {
+        self.engine.as_ref().map(|looks| looks.last.clone())
     }
 
     fn seen(&self) -> Seen {
