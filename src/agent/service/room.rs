@@ -19,6 +19,8 @@ const FIRST_LOOK: Duration = Duration::from_secs(3);
 /// Time between two looks; large trees are walked less often.
 const LOOK: Duration = Duration::from_secs(20);
 
+const GIB: u64 = 1 << 30;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct DiskRoom {
@@ -32,11 +34,13 @@ impl DiskRoom {
         let (seen, mut last) = watch::channel(None);
         let config = config.clone();
         let task = tokio::spawn(async move {
+            let mut last = None;
             loop {
                 let began = Instant::now();
                 let config = config.clone();
-                let look = tokio::task::spawn_blocking(move || room(&config)).await;
-                seen.send_replace(look.ok().flatten());
+                let look = tokio::task::spawn_blocking(move || room(&config, last)).await;
+                last = look.ok().flatten();
+                seen.send_replace(last);
                 tokio::time::sleep(LOOK.max(20 * began.elapsed())).await;
             }
         });
@@ -47,18 +51,29 @@ impl DiskRoom {
         }
     }
 
-    /// What jobs may have at once, in whole GiB: it is not to change all the time. None: it was not seen yet, or cannot be.
+    /// What jobs may have at once. None: it was not seen yet, or cannot be.
     pub(super) fn now(&self) -> Option<ByteSize> {
         *self.last.borrow()
     }
 }
 
 /// What is free above the watermark, and what attempts hold of what they asked for: the server takes off all of that.
-fn room(config: &Config) -> Option<ByteSize> {
+fn room(config: &Config, last: Option<ByteSize>) -> Option<ByteSize> {
     let held = held(&config.data);
-    let free = Disk::of(&config.data).ok()?.free;
-    let above = free.0.saturating_sub(config.disk.watermark.0);
-    Some(ByteSize((above + held.0) >> 30 << 30))
+    let disk = Disk::of(&config.data).ok()?;
+    let above = disk.free.0.saturating_sub(config.disk.watermark.0);
+    Some(coarse(above + held.0, disk.size, last))
+}
+
+/// Rounded down to whole steps of a 64th of the disk, at least a GiB, and up again only when it is half a step above: the
+/// server hears of each change, and disks are written to all the time.
+fn coarse(exact: u64, disk: ByteSize, last: Option<ByteSize>) -> ByteSize {
+    let step = (disk.0 / 64 / GIB).max(1) * GIB;
+    let (floor, rest) = (exact / step * step, exact % step);
+    match last {
+        Some(last) if floor > last.0 && rest < step / 2 => ByteSize(last.0.max(floor - step)),
+        Some(_) | None => ByteSize(floor),
+    }
 }
 
 /// What attempts that go on hold on the disk, of each no more than its job asked for: what one without a demand writes is
@@ -91,6 +106,24 @@ mod tests {
         fs::create_dir_all(dir.workspace()).unwrap();
         fs::write(dir.workspace().join("data"), vec![1; written]).unwrap();
         dir
+    }
+
+    #[test]
+    fn what_changes_a_little_is_no_news() {
+        let of = |gib: u64, tenths: u64, last| {
+            let exact = gib * GIB + tenths * GIB / 10;
+            let last: Option<u64> = last;
+            coarse(exact, ByteSize::gib(100), last.map(ByteSize::gib)).0 / GIB
+        };
+        assert_eq!(of(7, 9, None), 7);
+        assert_eq!(of(7, 1, Some(8)), 7, "less is told at once");
+        assert_eq!([of(8, 2, Some(7)), of(8, 6, Some(7))], [7, 8]);
+        assert_eq!(of(30, 1, Some(7)), 29, "much more is told");
+        let large = |gib| coarse(gib * GIB, ByteSize::gib(4_096), None);
+        assert_eq!(
+            [large(127), large(128)],
+            [ByteSize::gib(64), ByteSize::gib(128)]
+        );
     }
 
     #[tokio::test]

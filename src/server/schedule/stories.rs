@@ -476,6 +476,20 @@ fn a_disk_that_others_fill_is_not_given_away_and_refuses_nothing_for_ever() {
     }];
     let decision = Told::with(vec![wants.clone()]).place(&[full.clone()]);
     assert_eq!(decision.left[0].expected, Some(NOW + HOUR));
+    // Others took of what it was promised: its end gives back the rest.
+    let mut promised = full.clone();
+    promised.disk_room = ByteSize::gib(310).0;
+    promised.bookings = [(HOUR, 200), (Span::hours(2), 150)]
+        .map(|(after, gib)| Booked {
+            disk: ByteSize::gib(gib).0,
+            ..booked(after, &[])
+        })
+        .to_vec();
+    let decision = Told::with(vec![wants.clone()]).place(&[promised.clone()]);
+    assert_eq!(decision.left[0].expected, Some(NOW + Span::hours(2)));
+    promised.disk_room = ByteSize::gib(299).0;
+    let decision = Told::with(vec![wants.clone()]).place(&[promised]);
+    assert_eq!(decision.left[0].expected, None);
     let roomy = host("roomy", 8, &[]);
     let decision = Told::with(vec![wants]).place(&[full, roomy]);
     assert_eq!(went(&decision), [(0, 1)]);
