@@ -65,7 +65,12 @@ async fn keep_looking(config: &Config, seen: &watch::Sender<Seen>) {
             Ok(_) | Err(_) => {}
         }
         was_there = now.is_ok();
-        let _ = seen.send_replace(now);
+        // Only what is new is news.
+        seen.send_if_modified(|last| {
+            let is_new = *last != now;
+            *last = now;
+            is_new
+        });
         let holds = if was_there {
             ENGINE_HOLDS
         } else {

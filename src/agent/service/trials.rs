@@ -1,7 +1,8 @@
 //! Whether this host can do what it offers. Its engine is tried, not believed: by a container of the agent's own before GPUs
 //! are offered, once for an engine, a driver and a set of GPUs, and where attempts fail in a row because none is started.
 
-use std::path::PathBuf;
+use std::fs;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use protocol::hardware::{Engine as EngineWords, Gpu, GpuHealth, GpuKind};
 use protocol::report::AttemptReport;
 use protocol::spec::DEFAULT_IMAGE;
 use protocol::{Digest, FailureKind, Outcome, Owner, Timestamp};
+use tempfile::TempDir;
 use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -24,6 +26,8 @@ use crate::workspace;
 const IN_A_ROW: u32 = 3;
 /// Label of the agent's own containers; its value is the data folder's. Nobody takes them for an attempt's.
 const LABEL: &str = "trainyard.trial";
+/// How the names of their folders begin, in the data folder.
+const FOLDER: &str = "trial-";
 /// What a GPU is meanwhile.
 const BEING_TRIED: &str = "whether the container engine gives it is being tried";
 
@@ -272,20 +276,27 @@ impl Shared {
         for found in engine.find(&labels).await? {
             found.container.remove().await;
         }
-        let folder: PathBuf = self.host.data().join("trial");
-        workspace::remove(&folder)?;
-        std::fs::create_dir(&folder)?;
+        let folder = self.trial_folder()?;
         let trial = Trial {
             engine: &engine,
             driver: &self.host.driver,
             image,
-            folder: &folder,
+            folder: folder.path(),
             name: format!("trainyard-trial-{}", data.short()),
             labels,
         };
-        let ran = trial.run(gpu).await;
-        workspace::remove(&folder)?;
-        ran.map(drop)
+        trial.run(gpu).await.map(drop)
+    }
+
+    /// An empty folder, which goes when it is dropped. What an agent that was killed left of one goes now, where it can.
+    fn trial_folder(&self) -> io::Result<TempDir> {
+        for entry in fs::read_dir(self.host.data())?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(FOLDER) {
+                let _ = workspace::remove(&entry.path());
+            }
+        }
+        let mut folder = tempfile::Builder::new();
+        folder.prefix(FOLDER).tempdir_in(self.host.data())
     }
 }
 
