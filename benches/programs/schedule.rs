@@ -86,6 +86,7 @@ fn fleet(random: &mut Random, hosts: u64, busy: u64) -> Vec<Host> {
                 cpu_millis: cpus * 1_000,
                 memory: ByteSize::gib(cpus * 8).0,
                 disk: ByteSize::gib(4_000).0,
+                disk_room: ByteSize::gib(4_000).0,
                 gpus,
                 bookings,
             }
@@ -185,7 +186,9 @@ fn project(random: &mut Random, number: u64) -> Project {
         name: format!("project-{number}"),
         used: random.below(1_000_000_000),
         gpus: 0,
+        gpu_ends: Vec::new(),
         gpu_week: Span(0),
+        gpu_week_over: None,
         quota: Quota {
             gpus: number.is_multiple_of(10).then_some(64),
             gpu_hours: None,

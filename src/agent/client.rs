@@ -1,6 +1,7 @@
 //! The agent API as the agent calls it: the only HTTP. One call here is one request; whether to try again
 //! is the caller's business, and [`ClientError::is_temporary`] says whether that makes sense.
 
+mod blobs;
 mod registry;
 
 use std::path::Path;
@@ -8,20 +9,16 @@ use std::time::Duration;
 
 use protocol::agent_api::{
     ABANDONED, ApiError, CheckpointFile, EventsAnswer, FinishAnswer, INSTANCE_HEADER, JSON_BYTES,
-    OFFSET_HEADER, PollAnswer, PollRequest, RegisterRequest, Registered, TWIN,
+    PollAnswer, PollRequest, RegisterRequest, Registered, TWIN,
 };
 use protocol::report::AttemptReport;
 use protocol::{AttemptId, ByteSize, Digest, Event, Span};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
-use sha2::{Digest as _, Sha256};
-use tokio::io::AsyncWriteExt as _;
 
+pub use blobs::{BlobState, Piece};
 pub use registry::{Download, RegistryCall};
-
-/// A piece of a blob may take so many times as long as an ordinary call.
-const PIECE_PATIENCE: u32 = 5;
 
 /// A call that did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -109,26 +106,6 @@ impl ClientError {
 
 /// The code of a refusal that is not in the words of the agent API.
 pub(crate) const UNKNOWN: &str = "unknown";
-
-/// How much of a blob the server has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BlobState {
-    /// All of it.
-    Complete,
-    /// The bytes before this one.
-    Partial(u64),
-}
-
-/// One piece of a blob.
-#[derive(Debug)]
-pub struct Piece {
-    /// Where in the blob it begins.
-    pub offset: u64,
-    /// Length of the blob.
-    pub size: u64,
-    /// The bytes.
-    pub bytes: Vec<u8>,
-}
 
 /// Who we are: on each call.
 #[derive(Debug, Clone)]
@@ -267,98 +244,6 @@ impl Client {
             .body(body);
         let answer: EventsAnswer = self.read(self.send(call).await?).await?;
         Ok(answer.next)
-    }
-
-    /// How much of a blob the server has.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn blob(&self, blob: &Digest) -> Result<BlobState, ClientError> {
-        let call = self.call(Method::HEAD, &format!("blobs/{blob}"));
-        let response = self.execute(call).await?;
-        match response.status() {
-            StatusCode::OK => Ok(BlobState::Complete),
-            StatusCode::NOT_FOUND => Ok(BlobState::Partial(had(&response).unwrap_or(0))),
-            _ => Err(self.error(response).await),
-        }
-    }
-
-    /// Delivers a piece of a blob. Answers how much the server has now; where that is not the end of the
-    /// piece, the server wants another one.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn put_piece(
-        &self,
-        attempt: &AttemptId,
-        blob: &Digest,
-        piece: Piece,
-    ) -> Result<BlobState, ClientError> {
-        let Piece {
-            offset,
-            size,
-            bytes,
-        } = piece;
-        let path = format!("blobs/{blob}?attempt={attempt}&offset={offset}&size={size}");
-        let call = self
-            .call(Method::PATCH, &path)
-            .header(CONTENT_TYPE, "application/octet-stream")
-            .timeout(self.patience * PIECE_PATIENCE)
-            .body(bytes);
-        let response = self.execute(call).await?;
-        match (response.status(), had(&response)) {
-            (StatusCode::CREATED | StatusCode::OK, _) => Ok(BlobState::Complete),
-            (StatusCode::NO_CONTENT | StatusCode::CONFLICT, Some(offset)) => {
-                Ok(BlobState::Partial(offset))
-            }
-            (StatusCode::UNPROCESSABLE_ENTITY, _) => Err(ClientError::WrongHash(blob.clone())),
-            (_, _) => Err(self.error(response).await),
-        }
-    }
-
-    /// Fetches a blob to `to`, which appears only when its hash is right. The server may pause for as long
-    /// as an ordinary call takes.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn fetch_blob(
-        &self,
-        attempt: &AttemptId,
-        blob: &Digest,
-        to: &Path,
-    ) -> Result<ByteSize, ClientError> {
-        let disk = |source| ClientError::Disk {
-            path: to.display().to_string(),
-            source,
-        };
-        let call = self
-            .call(Method::GET, &format!("blobs/{blob}?attempt={attempt}"))
-            .timeout(Duration::MAX);
-        let mut response = tokio::time::timeout(self.patience, self.send(call))
-            .await
-            .map_err(|_| self.silent())??;
-        let folder = to.parent().unwrap_or(Path::new("."));
-        let part = tempfile::NamedTempFile::new_in(folder).map_err(disk)?;
-        let mut file = tokio::fs::File::from_std(part.reopen().map_err(disk)?);
-        let mut hasher = Sha256::new();
-        let mut size = 0;
-        loop {
-            let chunk = tokio::time::timeout(self.patience, response.chunk())
-                .await
-                .map_err(|_| self.silent())?;
-            let Some(chunk) = chunk.map_err(|error| self.transport(&error))? else {
-                break;
-            };
-            hasher.update(&chunk);
-            size += chunk.len() as u64;
-            file.write_all(&chunk).await.map_err(disk)?;
-        }
-        file.sync_all().await.map_err(disk)?;
-        if Digest::from_hasher(hasher) != *blob {
-            return Err(ClientError::WrongHash(blob.clone()));
-        }
-        part.persist(to).map_err(|error| disk(error.error))?;
-        Ok(ByteSize(size))
     }
 
     /// Says which checkpoint an attempt has now; its blobs are there already.
@@ -527,16 +412,6 @@ impl Client {
 fn is_registrys(body: &str) -> bool {
     let said: Option<serde_json::Value> = serde_json::from_str(body).ok();
     said.is_some_and(|said| said.get("error_code").is_some())
-}
-
-fn had(response: &Response) -> Option<u64> {
-    response
-        .headers()
-        .get(OFFSET_HEADER)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
 }
 
 /// An error with its causes; reqwest's own words leave out the one that matters.

@@ -241,6 +241,9 @@ impl Default for Disk {
 pub struct Gpus {
     /// NVIDIA's management library; the loader's `libnvidia-ml.so.1` where it is left out.
     pub library: PathBuf,
+    /// How long NVIDIA's driver may take to answer at the start; one that is slower has its GPUs offered when it does.
+    #[serde(with = "human")]
+    pub driver_timeout: Span,
     /// Names of processes that may use a GPU beside jobs, such as `Xorg`.
     pub ignore: Vec<String>,
     /// How long a GPU may take to become clean after a job, before it is quarantined.
@@ -257,6 +260,7 @@ impl Default for Gpus {
     fn default() -> Self {
         Self {
             library: PathBuf::from("libnvidia-ml.so.1"),
+            driver_timeout: Span::secs(20),
             ignore: [
                 "Xorg",
                 "Xwayland",
@@ -305,6 +309,9 @@ pub struct Timing {
     /// How long the engine may take to answer an ordinary call.
     #[serde(with = "human")]
     pub engine: Span,
+    /// How often an engine is tried again that started no container, or gave no GPU.
+    #[serde(with = "human")]
+    pub trial: Span,
     /// How often what attempts left behind is looked for: kept workspaces, checkpoints, containers.
     #[serde(with = "human")]
     pub sweep: Span,
@@ -321,6 +328,7 @@ impl Default for Timing {
             sample: Span::secs(5),
             gpus: Span::secs(5),
             engine: Span::secs(60),
+            trial: Span::secs(300),
             sweep: Span::secs(60),
         }
     }

@@ -7,10 +7,12 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use protocol::Digest;
 use protocol::hardware::Inventory;
 
+use crate::attempt::AttemptDir;
 use crate::config::Config;
 use crate::hardware::Hardware;
 
@@ -70,6 +72,7 @@ impl Host {
             fs::create_dir_all(&path).map_err(|source| HostError::Data { path, source })?;
         }
         let driver = take_driver(data, &find_driver()?)?;
+        remove_drivers(data, &driver);
         let uv = find_uv(&config);
         let (own_uid, own_gid) = (
             rustix::process::getuid().as_raw(),
@@ -158,6 +161,44 @@ fn beside_executable(name: &str) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Removes the drivers of earlier versions that no attempt's container was made with. The last one before this stays: its
+/// version may come back.
+fn remove_drivers(data: &Path, current: &Path) {
+    let folders = fs::read_dir(data.join("drivers"));
+    let mut old: Vec<(SystemTime, PathBuf)> = folders
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|folder| !current.starts_with(folder))
+        .filter_map(|folder| Some((fs::metadata(&folder).ok()?.modified().ok()?, folder)))
+        .collect();
+    old.sort_unstable();
+    old.pop();
+    if old.is_empty() {
+        return;
+    }
+    let used = containers(data);
+    for (_, folder) in old {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        if used.iter().any(|container| container.contains(&*name)) {
+            continue;
+        }
+        if let Err(error) = fs::remove_dir_all(&folder) {
+            tracing::warn!("cannot remove {}: {error}", folder.display());
+        }
+    }
+}
+
+/// What attempts' containers are made of, in words that name their drivers.
+fn containers(data: &Path) -> Vec<String> {
+    let attempts = fs::read_dir(data.join("attempts"));
+    let dirs = attempts.into_iter().flatten().flatten();
+    dirs.map(|entry| AttemptDir::open(entry.path()))
+        .filter_map(|dir| fs::read_to_string(dir.container_file()).ok())
+        .collect()
+}
+
 /// Copies the driver to `drivers/<sha256>/`, once.
 fn take_driver(data: &Path, driver: &Path) -> Result<PathBuf, HostError> {
     let at = |path: &Path| {
@@ -178,4 +219,40 @@ fn take_driver(data: &Path, driver: &Path) -> Result<PathBuf, HostError> {
     file.persist(&path)
         .map_err(|error| at(&path)(error.error))?;
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drivers_of_earlier_versions_go_but_the_last_and_those_in_use() {
+        let data = tempfile::tempdir().unwrap();
+        let data = data.path();
+        let begin = SystemTime::now();
+        let made = |name: &str, seconds: u64| {
+            let folder = data.join("drivers").join(name);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("trainyard-driver"), name).unwrap();
+            let at = begin + std::time::Duration::from_secs(seconds);
+            fs::File::open(&folder).unwrap().set_modified(at).unwrap();
+            folder
+        };
+        let names = ["used", "older", "last", "now"];
+        let folders: Vec<PathBuf> = names
+            .into_iter()
+            .zip(0..)
+            .map(|(n, at)| made(n, at))
+            .collect();
+        let attempt = AttemptDir::open(data.join("attempts/one"));
+        fs::create_dir_all(attempt.path()).unwrap();
+        let mount = folders[0].join("trainyard-driver").display().to_string();
+        fs::write(attempt.container_file(), mount).unwrap();
+        remove_drivers(data, &folders[3].join("trainyard-driver"));
+        let left: Vec<bool> = folders.iter().map(|folder| folder.exists()).collect();
+        assert_eq!(left, [true, false, true, true]);
+        // An earlier version came back.
+        remove_drivers(data, &folders[2].join("trainyard-driver"));
+        assert!(folders[2].exists() && folders[3].exists());
+    }
 }

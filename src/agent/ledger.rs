@@ -6,6 +6,7 @@
 //! bookings/<uuid>.quarantine.json  why nobody may have it
 //! bookings/<uuid>.reserved.json    whom it is lent to, and until when
 //! bookings/<attempt>.run           a run of a person beside the agent goes on
+//! bookings/engine.tried            whether the container engine gave a GPU when that was tried
 //! ```
 //!
 //! People change these files by `trainyard gpus` and `trainyard run` while the agent runs: it reads them again before it
@@ -15,6 +16,7 @@ mod files;
 mod judge;
 mod lend;
 mod runs;
+mod tried;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -29,9 +31,9 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::hardware::{GpuFault, GpuReading};
 
-pub use files::{Booking, LedgerError, Quarantine, Reservation};
+pub use files::{Booking, LedgerError, Quarantine, Reservation, Tried};
 pub use lend::{NoTime, NotLent, borrower, find, until};
-pub use runs::Run;
+pub use runs::{Run, Runner};
 
 use files::{Kind, State, at};
 use judge::Manners;
@@ -115,8 +117,7 @@ impl Ledger {
             manners: Manners {
                 ignore: config.gpus.ignore.clone(),
                 shell: !config.executors.docker,
-                run_by: None,
-                engine: None,
+                run: None,
             },
             state: Mutex::default(),
         }
@@ -227,14 +228,16 @@ impl Ledger {
         let mut new = Vec::new();
         for uuid in uuids.iter().filter(|uuid| !mine(&state, uuid)) {
             let used_before = self.bookable(&state, uuid, now)?;
+            let run = self.manners.run.as_ref();
             new.push((
                 uuid.clone(),
                 Booking {
                     attempt: attempt.clone(),
                     since: Timestamp::now(),
                     used_before,
-                    run: self.manners.run_by.clone(),
-                    engine: self.manners.engine.clone(),
+                    run: run.map(|run| run.by.clone()),
+                    engine: run.and_then(|run| run.engine.clone()),
+                    folder: run.map(|run| run.attempts.join(attempt.as_str())),
                 },
             ));
         }
@@ -398,6 +401,7 @@ impl Ledger {
                     used_before: ByteSize(0),
                     run: None,
                     engine: None,
+                    folder: None,
                 };
                 files::write(&self.dir, uuid, Kind::Booking, &booking)?;
                 state.bookings.insert(uuid.clone(), booking);

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::executor::{Engine, Process};
 use crate::hardware::GpuReading;
 use crate::ledger::Ledger;
+use crate::local;
 
 /// How long an engine may take to end what one run left.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -63,6 +64,9 @@ pub(crate) async fn take_back<Look: Future<Output = Vec<GpuReading>>>(
             tracing::warn!(%attempt, "{} was killed and its GPUs stay booked: {why}; the next look tries again", booking.holder());
             continue;
         }
+        if let Some(folder) = &booking.folder {
+            local::remove_left(folder, &attempt);
+        }
         let unclean = ledger.until_clean(&attempt, grace, &look).await;
         match ledger.take_back_left(&attempt, &unclean) {
             Ok(()) => {
@@ -82,6 +86,7 @@ mod tests {
     use super::*;
     use crate::executor::ATTEMPT_VARIABLE;
     use crate::hardware::example;
+    use crate::ledger::Runner;
 
     /// A ledger in which a run has a GPU, and a process of its job.
     fn world(folder: &std::path::Path, engine: Option<String>) -> (Config, AttemptId, Child) {
@@ -90,7 +95,12 @@ mod tests {
             ..Config::default()
         };
         let attempt = AttemptId::generate();
-        let ledger = Ledger::for_run(&config, "ada", engine).unwrap();
+        let run = Runner {
+            by: "ada".to_owned(),
+            engine,
+            attempts: folder.join("runs"),
+        };
+        let ledger = Ledger::for_run(&config, run).unwrap();
         let run = ledger.begin_run(&attempt).unwrap();
         let readings = [example("GPU-1")];
         ledger.book(&attempt, &["GPU-1".into()], &readings).unwrap();
@@ -107,10 +117,13 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_killed_runs_job_is_ended_before_its_gpu_is_free() {
         let folder = tempfile::tempdir().unwrap();
-        let (config, _, mut job) = world(folder.path(), None);
+        let (config, attempt, mut job) = world(folder.path(), None);
         let ledger = Ledger::open(&config).unwrap();
         let look = || std::future::ready(vec![example("GPU-1")]);
         let other = AttemptId::generate();
+        let left = folder.path().join("runs").join(attempt.as_str());
+        std::fs::create_dir_all(left.join("workspace")).unwrap();
+        std::fs::write(left.join("run.lock"), "").unwrap();
         let booked = ledger.book(&other, &["GPU-1".into()], &look().await);
         assert!(booked.is_err(), "the job of the run still has it");
         assert!(job.try_wait().unwrap().is_none(), "it runs on");
@@ -122,6 +135,7 @@ mod tests {
         }
         let booked = ledger.book(&other, &["GPU-1".into()], &look().await);
         assert_eq!(booked, Ok(()));
+        assert!(!left.exists(), "its folder went too");
     }
 
     #[tokio::test(flavor = "multi_thread")]

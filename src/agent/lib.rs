@@ -24,5 +24,6 @@ pub mod local;
 mod manifest;
 mod registry;
 pub mod service;
+mod trial;
 pub mod wish;
 mod workspace;

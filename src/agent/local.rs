@@ -15,7 +15,8 @@ use protocol::event::{Artifact, ArtifactRole};
 use protocol::report::AttemptReport;
 use protocol::spec::{Limits, Network, Parameters, PythonSource, Resources, Turn};
 use protocol::{
-    Digest, Failure, FailureKind, JobId, JobSpec, PipelineId, ProjectId, Timestamp, Trust, Work,
+    AttemptId, Digest, Failure, FailureKind, JobId, JobSpec, PipelineId, ProjectId, Timestamp,
+    Trust, Work,
 };
 
 use crate::attempt::{AttemptDir, forget, kept_until, write_json};
@@ -314,6 +315,38 @@ pub async fn sweep(data: &Path, now: Timestamp) {
     }
 }
 
+/// Removes the folder of a killed run whose job was ended. Only what a run has made goes, and nothing that a process holds.
+pub(crate) fn remove_left(folder: &Path, attempt: &AttemptId) {
+    let is_its = folder.is_absolute() && folder.ends_with(attempt.as_str());
+    let alive = File::open(folder.join(ALIVE)).ok().filter(|_| is_its);
+    // Held meanwhile: no run does the same.
+    let Some(_alive) = alive.filter(|alive| alive.try_lock().is_ok()) else {
+        return;
+    };
+    if let Err(error) = forget(&AttemptDir::open(folder), Timestamp::now()) {
+        tracing::warn!(%attempt, "cannot remove {}: {error}", folder.display());
+    }
+}
+
+/// Ends and removes what killed runs left in the folder of an agent, whose own attempts are left alone.
+pub(crate) async fn sweep_left(data: &Path) {
+    let entries = fs::read_dir(data.join("attempts"));
+    for entry in entries.into_iter().flatten().flatten() {
+        let dir = AttemptDir::open(entry.path());
+        if is_runs(&dir) && end_left(&dir).await {
+            let now = Timestamp::now();
+            if let Err(error) = forget(&dir, now) {
+                tracing::warn!("cannot remove {}: {error}", dir.path().display());
+            }
+        }
+    }
+}
+
+/// Whether an attempt is a person's run and no agent's.
+pub(crate) fn is_runs(dir: &AttemptDir) -> bool {
+    dir.path().join(ALIVE).exists()
+}
+
 /// Ends what goes on of an attempt whose run was killed. Answers whether it was killed and nothing goes on.
 async fn end_left(dir: &AttemptDir) -> bool {
     let name = dir.path().file_name().unwrap_or_default();
@@ -342,8 +375,6 @@ async fn end_left(dir: &AttemptDir) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use protocol::AttemptId;
-
     use super::*;
     use crate::executor::ATTEMPT_VARIABLE;
 
@@ -382,10 +413,17 @@ mod tests {
         assert!(jobs[0].try_wait().unwrap().is_none(), "it is not touched");
         let left = runs.path().to_owned();
         drop(runs);
+        // The agent of the folder does the same, and leaves its own attempts alone.
+        let own = data
+            .path()
+            .join("attempts")
+            .join(AttemptId::generate().as_str());
+        fs::create_dir_all(&own).unwrap();
         while left.exists() {
             assert!(std::time::Instant::now() < until, "it is never swept");
-            sweep(data.path(), Timestamp::now()).await;
+            sweep_left(data.path()).await;
         }
+        assert!(own.exists());
         jobs[0].wait().unwrap();
     }
 }

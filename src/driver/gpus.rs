@@ -15,9 +15,7 @@ const CAPS_OF_A_SLICE: usize = 2;
 /// # Errors
 /// The platform's failure where they differ.
 pub(crate) fn check(wanted: &GpuFiles, dev: &Path) -> Result<(), Box<Failure>> {
-    let mut nodes = wanted.nodes.clone();
-    nodes.sort_unstable();
-    nodes.dedup();
+    let nodes = each_once(&wanted.nodes);
     let seen = numbered(dev, "nvidia");
     if !fits(&seen, &nodes, wanted.unknown as usize) {
         let more = match wanted.unknown {
@@ -26,13 +24,41 @@ pub(crate) fn check(wanted: &GpuFiles, dev: &Path) -> Result<(), Box<Failure>> {
         };
         return Err(refuse(&words(&seen), &(words(&nodes) + &more)));
     }
+    check_slices(wanted, &numbered(&dev.join("nvidia-caps"), "nvidia-cap"))
+}
+
+/// Holds the files of slices against those that were booked; where nobody knows these, counts them.
+fn check_slices(wanted: &GpuFiles, seen: &[u32]) -> Result<(), Box<Failure>> {
     let slices = wanted.slices as usize;
-    let caps = numbered(&dev.join("nvidia-caps"), "nvidia-cap").len();
-    if slices > 0 && !(1..=CAPS_OF_A_SLICE * slices).contains(&caps) {
-        let seen = format!("{caps} files of MIG slices");
-        return Err(refuse(&seen, &format!("{slices} slices")));
+    if slices == 0 {
+        return Ok(());
     }
-    Ok(())
+    let caps = each_once(&wanted.caps);
+    if !caps.is_empty() {
+        let words = |caps: &[u32]| match caps {
+            [] => "no file of a MIG slice".to_owned(),
+            caps => {
+                let files = caps.iter().map(|n| format!("nvidia-cap{n}"));
+                files.collect::<Vec<_>>().join(", ")
+            }
+        };
+        return match seen == caps {
+            true => Ok(()),
+            false => Err(refuse(&words(seen), &words(&caps))),
+        };
+    }
+    if (1..=CAPS_OF_A_SLICE * slices).contains(&seen.len()) {
+        return Ok(());
+    }
+    let seen = format!("{} files of MIG slices", seen.len());
+    Err(refuse(&seen, &format!("{slices} slices")))
+}
+
+fn each_once(numbers: &[u32]) -> Vec<u32> {
+    let mut numbers = numbers.to_vec();
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers
 }
 
 /// Whether these files are there, and of `unknown` more GPUs as many as there may be: slices share their GPU's.
@@ -92,6 +118,7 @@ mod tests {
             nodes: nodes.to_vec(),
             unknown: 0,
             slices,
+            caps: Vec::new(),
         }
     }
 
@@ -141,6 +168,33 @@ mod tests {
         assert_eq!(check(&wanted(&[], 0), dev.path()), Ok(()));
         let none = check(&wanted(&[0], 0), dev.path()).unwrap_err();
         assert!(none.message.contains("has no GPU"), "{}", none.message);
+    }
+
+    #[test]
+    fn a_slice_whose_files_are_known_is_no_other_slice() {
+        let caps = ["nvidia-caps/nvidia-cap12", "nvidia-caps/nvidia-cap13"];
+        let dev = dev(&[&["nvidia0"], &caps[..]].concat());
+        let of = |caps: &[u32]| GpuFiles {
+            caps: caps.to_vec(),
+            ..wanted(&[0], 1)
+        };
+        assert_eq!(check(&of(&[13, 12, 12]), dev.path()), Ok(()));
+        let other = check(&of(&[21, 22]), dev.path()).unwrap_err();
+        assert!(
+            other.message.contains(
+                "has nvidia-cap12, nvidia-cap13, and was to have nvidia-cap21, nvidia-cap22:"
+            ),
+            "{}",
+            other.message
+        );
+        assert!(check(&of(&[12, 13, 21]), dev.path()).is_err());
+        fs::remove_dir_all(dev.path().join("nvidia-caps")).unwrap();
+        let none = check(&of(&[12, 13]), dev.path()).unwrap_err();
+        assert!(
+            none.message.contains("no file of a MIG slice"),
+            "{}",
+            none.message
+        );
     }
 
     #[test]

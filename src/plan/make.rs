@@ -24,7 +24,7 @@ use crate::planned::{Dep, MAX_DEPS, Plan, PlannedJob};
 use crate::select::select;
 
 /// The image of a job that names none, and of the lint job.
-pub const DEFAULT_IMAGE: &str = "trainyard/notebook";
+pub const DEFAULT_IMAGE: &str = protocol::spec::DEFAULT_IMAGE;
 /// Further attempts after platform faults, where the file says nothing.
 const RETRIES: u32 = 2;
 

@@ -122,6 +122,9 @@ pub struct GpuFiles {
     /// How many of them are MIG slices.
     #[serde(default)]
     pub slices: u32,
+    /// Numbers of the files that open the slices, `/dev/nvidia-caps/nvidia-cap<number>`; empty where nobody knows them all.
+    #[serde(default)]
+    pub caps: Vec<u32>,
 }
 
 /// What the driver runs.

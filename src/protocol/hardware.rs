@@ -22,6 +22,10 @@ pub struct Inventory {
     pub memory: ByteSize,
     /// Size of the disk of the data folder.
     pub disk: ByteSize,
+    /// What of that disk jobs may have at once: what is free above the watermark, and what attempts hold of what they asked
+    /// for. None: the agent does not say, and all of the disk counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_room: Option<ByteSize>,
     /// NVIDIA driver, where there is one.
     #[serde(default)]
     pub driver: Option<GpuDriver>,

@@ -8,6 +8,9 @@ use serde_json::Value;
 use crate::gpu::{AtLeast, GpuModel};
 use crate::units::{ByteSize, Span};
 
+/// The image of jobs that name none.
+pub const DEFAULT_IMAGE: &str = "trainyard/notebook";
+
 /// A job's parameters, in the order of the pipeline file.
 pub type Parameters = serde_json::Map<String, Value>;
 

@@ -14,8 +14,15 @@ use crate::support::{HOST, World, docker, until, whole};
 /// What the job sees of GPUs.
 const LOOK: &str = "import glob\nprint(sorted(glob.glob('/dev/nvidia*')))";
 
-/// Commits a notebook with these cells, which wants so many GPUs.
+/// Commits a notebook with these cells, which wants so many GPUs, to a project that is watched from now on.
 fn commit(world: &World, gpus: u32, cells: &[&str]) -> String {
+    let head = push(world, gpus, cells);
+    world.watch(&[]);
+    head
+}
+
+/// The same to a project that is watched.
+fn push(world: &World, gpus: u32, cells: &[&str]) -> String {
     let pipeline = format!(
         "jobs:\n  train:\n    notebook: train.ipynb\n    retries: 0\n    resources: {{cpus: 0.5, memory: 512MiB, gpus: {gpus}}}\n"
     );
@@ -23,9 +30,7 @@ fn commit(world: &World, gpus: u32, cells: &[&str]) -> String {
         (".trainyard.yml", &*pipeline),
         ("train.ipynb", &notebook(cells)),
     ];
-    world.project.commit(&files);
-    world.watch(&[]);
-    world.project.head()
+    world.project.commit(&files)
 }
 
 /// The failure of a commit's only job.
@@ -115,32 +120,101 @@ async fn a_job_has_its_gpus_and_no_other_and_gives_them_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_engine_that_does_not_do_as_asked_starts_nothing() {
+async fn an_engine_that_gives_no_gpus_is_found_out_before_any_is_offered() {
+    let none = "the container has no GPU, and was to have /dev/nvidia0:";
     for (manner, whys) in [
-        (Some(Manner::Forgets), ["and gives {}"; 2]),
-        (
-            Some(Manner::GivesNone),
-            ["the container has no GPU, and was to have /dev/nvidia0:"; 2],
-        ),
+        (Some(Manner::Forgets), [none; 2]),
+        (Some(Manner::GivesNone), [none; 2]),
         (
             Some(Manner::GivesAll),
             ["has /dev/nvidia0, /dev/nvidia1, /dev/nvidia2, /dev/nvidia3, "; 2],
         ),
         // The real one has no driver for them, or a hook that gives nothing.
-        (
-            None,
-            ["could not select device driver", "the container has no GPU"],
-        ),
+        (None, ["could not select device driver", none]),
     ] {
         let gpus = FakeGpus::of("eight-h100");
         let world = World::with_gpus(&gpus, manner).await;
-        let head = commit(&world, 1, &["print('it ran')"]);
+        let words = "quarantined: the container engine does not give it to a container: ";
+        state_of(&world, 7, words).await;
+        let state = fleet(&world)[7]["state"].to_string();
+        let said_why = whys.iter().any(|why| state.contains(why));
+        assert!(said_why, "{manner:?}: {state}");
+        // The host's own words are the same, and jobs without GPUs run.
+        let config = world.path("host.toml").display().to_string();
+        let shown = world.ok(&["gpus", "--config", &config]);
+        assert!(shown.contains(words), "{shown}");
+        let head = commit(&world, 0, &["print('it runs')"]);
+        let pipeline = world.finished(&head).await;
+        assert_eq!(pipeline.jobs[0].state.outcome(), Some(&Outcome::Succeeded));
+        // One that was mended is found well.
+        if let Some(engine) = &world.engine {
+            engine.change(Manner::Gives);
+            state_of(&world, 7, "free").await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_does_not_do_as_asked_any_more_starts_nothing() {
+    let gpus = FakeGpus::of("eight-h100");
+    let world = World::with_gpus(&gpus, Some(Manner::Gives)).await;
+    state_of(&world, 7, "free").await;
+    let engine = world.engine.as_ref().unwrap();
+    world.project.commit(&[("README.md", "GPUs")]);
+    world.watch(&[]);
+    for (manner, why) in [
+        (Manner::Forgets, "and gives {}"),
+        (
+            Manner::GivesNone,
+            "the container has no GPU, and was to have /dev/nvidia0:",
+        ),
+    ] {
+        engine.change(manner);
+        let head = push(&world, 1, &[&format!("print('{manner:?}')")]);
         let (job, failure) = failure(&world, &head).await;
         assert_eq!(failure.kind, FailureKind::ExecutorFailed, "{failure:?}");
-        let said_why = whys.iter().any(|why| failure.message.contains(why));
-        assert!(said_why, "{manner:?}: {}", failure.message);
+        assert!(failure.message.contains(why), "{}", failure.message);
         assert_eq!(said(&world.api().events(&job, None).await), "");
     }
+    // After three in a row the agent tries for itself.
+    engine.change(Manner::GivesAll);
+    let head = push(&world, 1, &["print('the third')"]);
+    let (_, failure) = failure(&world, &head).await;
+    let why = "has /dev/nvidia0, /dev/nvidia1, /dev/nvidia2, /dev/nvidia3, ";
+    assert!(failure.message.contains(why), "{}", failure.message);
+    state_of(&world, 0, "the container engine does not give it").await;
+    engine.change(Manner::Gives);
+    state_of(&world, 0, "free").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_whose_engine_starts_nothing_is_closed_until_it_does() {
+    let gpus = FakeGpus::of("one");
+    let world = World::with_gpus(&gpus, Some(Manner::Gives)).await;
+    state_of(&world, 0, "free").await;
+    let engine = world.engine.as_ref().unwrap();
+    engine.change(Manner::StartsNothing);
+    let pipeline = "jobs:\n  train:\n    notebook: train.ipynb\n    retries: 2\n    resources: {cpus: 0.5, memory: 512MiB}\n";
+    let files = [
+        (".trainyard.yml", pipeline),
+        ("train.ipynb", &notebook(&["print('it ran')"])),
+    ];
+    world.project.commit(&files);
+    world.watch(&[]);
+    let (_, failure) = failure(&world, &world.project.head()).await;
+    assert_eq!(failure.kind, FailureKind::ExecutorFailed, "{failure:?}");
+    let words =
+        "the container engine starts nothing, neither jobs nor a container of the agent's own";
+    until("the host is closed", async || {
+        let shown = world.shown(&["agents"]);
+        (shown.contains(words) && shown.contains("no space left on device")).then_some(())
+    })
+    .await;
+    engine.change(Manner::Gives);
+    let files = [("train.ipynb", &*notebook(&["print('it runs again')"]))];
+    world.project.commit(&files);
+    let pipeline = world.finished(&world.project.head()).await;
+    assert_eq!(pipeline.jobs[0].state.outcome(), Some(&Outcome::Succeeded));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -214,6 +288,23 @@ async fn a_gpu_that_stays_dirty_is_quarantined_until_it_is_clean() {
     assert_eq!(pipeline.jobs[0].state.outcome(), Some(&Outcome::Succeeded));
     state_of(&world, 0, "quarantined: 20 GiB of its memory stay in use").await;
     gpus.change(|fleet| fleet["gpus"][0]["used"] = json!(2));
+    state_of(&world, 0, "free").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_whose_driver_hangs_goes_on_without_gpus_until_it_answers() {
+    let gpus = FakeGpus::of("one");
+    gpus.change(|fleet| fleet["hangs"] = json!(true));
+    let world = World::with_gpus(&gpus, Some(Manner::Gives)).await;
+    let config = world.path("host.toml").display().to_string();
+    let shown = world.ok(&["gpus", "--config", &config]);
+    let words = "no GPUs: the NVIDIA driver has not answered within 2.0s";
+    assert!(shown.starts_with(words), "{shown}");
+    let head = commit(&world, 0, &["print('it runs')"]);
+    let pipeline = world.finished(&head).await;
+    assert_eq!(pipeline.jobs[0].state.outcome(), Some(&Outcome::Succeeded));
+    assert!(fleet(&world).is_empty());
+    gpus.change(|fleet| fleet["hangs"] = json!(false));
     state_of(&world, 0, "free").await;
 }
 

@@ -360,6 +360,7 @@ fn a_run_beside_the_agent_books_what_it_wants_in_the_agents_ledger() {
     ] {
         assert!(said.contains(words), "{said}");
     }
+    desk.beats();
     // Killed, its job runs on: that has the GPU until the next run has ended it.
     first.kill().unwrap();
     first.wait().unwrap();

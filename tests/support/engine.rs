@@ -30,12 +30,15 @@ pub(crate) enum Manner {
     GivesNone,
     /// It is written down, and all of the host's GPUs are given.
     GivesAll,
+    /// No container is started, with GPUs or without.
+    StartsNothing,
 }
 
 /// The engine's socket. Removed with the folder that it lies in.
 pub(crate) struct FakeEngine {
     socket: PathBuf,
     door: Arc<Mutex<Door>>,
+    manner: Arc<Mutex<Manner>>,
 }
 
 /// Who may come in, and who is in.
@@ -56,17 +59,29 @@ impl FakeEngine {
         let files = files(gpus);
         let door = Arc::<Mutex<Door>>::default();
         let doors = Arc::clone(&door);
+        let manner = Arc::new(Mutex::new(manner));
+        let manners = Arc::clone(&manner);
         thread::spawn(move || {
             for client in listener.incoming() {
                 let Ok(client) = client else {
                     return;
                 };
                 let (files, door) = (files.clone(), Arc::clone(&doors));
+                let manner = *manners.lock().unwrap();
                 // A caller that hangs up early is no news.
                 thread::spawn(move || drop(enter(client, &door, &files, manner)));
             }
         });
-        Self { socket, door }
+        Self {
+            socket,
+            door,
+            manner,
+        }
+    }
+
+    /// It does otherwise from now on.
+    pub(crate) fn change(&self, manner: Manner) {
+        *self.manner.lock().unwrap() = manner;
     }
 
     /// Cuts all callers off, and lets none in for a time, as an engine that is started anew.
@@ -154,6 +169,16 @@ fn pass(
         request.set("Connection", "close");
         docker.write_all(request.text().as_bytes())?;
         docker.write_all(body.as_bytes())?;
+    } else if manner == Manner::StartsNothing
+        && request.line.starts_with("POST")
+        && path.ends_with("/start")
+    {
+        let body = json!({"message": "OCI runtime create failed: no space left on device"});
+        let body = body.to_string();
+        let length = body.len();
+        let head = "HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/json\r\nConnection: close";
+        return client
+            .write_all(format!("{head}\r\nContent-Length: {length}\r\n\r\n{body}").as_bytes());
     } else if request.line.starts_with("GET")
         && path.contains("/containers/")
         && path.ends_with("/json")
@@ -193,7 +218,9 @@ fn give(container: &mut Value, files: &Map<String, Value>, manner: Manner) {
     let uuids: Vec<&str> = wanted.iter().filter_map(Value::as_str).collect();
     let given: Vec<&Value> = match manner {
         Manner::Forgets | Manner::GivesNone => vec![],
-        Manner::Gives => uuids.iter().filter_map(|uuid| files.get(*uuid)).collect(),
+        Manner::Gives | Manner::StartsNothing => {
+            uuids.iter().filter_map(|uuid| files.get(*uuid)).collect()
+        }
         Manner::GivesAll => files.values().collect(),
     };
     let device = |file: &Value| json!({"PathOnHost": "/dev/null", "PathInContainer": file, "CgroupPermissions": "rwm"});

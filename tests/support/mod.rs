@@ -65,6 +65,8 @@ pub(crate) struct World {
     pub(crate) clock: Option<Clock>,
     /// Of those whose data has a disk of its own: agents, the server.
     disks: BTreeMap<&'static str, SmallDisk>,
+    /// The engine of the agents, where it is not the real one.
+    pub(crate) engine: Option<FakeEngine>,
 }
 
 /// The usual setting of a server: it looks at its remotes often.
@@ -113,12 +115,13 @@ impl World {
     /// none to give.
     pub(crate) async fn with_gpus(gpus: &FakeGpus, manner: Option<Manner>) -> Self {
         let mut world = Self::empty();
-        let engine = manner.map(|manner| {
-            let engine = FakeEngine::start(world.folder.path(), gpus, manner);
-            format!("[executors]\ndocker_host = \"{}\"\n", engine.host())
-        });
+        let start = |manner| FakeEngine::start(world.folder.path(), gpus, manner);
+        world.engine = manner.map(start);
+        let engine = world.engine.as_ref();
+        let engine =
+            engine.map(|engine| format!("[executors]\ndocker_host = \"{}\"\n", engine.host()));
         world.agent_settings = format!(
-            "sample = \"100ms\"\n{}[gpus]\nlibrary = \"{}\"\nclean_grace = \"300ms\"\n",
+            "sample = \"100ms\"\ntrial = \"500ms\"\n{}[gpus]\nlibrary = \"{}\"\nclean_grace = \"300ms\"\ndriver_timeout = \"2s\"\n",
             engine.unwrap_or_default(),
             gpus.library().display(),
         );
@@ -157,6 +160,7 @@ impl World {
             agent_settings: String::new(),
             clock: None,
             disks: BTreeMap::new(),
+            engine: None,
             folder,
         }
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use protocol::ByteSize;
 use protocol::agent_api::AttemptOrder;
+use protocol::driver::GpuFiles;
 use protocol::hardware::GpuKind;
 use protocol::report::AttemptReport;
 use serde::de::DeserializeOwned;
@@ -26,9 +27,39 @@ pub struct Given {
     pub node: Option<u32>,
     /// It is a MIG slice.
     pub slice: bool,
+    /// Of a slice: numbers of the files that open it; empty where nobody tells.
+    #[serde(default)]
+    pub caps: Vec<u32>,
     /// Its memory; zero where an earlier agent gave it, which did not say.
     #[serde(default)]
     pub memory: ByteSize,
+}
+
+impl Given {
+    pub(crate) fn of(reading: &GpuReading) -> Self {
+        Self {
+            uuid: reading.gpu.uuid.clone(),
+            model: reading.gpu.model.clone(),
+            node: reading.node,
+            slice: matches!(reading.gpu.kind, GpuKind::Slice { .. }),
+            caps: reading.caps.clone(),
+            memory: reading.gpu.memory,
+        }
+    }
+}
+
+/// The device files of GPUs.
+pub(crate) fn files(given: &[Given]) -> GpuFiles {
+    let nodes: Vec<u32> = given.iter().filter_map(|gpu| gpu.node).collect();
+    let slices = || given.iter().filter(|gpu| gpu.slice);
+    let all_tell = slices().all(|slice| !slice.caps.is_empty());
+    let caps = slices().filter(|_| all_tell).flat_map(|slice| &slice.caps);
+    GpuFiles {
+        unknown: (given.len() - nodes.len()) as u32,
+        nodes,
+        slices: slices().count() as u32,
+        caps: caps.copied().collect(),
+    }
 }
 
 /// `<data>/attempts/<id>`; see ARCHITECTURE.md for what lies in it.
@@ -84,13 +115,7 @@ impl AttemptDir {
         let given: Vec<Given> = now
             .iter()
             .filter(|reading| uuids.contains(&reading.gpu.uuid))
-            .map(|reading| Given {
-                uuid: reading.gpu.uuid.clone(),
-                model: reading.gpu.model.clone(),
-                node: reading.node,
-                slice: matches!(reading.gpu.kind, GpuKind::Slice { .. }),
-                memory: reading.gpu.memory,
-            })
+            .map(Given::of)
             .collect();
         write_json(&self.gpus_file(), &given)
     }

@@ -11,9 +11,9 @@ use protocol::driver::{
 use protocol::spec::Limits;
 use protocol::{ByteSize, Failure, FailureKind, Span, Trust, Work};
 
-use super::Attempt;
 use super::places::Places;
 use super::state::Prepared;
+use super::{Attempt, dir};
 use crate::executor::{ATTEMPT_VARIABLE, ContainerSpec, MountSpec};
 use crate::{command, lint};
 
@@ -195,13 +195,7 @@ impl Attempt<'_> {
     /// What its container must have of GPUs; none where an earlier agent began the attempt, which did not say.
     pub(super) fn gpu_files(&self) -> Option<GpuFiles> {
         let given = self.dir.gpus().ok()?;
-        (given.len() == self.order.gpus.len()).then_some(())?;
-        let nodes: Vec<u32> = given.iter().filter_map(|gpu| gpu.node).collect();
-        Some(GpuFiles {
-            unknown: (given.len() - nodes.len()) as u32,
-            nodes,
-            slices: given.iter().map(|gpu| u32::from(gpu.slice)).sum(),
-        })
+        (given.len() == self.order.gpus.len()).then(|| dir::files(&given))
     }
 
     /// Labels by which this attempt's container is found again.

@@ -39,7 +39,7 @@ use crate::workspace;
 pub use clean::{forget, kept_until};
 pub use control::{Control, StopReason};
 pub use dir::AttemptDir;
-pub(crate) use dir::{read_json, write_json};
+pub(crate) use dir::{Given, files, read_json, write_json};
 pub(crate) use disk::free;
 pub(crate) use held::in_use;
 pub(crate) use job::{ATTEMPT_LABEL, DRIVER, GPUS_LABEL, driver_argv, nothing_but};

@@ -171,11 +171,18 @@ impl Attempt<'_> {
         }
     }
 
-    /// Of a GPU without a number nobody can tell whether the container has it or another one.
+    /// Of a GPU or slice without numbers nobody can tell whether the container has it or another one.
     fn say_unknown_gpus(&self) {
-        let unknown = self
-            .gpu_files()
-            .map_or(self.order.gpus.len(), |files| files.unknown as usize);
+        let files = self.gpu_files();
+        if let Some(slices) = files.as_ref().map(|files| files.slices)
+            && slices > 0
+            && files.as_ref().is_some_and(|files| files.caps.is_empty())
+        {
+            self.log(format!(
+                "NVIDIA's driver does not tell the files of {slices} booked MIG slices: whether the container has these and no others is only counted"
+            ));
+        }
+        let unknown = files.map_or(self.order.gpus.len(), |files| files.unknown as usize);
         if unknown > 0 {
             self.log(format!(
                 "NVML does not tell the device files of {unknown} of the {} booked GPUs: whether the container has these and no others is only counted",

@@ -1,25 +1,17 @@
 //! The GPUs: what NVML says of them, and whether the engine can give one to a container. That is tried, not believed.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-use protocol::ByteSize;
-use protocol::driver::{
-    DriverJob, DriverResult, GpuFiles, JOB_FILE, OUT_DIR, RESULT_FILE, Verdict,
-};
 use protocol::hardware::{GpuHealth, GpuKind};
-use protocol::spec::Network;
 use protocol::{Span, Timestamp};
 
 use super::Check;
-use crate::attempt::{DRIVER, driver_argv, nothing_but, read_json, write_json};
 use crate::config::Config;
-use crate::executor::{ContainerSpec, Engine, EngineFacts, MountSpec};
+use crate::executor::{Engine, EngineFacts};
 use crate::hardware::{GpuReading, Hardware, NvmlAbsent, unjudged};
 use crate::host::find_driver;
+use crate::trial::Trial;
 
-/// How long a container with a GPU may take.
-const TRY_WITHIN: Duration = Duration::from_secs(120);
 /// What there is where NVIDIA's driver is loaded: on Linux, and on Linux in Windows.
 const LOADED: [&str; 2] = ["/proc/driver/nvidia/version", "/dev/dxg"];
 /// What an engine needs for GPUs.
@@ -43,6 +35,10 @@ pub(super) async fn gpus(
         }
         Some(absent @ NvmlAbsent::Broken(_)) => {
             let hint = "run `nvidia-smi`; after an upgrade of the driver the host wants a restart";
+            return vec![Check::warn("gpus", absent.to_string(), hint)];
+        }
+        Some(absent @ NvmlAbsent::Silent(_)) => {
+            let hint = "run `nvidia-smi`, which probably hangs too, and look for NVRM in `dmesg`: the host wants a restart. A driver that is only slow wants nvidia-persistenced, or a longer `gpus.driver_timeout`; an agent that runs goes on without GPUs, and offers them when it answers";
             return vec![Check::warn("gpus", absent.to_string(), hint)];
         }
         None => {}
@@ -152,64 +148,21 @@ async fn give(
     image: &str,
     gpu: &GpuReading,
 ) -> Result<Span, String> {
-    let began = Instant::now();
     let words = |error: &dyn std::fmt::Display| error.to_string();
     let driver = find_driver().map_err(|e| words(&e))?;
     let image = engine.image(image, None).await.map_err(|e| words(&e))?;
     let place = Some(&config.data).filter(|data| data.exists()).cloned();
-    let contract =
+    let folder =
         tempfile::tempdir_in(place.unwrap_or_else(std::env::temp_dir)).map_err(|e| words(&e))?;
-    std::fs::create_dir(contract.path().join(OUT_DIR)).map_err(|e| words(&e))?;
-    write_json(&contract.path().join(JOB_FILE), &job(gpu)).map_err(|e| words(&e))?;
-    let spec = ContainerSpec {
-        name: format!("trainyard-doctor-{}", std::process::id()),
+    let trial = Trial {
+        engine,
+        driver: &driver,
         image: image.id,
-        argv: driver_argv(),
-        user: "0:0".into(),
-        workdir: "/".into(),
-        env: Default::default(),
+        folder: folder.path(),
+        name: format!("trainyard-doctor-{}", std::process::id()),
         labels: [("trainyard.doctor".to_owned(), "gpu".to_owned())].into(),
-        mounts: vec![
-            MountSpec::writable(contract.path(), protocol::driver::MOUNT),
-            MountSpec::read_only(driver, DRIVER),
-        ],
-        network: Network::None,
-        capabilities: &["CHOWN", "DAC_OVERRIDE"],
-        memory: Some(ByteSize::mib(256).0),
-        cpu_millis: None,
-        processes: Some(64),
-        shm: None,
-        gpus: vec![gpu.gpu.uuid.clone()],
     };
-    let container = engine.create(&spec).await.map_err(|e| words(&e))?;
-    let ended = match container.start().await {
-        Ok(()) => tokio::time::timeout(TRY_WITHIN, container.wait())
-            .await
-            .map_err(|_| format!("no end within {TRY_WITHIN:?}")),
-        Err(error) => Err(words(&error)),
-    };
-    container.remove().await;
-    let exit = ended?;
-    let result = contract.path().join(OUT_DIR).join(RESULT_FILE);
-    let result: Option<DriverResult> = read_json(&result).map_err(|e| words(&e))?;
-    match result.map(|result| result.verdict) {
-        Some(Verdict::Succeeded) => Ok(Span::from(began.elapsed())),
-        Some(Verdict::Failed { failure }) => Err(failure.message),
-        Some(Verdict::Stopped) => Err("the container was stopped".into()),
-        None => Err(format!(
-            "the driver said nothing (exit code {:?})",
-            exit.code
-        )),
-    }
-}
-
-fn job(gpu: &GpuReading) -> DriverJob {
-    let files = GpuFiles {
-        nodes: gpu.node.into_iter().collect(),
-        unknown: u32::from(gpu.node.is_none()),
-        slices: u32::from(matches!(gpu.gpu.kind, GpuKind::Slice { .. })),
-    };
-    nothing_but(&[], Some(files))
+    trial.run(Some(gpu)).await.map_err(|e| words(&e))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bollard::Docker;
 use bollard::errors::Error;
-use bollard::query_parameters::CreateImageOptions;
+use bollard::query_parameters::{CreateImageOptions, ListImagesOptions};
 use futures_util::StreamExt as _;
 use protocol::hardware;
 
@@ -222,6 +222,21 @@ impl Engine {
                 image: name.into(),
                 why: " though it was pulled; is it for another platform?".into(),
             })
+    }
+
+    /// Id of an image that is on this host, for a container in which nothing happens: of the one of this name, else of the
+    /// largest, which is a whole system. None: there is none.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub(crate) async fn some_image(&self, name: &str) -> Result<Option<String>, EngineError> {
+        if let Some(image) = self.inspect_image(name).await? {
+            return Ok(Some(image.id));
+        }
+        let all = self.docker.list_images(None::<ListImagesOptions>).await?;
+        let named = all.into_iter().filter(|image| !image.repo_tags.is_empty());
+        let largest = named.max_by(|a, b| (a.size, &a.id).cmp(&(b.size, &b.id)));
+        Ok(largest.map(|image| image.id))
     }
 
     async fn inspect_image(&self, name: &str) -> Result<Option<Image>, EngineError> {

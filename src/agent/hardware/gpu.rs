@@ -41,6 +41,8 @@ pub struct GpuReading {
     pub gpu: Gpu,
     /// Number of its device file, `/dev/nvidia<node>`; a slice has its GPU's.
     pub node: Option<u32>,
+    /// Of a slice: numbers of the files that open it, `/dev/nvidia-caps/nvidia-cap<number>`; empty where nobody tells.
+    pub caps: Vec<u32>,
     /// Memory in use, without what the driver keeps for itself.
     pub used: ByteSize,
     /// Use in percent; NVML tells none of slices.
@@ -95,6 +97,7 @@ pub(crate) fn example(uuid: &str) -> GpuReading {
             health: protocol::hardware::GpuHealth::Healthy,
         },
         node: Some(0),
+        caps: vec![],
         used: ByteSize::mib(4),
         utilization: Some(0),
         processes: vec![],

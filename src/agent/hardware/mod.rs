@@ -6,8 +6,10 @@ mod gpu;
 mod health;
 mod library;
 mod links;
+mod mig;
 mod nvml;
 mod process;
+mod source;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,66 +29,66 @@ pub use gpu::{GpuProcess, GpuReading};
 pub use health::GpuFault;
 pub use nvml::{Nvml, NvmlAbsent};
 
+use source::Source;
+
 /// The least memory that is left to the system where the configuration says nothing.
 const LEAST_RESERVE: u64 = 512 << 20;
 
 /// Eyes on the host. One for each process: NVML is loaded once.
 #[derive(Debug)]
 pub struct Hardware {
-    nvml: Result<Nvml, NvmlAbsent>,
+    nvml: Source,
     /// Held by whoever looks at the GPUs: where NVML hangs, nobody else waits in it too.
     turn: Arc<Mutex<()>>,
 }
 
 impl Hardware {
-    /// Looks for NVML. Without it there are no GPUs, and nothing is said about it.
+    /// Looks for NVML, and waits for a driver that is slow to answer as long as the configuration says. Without it there are no
+    /// GPUs, and nothing is said about it; one that comes later is taken.
     #[must_use]
     pub fn open(config: &Config) -> Self {
         Self {
-            nvml: Nvml::load(&config.gpus.library),
+            nvml: Source::open(&config.gpus.library, config.gpus.driver_timeout),
             turn: Arc::default(),
         }
     }
 
     /// Listens from now on for faults that GPUs report as they happen: [`Hardware::take_faults`] has them.
     pub fn listen(&self) {
-        if let Ok(nvml) = &self.nvml {
-            nvml.listen();
-        }
+        self.nvml.listen();
     }
 
     /// The faults that GPUs reported since this was asked last.
     #[must_use]
     pub fn take_faults(&self) -> Vec<GpuFault> {
-        self.nvml
-            .as_ref()
-            .map(Nvml::take_faults)
-            .unwrap_or_default()
+        let nvml = self.nvml.nvml();
+        nvml.map(|nvml| nvml.take_faults()).unwrap_or_default()
     }
 
-    /// Why there are no GPUs.
+    /// Why there are no GPUs now.
     #[must_use]
-    pub fn absent(&self) -> Option<&NvmlAbsent> {
-        self.nvml.as_ref().err()
+    pub fn absent(&self) -> Option<NvmlAbsent> {
+        self.nvml.nvml().err()
     }
 
     /// NVIDIA's driver, and the CUDA version that it runs; none: it is not here, or does not say.
     #[must_use]
     pub fn driver(&self) -> Option<GpuDriver> {
-        self.nvml.as_ref().ok().and_then(Nvml::driver)
+        self.nvml.nvml().ok()?.driver()
     }
 
     /// The GPUs as they are now, by NVML's index, slices behind their GPU. One that cannot be reached stays in the
     /// list as lost; where it was never seen before, without a name.
     #[must_use]
     pub fn gpus(&self) -> Vec<GpuReading> {
-        self.nvml.as_ref().map(Nvml::read).unwrap_or_default()
+        let nvml = self.nvml.nvml();
+        nvml.map(|nvml| nvml.read()).unwrap_or_default()
     }
 
     /// How much these GPUs and slices are used now; one that does not answer is left out.
     #[must_use]
     pub fn uses(&self, uuids: &[String]) -> Vec<GpuSample> {
-        let nvml = self.nvml.as_ref().ok();
+        let nvml = self.nvml.nvml();
         nvml.map(|nvml| nvml.uses(uuids)).unwrap_or_default()
     }
 
@@ -109,6 +111,7 @@ impl Hardware {
             cpu_millis: share.cpu_millis,
             memory: share.memory,
             disk: Disk::of(&config.data).map_or(ByteSize(0), |disk| disk.size),
+            disk_room: None,
             driver: self.driver(),
             gpus,
             labels: config.labels.clone(),

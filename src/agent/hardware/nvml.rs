@@ -18,14 +18,14 @@ use nvml_wrapper::sys_exports::field_id::{
     NVML_FI_DEV_GET_GPU_RECOVERY_ACTION, NVML_FI_DEV_REMAPPED_COR, NVML_FI_DEV_REMAPPED_FAILURE,
     NVML_FI_DEV_REMAPPED_PENDING, NVML_FI_DEV_REMAPPED_UNC,
 };
-use protocol::ByteSize;
 use protocol::event::GpuSample;
 use protocol::hardware::{Gpu, GpuDriver, GpuHealth, GpuKind};
+use protocol::{ByteSize, Span};
 
 use super::events::Ear;
 use super::gpu::{GpuProcess, GpuReading, cuda_version, pci_address, profile};
 use super::health::{Counters, GpuFault};
-use super::{library, links, process};
+use super::{library, links, mig, process};
 
 /// How long a look at the links holds: there are many, each is a call, and they hardly change.
 const LINKS_HOLD: Duration = Duration::from_secs(60);
@@ -52,6 +52,9 @@ pub enum NvmlAbsent {
     /// There is one, and it does not work.
     #[error("the NVIDIA driver does not answer: {0}")]
     Broken(String),
+    /// It was asked, and has said nothing for so long.
+    #[error("the NVIDIA driver has not answered within {0}")]
+    Silent(Span),
 }
 
 /// The loaded library.
@@ -217,6 +220,7 @@ impl Nvml {
                 health: GpuHealth::Healthy,
             },
             node: device.minor_number().ok(),
+            caps: vec![],
             used: ByteSize(memory.used),
             utilization: device.utilization_rates().ok().map(|rates| rates.gpu),
             processes: if sliced { vec![] } else { processes(&device) },
@@ -356,6 +360,7 @@ fn slices(device: &Device<'_>, whole: &GpuReading) -> Result<Vec<GpuReading>, Nv
                 nvlink_group: None,
                 ..whole.gpu.clone()
             },
+            caps: mig::files(&slice, whole.node),
             used: ByteSize(memory.used),
             utilization: None,
             processes: processes(&slice),
@@ -377,6 +382,7 @@ fn lost(gpu: &Gpu, error: &NvmlError) -> GpuReading {
             ..gpu.clone()
         },
         node: None,
+        caps: vec![],
         used: ByteSize(0),
         utilization: None,
         processes: vec![],

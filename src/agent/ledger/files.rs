@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use protocol::{AttemptId, ByteSize, Timestamp};
+use protocol::{AttemptId, ByteSize, Digest, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,9 @@ pub struct Booking {
     /// Of a run: the address of the engine that has its containers; none: its jobs are processes of this host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
+    /// Of a run: the attempt's folder, which whoever ends it removes. None: an earlier version booked, which did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<PathBuf>,
 }
 
 impl Booking {
@@ -66,6 +69,21 @@ pub struct Reservation {
     pub until: Timestamp,
 }
 
+/// Whether the container engine gave a GPU to a container, when that was tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tried {
+    /// What was tried: the hash of engine, driver and GPUs.
+    pub of: Digest,
+    /// When.
+    pub at: Timestamp,
+    /// Why it did not; none: it did.
+    #[serde(default)]
+    pub refused: Option<String>,
+}
+
+/// Name of its file.
+pub(super) const TRIED: &str = "engine.tried";
+
 /// The ledger cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot use {}: {source}{}", path.display(), hint(source))]
@@ -94,6 +112,8 @@ pub(super) struct State {
     pub(super) reservations: BTreeMap<String, Reservation>,
     /// Quarantines that the disk has not taken yet. They count, and stay until they are written.
     pub(super) heard: BTreeMap<String, Quarantine>,
+    /// What came of the engine's trial.
+    pub(super) tried: Option<Tried>,
     /// Why something of a GPU cannot be read: nobody gets it meanwhile.
     pub(super) unreadable: BTreeMap<String, String>,
     /// Why nothing can be read: nobody gets any GPU meanwhile.
@@ -145,6 +165,8 @@ impl State {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(state),
             entries => entries.map_err(at(dir))?,
         };
+        // One that cannot be read is as one that is not there: it is tried again.
+        state.tried = read_json(&dir.join(TRIED)).unwrap_or_default();
         for entry in entries {
             let path = entry.map_err(at(dir))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();

@@ -4,6 +4,7 @@ use protocol::hardware::{Gpu, GpuHealth, GpuKind};
 use protocol::{ByteSize, Timestamp};
 
 use super::files::{Quarantine, Reservation, State};
+use super::runs::Runner;
 use crate::hardware::{GpuProcess, GpuReading};
 
 /// More memory than before in use, and nobody there: what a dead process left behind.
@@ -20,10 +21,8 @@ pub(super) struct Manners {
     pub(super) ignore: Vec<String>,
     /// Jobs may run without a container: then any process may be a job's.
     pub(super) shell: bool,
-    /// Of a person's run beside the agent: who it is.
-    pub(super) run_by: Option<String>,
-    /// Of such a run: the engine that its containers are in.
-    pub(super) engine: Option<String>,
+    /// Of a person's run beside the agent.
+    pub(super) run: Option<Runner>,
 }
 
 /// The GPU itself, and for a slice the GPU that it is cut from.
@@ -57,6 +56,26 @@ impl Manners {
     /// How a GPU is to a new job.
     pub(super) fn judge(&self, state: &State, reading: &GpuReading, now: Timestamp) -> GpuHealth {
         let gpu = &reading.gpu;
+        let free = gpu.kind != GpuKind::Sliced && !state.bookings.contains_key(&gpu.uuid);
+        match (
+            self.by_itself(state, reading, now),
+            self.refused(state).filter(|_| free),
+        ) {
+            (GpuHealth::Healthy, Some(reason)) => GpuHealth::Quarantined {
+                reason: reason.clone(),
+            },
+            (health, _) => health,
+        }
+    }
+
+    /// How it is, whatever the container engine does with it.
+    pub(super) fn by_itself(
+        &self,
+        state: &State,
+        reading: &GpuReading,
+        now: Timestamp,
+    ) -> GpuHealth {
+        let gpu = &reading.gpu;
         if let GpuHealth::Lost { error } = &gpu.health {
             return GpuHealth::Lost {
                 error: error.clone(),
@@ -88,7 +107,8 @@ impl Manners {
             }
             None => {}
         }
-        let lent = lent(state, gpu, now).filter(|lent| self.run_by.as_ref() != Some(&lent.by));
+        let lent = lent(state, gpu, now)
+            .filter(|lent| self.run.as_ref().is_none_or(|run| run.by != lent.by));
         if let Some(lent) = lent {
             return GpuHealth::Reserved {
                 by: lent.by.clone(),
@@ -101,6 +121,12 @@ impl Manners {
         }
         self.in_use(reading)
             .map_or(GpuHealth::Healthy, |by| GpuHealth::InUseOutside { by })
+    }
+
+    /// Why the container engine gives no GPU, where jobs run in containers.
+    fn refused<'a>(&self, state: &'a State) -> Option<&'a String> {
+        let tried = state.tried.as_ref().filter(|_| !self.shell)?;
+        tried.refused.as_ref()
     }
 
     /// Who is on a GPU that nobody has booked.

@@ -22,16 +22,25 @@ const ENDING: &str = ".run";
 const TURN_WITHIN: Duration = Duration::from_secs(10);
 const TURN_LOOK: Duration = Duration::from_millis(20);
 
+/// A person's run beside the agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Runner {
+    /// Who it is.
+    pub by: String,
+    /// Address of the engine that its containers are in; none: its jobs are processes of this host.
+    pub engine: Option<String>,
+    /// The folder that has the folders of its attempts.
+    pub attempts: PathBuf,
+}
+
 impl Ledger {
-    /// The ledger for a run of a person beside the agent, who may have what is lent to them. `engine` is the address of the
-    /// engine that its containers are in; none: its jobs are processes of this host.
+    /// The ledger for a run of a person beside the agent, who may have what is lent to them.
     ///
     /// # Errors
     /// Where the disk refuses: a person may have to be the agent's user to book in its ledger.
-    pub fn for_run(config: &Config, by: &str, engine: Option<String>) -> Result<Self, LedgerError> {
+    pub fn for_run(config: &Config, run: Runner) -> Result<Self, LedgerError> {
         let mut ledger = Self::unread(config);
-        ledger.manners.run_by = Some(by.to_owned());
-        ledger.manners.engine = engine;
+        ledger.manners.run = Some(run);
         if !ledger.dir.exists() {
             fs::create_dir_all(&ledger.dir).map_err(at(&ledger.dir))?;
             files::give_to_owner(&config.data, &ledger.dir)?;
@@ -185,7 +194,12 @@ mod tests {
         }
 
         fn run_of(&self, by: &str) -> Ledger {
-            Ledger::for_run(&Self::config(&self.dir), by, None).unwrap()
+            let run = Runner {
+                by: by.to_owned(),
+                engine: None,
+                attempts: self.dir.path().join("attempts"),
+            };
+            Ledger::for_run(&Self::config(&self.dir), run).unwrap()
         }
 
         /// Why an attempt does not get a GPU; none: it does.

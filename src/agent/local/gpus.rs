@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::gpus::{Containers, view};
 use crate::hardware::GpuReading;
 use crate::host::Host;
-use crate::ledger::{Ledger, LedgerError, NotBooked, Run};
+use crate::ledger::{Ledger, LedgerError, NotBooked, Run, Runner};
 use crate::leftover;
 
 /// Where runs get their GPUs.
@@ -71,7 +71,12 @@ impl<'a> Desk<'a> {
             executors: host.config.executors.clone(),
             ..Config::default()
         };
-        let ledger = Ledger::for_run(&config, by, super::containers_in(host))?;
+        let run = Runner {
+            by: by.to_owned(),
+            engine: super::containers_in(host),
+            attempts: host.data().join("attempts"),
+        };
+        let ledger = Ledger::for_run(&config, run)?;
         let clean_grace = agent.gpus.clean_grace;
         let look = || std::future::ready(host.hardware.gpus());
         leftover::take_back(&ledger, clean_grace, look).await;

@@ -244,7 +244,10 @@ impl Carrier<'_> {
                         self.handle.control.clone(),
                     )
                     .await;
-                    self.blame_gpus(report).await
+                    let report = self.blame_gpus(report).await;
+                    let had_gpus = !self.order.gpus.is_empty();
+                    self.shared.trials.heard(&report, had_gpus);
+                    report
                 }
                 Err(why) => self.unrun(why),
             },

@@ -21,12 +21,13 @@ impl Shared {
     /// Returns when the GPUs are otherwise than the server was told. It need not wait for a poll's end to hear that one
     /// is lost, or lent to a person.
     pub(super) async fn gpus_change(&self, told: &[Gpu]) {
-        if self.hardware.absent().is_some() {
-            return std::future::pending().await;
-        }
         loop {
             tokio::time::sleep(Duration::from(self.host.config.timing.gpus)).await;
-            if self.ledger.judged(&self.gpus().await) != told {
+            // A driver that was slow or broken may come later.
+            if self.hardware.absent().is_some() {
+                continue;
+            }
+            if self.offered(&self.gpus().await) != told {
                 return;
             }
         }

@@ -8,6 +8,7 @@ use protocol::agent_api::{AttemptOrder, Source};
 use protocol::{AttemptId, JobId, Timestamp};
 
 use crate::attempt::{AttemptDir, read_json, write_json};
+use crate::local;
 
 /// Folders under this name are on their way out: a folder is renamed before it is removed, so that half of
 /// one is never taken for an attempt.
@@ -33,7 +34,7 @@ pub(super) fn found(attempts: &Path) -> io::Result<Vec<(AttemptDir, AttemptOrder
             continue;
         }
         let dir = AttemptDir::open(&path);
-        if is_reported(&dir) {
+        if is_reported(&dir) || local::is_runs(&dir) {
             continue;
         }
         match dir.order() {

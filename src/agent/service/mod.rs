@@ -17,8 +17,11 @@ mod gpus;
 mod keep;
 mod orphans;
 mod registry;
+mod room;
+mod shared;
 mod sight;
 mod tasks;
+mod trials;
 #[cfg(test)]
 mod world;
 
@@ -27,29 +30,30 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use protocol::agent_api::{AttemptOrder, PollAnswer, PollRequest, VERSION};
-use protocol::hardware::Gpu;
+use protocol::hardware::{Gpu, Inventory};
 use protocol::{AttemptId, Digest, Span, Timestamp};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::attempt::{self, AttemptDir};
-use crate::client::{Client, ClientError};
+use crate::attempt::AttemptDir;
+use crate::client::ClientError;
 use crate::config::Config;
-use crate::environment;
 use crate::hardware::{self, Hardware, NvmlAbsent};
 use crate::host::{Host, HostError};
 use crate::identity::{DataLock, Identity, IdentityError};
 use crate::ledger::{Ledger, LedgerError};
-use crate::leftover;
 use crate::wish::{self, End, Wish};
 
 use attempts::Attempts;
-use backoff::Backoff;
 use clock::Clock;
+use room::DiskRoom;
+use shared::Shared;
 use sight::Sight;
 use tasks::{Carried, Next, Tasks};
+use trials::Trials;
 
 /// The most that a server may hold a poll.
 const LONGEST_POLL: Span = Span::secs(20);
@@ -106,65 +110,15 @@ pub async fn register(
 pub struct Service {
     shared: Arc<Shared>,
     sight: Sight,
+    disk: DiskRoom,
     /// What was asked on the host when the last poll was sent.
     wish: Wish,
     tasks: Tasks,
     /// The last look through what is kept.
     sweeping: Option<JoinHandle<()>>,
+    /// Tries what the engine does.
+    trying: Option<AbortOnDropHandle<()>>,
     _lock: DataLock,
-}
-
-/// What the attempts of a service share.
-#[derive(Debug)]
-struct Shared {
-    host: Host,
-    client: Client,
-    hardware: Arc<Hardware>,
-    ledger: Ledger,
-    attempts: Attempts,
-    clock: Clock,
-    /// Something that the server should hear before a held poll ends.
-    news: Notify,
-    /// Why the server wants no more calls.
-    sent_away: Mutex<Option<ClientError>>,
-    /// Cancelled with `sent_away`.
-    over: CancellationToken,
-}
-
-impl Shared {
-    /// The server wants no more calls from this agent.
-    fn send_away(&self, error: ClientError) {
-        let mut slot = self
-            .sent_away
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        slot.get_or_insert(error);
-        self.over.cancel();
-    }
-
-    /// Ends what killed agents and killed runs left, and takes their GPUs back.
-    async fn sweep_jobs(&self) {
-        self.sweep_containers().await;
-        let grace = self.host.config.gpus.clean_grace;
-        leftover::take_back(&self.ledger, grace, || self.gpus()).await;
-    }
-
-    /// Removes containers that an engine made for an agent that was killed, and takes their GPUs back.
-    async fn sweep_containers(&self) {
-        let Some(containers) = orphans::remove(&self.host).await else {
-            return;
-        };
-        let goes_on = |id: &AttemptId| orphans::goes_on(&self.host, id.as_str());
-        let now = self.gpus().await;
-        if let Err(error) = self.ledger.take_back(&containers, goes_on, &now) {
-            tracing::error!("{error}; the next look tries again");
-        }
-    }
-
-    fn backoff(&self) -> Backoff {
-        let timing = &self.host.config.timing;
-        Backoff::new(timing.retry, timing.retry_most)
-    }
 }
 
 /// What a tick came to.
@@ -204,13 +158,18 @@ impl Service {
         let hardware = Arc::new(Hardware::open(&config));
         match hardware.absent() {
             None | Some(NvmlAbsent::NoDriver { .. }) => {}
-            Some(absent @ (NvmlAbsent::Unusable { .. } | NvmlAbsent::Broken(_))) => {
-                tracing::error!("no GPU is offered: {absent}");
+            Some(
+                absent @ (NvmlAbsent::Unusable { .. }
+                | NvmlAbsent::Broken(_)
+                | NvmlAbsent::Silent(_)),
+            ) => {
+                tracing::error!("no GPU is offered: {absent}; it is tried again");
             }
         }
         let ledger = Ledger::open(&config)?;
         hardware.listen();
         let sight = Sight::begin(&config).await;
+        let disk = DiskRoom::begin(&config).await;
         let engine = sight.engine();
         let readings = sight::gpus(&hardware).await;
         let gpus = ledger.judged(&readings);
@@ -222,15 +181,18 @@ impl Service {
                 hardware,
                 ledger,
                 attempts: Attempts::default(),
+                trials: Trials::default(),
                 clock: Clock::default(),
                 news: Notify::new(),
                 sent_away: Mutex::default(),
                 over: CancellationToken::new(),
             }),
             sight,
+            disk,
             wish: Wish::default(),
             tasks: Tasks::default(),
             sweeping: None,
+            trying: None,
             _lock: lock,
         };
         if let Some(containers) = orphans::remove(&service.shared.host).await {
@@ -239,6 +201,7 @@ impl Service {
             shared.ledger.correct(&containers, goes_on, &readings)?;
         }
         service.resume()?;
+        service.trying = service.shared.begin_to_try(&service.sight, &readings);
         tracing::info!(agent = %identity.agent, server = service.shared.client.server(), "agent started");
         Ok(service)
     }
@@ -329,7 +292,7 @@ impl Service {
         let shared = Arc::clone(&self.shared);
         self.sweeping = Some(tokio::spawn(async move {
             shared.sweep_jobs().await;
-            let folders = tokio::task::spawn_blocking(move || sweep_folders(&shared.host.config));
+            let folders = tokio::task::spawn_blocking(move || shared.sweep_folders());
             if let Err(error) = folders.await {
                 tracing::error!("looking through what is kept failed: {error}");
             }
@@ -377,11 +340,15 @@ impl Service {
         let shared = &self.shared;
         let config = &shared.host.config;
         let engine = self.sight.engine();
-        let gpus = shared.ledger.judged(&shared.gpus().await);
-        let inventory = shared.hardware.inventory(config, engine, gpus.clone());
+        let gpus = shared.offered(&shared.gpus().await);
+        let inventory = Inventory {
+            disk_room: self.disk.now(),
+            ..shared.hardware.inventory(config, engine, gpus.clone())
+        };
         let inventory_hash = hardware::hash(&inventory);
         self.wish = Wish::read(&config.data);
         let closed = self.wish.closed().or_else(|| self.sight.closed(config));
+        let closed = closed.or_else(|| shared.trials.closed());
         let statuses = shared.attempts.statuses().into_iter();
         let request = PollRequest {
             protocol: VERSION,
@@ -481,21 +448,6 @@ impl Service {
             self.spawn(Carried::new(dir, order));
         }
         Ok(())
-    }
-}
-
-fn sweep_folders(config: &Config) {
-    let (data, disk, low) = (&config.data, &config.disk, Sight::is_low(config));
-    keep::sweep(data, low);
-    crate::checkpoints::sweep(
-        data,
-        || keep::living(data),
-        config.jobs.keep_checkpoints,
-        disk.checkpoints,
-        low,
-    );
-    if low {
-        environment::prune(data, disk, || attempt::in_use(data));
     }
 }
 

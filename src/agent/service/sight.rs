@@ -21,7 +21,7 @@ const FIRST_LOOK: Duration = Duration::from_secs(3);
 const GPUS_WITHIN: Duration = Duration::from_secs(20);
 
 /// The engine, or why it cannot be used.
-type Seen = Result<EngineWords, String>;
+pub(super) type Seen = Result<EngineWords, String>;
 
 /// What is seen of the host.
 #[derive(Debug)]
@@ -65,7 +65,12 @@ async fn keep_looking(config: &Config, seen: &watch::Sender<Seen>) {
             Ok(_) | Err(_) => {}
         }
         was_there = now.is_ok();
-        let _ = seen.send_replace(now);
+        // Only what is new is news.
+        seen.send_if_modified(|last| {
+            let is_new = *last != now;
+            *last = now;
+            is_new
+        });
         let holds = if was_there {
             ENGINE_HOLDS
         } else {
@@ -91,6 +96,11 @@ impl Sight {
     /// The engine as it was last seen.
     pub(super) fn engine(&self) -> Option<EngineWords> {
         self.seen().ok()
+    }
+
+    /// What is seen of it from now on; none: jobs run without containers.
+    pub(super) fn follow(&self) -> Option<watch::Receiver<Seen>> {
+        self.engine.as_ref().map(|looks| looks.last.clone())
     }
 
     fn seen(&self) -> Seen {

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::deliver::Delivery;
-use super::{Attempts, Clock, Shared};
+use super::{Attempts, Clock, Shared, Trials};
 use crate::attempt::AttemptDir;
 use crate::client::Client;
 use crate::config::Config;
@@ -81,6 +81,7 @@ impl World {
                 },
                 hardware,
                 attempts: Attempts::default(),
+                trials: Trials::default(),
                 clock,
                 news: Notify::new(),
                 sent_away: Mutex::default(),

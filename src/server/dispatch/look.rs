@@ -6,7 +6,7 @@ use protocol::{AgentId, JobId, ProjectId, Span, Timestamp};
 
 use super::recent::{WEEK, Warm};
 use crate::schedule::{
-    self, Booked, Demand, Group, Host, HostGpu, Project, Queue, Waiting as Waits,
+    self, Booked, Demand, Group, Holder, Host, HostGpu, Project, Queue, Waiting as Waits,
 };
 use crate::state::Server;
 use crate::store::agents::Agent;
@@ -69,11 +69,12 @@ pub(super) async fn look(
             )
         })
         .collect();
+    let holders = holders(groups, &bookings, &ends);
     let fleet = hosts(server, &agents, &bookings, &ends);
     let projects = projects_of(&rows, &used, &bookings, &ends, now);
     let mut maker = Maker::new(&waiting, &names, &usual, &agents, &rows);
     maker.now = now;
-    maker.holders = groups;
+    maker.holders = holders;
     maker.warm(&waiting, &warm);
     let (mut jobs, mut places, mut resting) = (Vec::new(), Vec::new(), Vec::new());
     for (place, job) in waiting.jobs.iter().enumerate() {
@@ -163,7 +164,7 @@ struct Maker<'a> {
     names: Vec<Option<(&'a ProjectId, Option<Span>)>>,
     /// The number of each agent's host.
     numbers: HashMap<&'a AgentId, usize>,
-    holders: BTreeMap<(ProjectId, String), String>,
+    holders: BTreeMap<(ProjectId, String), Holder>,
     groups: Vec<Group>,
     group_numbers: BTreeMap<(ProjectId, String), usize>,
     /// By the number of an environment: its number in `hot`, where a host has it.
@@ -248,6 +249,27 @@ impl<'a> Maker<'a> {
     }
 }
 
+/// The jobs of concurrency groups that have a host, and when they will probably end.
+fn holders(
+    groups: BTreeMap<(ProjectId, String), (JobId, String)>,
+    bookings: &[Booking],
+    ends: &[Timestamp],
+) -> BTreeMap<(ProjectId, String), Holder> {
+    let ends: HashMap<&JobId, Timestamp> = bookings
+        .iter()
+        .zip(ends)
+        .map(|(booking, end)| (&booking.job, *end))
+        .collect();
+    let holder = |(job, name): (JobId, String)| Holder {
+        until: ends.get(&job).copied(),
+        job: name,
+    };
+    groups
+        .into_iter()
+        .map(|(group, held)| (group, holder(held)))
+        .collect()
+}
+
 /// What each project used of late, and has.
 fn projects_of(
     rows: &[projects::Project],
@@ -284,6 +306,9 @@ fn projects_of(
         let weight = schedule::weight(booking.cpu_millis, gpus).saturating_mul(seconds);
         project.used = project.used.saturating_add(weight);
         project.gpus = project.gpus.saturating_add(gpus);
+        if gpus > 0 {
+            project.gpu_ends.push((*end, gpus));
+        }
         let so_far = now
             .since(booking.since)
             .0
@@ -291,7 +316,29 @@ fn projects_of(
             .saturating_mul(gpus.into());
         project.gpu_week = Span(project.gpu_week.0.saturating_add(so_far));
     }
+    for (row, project) in rows.iter().zip(&mut all) {
+        project.gpu_week_over = week_over(&row.id, project, used);
+    }
     all
+}
+
+/// When the GPU time that a project used in seven days will be below its quota, by the hours that leave these days. None: it
+/// is, or what runs now alone is more.
+fn week_over(id: &ProjectId, project: &Project, used: &[Used]) -> Option<Timestamp> {
+    let most = Span::hours(project.quota.gpu_hours?.into());
+    if project.gpu_week < most {
+        return None;
+    }
+    let mine = used.iter().filter(|hour| hour.project == *id);
+    let mut hours: Vec<&Used> = mine.collect();
+    hours.sort_by_key(|hour| hour.hour);
+    let mut left = project.gpu_week.0;
+    let enough = hours.into_iter().find(|hour| {
+        left = left.saturating_sub(hour.gpu_ms);
+        left < most.0
+    })?;
+    // Of what ended in an hour the last has left a week after the hour's end.
+    Some(enough.hour + Span::hours(1) + WEEK)
 }
 
 fn hosts(server: &Server, agents: &[Agent], bookings: &[Booking], ends: &[Timestamp]) -> Vec<Host> {
@@ -352,6 +399,37 @@ impl Look {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_week_is_over_when_enough_has_left_it() {
+        let id = ProjectId::generate();
+        let hour = |at: u64, gpu_hours: u64| Used {
+            project: id.clone(),
+            hour: Timestamp(0) + Span::hours(at),
+            gpu_ms: Span::hours(gpu_hours).0,
+            cpu_milli_ms: 0,
+        };
+        let mut other = hour(1, 100);
+        other.project = ProjectId::generate();
+        let used = [hour(9, 4), hour(3, 2), other, hour(5, 4)];
+        let over = |gpu_hours, used_in_all| {
+            let project = Project {
+                gpu_week: Span::hours(used_in_all),
+                quota: protocol::api::Quota {
+                    gpus: None,
+                    gpu_hours,
+                },
+                ..Project::default()
+            };
+            week_over(&id, &project, &used)
+        };
+        let leaves = |at: u64| Some(Timestamp(0) + Span::hours(at + 1) + WEEK);
+        assert_eq!(over(None, 10), None);
+        assert_eq!(over(Some(11), 10), None, "it is not used up");
+        assert_eq!(over(Some(10), 10), leaves(3));
+        assert_eq!(over(Some(8), 10), leaves(5), "below, not at the quota");
+        assert_eq!(over(Some(2), 14), None, "four are of what runs now");
+    }
 
     #[test]
     fn a_job_rests_after_a_reported_fault_and_no_longer_where_the_clock_goes_back() {

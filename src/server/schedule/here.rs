@@ -113,6 +113,7 @@ mod tests {
             cpu_millis: 1_000,
             memory: ByteSize::gib(1),
             disk: ByteSize::gib(1),
+            disk_room: None,
             driver: Some(GpuDriver {
                 version: "550.54".to_owned(),
                 cuda: "12.4".to_owned(),

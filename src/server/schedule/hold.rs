@@ -115,6 +115,7 @@ impl Room<'_> {
     /// or never.
     fn earliest(&self, class: &Class, now: Timestamp, before: Option<Timestamp>) -> Option<Hold> {
         let (mut free, mut gpus, mut at) = (self.free, self.free_gpus, now);
+        let mut owed = self.owed;
         let mut ends = self.ends.iter().peekable();
         loop {
             if class.need.within(&free)
@@ -132,7 +133,10 @@ impl Room<'_> {
                 return None;
             }
             while let Some(end) = ends.next_if(|end| end.at == at) {
-                free.give(&end.amount);
+                let mut back = end.amount;
+                back.take(&owed);
+                owed.take(&end.amount);
+                free.give(&back);
                 gpus |= end.gpus & self.healthy;
             }
         }

@@ -22,6 +22,7 @@ mod reason;
 mod room;
 #[cfg(test)]
 mod stories;
+mod turns;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +37,7 @@ pub use here::{Lacking, gpus_here};
 use line::{Line, Turn};
 pub(crate) use reason::clock;
 pub use reason::impossible;
+use turns::{GpuTurns, GroupTurns};
 
 /// Most hosts that are reserved at a time.
 pub const MOST_RESERVED: usize = 32;
@@ -75,8 +77,12 @@ pub struct Project {
     pub used: u64,
     /// GPUs that it has now.
     pub gpus: u32,
+    /// When they will probably come back, and how many then.
+    pub gpu_ends: Vec<(Timestamp, u32)>,
     /// GPU time that it used in the last seven days.
     pub gpu_week: Span,
+    /// When that will be below the quota, if nothing more is used; none: it is, or nobody can say.
+    pub gpu_week_over: Option<Timestamp>,
     /// What it may use.
     pub quota: Quota,
 }
@@ -86,8 +92,17 @@ pub struct Project {
 pub struct Group {
     /// Its name.
     pub name: String,
-    /// The name of its job that has a host now.
-    pub holder: Option<String>,
+    /// Its job that has a host now.
+    pub holder: Option<Holder>,
+}
+
+/// The job of a concurrency group that has a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Its name.
+    pub job: String,
+    /// When it will probably end; none: nobody can say.
+    pub until: Option<Timestamp>,
 }
 
 /// Everything that waits, with what jobs have in common kept once.
@@ -124,8 +139,10 @@ pub struct Host {
     pub cpu_millis: u64,
     /// Memory that jobs may use, in bytes.
     pub memory: u64,
-    /// Disk that jobs may use, in bytes.
+    /// Its disk, in bytes: what a job could ever have of it.
     pub disk: u64,
+    /// What of the disk jobs may have at once as it is now, in bytes, with what those have that run.
+    pub disk_room: u64,
     /// Devices that a job can have: whole GPUs and slices. The first 128 by UUID count.
     pub gpus: Vec<HostGpu>,
     /// What is taken, and for how long.
@@ -179,6 +196,7 @@ impl Host {
             cpu_millis: inventory.cpu_millis,
             memory: inventory.memory.0,
             disk: inventory.disk.0,
+            disk_room: inventory.disk_room.unwrap_or(inventory.disk).0,
             gpus: inventory.gpus.iter().filter_map(HostGpu::of).collect(),
             bookings: Vec::new(),
         }
@@ -296,10 +314,11 @@ pub fn place(queue: &Queue, fleet: &[Host], now: Timestamp) -> Decision {
         queue,
         classes: queue.demands.iter().map(|_| None).collect(),
         gpus: queue.projects.iter().map(|project| project.gpus).collect(),
-        busy: queue
+        gpu_turns: queue.projects.iter().map(|_| None).collect(),
+        groups: queue
             .groups
             .iter()
-            .map(|group| group.holder.clone())
+            .map(|group| GroupTurns::new(group, now))
             .collect(),
         fleet,
         decision: Decision::default(),
@@ -338,8 +357,9 @@ struct Pass<'a> {
     classes: Vec<Option<Class>>,
     /// GPUs that each project has.
     gpus: Vec<u32>,
-    /// Who has a host, of each group.
-    busy: Vec<Option<String>>,
+    /// When jobs that its quota keeps back have their turns; made when the first one is.
+    gpu_turns: Vec<Option<GpuTurns>>,
+    groups: Vec<GroupTurns>,
     decision: Decision,
     reasons: BTreeMap<Why, usize>,
 }
@@ -348,8 +368,8 @@ impl Pass<'_> {
     /// A job's turn: true where it goes.
     fn consider(&mut self, turn: &Turn) -> bool {
         let number = turn.number;
-        if let Some(why) = self.barred(turn) {
-            self.leave(number, why, None);
+        if let Some((why, start)) = self.barred(turn) {
+            self.leave(number, why, start);
             return false;
         }
         let demand = &self.queue.demands[turn.demand];
@@ -381,31 +401,51 @@ impl Pass<'_> {
         };
         let placement = self.fleet.book(class, room, gpus, expected, number);
         self.decision.placements.push(placement);
-        self.gpus[turn.project] += demand.resources.gpus;
-        if let Some(group) = turn.group {
-            self.busy[group] = Some("a job that starts now".to_owned());
-        }
+        self.began(turn, demand.resources.gpus);
         true
     }
 
-    /// What keeps a job back, whatever the hosts have.
-    fn barred(&self, job: &Turn) -> Option<Why> {
+    /// Counts a job that goes against its project's quota and its group.
+    fn began(&mut self, turn: &Turn, gpus: u32) {
+        let until = self.fleet.now + turn.expected;
+        self.gpus[turn.project] += gpus;
+        if gpus > 0 && self.queue.projects[turn.project].quota.gpus.is_some() {
+            self.gpu_turns(turn.project).take(gpus, until);
+        }
+        if let Some(group) = turn.group {
+            self.groups[group].take(until);
+        }
+    }
+
+    fn gpu_turns(&mut self, project: usize) -> &mut GpuTurns {
+        let new = || GpuTurns::new(&self.queue.projects[project], self.fleet.now);
+        self.gpu_turns[project].get_or_insert_with(new)
+    }
+
+    /// What keeps a job back, whatever the hosts have, and when that will be over.
+    fn barred(&mut self, job: &Turn) -> Option<(Why, Option<Timestamp>)> {
         let project = &self.queue.projects[job.project];
         let wanted = self.queue.demands[job.demand].resources.gpus;
-        if job.group.is_some_and(|group| self.busy[group].is_some()) {
-            return job.group.map(Why::Group);
+        if let Some(group) = job.group
+            && self.groups[group].holder.is_some()
+        {
+            let start = self.groups[group].next(job.expected);
+            return Some((Why::Group(group), start));
         }
         if wanted == 0 {
             return None;
         }
-        let most = project.quota.gpus;
-        if most.is_some_and(|most| self.gpus[job.project].saturating_add(wanted) > most) {
-            return Some(Why::Gpus(job.project, wanted));
+        if let Some(most) = project.quota.gpus
+            && self.gpus[job.project].saturating_add(wanted) > most
+        {
+            let turns = self.gpu_turns(job.project);
+            let start = turns.next(wanted, most, job.expected);
+            return Some((Why::Gpus(job.project, wanted), start));
         }
         let hours = project.quota.gpu_hours;
         hours
             .is_some_and(|hours| project.gpu_week >= Span::hours(hours.into()))
-            .then_some(Why::Hours(job.project))
+            .then_some((Why::Hours(job.project), project.gpu_week_over))
     }
 
     fn leave(&mut self, job: usize, why: Why, expected: Option<Timestamp>) {
@@ -435,7 +475,7 @@ impl Pass<'_> {
                 Why::Hours(project) => reason::of_hours(&self.queue.projects[project]),
                 Why::Group(group) => reason::of_group(
                     &self.queue.groups[group],
-                    self.busy[group].as_deref().unwrap_or_default(),
+                    self.groups[group].holder.as_deref().unwrap_or_default(),
                 ),
             };
         }

@@ -69,11 +69,12 @@ prop_compose! {
     fn any_host()(
         cpus in 6_u64..16,
         gpus in prop::collection::vec((prop::sample::select(vec![24_u64, 80]), any::<bool>(), 0..=LENT, 0_u32..2), 0..6),
-        closed in any::<bool>(), name in "[a-z]{4}", disk in 0..100_u64,
+        closed in any::<bool>(), name in "[a-z]{4}", disk in 0..100_u64, room in 0..100_u64,
     ) -> Host {
         let sizes: Vec<u64> = gpus.iter().map(|(gib, ..)| *gib).collect();
         let mut host = host(&name, cpus, &sizes);
         host.disk = ByteSize::gib(disk).0;
+        host.disk_room = ByteSize::gib(room).0.min(host.disk);
         for (number, (gpu, (_, healthy, hours, link))) in host.gpus.iter_mut().zip(&gpus).enumerate() {
             gpu.trouble = (!healthy).then(|| "lost".to_owned());
             gpu.nvlink = Some(*link);
@@ -132,7 +133,7 @@ fn holds(host: &Host, all: &Booked) -> bool {
     distinct.len() == all.gpus.len()
         && all.cpu_millis <= host.cpu_millis
         && all.memory <= host.memory
-        && all.disk <= host.disk
+        && all.disk <= host.disk_room
 }
 
 /// By ids, so that places in a list do not matter.

@@ -333,11 +333,11 @@ fn cpus(millis: u64) -> String {
 /// What a busy host has free of what the job wants, and who has the rest beside jobs.
 fn free(class: &Class, room: &Room<'_>, now: Timestamp) -> String {
     let name = &room.host.name;
-    let rest = format!(
-        "{} and {} free",
-        cpus(room.free.cpu),
-        ByteSize(room.free.memory)
-    );
+    let mut rest = format!("{} and {}", cpus(room.free.cpu), ByteSize(room.free.memory));
+    if class.need.disk > 0 {
+        rest.push_str(&format!(", {} of disk", ByteSize(room.free.disk)));
+    }
+    rest.push_str(" free");
     if class.count == 0 {
         return format!("{name} has {rest}");
     }

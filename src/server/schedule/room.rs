@@ -38,6 +38,13 @@ impl Amount {
         self.disk = self.disk.saturating_add(other.disk);
     }
 
+    /// What is missing of `other`.
+    fn short_of(&self, other: &Self) -> Self {
+        let mut short = *other;
+        short.take(self);
+        short
+    }
+
     /// How many of `each` fit at once.
     pub(super) fn times(&self, each: &Self) -> u64 {
         let of = |all: u64, one: u64| all.checked_div(one).unwrap_or(u64::MAX);
@@ -62,6 +69,9 @@ pub(super) struct Room<'a> {
     links: Vec<Mask>,
     pub(super) healthy: Mask,
     pub(super) free: Amount,
+    /// What is booked beyond what there is: a disk that others fill has less than was promised. What comes back
+    /// first makes up for it.
+    pub(super) owed: Amount,
     /// Healthy devices that nobody has.
     pub(super) free_gpus: Mask,
     /// When what is taken comes back, in that order.
@@ -128,8 +138,9 @@ impl<'a> Room<'a> {
             free: Amount {
                 cpu: host.cpu_millis,
                 memory: host.memory,
-                disk: host.disk,
+                disk: host.disk_room,
             },
+            owed: Amount::default(),
             free_gpus: healthy,
             ends: Vec::with_capacity(host.bookings.len()),
             hold: None,
@@ -141,6 +152,7 @@ impl<'a> Room<'a> {
                 disk: booked.disk,
             };
             let gpus = booked.gpus.iter().fold(0, |all, gpu| all | bits[*gpu]);
+            room.owed.give(&room.free.short_of(&amount));
             room.free.take(&amount);
             room.free_gpus &= !gpus;
             let at = later(booked.until, now);
@@ -258,7 +270,7 @@ impl<'a> Room<'a> {
 }
 
 /// When something comes back.
-fn later(until: Timestamp, now: Timestamp) -> Timestamp {
+pub(super) fn later(until: Timestamp, now: Timestamp) -> Timestamp {
     if until > now { until } else { now + OVERDUE }
 }
 

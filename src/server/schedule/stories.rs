@@ -37,6 +37,7 @@ pub(super) fn host(name: &str, cpus: u64, gpu_gib: &[u64]) -> Host {
         cpu_millis: cpus * 1_000,
         memory: ByteSize::gib(64).0,
         disk: ByteSize::gib(500).0,
+        disk_room: ByteSize::gib(500).0,
         gpus: gpu_gib
             .iter()
             .enumerate()
@@ -424,9 +425,16 @@ fn quotas_and_groups_keep_jobs_back() {
     assert_eq!(went(&decision), [(1, 0), (2, 0)]);
     let words = "needs 2 GPUs; digits has 2 of the 2 that its quota gives it at once";
     assert_eq!(decision.reasons, [words]);
+    // Nobody knows when what runs ends.
+    assert_eq!(decision.left[0].expected, None);
+    told.0.projects[0].gpu_ends = vec![(NOW + Span::hours(3), 1)];
+    let decision = told.place(&fleet);
+    assert_eq!(decision.left[0].expected, Some(NOW + Span::hours(3)));
     told.0.projects[0].gpu_week = Span::hours(10);
+    told.0.projects[0].gpu_week_over = Some(NOW + Span::hours(5));
     let decision = told.place(&fleet);
     assert_eq!(went(&decision), [(2, 0)]);
+    assert_eq!(decision.left[1].expected, Some(NOW + Span::hours(5)));
     assert!(
         decision.reasons[1].contains("10 of the 10 GPU-hours"),
         "{decision:?}"
@@ -444,6 +452,47 @@ fn quotas_and_groups_keep_jobs_back() {
     assert_eq!(went(&decision), [(0, 0)]);
     let words = "of the concurrency group 'deploy' one job runs at a time: it waits for a job that starts now";
     assert_eq!(decision.reasons, [words]);
+    assert_eq!(decision.left[0].expected, Some(NOW + HOUR));
+}
+
+#[test]
+fn a_disk_that_others_fill_is_not_given_away_and_refuses_nothing_for_ever() {
+    let mut wants = demand(1, 0);
+    wants.resources.disk = Some(ByteSize::gib(300));
+    let mut full = host("full", 8, &[]);
+    full.disk_room = ByteSize::gib(30).0;
+    assert_eq!(impossible(&wants, std::slice::from_ref(&full)), None);
+    let decision = Told::with(vec![wants.clone()]).place(&[full.clone()]);
+    assert_eq!(went(&decision), []);
+    let words =
+        "needs 1 CPU and 1 GiB, 300 GiB of disk; full has 8 CPUs and 64 GiB, 30 GiB of disk free";
+    assert_eq!(decision.reasons, [words]);
+    assert_eq!(decision.left[0].expected, None, "nobody knows");
+    // What a job that runs has asked for comes back with its end.
+    full.disk_room = ByteSize::gib(310).0;
+    full.bookings = vec![Booked {
+        disk: ByteSize::gib(100).0,
+        ..booked(HOUR, &[])
+    }];
+    let decision = Told::with(vec![wants.clone()]).place(&[full.clone()]);
+    assert_eq!(decision.left[0].expected, Some(NOW + HOUR));
+    // Others took of what it was promised: its end gives back the rest.
+    let mut promised = full.clone();
+    promised.disk_room = ByteSize::gib(310).0;
+    promised.bookings = [(HOUR, 200), (Span::hours(2), 150)]
+        .map(|(after, gib)| Booked {
+            disk: ByteSize::gib(gib).0,
+            ..booked(after, &[])
+        })
+        .to_vec();
+    let decision = Told::with(vec![wants.clone()]).place(&[promised.clone()]);
+    assert_eq!(decision.left[0].expected, Some(NOW + Span::hours(2)));
+    promised.disk_room = ByteSize::gib(299).0;
+    let decision = Told::with(vec![wants.clone()]).place(&[promised]);
+    assert_eq!(decision.left[0].expected, None);
+    let roomy = host("roomy", 8, &[]);
+    let decision = Told::with(vec![wants]).place(&[full, roomy]);
+    assert_eq!(went(&decision), [(0, 1)]);
 }
 
 #[test]

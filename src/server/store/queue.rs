@@ -32,6 +32,8 @@ pub(super) fn columns(job: &Job) -> Result<(String, i64, String, Option<String>)
 pub struct Booking {
     /// The attempt.
     pub attempt: AttemptId,
+    /// Its job.
+    pub job: JobId,
     /// The agent.
     pub agent: AgentId,
     /// The project whose job it is.
@@ -63,8 +65,8 @@ pub async fn bookings(db: &mut Connection) -> Result<Vec<Booking>> {
         of.push(row.text("gpu")?);
     }
     let rows = sqlx::query(
-        "SELECT bookings.*, jobs.project, jobs.name, jobs.timeout, attempts.created_at, \
-         attempts.started_at FROM bookings \
+        "SELECT bookings.*, attempts.job, jobs.project, jobs.name, jobs.timeout, \
+         attempts.created_at, attempts.started_at FROM bookings \
          JOIN attempts ON attempts.id = bookings.attempt JOIN jobs ON jobs.id = attempts.job \
          ORDER BY bookings.attempt",
     )
@@ -77,6 +79,7 @@ pub async fn bookings(db: &mut Connection) -> Result<Vec<Booking>> {
             Ok(Booking {
                 gpus: gpus.remove(attempt.as_str()).unwrap_or_default(),
                 attempt,
+                job: row.parsed("job")?,
                 agent: row.parsed("agent")?,
                 project: row.parsed("project")?,
                 job_name: row.text("name")?,
@@ -90,10 +93,12 @@ pub async fn bookings(db: &mut Connection) -> Result<Vec<Booking>> {
         .collect()
 }
 
-/// Jobs of concurrency groups that have a host: (project, group) and the job's name.
-pub async fn in_groups(db: &mut Connection) -> Result<BTreeMap<(ProjectId, String), String>> {
+/// Jobs of concurrency groups that have a host: (project, group), and the job with its name.
+pub async fn in_groups(
+    db: &mut Connection,
+) -> Result<BTreeMap<(ProjectId, String), (JobId, String)>> {
     let rows = sqlx::query(
-        "SELECT project, concurrency, name FROM jobs WHERE concurrency IS NOT NULL \
+        "SELECT id, project, concurrency, name FROM jobs WHERE concurrency IS NOT NULL \
          AND word IN ('leased', 'running', 'stopping') ORDER BY id",
     )
     .fetch_all(db)
@@ -101,7 +106,7 @@ pub async fn in_groups(db: &mut Connection) -> Result<BTreeMap<(ProjectId, Strin
     rows.iter()
         .map(|row| {
             let group = (row.parsed("project")?, row.text("concurrency")?);
-            Ok((group, row.text("name")?))
+            Ok((group, (row.parsed("id")?, row.text("name")?)))
         })
         .collect()
 }

@@ -311,6 +311,7 @@ pub fn inventory(host: &str) -> Inventory {
         cpu_millis: 8_000,
         memory: ByteSize::gib(32),
         disk: ByteSize::gib(500),
+        disk_room: None,
         driver: None,
         gpus: Vec::new(),
         labels: Vec::new(),

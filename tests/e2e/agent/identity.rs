@@ -178,3 +178,51 @@ fn a_reader_that_goes_away_is_no_error() {
         assert_ne!(output.status.code(), Some(101), "{words:?}: {said}");
     }
 }
+
+/// A token is not to stand among arguments, which others of a host can see.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_piped_or_pasted_by_a_person_who_is_asked_for_it() {
+    let host = Host::new("").await;
+    let config = |name: &str| {
+        let data = host.path(name).display().to_string();
+        let text = format!("name = \"{name}\"\ndata = \"{data}\"\n[executors]\ndocker = false\n");
+        let file = host.path(&format!("{name}.toml"));
+        std::fs::write(&file, text).unwrap();
+        file
+    };
+    let says = |mut command: Command, name: &str, input: &str| {
+        let mut child = command
+            .env("TRAINYARD_AGENT_CONFIG", config(name))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(input.as_bytes()).unwrap();
+        drop(stdin);
+        let output = child.wait_with_output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(output.status.success(), "{said}");
+        assert!(host.path(name).join("agent.json").exists(), "{said}");
+        said
+    };
+    let arguments = ["agent", "register", &host.server.url, "--token-file", "-"];
+    let piped = says(host.command(&arguments), "piped", &format!("{TOKEN}\n"));
+    assert!(piped.contains("registered as agent"), "{piped}");
+    assert!(!piped.contains("paste the token"), "{piped}");
+
+    // Of util-linux: a terminal for a program.
+    let mut terminal = Command::new("script");
+    let command = format!("'{}' {}", host.program.display(), arguments.join(" "));
+    terminal
+        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+        .env_remove("TRAINYARD_REGISTRATION");
+    let asked = says(terminal, "pasted", &format!("{TOKEN}\n\u{4}"));
+    assert!(
+        asked.contains("paste the token that `trainyard agents token` on the server made"),
+        "{asked}"
+    );
+    assert!(asked.contains("registered as agent"), "{asked}");
+}

@@ -18,6 +18,9 @@ pub(crate) struct Fleet {
     /// `12080` is 12.8.
     pub(crate) cuda: i32,
     pub(crate) gpus: Vec<Gpu>,
+    /// As long as this is so, whoever begins with NVML waits.
+    #[serde(default)]
+    pub(crate) hangs: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -13,6 +13,8 @@ mod fleet;
 
 use std::ffi::{c_char, c_int, c_uint};
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use device::*;
 use events::*;
@@ -119,7 +121,12 @@ pub(crate) fn whole(device: nvmlDevice_t) -> Result<Seen, nvmlReturn_t> {
 
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn nvmlInit_v2() -> nvmlReturn_t {
-    answer(|| fleet().map(drop))
+    answer(|| {
+        while fleet()?.hangs {
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    })
 }
 
 #[unsafe(no_mangle)]

@@ -235,6 +235,7 @@ fn on_a_gpu(cause: Option<Cause>, verdict: Verdict) -> Failure {
             model: "H100".into(),
             node: Some(0),
             slice: false,
+            caps: vec![],
             memory: ByteSize::gib(80),
         }],
     };

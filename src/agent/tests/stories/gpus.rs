@@ -1,10 +1,10 @@
 //! GPUs as the real wrapper of NVML reads them, from the fake library.
 
 use agent::config::Config;
-use agent::hardware::{GpuReading, Hardware};
+use agent::hardware::{GpuReading, Hardware, NvmlAbsent};
 use agent::ledger::{Ledger, NotBooked};
 use protocol::hardware::{GpuHealth, GpuKind};
-use protocol::{AttemptId, ByteSize};
+use protocol::{AttemptId, ByteSize, Span};
 use serde_json::json;
 
 use crate::fake_gpus::FakeGpus;
@@ -169,6 +169,30 @@ async fn a_gpu_that_was_lost_at_first_is_heard_when_it_is_back() {
     })
     .await;
     assert_eq!(heard[0].uuid, hardware.gpus()[2].gpu.uuid, "{heard:?}");
+}
+
+#[tokio::test]
+async fn a_driver_that_hangs_is_gone_on_without_until_it_answers() {
+    let fleet = FakeGpus::of("one");
+    fleet.change(|fleet| fleet["hangs"] = json!(true));
+    let mut config = config(&fleet);
+    config.gpus.driver_timeout = Span(50);
+    let hardware = Hardware::open(&config);
+    assert_eq!(hardware.absent(), Some(NvmlAbsent::Silent(Span(50))));
+    assert!(hardware.gpus().is_empty() && hardware.driver().is_none());
+    hardware.listen();
+    fleet.change(|fleet| fleet["hangs"] = json!(false));
+    until("the driver", || hardware.absent().is_none()).await;
+    assert_eq!(hardware.gpus().len(), 1);
+    let mut xids = Vec::new();
+    let mut heard = Vec::new();
+    until("a fault: it listens from then on", || {
+        xids.push(79);
+        fleet.change(|fleet| fleet["gpus"][0]["xids"] = json!(xids));
+        heard.extend(hardware.take_faults());
+        !heard.is_empty()
+    })
+    .await;
 }
 
 #[tokio::test]

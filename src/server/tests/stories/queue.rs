@@ -256,6 +256,25 @@ async fn who_waits_for_a_gpu_that_is_lent_is_told_whom_it_was_lent_to() {
 }
 
 #[tokio::test]
+async fn a_job_waits_for_room_on_a_disk_that_others_fill() {
+    on_both(Times::default(), |world| async move {
+        let digits = project(&world, "digits").await;
+        let mut agent = gpu_host(&world, "gpu-1", 1).await;
+        agent.inventory.disk_room = Some(ByteSize::gib(30));
+        agent.tell().await;
+        let wants = |spec: &mut protocol::JobSpec| spec.resources.disk = Some(ByteSize::gib(300));
+        let train = vec![planned("train", wants)];
+        let job = create(&world, &digits, 1, TriggerKind::Push, train, false).await;
+        reason(&world, &job[0], "300 GiB of disk; gpu-1 has ").await;
+        reason(&world, &job[0], ", 30 GiB of disk free").await;
+        agent.inventory.disk_room = Some(ByteSize::gib(400));
+        agent.tell().await;
+        assert_eq!(agent.begin().await.job, job[0].id);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_is_not_there_yet_can_be_asked_for() {
     on_both(Times::default(), |world| async move {
         let needs = |change: &dyn Fn(&mut Needs)| {
@@ -353,6 +372,7 @@ async fn of_a_group_one_runs_at_a_time_and_the_newest_may_win() {
         let words =
             "of the concurrency group 'production' one job runs at a time: it waits for deploy";
         reason(&world, &second, words).await;
+        reason(&world, &second, "; it starts about ").await;
         let third = job(3, true).await;
         assert_eq!(world.word(&second.id).await, "cancelled");
         assert_eq!(world.word(&first.id).await, "running");
