@@ -55,10 +55,16 @@ pub(super) fn on_default_branch(place: Place<'_>) -> bool {
     };
     let branch = trigger.branch();
     as_the_file_says
+        && !is_given(place)
         && trigger.trust == Trust::Trusted
         && place.job.trust == Trust::Trusted
         && branch.is_some()
         && branch == place.project.default_branch.as_deref()
+}
+
+/// Whether the job, or one before it that it repeats, has values that a person gave.
+fn is_given(place: Place<'_>) -> bool {
+    place.planned.is_some_and(|planned| planned.given)
 }
 
 /// What a succeeded job's model becomes; none: untrusted code and reproductions write nothing to the registry.
@@ -94,6 +100,7 @@ pub(super) fn because(place: Place<'_>) -> String {
         (TriggerKind::Person { parameters, .. }, _) if !parameters.is_empty() => {
             format!("{by} gave it other parameters")
         }
+        _ if is_given(place) => "it repeats a run with other parameters".to_owned(),
         (_, Some(branch)) if branch == default.unwrap_or_default() && !is_alone(place) => format!(
             "'{job}' is one of several of '{}' that compete for the name",
             place.job.spec.definition
