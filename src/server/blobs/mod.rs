@@ -250,12 +250,17 @@ impl Blobs {
             return Ok(futures_util::stream::empty().boxed());
         }
         let options = GetOptions {
-            range: Some(GetRange::Bounded(range)),
+            range: Some(GetRange::Bounded(range.clone())),
             ..GetOptions::default()
         };
-        Ok(stream(
-            self.kept.store.get_opts(&place(digest), options).await?,
-        ))
+        match self.kept.store.get_opts(&place(digest), options).await {
+            Ok(found) => Ok(stream(found)),
+            // Some services answer a range with the whole, or under another status than HTTP's for a part.
+            Err(object_store::Error::Generic { .. }) if self.kept.is_bucket() => {
+                Ok(within(self.get(digest).await?, range))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Whether there is a content.
@@ -332,6 +337,30 @@ impl Blobs {
         }
         Ok(Some(found.bytes().await?.to_vec()))
     }
+}
+
+/// These of the bytes that come.
+fn within(
+    pieces: BoxStream<'static, std::io::Result<Vec<u8>>>,
+    range: Range<u64>,
+) -> BoxStream<'static, std::io::Result<Vec<u8>>> {
+    let Range { start, end } = range;
+    let (mut asked, mut came) = (0, 0);
+    let pieces = pieces.try_take_while(move |piece| {
+        let wanted = asked < end;
+        asked += piece.len() as u64;
+        std::future::ready(Ok(wanted))
+    });
+    let cut = pieces.map_ok(move |mut piece| {
+        let first = came;
+        came += piece.len() as u64;
+        let place = |of: u64| usize::try_from(of.clamp(first, came) - first).unwrap_or(usize::MAX);
+        piece.truncate(place(end));
+        piece.drain(..place(start));
+        piece
+    });
+    cut.try_filter(|piece| std::future::ready(!piece.is_empty()))
+        .boxed()
 }
 
 /// The bytes of what was found. A file is read in pieces that are worth the way to the disk: the store's own have 8 KiB.
