@@ -153,7 +153,7 @@ impl Desk {
     ///
     /// # Errors
     /// Where the disk refuses, or too much waits for the server.
-    pub(super) fn take(&self, call: Call, content: Option<NamedTempFile>) -> io::Result<u64> {
+    pub(crate) fn take(&self, call: Call, content: Option<NamedTempFile>) -> io::Result<u64> {
         if let Some(content) = &content {
             content.as_file().sync_all()?;
         }

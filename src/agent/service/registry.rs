@@ -11,7 +11,8 @@ use super::deliver::Delivery;
 use crate::client::{ClientError, RegistryCall};
 use crate::registry::{Answer, Call, Desk, Entry, Reading, Upstream, serve};
 
-/// So often a call is brought of which the server says that it cannot do it, though it is there.
+/// So often a call is brought of which the server says that it cannot do it, though it is there, or that it has lost the
+/// file.
 const TRIES: u32 = 5;
 /// So many refusals are told one by one.
 const MOST_FINDINGS: u32 = 20;
@@ -71,15 +72,6 @@ impl Delivery<'_> {
     /// Brings a call, however often that takes, and gives the answer.
     async fn bring_call(self, desk: &Desk, entry: &Entry) -> Answer {
         let Entry { number, call } = entry;
-        if let Some((blob, _)) = &call.file {
-            let path = desk.files().join(blob.as_str());
-            let name = path.display().to_string();
-            let open = || std::fs::File::open(&path);
-            if let Err(why) = self.upload(blob, &name, &open).await {
-                let words = format!("the file could not be uploaded: {why}");
-                return Answer::error(400, "INVALID_STATE", &words);
-            }
-        }
         let asked = RegistryCall {
             number: Some(*number),
             ..asked(call, None)
@@ -88,17 +80,35 @@ impl Delivery<'_> {
         let mut tries = 0;
         loop {
             tries += 1;
+            if let Err(why) = self.bring_file(desk, call).await {
+                let words = format!("the file could not be uploaded: {why}");
+                return Answer::error(400, "INVALID_STATE", &words);
+            }
             let brought = self
                 .persist(|| self.shared.client.registry(self.attempt, asked))
                 .await;
             match brought {
                 Ok(body) => return Answer { status: 200, body },
-                Err(ClientError::Registry { status: 500, .. }) if tries < TRIES => {
+                // 409: the content was removed in between, and is wanted again.
+                Err(ClientError::Registry {
+                    status: 409 | 500, ..
+                }) if tries < TRIES => {
                     tokio::time::sleep(backoff.next()).await;
                 }
                 Err(error) => return refusal(error),
             }
         }
+    }
+
+    /// Uploads the content of a call that puts a file, where the server does not have it.
+    async fn bring_file(self, desk: &Desk, call: &Call) -> Result<(), String> {
+        let Some((blob, _)) = &call.file else {
+            return Ok(());
+        };
+        let path = desk.files().join(blob.as_str());
+        let name = path.display().to_string();
+        let open = || std::fs::File::open(&path);
+        self.upload(blob, &name, &open).await
     }
 
     /// What the server takes no more though its client was told that it is done, the job's readers see.
@@ -169,5 +179,72 @@ impl Upstream for Delivery<'_> {
             Ok(download) => Reading::Stream(download),
             Err(error) => Reading::Whole(refusal(error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use protocol::{ByteSize, Digest};
+    use serde_json::json;
+    use tempfile::NamedTempFile;
+
+    use super::*;
+    use crate::service::world::World;
+
+    /// A file that the code put, and that waits for the server.
+    fn put(desk: &Desk) -> Entry {
+        let mut content = NamedTempFile::new_in(desk.files()).unwrap();
+        content.write_all(b"weights").unwrap();
+        let call = Call {
+            request: "1-1".into(),
+            method: "PUT".into(),
+            address: "/api/2.0/mlflow-artifacts/artifacts/0/r/artifacts/a".into(),
+            content_type: None,
+            body: String::new(),
+            file: Some((Digest::of("weights"), ByteSize(7))),
+        };
+        desk.take(call, Some(content)).unwrap();
+        desk.next().unwrap().unwrap()
+    }
+
+    /// How a file ends that the server says so often it has lost, and how often its content was looked for.
+    async fn lost(times: u32) -> (Answer, usize) {
+        let world = World::new().await;
+        let folder = tempfile::tempdir().unwrap();
+        let desk = Desk::open(folder.path().to_owned()).unwrap();
+        let entry = put(&desk);
+        let answer = json!({"error_code": "RESOURCE_CONFLICT", "message": "upload it before"});
+        world.refuse_times("/registry/", 409, answer, times);
+        let answer = world.delivery().bring_call(&desk, &entry).await;
+        (answer, world.asked("HEAD "))
+    }
+
+    #[tokio::test]
+    async fn a_file_that_the_server_lost_is_brought_again_and_not_for_ever() {
+        let (answer, looks) = lost(2).await;
+        assert_eq!((answer.status, looks), (200, 3));
+        let (answer, looks) = lost(u32::MAX).await;
+        assert_eq!((answer.status, looks), (409, TRIES as usize));
+        assert!(answer.body.contains("upload it before"), "{}", answer.body);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_keeps_nothing_of_a_content_is_asked_so_often_and_no_more() {
+        let world = World::new().await;
+        let blob = Digest::of("weights");
+        world.refuse_times("HEAD ", 404, json!({}), u32::MAX);
+        world.refuse_times("PATCH ", 409, json!({}), u32::MAX);
+        let open = || {
+            let mut file = tempfile::tempfile()?;
+            file.write_all(b"weights")?;
+            Ok(file)
+        };
+        let refused = world.delivery().upload(&blob, "weights", &open).await;
+        assert_eq!(
+            refused.unwrap_err(),
+            "the server keeps 0 of 7 bytes, and no more"
+        );
     }
 }

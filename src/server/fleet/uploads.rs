@@ -12,13 +12,15 @@ use crate::store::agents::Agent;
 use crate::store::blobs;
 
 /// Whether a blob is complete for this agent; else how many bytes of it are there. One that only another
-/// agent uploaded is not: who links a content has to have shown it.
+/// agent uploaded is not: who links a content has to have shown it. Nor is one whose content was lost: it is brought again.
 ///
 /// # Errors
 /// [`Refused`].
 pub async fn head(server: &Server, agent: &Agent, digest: &Digest) -> Result<Piece, Refused> {
     let mut db = server.store.read().await?;
-    if blobs::owned(&mut db, digest, &agent.id).await? {
+    let owned = blobs::owned(&mut db, digest, &agent.id).await?;
+    drop(db);
+    if owned && server.blobs.exists(digest).await? {
         return Ok(Piece::Complete);
     }
     Ok(Piece::Partial(server.blobs.offset(&agent.id, digest).await))

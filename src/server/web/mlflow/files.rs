@@ -100,18 +100,30 @@ async fn link(
             .get(BLOB_HEADER)
             .and_then(|text| text.to_str().ok()?.parse::<Digest>().ok())
             .ok_or_else(|| Fault::wanted(BLOB_HEADER))?;
-        let size = files::uploaded(&caller, &blob).await?;
-        // Its agent brings it again where it was removed as one that nobody needs.
-        match (size, site.blobs.exists(&blob).await) {
-            (Some(size), Ok(true)) => files::put(&caller, &place, blob, size).await,
-            (Some(_) | None, Ok(_)) => Err(Fault::new(
-                Code::Unavailable,
-                format!("upload blob {blob} before the file is put"),
-            )),
-            (_, Err(error)) => Err(fault(error)),
-        }
+        let Some(size) = files::uploaded(&caller, &blob).await? else {
+            return Err(not_uploaded(&blob));
+        };
+        there(&site, &blob).await?;
+        let done = files::put(&caller, &place, blob.clone(), size).await?;
+        // It may have been removed as one that nobody needs, just before: its agent brings it again.
+        there(&site, &blob).await?;
+        Ok(done)
     };
     told(linked.await)
+}
+
+/// Says where a content is missing that its agent has to upload first.
+async fn there(site: &Site, blob: &Digest) -> Answer<()> {
+    match site.blobs.exists(blob).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(not_uploaded(blob)),
+        Err(error) => Err(fault(error)),
+    }
+}
+
+fn not_uploaded(blob: &Digest) -> Fault {
+    let words = format!("upload blob {blob} before the file is put");
+    Fault::new(Code::Conflict, words)
 }
 
 /// Takes the bytes of a body, in bounded memory.

@@ -171,7 +171,7 @@ async fn the_code_logs_to_the_run_that_is_there_and_what_the_job_measured_stands
         let (status, told) = code.put(7, &format!("{folder}/plots/a.png"), "weights").await;
         assert_eq!(status, StatusCode::OK, "{told}");
         let (status, _) = code.put(8, &format!("{folder}/b"), "never uploaded").await;
-        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(status, StatusCode::CONFLICT);
         code.done(8, "runs/update", json!({"run_id": code.run(), "status": "FINISHED", "end_time": 5})).await;
         let (_, told) = code.get(&own).await;
         assert_eq!(told["run"]["info"]["status"], "RUNNING", "an attempt ends when it ends");
@@ -589,6 +589,43 @@ async fn the_run_of_an_attempt_that_nobody_believes_any_more_ends_and_says_so() 
                 .unwrap()
                 .is_empty()
         );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_content_that_was_lost_is_brought_again() {
+    on_both(Times::default(), |world| async move {
+        let project = project(&world, "digits").await;
+        queue(&world, &project, 1, Trust::Trusted, |_| ()).await;
+        let agent = world.agent("a").await;
+        let order = agent.begin().await;
+        let code = Code {
+            agent: &agent,
+            order: &order,
+        };
+        let blob = Digest::of("weights");
+        let head = async || {
+            let url = format!("{}/blobs/{blob}", agent.url);
+            let asked = agent.http.head(url).bearer_auth(&agent.secret);
+            asked.send().await.unwrap().status()
+        };
+        let (_, told) = code.get(&format!("runs/get?run_id={}", code.run())).await;
+        let folder = told["run"]["info"]["artifact_uri"].as_str().unwrap();
+        let folder = folder.strip_prefix("mlflow-artifacts:/").unwrap();
+        agent.upload(&order, "weights").await;
+        assert_eq!(head().await, StatusCode::OK);
+        // A hand took the file; what the rows say stays.
+        let contents = &world.server().blobs;
+        contents.remove(&blob).await.unwrap();
+        let (status, told) = code.put(1, &format!("{folder}/a"), "weights").await;
+        assert_eq!(status, StatusCode::CONFLICT, "{told}");
+        assert_eq!(told["error_code"], "RESOURCE_CONFLICT");
+        assert_eq!(head().await, StatusCode::NOT_FOUND);
+        agent.upload(&order, "weights").await;
+        let (status, told) = code.put(1, &format!("{folder}/a"), "weights").await;
+        assert_eq!(status, StatusCode::OK, "{told}");
+        assert!(contents.exists(&blob).await.unwrap());
     })
     .await;
 }
