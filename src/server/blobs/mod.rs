@@ -6,7 +6,7 @@ mod parts;
 #[cfg(test)]
 mod tests;
 
-use std::io::SeekFrom;
+use std::io::{ErrorKind, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -101,6 +101,24 @@ pub enum BlobError {
     /// It is longer than it may be.
     #[error("it is too large")]
     TooLarge,
+}
+
+impl BlobError {
+    /// Whether it is the disk that has no room: it may work when somebody made some.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let first: &(dyn std::error::Error + 'static) = self;
+        let mut causes = std::iter::successors(Some(first), |error| error.source());
+        causes.any(|error| {
+            let kind = error
+                .downcast_ref::<std::io::Error>()
+                .map(std::io::Error::kind);
+            matches!(
+                kind,
+                Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+            )
+        })
+    }
 }
 
 fn part_error(path: &Path) -> impl FnOnce(std::io::Error) -> BlobError + use<> {

@@ -6,7 +6,8 @@ use protocol::agent_api::BLOB_PIECE_BYTES;
 use protocol::{AttemptId, Digest, Timestamp};
 
 use super::{Refused, mine, room};
-use crate::blobs::Piece;
+use crate::blobs::{BlobError, Piece};
+use crate::disk;
 use crate::state::Server;
 use crate::store::agents::Agent;
 use crate::store::blobs;
@@ -57,7 +58,8 @@ pub async fn append(
     let piece = server
         .blobs
         .append(&agent.id, digest, offset, size, bytes)
-        .await?;
+        .await
+        .map_err(kept)?;
     if piece == Piece::Complete {
         let mut tx = server.store.begin().await?;
         blobs::insert(&mut tx, digest, size, &agent.id, Timestamp::now()).await?;
@@ -68,6 +70,17 @@ pub async fn append(
         tx.commit().await?;
     }
     Ok(piece)
+}
+
+/// Why a piece was not kept: a disk that filled in between is not the server's fault.
+fn kept(error: BlobError) -> Refused {
+    match error.is_full() {
+        true => {
+            tracing::warn!(%error, "an agent has to wait");
+            Refused::Full(disk::FULL.to_owned())
+        }
+        false => error.into(),
+    }
 }
 
 /// A blob that an attempt needs: an artifact of a job that it waited for, a file of the model or of the checkpoint that it
