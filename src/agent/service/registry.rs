@@ -2,7 +2,7 @@
 //! at once. It must not know what a call is about.
 
 use protocol::agent_api::AttemptOrder;
-use protocol::event::{EventKind, Finding};
+use protocol::event::{EventKind, Finding, LogStream};
 use protocol::spec::LintLevel;
 use protocol::{Unnumbered, Work};
 use tokio_util::sync::CancellationToken;
@@ -34,7 +34,7 @@ impl Delivery<'_> {
     async fn calls(self, desk: &Desk, order: &AttemptOrder, closing: &CancellationToken) {
         let mut taken = desk.watch();
         let mut backoff = self.shared.backoff();
-        let mut refused = 0;
+        let (mut refused, mut unread) = (0, 0);
         loop {
             // In this order: what was taken when the attempt is over must be delivered.
             let closed = closing.is_cancelled();
@@ -62,10 +62,37 @@ impl Delivery<'_> {
                     }
                 }
                 Err(error) => {
-                    tracing::error!(attempt = %self.attempt, "{error}; trying again");
-                    tokio::time::sleep(backoff.next()).await;
+                    unread += 1;
+                    tracing::error!(attempt = %self.attempt, unread, "a call that was kept cannot be read: {error}");
+                    if unread < TRIES {
+                        tokio::time::sleep(backoff.next()).await;
+                    } else {
+                        unread = 0;
+                        self.give_up(desk, &error);
+                    }
                 }
             }
+        }
+    }
+
+    /// A call that this host kept and cannot read any more holds up none of the others.
+    fn give_up(self, desk: &Desk, error: &std::io::Error) {
+        let words = format!("the job's host kept this call and cannot read it any more: {error}");
+        match desk.give_up(Answer::error(400, "INVALID_STATE", &words)) {
+            Ok(()) => self.say(format!(
+                "a call of the code to the registry is missing in the run: the host's disk cannot give it back ({error})"
+            )),
+            Err(error) => tracing::error!(attempt = %self.attempt, "{error}"),
+        }
+    }
+
+    /// A line in the job's log.
+    fn say(self, text: String) {
+        let text = text + "\n";
+        let stream = LogStream::Platform;
+        let event = EventKind::Log { stream, text };
+        if let Err(error) = self.journal.append(Unnumbered::now(event.into())) {
+            tracing::error!(attempt = %self.attempt, "{error}");
         }
     }
 
@@ -180,6 +207,13 @@ impl Upstream for Delivery<'_> {
             Err(error) => Reading::Whole(refusal(error)),
         }
     }
+
+    fn cannot_keep(&self, why: &std::io::Error) {
+        self.say(format!(
+            "this host cannot keep what the code writes to the registry: {why}; the code is told to try again, and fails where \
+             that goes on"
+        ));
+    }
 }
 
 #[cfg(test)]
@@ -191,6 +225,7 @@ mod tests {
     use tempfile::NamedTempFile;
 
     use super::*;
+    use crate::registry::MOST_WAITING;
     use crate::service::world::World;
 
     /// A file that the code put, and that waits for the server.
@@ -213,7 +248,7 @@ mod tests {
     async fn lost(times: u32) -> (Answer, usize) {
         let world = World::new().await;
         let folder = tempfile::tempdir().unwrap();
-        let desk = Desk::open(folder.path().to_owned()).unwrap();
+        let desk = Desk::open(folder.path().to_owned(), MOST_WAITING).unwrap();
         let entry = put(&desk);
         let answer = json!({"error_code": "RESOURCE_CONFLICT", "message": "upload it before"});
         world.refuse_times("/registry/", 409, answer, times);

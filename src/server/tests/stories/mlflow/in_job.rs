@@ -371,6 +371,8 @@ async fn a_call_that_is_brought_again_is_carried_out_once() {
         let other = json!({"run_id": code.run(), "key": "k", "value": "two"});
         code.done(3, "runs/set-tag", other).await;
         code.done(2, "runs/set-tag", tag).await;
+        let late = code.done(1, "runs/create", json!({})).await;
+        assert_eq!(late, json!({}), "another call's answer is not its own");
         let (_, told) = code.get(&format!("runs/get?run_id={}", code.run())).await;
         let tags = values(&told["run"]["data"]["tags"]);
         assert!(tags.contains(&("k".into(), "two".into())), "{tags:?}");
