@@ -121,12 +121,14 @@ pub async fn by_id(db: &mut Connection, model: &str, id: &str) -> Result<Option<
     one_version(db, condition, |q| q.bind(model).bind(id)).await
 }
 
-/// What a job's run left.
+/// What a job's run left, be it as the job's model or by its code; of several the job's model.
 pub async fn by_run(db: &mut Connection, run: &str) -> Result<Option<Version>> {
     let run = run.to_owned();
     one_version(
         db,
-        "WHERE v.run = $1 AND v.source IS NULL AND v.deleted_at IS NULL",
+        "WHERE v.run = $1 AND v.deleted_at IS NULL \
+         AND (v.source IS NULL OR v.version IS NULL OR v.promoted_by IS NOT NULL) \
+         ORDER BY CASE WHEN v.source IS NULL THEN 0 ELSE 1 END, v.id LIMIT 1",
         |q| q.bind(run),
     )
     .await
