@@ -104,6 +104,12 @@ pub enum BlobError {
 }
 
 impl BlobError {
+    /// Whether there is no such content.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        matches!(self, BlobError::Store(object_store::Error::NotFound { .. }))
+    }
+
     /// Whether it is the disk that has no room: it may work when somebody made some.
     #[must_use]
     pub fn is_full(&self) -> bool {

@@ -178,6 +178,12 @@ async fn take(
 
 fn fault(error: BlobError) -> Fault {
     tracing::error!(%error, "a file of a run could not be kept or read");
+    // A client repeats what may work in a moment; this does not.
+    if error.is_missing() {
+        return Fault::missing(
+            "the file's content is lost on the server: 'trainyard fsck' there tells of all that are, and the log of this one",
+        );
+    }
     let why = match error.is_full() {
         true => disk::FULL,
         false => "the server cannot keep or read the file now, and its log says why",

@@ -241,3 +241,22 @@ async fn what_is_too_large_for_the_server_is_told_before_it_comes() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_content_that_is_lost_is_not_asked_for_again_and_again() {
+    on_both(Times::default(), |world| async move {
+        let mlflow = Mlflow::of(&world);
+        let files = Files::of(&mlflow, &mlflow.run().await);
+        assert_eq!(files.put("a", "content").await, StatusCode::OK);
+        let lost = protocol::Digest::of("content");
+        world.server().blobs.remove(&lost).await.unwrap();
+        let (status, _, body) = files.part("a", "bytes=0-3").await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        let told: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(told["error_code"], "RESOURCE_DOES_NOT_EXIST");
+        assert!(told["message"].as_str().unwrap().contains("fsck"), "{told}");
+        assert_eq!(files.put("a", "content").await, StatusCode::OK);
+        assert_eq!(files.part("a", "bytes=0-3").await.2, b"cont");
+    })
+    .await;
+}
