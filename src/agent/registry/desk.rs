@@ -202,11 +202,6 @@ impl Desk {
         if let Some(number) = inner.numbers.get(&call.request) {
             return Ok(*number);
         }
-        // With the lock held: a delivery takes away what no call wants.
-        if let (Some(content), Some((digest, _))) = (content, &call.file) {
-            content.persist(self.files().join(digest.as_str()))?;
-            File::open(self.files())?.sync_all()?;
-        }
         let number = (inner.last + 1).max(now());
         let entry = Entry { number, call };
         let mut line = serde_json::to_vec(&entry)?;
@@ -218,6 +213,11 @@ impl Desk {
         }
         if inner.end + length > self.most.saturating_mul(2) {
             self.begin_anew(&mut inner)?;
+        }
+        // With the lock held: a delivery takes away what no call wants.
+        if let (Some(content), Some((digest, _))) = (content, &entry.call.file) {
+            content.persist(self.files().join(digest.as_str()))?;
+            File::open(self.files())?.sync_all()?;
         }
         let at = inner.end;
         // What is left of one that could not be written must not be this line's beginning.

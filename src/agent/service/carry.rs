@@ -526,4 +526,39 @@ mod tests {
                 .all(|status| status.phase == Phase::Finished && status.released)
         );
     }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_damaged_of_the_calls_is_said_in_the_jobs_log_and_holds_nothing_up() {
+        let world = World::new().await;
+        let (dir, mut order) = world.ordered();
+        order.run = Some("0".repeat(32));
+        let registry = dir.registry();
+        std::fs::create_dir_all(&registry).unwrap();
+        std::fs::write(registry.join("calls.ndjson"), "no call\n").unwrap();
+        let handle = world.shared.attempts.enter(&dir, &order);
+        let carrier = Carrier {
+            shared: &world.shared,
+            dir: &dir,
+            order: &order,
+            handle: &handle,
+        };
+        let journal = carrier.journal().await;
+        let said = || {
+            let events = journal.read(1, usize::MAX).unwrap();
+            let texts = events.iter().filter_map(|event| match event.body.known()? {
+                EventKind::Log { text, .. } => Some(text.clone()),
+                _ => None,
+            });
+            texts.collect::<Vec<_>>()
+        };
+        assert_eq!(carrier.desk(&journal).await.unwrap().damaged(), 1);
+        assert_eq!(said(), [format!("{DAMAGED}\n")]);
+        // It is said once, and what is whole is not spoken of.
+        assert_eq!(carrier.desk(&journal).await.unwrap().damaged(), 0);
+        // A folder that is none is put out of the way.
+        std::fs::remove_dir_all(&registry).unwrap();
+        std::fs::write(&registry, "a file").unwrap();
+        assert_eq!(carrier.desk(&journal).await.unwrap().damaged(), 0);
+        assert_eq!(said().len(), 2);
+    }
 }

@@ -41,6 +41,7 @@ impl Delivery<'_> {
             taken.borrow_and_update();
             match desk.next() {
                 Ok(Some(entry)) => {
+                    unread = 0;
                     let answer = self.bring_call(desk, &entry).await;
                     if answer.status >= 400 && entry.call.answers_at_once() {
                         refused += 1;

@@ -260,6 +260,11 @@ fn what_waits_is_bounded_and_what_is_delivered_does_not_count() {
     };
     assert_eq!((taken, refused.kind()), (3, io::ErrorKind::StorageFull));
     assert!(desk.complain() && !desk.complain(), "it is told once");
+    let mut put = long("a file".into());
+    put.file = Some((Digest::of("content"), protocol::ByteSize(7)));
+    let content = NamedTempFile::new_in(desk.files()).unwrap();
+    assert!(desk.take(put, Some(content)).is_err());
+    assert_eq!(fs::read_dir(desk.files()).unwrap().count(), 0);
     // The server is back and one always waits: the journal does not grow.
     for round in 0..50 {
         let entry = desk.next().unwrap().unwrap();
