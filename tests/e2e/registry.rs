@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use protocol::Outcome;
 use protocol::event::EventKind;
@@ -35,8 +36,8 @@ jobs:
       MLFLOW_REQUIREMENTS_INFERENCE_TIMEOUT: '1'
 ";
 
-/// How often the code logs while the server is away.
-const POINTS: usize = 300;
+/// So long the server is away while the code trains.
+const AWAY: Duration = Duration::from_secs(30);
 
 const CELLS: [&str; 4] = [
     "import os, pathlib, time, mlflow
@@ -53,10 +54,13 @@ assert run.info.run_id == os.environ.get('MLFLOW_RUN_ID', run.info.run_id)
 mlflow.log_text('begun', 'notes/begun.txt')
 print('waiting', run.info.run_id)
 until('go')",
-    "for step in range(300):
+    "step = 0
+while not pathlib.Path('enough').exists():
     mlflow.log_metric('loss', 1 / (step + 1), step=step)
+    step += 1
     if step == 100:
         pathlib.Path('half').touch()
+print('points', step)
 mlflow.log_param('note', 'kept')
 mlflow.log_text('x' * 200_000, 'notes/long.txt')
 pathlib.Path('logged').touch()
@@ -98,12 +102,18 @@ async fn world() -> World {
     world
 }
 
-/// Waits until a file lies in the workspace of the only attempt.
+/// The workspace of the only attempt, which is the first: nothing was done again.
+fn workspace(world: &World) -> Option<PathBuf> {
+    let attempts = fs::read_dir(world.path(HOST).join("attempts")).ok()?;
+    let mut attempts: Vec<_> = attempts.flatten().map(|entry| entry.path()).collect();
+    assert!(attempts.len() < 2, "it is tried again: {attempts:?}");
+    Some(attempts.pop()?.join("workspace"))
+}
+
+/// Waits until a file lies in the attempt's workspace.
 async fn until_there(world: &World, name: &str) {
     until(&format!("the code to make {name}"), async || {
-        let attempts = fs::read_dir(world.path(HOST).join("attempts")).ok()?;
-        let there = |entry: fs::DirEntry| entry.path().join("workspace").join(name).exists();
-        attempts.flatten().any(there).then_some(())
+        workspace(world)?.join(name).exists().then_some(())
     })
     .await;
 }
@@ -164,10 +174,13 @@ async fn a_notebook_logs_with_no_network_while_server_and_agent_fail_and_nothing
     world.watch(&[]);
     let job = world.waiting(&world.project.head(), 1).await;
     world.kill_server().await;
+    let away = Instant::now();
     world.open_gate(HOST);
     until_there(&world, "half").await;
     world.kill_agent(HOST).await;
     world.start_agent(HOST);
+    tokio::time::sleep_until((away + AWAY).into()).await;
+    fs::write(workspace(&world).unwrap().join("enough"), "").unwrap();
     until_there(&world, "logged").await;
     world.start_server().await;
     until_there(&world, "fitted").await;
@@ -191,10 +204,12 @@ async fn a_notebook_logs_with_no_network_while_server_and_agent_fail_and_nothing
 
     let attempt = world.api().job(&job).await.attempts.remove(0);
     let words = said(&events);
-    let mut words = words
-        .split_whitespace()
-        .skip_while(|word| *word != "waiting");
-    let id = words.nth(1).unwrap();
+    let after = |name: &str| {
+        let mut words = words.split_whitespace();
+        words.find(|word| *word == name);
+        words.next().unwrap()
+    };
+    let (id, points) = (after("waiting"), after("points").parse::<u64>().unwrap());
     let run = until("the run ends", async || {
         let run = mlflow(&world, &format!("runs/get?run_id={id}")).await["run"].take();
         (run["info"]["status"] != "RUNNING").then_some(run)
@@ -236,7 +251,8 @@ async fn a_notebook_logs_with_no_network_while_server_and_agent_fail_and_nothing
         .iter()
         .map(|m| m["step"].as_u64().unwrap_or(0))
         .collect();
-    assert_eq!(steps, (0..POINTS as u64).collect::<Vec<_>>());
+    assert!(points > 100, "{points}");
+    assert_eq!(steps, (0..points).collect::<Vec<_>>());
 
     let all = search(&world, &run["info"]["experiment_id"]).await;
     let mut names: Vec<_> = all
