@@ -287,7 +287,7 @@ fn a_local_run_has_a_registry_that_goes_with_it() {
     fs::create_dir(&root).unwrap();
     let python = tools().join("mlflow/bin/python");
     let pipeline = format!(
-        "jobs: {{train: {{command: {} train.py}}}}\n",
+        "jobs: {{train: {{command: {} train.py, parameters: {{lr: 0.5}}}}}}\n",
         python.display()
     );
     fs::write(root.join(".trainyard.yml"), pipeline).unwrap();
@@ -297,30 +297,62 @@ with mlflow.start_run() as run:
     mlflow.log_metric('acc', 0.5)
     mlflow.log_text('hello', 'a.txt')
 found = mlflow.get_run(run.info.run_id)
+tags = found.data.tags
+print('from', tags['mlflow.source.git.commit'], tags.get('trainyard.dirty'), found.data.params, tags['mlflow.source.name'],
+    len(tags['trainyard.key']), tags['trainyard.host'] != '')
 print('found', found.data.metrics, mlflow.artifacts.load_text(f'runs:/{run.info.run_id}/a.txt'), mlflow.get_tracking_uri())
 ";
     fs::write(root.join("train.py"), code).unwrap();
-    let data = folder.path().join("data");
+    let git = |arguments: &[&str]| git(&root, arguments);
+    git(&["init", "--quiet"]);
+    git(&["add", "--all"]);
+    git(&["commit", "--quiet", "--message=Begin"]);
+    let commit = git(&["rev-parse", "HEAD"]);
     let temporary = folder.path().join("tmp");
     fs::create_dir(&temporary).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_trainyard"))
-        .args(["run", "train", "--executor", "shell"])
-        .current_dir(&root)
-        .env("TRAINYARD_DATA", &data)
-        .env("TMPDIR", &temporary)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}\n{complaint}");
-    assert!(
-        said.contains("found {'acc': 0.5} hello http://127.0.0.1:"),
-        "{said}\n{complaint}"
-    );
+    let run = |more: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_trainyard"))
+            .args([&["run", "train", "--executor", "shell"], more].concat())
+            .current_dir(&root)
+            .env("TRAINYARD_DATA", folder.path().join("data"))
+            .env("TMPDIR", &temporary)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}\n{complaint}");
+        assert!(
+            said.contains("found {'acc': 0.5} hello http://127.0.0.1:"),
+            "{said}\n{complaint}"
+        );
+        said
+    };
+    // Where it comes from is known there, as in a job.
+    let work = format!("{} train.py 64 True", python.display());
+    let said = run(&[]);
+    let from = format!("from {} None {{'lr': '0.5'}} {work}", commit.trim());
+    assert!(said.contains(&from), "{said}");
+    fs::write(root.join("train.py"), format!("{code}\n")).unwrap();
+    let said = run(&["-p", "lr=2"]);
+    let from = format!("from {} true {{'lr': '2'}} {work}", commit.trim());
+    assert!(said.contains(&from), "{said}");
     let left: Vec<_> = fs::read_dir(&temporary)
         .unwrap()
         .flatten()
         .map(|entry| entry.path())
         .collect();
     assert_eq!(left, Vec::<PathBuf>::new(), "nothing is kept");
+}
+
+/// What git says in a folder.
+fn git(folder: &Path, arguments: &[&str]) -> String {
+    let output = Command::new("git")
+        .args(["-c", "user.name=Ana", "-c", "user.email=ana@example.org"])
+        .args(arguments)
+        .current_dir(folder)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
