@@ -221,14 +221,6 @@ pub fn registry_socket(dir: &AttemptDir) -> io::Result<tokio::net::UnixListener>
     crate::registry::open(&dir.agent())
 }
 
-/// The name of the experiment in which the runs of an attempt's job lie.
-///
-/// # Errors
-/// Where the order cannot be read.
-pub fn experiment(dir: &AttemptDir) -> io::Result<String> {
-    Ok(dir.order()?.experiment())
-}
-
 /// The same folder is the same project, so that its caches are found again.
 fn project_of(root: &Path) -> ProjectId {
     let digest = Digest::of(root.as_os_str().as_encoded_bytes());

@@ -17,7 +17,7 @@ use protocol::{JobSpec, Outcome, Work};
 
 use super::live::Live;
 use super::run::{
-    Place, exit_of, finish, follow, host, notebook_paths, relative, root_of, tree_of,
+    Has, Place, exit_of, finish, follow, host, notebook_paths, relative, root_of, tree_of,
 };
 use super::{Exit, notebooks, out};
 
@@ -98,7 +98,8 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
     let useful = cpus.min(tools.len()).max(1) as u64 * 1_000;
     spec.resources.cpu_millis = spec.resources.cpu_millis.max(useful);
     let mut live = Live::new(&root, &spec, args.place.json);
-    let (mut report, dir) = follow(&host, &root, spec, (&[], &Held::nothing()), &mut live).await?;
+    let has: Has<'_> = (&[], &Held::nothing());
+    let (mut report, dir) = follow(&host, &root, (spec, None), has, &mut live).await?;
     if args.fix {
         let findings = findings(&dir)?;
         let left = fix_all(&root, &findings, args.place.json)?;

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use agent::attempt::{self, Control};
+use agent::attempt::{self, AttemptDir, Control};
 use agent::config::Config;
 use agent::host::Host;
 use agent::journal::Journal;
@@ -11,13 +11,14 @@ use agent::local::{self, Desk, Held, Own};
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args as ClapArgs, ValueEnum};
 use mirror::{Tree, WorkTree};
-use plan::{Context, DEFAULT_IMAGE, FILE_NAME};
+use plan::{Context, DEFAULT_IMAGE, FILE_NAME, PlannedJob};
 use protocol::report::AttemptReport;
 use protocol::spec::Parameters;
 use protocol::{
-    ByteSize, Failure, JobSpec, Outcome, Owner, Span, Timestamp, Trigger, TriggerKind, Trust, Work,
+    ByteSize, CommitId, Failure, JobSpec, Outcome, Owner, Span, Timestamp, Trigger, TriggerKind,
+    Trust, Work,
 };
-use server::registry;
+use server::registry::{self, Here};
 use server::schedule::{Lacking, gpus_here};
 use server::web::throw_away::{self, Begun};
 
@@ -96,25 +97,27 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
     let agent = super::agent::config(args.agent_config.as_deref());
     let host = host(&args.place, agent.as_ref().ok()).await?;
     let given = parameters(&args.parameters)?;
-    let Found { root, specs } = find(args, &given)?;
-    for spec in &specs {
+    let Found { root, jobs } = find(args, &given)?;
+    for (spec, _) in &jobs {
         check(&root, spec)?;
     }
-    let wants = |spec: &JobSpec| spec.resources.gpus > 0 || spec.resources.cuda.is_some();
-    let desk = match specs.iter().any(wants) {
+    let wants =
+        |(spec, _): &(JobSpec, Here)| spec.resources.gpus > 0 || spec.resources.cuda.is_some();
+    let desk = match jobs.iter().any(wants) {
         true => Some(Desk::open(&host, &agent?, &person()).await?),
         false => None,
     };
     local::sweep(host.data(), Timestamp::now()).await;
     let (mut left, mut done, mut exit) = (Vec::new(), Vec::new(), Exit::Done);
-    for mut spec in specs {
+    for (mut spec, here) in jobs {
         adjust(&mut spec, args);
         let held = match &desk {
             Some(desk) => hold(desk, &spec)?,
             None => Held::nothing(),
         };
         let has = (left.as_slice(), &held);
-        let carried = carry_out(&host, &root, spec.clone(), has, args.place.json).await;
+        let job = (spec.clone(), here);
+        let carried = carry_out(&host, &root, job, has, args.place.json).await;
         if let Some(desk) = &desk {
             give_back(desk, held).await?;
         }
@@ -196,10 +199,28 @@ impl Place {
     }
 }
 
-/// What runs, and the folder that is its repository.
+/// What runs, where each comes from, and the folder that is their repository.
 struct Found {
     root: PathBuf,
-    specs: Vec<JobSpec>,
+    jobs: Vec<(JobSpec, Here)>,
+}
+
+/// Where a job of these files comes from.
+fn here(tree: Option<&WorkTree>, planned: Option<PlannedJob>) -> anyhow::Result<Here> {
+    Ok(Here {
+        planned,
+        commit: commit(tree)?,
+        dirty: tree.is_some_and(WorkTree::dirty),
+        by: person(),
+    })
+}
+
+/// The commit that is checked out; zeros where there is none.
+fn commit(tree: Option<&WorkTree>) -> anyhow::Result<CommitId> {
+    match tree.and_then(WorkTree::head) {
+        Some(head) => Ok(head.clone()),
+        None => Ok("0".repeat(40).parse()?),
+    }
 }
 
 fn adjust(spec: &mut JobSpec, args: &Args) {
@@ -247,8 +268,8 @@ fn find(args: &Args, given: &Parameters) -> anyhow::Result<Found> {
     let root = root_of(&std::env::current_dir()?)
         .with_context(|| format!("there is no {FILE_NAME} here or above, so '{}' is no job; give the path of a notebook, or run `trainyard init`", args.what))?;
     let tree = WorkTree::open(&root)?.below(&root);
-    let specs = planned(&tree, vec![args.what.clone()], given, args)?;
-    Ok(Found { root, specs })
+    let jobs = planned(&tree, vec![args.what.clone()], given, args)?;
+    Ok(Found { root, jobs })
 }
 
 /// A notebook runs as the job that names it, else with what lies beside it.
@@ -260,19 +281,18 @@ fn find_notebook(args: &Args, path: &Path, given: &Parameters) -> anyhow::Result
         let tree = WorkTree::open(&root)?.below(&root);
         let inside = relative(&root, &path)?;
         if let Some(definition) = plan::definition_of(&tree, &inside)? {
-            let specs = planned(&tree, vec![definition], given, args)?;
+            let jobs = planned(&tree, vec![definition], given, args)?;
             // Of a glob or a matrix: this notebook's jobs, and what they need.
-            let wanted = |spec: &JobSpec| !matches!(&spec.work, Work::Notebook { path } if *path != inside && spec.needs.is_empty());
+            let wanted = |(spec, _): &(JobSpec, Here)| !matches!(&spec.work, Work::Notebook { path } if *path != inside && spec.needs.is_empty());
             return Ok(Found {
                 root,
-                specs: specs.into_iter().filter(wanted).collect(),
+                jobs: jobs.into_iter().filter(wanted).collect(),
             });
         }
     }
-    let root = match WorkTree::open(folder) {
-        Ok(tree) if tree.repository().is_some() => tree.root().to_owned(),
-        Ok(_) | Err(_) => folder.to_owned(),
-    };
+    let tree = WorkTree::open(folder).ok();
+    let tree = tree.filter(|tree| tree.repository().is_some());
+    let root = tree.as_ref().map_or(folder, WorkTree::root).to_owned();
     let beside = folder.join("requirements.txt");
     let requirements = beside
         .is_file()
@@ -292,7 +312,7 @@ fn find_notebook(args: &Args, path: &Path, given: &Parameters) -> anyhow::Result
     }
     Ok(Found {
         root,
-        specs: vec![spec],
+        jobs: vec![(spec, here(tree.as_ref(), None)?)],
     })
 }
 
@@ -321,18 +341,16 @@ fn planned(
     definitions: Vec<String>,
     given: &Parameters,
     args: &Args,
-) -> anyhow::Result<Vec<JobSpec>> {
+) -> anyhow::Result<Vec<(JobSpec, Here)>> {
     let context = Context {
         allow_unknown: args.allow_unknown,
         ..Context::default()
     };
     let plan = plan::plan(tree, &trigger(tree, definitions, given)?, &context)?;
-    let jobs = plan.jobs.into_iter().map(|job| job.spec);
-    let specs: Vec<JobSpec> = jobs
-        .filter(|spec| !matches!(spec.work, Work::Lint { .. }))
-        .collect();
+    let mut jobs = plan.jobs;
+    jobs.retain(|job| !matches!(job.spec.work, Work::Lint { .. }));
     // What is said of these jobs; the rest is about pushes.
-    let theirs = |note: &&String| specs.iter().any(|spec| note.starts_with(&spec.name));
+    let theirs = |note: &&String| jobs.iter().any(|job| note.starts_with(&job.spec.name));
     note(
         &plan
             .notes
@@ -341,7 +359,8 @@ fn planned(
             .cloned()
             .collect::<Vec<_>>(),
     );
-    Ok(specs)
+    let with_origin = |job: PlannedJob| Ok((job.spec.clone(), here(Some(tree), Some(job))?));
+    jobs.into_iter().map(with_origin).collect()
 }
 
 fn note(sentences: &[String]) {
@@ -356,16 +375,12 @@ fn trigger(
     definitions: Vec<String>,
     given: &Parameters,
 ) -> anyhow::Result<Trigger> {
-    let commit = match tree.head() {
-        Some(head) => head.clone(),
-        None => "0".repeat(40).parse()?,
-    };
     Ok(Trigger {
         kind: TriggerKind::Person {
             definitions,
             parameters: given.clone(),
         },
-        commit,
+        commit: commit(Some(tree))?,
         reference: None,
         base: None,
         trust: Trust::Trusted,
@@ -388,44 +403,45 @@ pub(crate) type Has<'a> = (&'a [local::Left], &'a Held);
 async fn carry_out(
     host: &Host,
     root: &Path,
-    spec: JobSpec,
+    (spec, here): (JobSpec, Here),
     has: Has<'_>,
     json: bool,
 ) -> anyhow::Result<(AttemptReport, Own)> {
     let mut live = Live::new(root, &spec, json);
-    let (report, dir) = follow(host, root, spec, has, &mut live).await?;
+    let (report, dir) = follow(host, root, (spec, Some(here)), has, &mut live).await?;
     finish(root, &mut live, &report, &dir)?;
     Ok((report, dir))
 }
 
-/// Runs one job with its story on the terminal, all but its end.
+/// Runs one job with its story on the terminal, all but its end. One that comes from somewhere has a registry.
 pub(crate) async fn follow(
     host: &Host,
     root: &Path,
-    spec: JobSpec,
+    (spec, here): (JobSpec, Option<Here>),
     (left, held): Has<'_>,
     live: &mut Live,
 ) -> anyhow::Result<(AttemptReport, Own)> {
-    let (name, id) = (spec.name.clone(), registry::new_run_id());
-    let of_lint = matches!(spec.work, Work::Lint { .. });
-    let run = (!of_lint).then(|| id.clone());
+    let id = registry::new_run_id();
+    let run = here.is_some().then(|| id.clone());
     let ends = Ends::listen()?;
     let dir = local::prepare(host, root, spec, left, held, run).map_err(in_words)?;
     let journal = Journal::open(&dir.journal())?;
     let control = Control::new();
     let interrupts = tokio::spawn(listen(control.clone(), ends));
     let run = attempt::run(host, dir.clone(), &journal, control.clone());
-    let report = match of_lint {
-        true => live.follow(&journal, run, &control).await,
-        false => {
-            let begun = Begun {
+    let report = match here {
+        None => live.follow(&journal, run, &control).await,
+        Some(here) => {
+            let (order, place) = (dir.order()?, AttemptDir::clone(&dir));
+            let begun = move || Begun {
                 run: id,
-                experiment: local::experiment(&dir)?,
-                name,
+                experiment: order.experiment(),
+                name: order.spec.name.clone(),
+                lineage: registry::lineage_here(&here, &order, attempt::setting(&place)),
             };
             let socket = local::registry_socket(&dir)?;
             let registry = tokio::spawn(async move {
-                if let Err(error) = throw_away::serve(socket, &begun).await {
+                if let Err(error) = throw_away::serve(socket, begun).await {
                     eprintln!(
                         "note: this run has no registry, calls of MLflow's API wait in vain: {error}"
                     );

@@ -124,6 +124,7 @@ pub(crate) fn job(
         pipeline_file: None,
         trust,
         unversioned: Vec::new(),
+        given: false,
     }))
 }
 

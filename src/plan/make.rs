@@ -265,6 +265,7 @@ impl Maker<'_> {
         }
         Ok(PlannedJob {
             unversioned: [unversioned(&spec), stale].concat(),
+            given: !self.given.is_empty(),
             spec,
             key,
             key_parts,

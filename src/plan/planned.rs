@@ -62,6 +62,10 @@ pub struct PlannedJob {
     /// What its result may depend on that has no version, as sentences.
     #[serde(default)]
     pub unversioned: Vec<String>,
+    /// Whether a person gave values to its pipeline: its result is then not that of the file at its commit, whoever asks
+    /// for it again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub given: bool,
 }
 
 /// One part of a key.

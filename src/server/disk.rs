@@ -5,6 +5,9 @@ use protocol::ByteSize;
 
 use crate::config::Config;
 
+/// What to say where a disk filled while something was written.
+pub(crate) const FULL: &str = "the server's disk is full: make room on the server, then it goes on";
+
 /// Why no job is started now; none: there is room. The words do not count, so that a full disk is one write.
 pub(crate) async fn low(config: &Config) -> Option<String> {
     let reserve = config.disk_reserve;

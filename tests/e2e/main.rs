@@ -14,6 +14,7 @@ mod plan;
 mod registry;
 mod render;
 mod runner_configs;
+mod upkeep;
 mod walls;
 mod webhooks;
 

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use protocol::Outcome;
 use protocol::event::EventKind;
@@ -35,8 +36,8 @@ jobs:
       MLFLOW_REQUIREMENTS_INFERENCE_TIMEOUT: '1'
 ";
 
-/// How often the code logs while the server is away.
-const POINTS: usize = 300;
+/// So long the server is away while the code trains.
+const AWAY: Duration = Duration::from_secs(30);
 
 const CELLS: [&str; 4] = [
     "import os, pathlib, time, mlflow
@@ -53,10 +54,13 @@ assert run.info.run_id == os.environ.get('MLFLOW_RUN_ID', run.info.run_id)
 mlflow.log_text('begun', 'notes/begun.txt')
 print('waiting', run.info.run_id)
 until('go')",
-    "for step in range(300):
+    "step = 0
+while not pathlib.Path('enough').exists():
     mlflow.log_metric('loss', 1 / (step + 1), step=step)
+    step += 1
     if step == 100:
         pathlib.Path('half').touch()
+print('points', step)
 mlflow.log_param('note', 'kept')
 mlflow.log_text('x' * 200_000, 'notes/long.txt')
 pathlib.Path('logged').touch()
@@ -98,12 +102,18 @@ async fn world() -> World {
     world
 }
 
-/// Waits until a file lies in the workspace of the only attempt.
+/// The workspace of the only attempt, which is the first: nothing was done again.
+fn workspace(world: &World) -> Option<PathBuf> {
+    let attempts = fs::read_dir(world.path(HOST).join("attempts")).ok()?;
+    let mut attempts: Vec<_> = attempts.flatten().map(|entry| entry.path()).collect();
+    assert!(attempts.len() < 2, "it is tried again: {attempts:?}");
+    Some(attempts.pop()?.join("workspace"))
+}
+
+/// Waits until a file lies in the attempt's workspace.
 async fn until_there(world: &World, name: &str) {
     until(&format!("the code to make {name}"), async || {
-        let attempts = fs::read_dir(world.path(HOST).join("attempts")).ok()?;
-        let there = |entry: fs::DirEntry| entry.path().join("workspace").join(name).exists();
-        attempts.flatten().any(there).then_some(())
+        workspace(world)?.join(name).exists().then_some(())
     })
     .await;
 }
@@ -164,10 +174,13 @@ async fn a_notebook_logs_with_no_network_while_server_and_agent_fail_and_nothing
     world.watch(&[]);
     let job = world.waiting(&world.project.head(), 1).await;
     world.kill_server().await;
+    let away = Instant::now();
     world.open_gate(HOST);
     until_there(&world, "half").await;
     world.kill_agent(HOST).await;
     world.start_agent(HOST);
+    tokio::time::sleep_until((away + AWAY).into()).await;
+    fs::write(workspace(&world).unwrap().join("enough"), "").unwrap();
     until_there(&world, "logged").await;
     world.start_server().await;
     until_there(&world, "fitted").await;
@@ -191,10 +204,12 @@ async fn a_notebook_logs_with_no_network_while_server_and_agent_fail_and_nothing
 
     let attempt = world.api().job(&job).await.attempts.remove(0);
     let words = said(&events);
-    let mut words = words
-        .split_whitespace()
-        .skip_while(|word| *word != "waiting");
-    let id = words.nth(1).unwrap();
+    let after = |name: &str| {
+        let mut words = words.split_whitespace();
+        words.find(|word| *word == name);
+        words.next().unwrap()
+    };
+    let (id, points) = (after("waiting"), after("points").parse::<u64>().unwrap());
     let run = until("the run ends", async || {
         let run = mlflow(&world, &format!("runs/get?run_id={id}")).await["run"].take();
         (run["info"]["status"] != "RUNNING").then_some(run)
@@ -236,7 +251,8 @@ async fn a_notebook_logs_with_no_network_while_server_and_agent_fail_and_nothing
         .iter()
         .map(|m| m["step"].as_u64().unwrap_or(0))
         .collect();
-    assert_eq!(steps, (0..POINTS as u64).collect::<Vec<_>>());
+    assert!(points > 100, "{points}");
+    assert_eq!(steps, (0..points).collect::<Vec<_>>());
 
     let all = search(&world, &run["info"]["experiment_id"]).await;
     let mut names: Vec<_> = all
@@ -271,7 +287,7 @@ fn a_local_run_has_a_registry_that_goes_with_it() {
     fs::create_dir(&root).unwrap();
     let python = tools().join("mlflow/bin/python");
     let pipeline = format!(
-        "jobs: {{train: {{command: {} train.py}}}}\n",
+        "jobs: {{train: {{command: {} train.py, parameters: {{lr: 0.5}}}}}}\n",
         python.display()
     );
     fs::write(root.join(".trainyard.yml"), pipeline).unwrap();
@@ -281,30 +297,62 @@ with mlflow.start_run() as run:
     mlflow.log_metric('acc', 0.5)
     mlflow.log_text('hello', 'a.txt')
 found = mlflow.get_run(run.info.run_id)
+tags = found.data.tags
+print('from', tags['mlflow.source.git.commit'], tags.get('trainyard.dirty'), found.data.params, tags['mlflow.source.name'],
+    len(tags['trainyard.key']), tags['trainyard.host'] != '')
 print('found', found.data.metrics, mlflow.artifacts.load_text(f'runs:/{run.info.run_id}/a.txt'), mlflow.get_tracking_uri())
 ";
     fs::write(root.join("train.py"), code).unwrap();
-    let data = folder.path().join("data");
+    let git = |arguments: &[&str]| git(&root, arguments);
+    git(&["init", "--quiet"]);
+    git(&["add", "--all"]);
+    git(&["commit", "--quiet", "--message=Begin"]);
+    let commit = git(&["rev-parse", "HEAD"]);
     let temporary = folder.path().join("tmp");
     fs::create_dir(&temporary).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_trainyard"))
-        .args(["run", "train", "--executor", "shell"])
-        .current_dir(&root)
-        .env("TRAINYARD_DATA", &data)
-        .env("TMPDIR", &temporary)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}\n{complaint}");
-    assert!(
-        said.contains("found {'acc': 0.5} hello http://127.0.0.1:"),
-        "{said}\n{complaint}"
-    );
+    let run = |more: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_trainyard"))
+            .args([&["run", "train", "--executor", "shell"], more].concat())
+            .current_dir(&root)
+            .env("TRAINYARD_DATA", folder.path().join("data"))
+            .env("TMPDIR", &temporary)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}\n{complaint}");
+        assert!(
+            said.contains("found {'acc': 0.5} hello http://127.0.0.1:"),
+            "{said}\n{complaint}"
+        );
+        said
+    };
+    // Where it comes from is known there, as in a job.
+    let work = format!("{} train.py 64 True", python.display());
+    let said = run(&[]);
+    let from = format!("from {} None {{'lr': '0.5'}} {work}", commit.trim());
+    assert!(said.contains(&from), "{said}");
+    fs::write(root.join("train.py"), format!("{code}\n")).unwrap();
+    let said = run(&["-p", "lr=2"]);
+    let from = format!("from {} true {{'lr': '2'}} {work}", commit.trim());
+    assert!(said.contains(&from), "{said}");
     let left: Vec<_> = fs::read_dir(&temporary)
         .unwrap()
         .flatten()
         .map(|entry| entry.path())
         .collect();
     assert_eq!(left, Vec::<PathBuf>::new(), "nothing is kept");
+}
+
+/// What git says in a folder.
+fn git(folder: &Path, arguments: &[&str]) -> String {
+    let output = Command::new("git")
+        .args(["-c", "user.name=Ana", "-c", "user.email=ana@example.org"])
+        .args(arguments)
+        .current_dir(folder)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }

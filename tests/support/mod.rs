@@ -245,8 +245,12 @@ impl World {
     /// How such a command ends, and what it prints.
     pub(crate) fn ended(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let server = self.api().url.clone();
-        let arguments = [arguments, &["--server", &server]].concat();
-        let output = self.command(&arguments).output().unwrap();
+        self.tried(&[arguments, &["--server", &server]].concat())
+    }
+
+    /// How a command ends, and what it prints.
+    pub(crate) fn tried(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let output = self.command(arguments).output().unwrap();
         let printed = String::from_utf8(output.stdout).unwrap();
         (output.status.code(), printed)
     }

@@ -106,6 +106,14 @@ pub fn phase(dir: &AttemptDir) -> Phase {
     }
 }
 
+/// In what an attempt runs, as far as its folder says.
+#[must_use]
+pub fn setting(dir: &AttemptDir) -> Setting {
+    let state = dir::read_json::<State>(&dir.state_file());
+    let state = state.ok().flatten();
+    state.map(|state| state.setting).unwrap_or_default()
+}
+
 /// What is known of the end of an attempt's job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum JobEnd {

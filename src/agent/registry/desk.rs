@@ -2,27 +2,34 @@
 //!
 //! What holds, whatever happens to the process or the host:
 //! - A call that was answered is on the disk. The same request again is the same call.
-//! - Calls leave in the order in which they came, under numbers that rise: the server carries each number out once.
+//! - Calls leave in the order in which they came, under numbers that rise: the server carries each number out once. A number
+//!   is never below the time, so that a journal of which something was lost gives none that the server knows.
+//! - What is damaged on the disk costs what it says, and nothing that lies beside it.
 //! - What the server answered to a call that somebody waits for is on the disk before the next call leaves, because the server
 //!   remembers the last answer only.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File};
-use std::io::{self, BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use protocol::Digest;
+use protocol::{Digest, Timestamp};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 use tokio::sync::watch;
 
-use super::calls::{Answer, Call, Entry};
+use super::calls::{Answer, Call, Entry, Kind};
 use crate::attempt::{read_json, write_json};
 
-/// What waits for the server may take so many bytes; files lie beside.
-const MOST_BYTES: u64 = 1 << 30;
+mod files;
+#[cfg(test)]
+mod tests;
+
+/// What waits for the server may take so many bytes, and what lies behind it as many; files lie beside.
+pub(crate) const MOST_WAITING: u64 = 1 << 30;
 /// A journal whose calls are all delivered is begun anew from this length on.
 const LONG: u64 = 4 << 20;
 /// So many requests are known again. The driver has fewer on their way at once.
@@ -63,6 +70,12 @@ struct Kept {
 #[derive(Debug)]
 pub(crate) struct Desk {
     folder: PathBuf,
+    /// What waits takes at most so many bytes.
+    most: u64,
+    /// Lines that could not be read when it was opened.
+    damaged: u64,
+    /// Whether it was said that something could not be kept.
+    complained: AtomicBool,
     inner: Mutex<Inner>,
     /// The number of the last call that was taken, and of the last one that was delivered.
     taken: watch::Sender<u64>,
@@ -92,19 +105,28 @@ struct Inner {
 }
 
 impl Desk {
-    /// Opens the folder, made where it is missing. A torn last line is cut: its call was not answered.
+    /// Opens the folder, made where it is missing; what waits may take `most` bytes. A torn last line is cut: its call was
+    /// not answered. What is damaged otherwise is left out, and counted.
     ///
     /// # Errors
-    /// Where the disk refuses, or a line in between cannot be read.
-    pub(crate) fn open(folder: PathBuf) -> io::Result<Self> {
+    /// Where the disk refuses for now.
+    pub(crate) fn open(folder: PathBuf, most: u64) -> io::Result<Self> {
         fs::create_dir_all(folder.join("files"))?;
-        let open = |name: &str| {
-            let mut options = File::options();
-            options.read(true).append(true).create(true);
-            options.open(folder.join(name))
+        let mut damaged = 0;
+        let summary = folder.join(KEPT);
+        let kept: Kept = match read_json(&summary) {
+            Ok(kept) => kept.unwrap_or_default(),
+            Err(error) if files::is_lost(&error) => {
+                damaged += 1;
+                files::set_aside(&summary)?;
+                Kept::default()
+            }
+            Err(error) => return Err(error),
         };
-        let kept: Kept = read_json(&folder.join(KEPT))?.unwrap_or_default();
-        let (mut calls, mut done) = (open(CALLS)?, open(DONE)?);
+        let (mut calls, lost) = files::open(&folder.join(CALLS))?;
+        damaged += lost;
+        let (mut done, lost) = files::open(&folder.join(DONE))?;
+        damaged += lost;
         let mut inner = Inner {
             last: kept.last,
             end: 0,
@@ -117,26 +139,45 @@ impl Desk {
         for known in kept.known {
             inner.know(known);
         }
-        inner.end = lines(&mut calls, |at, line| {
+        let (end, lost) = files::lines(&mut calls, |at, line| {
             let entry: Entry = serde_json::from_slice(line)?;
             // Lines from before the last summary, which was made just before they were to go.
-            if entry.number > kept.last {
+            if entry.number > inner.last {
                 inner.note(entry, at, line.len());
             }
             Ok(())
         })?;
-        lines(&mut done, |_, line| {
-            let done: Done = serde_json::from_slice(line)?;
-            inner.conclude(&done);
+        inner.end = end;
+        damaged += lost;
+        let (_, lost) = files::lines(&mut done, |_, line| {
+            inner.conclude(&serde_json::from_slice(line)?);
             Ok(())
         })?;
+        damaged += lost;
         let delivered = inner.delivered();
-        Ok(Self {
+        let desk = Self {
             taken: watch::Sender::new(inner.last),
             delivered: watch::Sender::new(delivered),
             inner: Mutex::new(inner),
             folder,
-        })
+            most,
+            damaged,
+            complained: AtomicBool::new(false),
+        };
+        if damaged > 0 {
+            desk.begin_anew(&mut desk.lock())?;
+        }
+        Ok(desk)
+    }
+
+    /// How many lines, or whole files, could not be read when it was opened: what they said is lost.
+    pub(crate) fn damaged(&self) -> u64 {
+        self.damaged
+    }
+
+    /// Whether somebody is to be told that something could not be kept: the first time only.
+    pub(super) fn complain(&self) -> bool {
+        !self.complained.swap(true, Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -153,7 +194,7 @@ impl Desk {
     ///
     /// # Errors
     /// Where the disk refuses, or too much waits for the server.
-    pub(super) fn take(&self, call: Call, content: Option<NamedTempFile>) -> io::Result<u64> {
+    pub(crate) fn take(&self, call: Call, content: Option<NamedTempFile>) -> io::Result<u64> {
         if let Some(content) = &content {
             content.as_file().sync_all()?;
         }
@@ -161,30 +202,34 @@ impl Desk {
         if let Some(number) = inner.numbers.get(&call.request) {
             return Ok(*number);
         }
-        // With the lock held: a delivery takes away what no call wants.
-        if let (Some(content), Some((digest, _))) = (content, &call.file) {
-            content.persist(self.files().join(digest.as_str()))?;
-            File::open(self.files())?.sync_all()?;
-        }
-        let number = inner.last + 1;
+        let number = (inner.last + 1).max(now());
         let entry = Entry { number, call };
         let mut line = serde_json::to_vec(&entry)?;
         line.push(b'\n');
-        if inner.end + line.len() as u64 > MOST_BYTES {
+        let length = line.len() as u64;
+        if inner.unsent() + length > self.most {
             let words = "more waits for the server than this host keeps";
             return Err(io::Error::new(io::ErrorKind::StorageFull, words));
         }
+        if inner.end + length > self.most.saturating_mul(2) {
+            self.begin_anew(&mut inner)?;
+        }
+        // With the lock held: a delivery takes away what no call wants.
+        if let (Some(content), Some((digest, _))) = (content, &entry.call.file) {
+            content.persist(self.files().join(digest.as_str()))?;
+            File::open(self.files())?.sync_all()?;
+        }
         let at = inner.end;
-        let written = inner
-            .calls
-            .write_all(&line)
-            .and_then(|()| inner.calls.sync_data());
-        if let Err(error) = written {
-            // What was written of it must not be a line's beginning.
+        // What is left of one that could not be written must not be this line's beginning.
+        if inner.calls.metadata()?.len() != at {
             inner.calls.set_len(at)?;
+        }
+        let written = inner.calls.write_all(&line);
+        if let Err(error) = written.and_then(|()| inner.calls.sync_data()) {
+            let _ = inner.calls.set_len(at);
             return Err(error);
         }
-        inner.end += line.len() as u64;
+        inner.end += length;
         inner.note(entry, at, line.len() - 1);
         drop(inner);
         self.taken.send_replace(number);
@@ -210,42 +255,71 @@ impl Desk {
     /// # Errors
     /// Where the disk refuses.
     pub(crate) fn deliver(&self, entry: &Entry, answer: Answer) -> io::Result<()> {
-        let awaited = matches!(entry.call.kind(), super::calls::Kind::Awaited);
+        let awaited = matches!(entry.call.kind(), Kind::Awaited);
         let done = Done {
             number: entry.number,
             answer: awaited.then_some(answer),
         };
-        let mut line = serde_json::to_vec(&done)?;
+        self.conclude(&done, entry.call.file.as_ref().map(|(digest, _)| digest))
+    }
+
+    /// Gives up the next call, which cannot be read any more; who waits for it hears this.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub(crate) fn give_up(&self, answer: Answer) -> io::Result<()> {
+        let next = self
+            .lock()
+            .waiting
+            .front()
+            .map(|first| (first.number, first.file.clone()));
+        let Some((number, file)) = next else {
+            return Ok(());
+        };
+        let answer = Some(answer);
+        self.conclude(&Done { number, answer }, file.as_ref())
+    }
+
+    fn conclude(&self, done: &Done, file: Option<&Digest>) -> io::Result<()> {
+        let mut line = serde_json::to_vec(done)?;
         line.push(b'\n');
         let mut inner = self.lock();
-        inner.done.write_all(&line)?;
-        if awaited {
-            inner.done.sync_data()?;
-        }
-        inner.conclude(&done);
-        if let Some((digest, _)) = &entry.call.file
-            && !inner.is_wanted(digest)
-        {
+        inner.write_done(&line, done.answer.is_some())?;
+        inner.conclude(done);
+        if let Some(digest) = file.filter(|digest| !inner.is_wanted(digest)) {
             let _ = fs::remove_file(self.files().join(digest.as_str()));
         }
-        if inner.waiting.is_empty() && inner.end > LONG {
-            self.begin_anew(&mut inner)?;
+        if inner.waiting.is_empty()
+            && inner.end > LONG
+            && let Err(error) = self.begin_anew(&mut inner)
+        {
+            // It is only longer than it need be.
+            tracing::warn!("{}: {error}", self.folder.display());
         }
         drop(inner);
-        self.delivered.send_replace(entry.number);
+        self.delivered.send_replace(done.number);
         Ok(())
     }
 
-    /// All calls are delivered: what is known of them is kept, and their lines go.
+    /// Lines of calls that are delivered go; what is known of them is kept.
     fn begin_anew(&self, inner: &mut Inner) -> io::Result<()> {
+        let delivered = inner.delivered();
+        let known = inner.known.iter();
+        let known = known.filter(|known| known.number <= delivered);
         let kept = Kept {
-            last: inner.last,
-            known: inner.known.iter().cloned().collect(),
+            last: delivered,
+            known: known.cloned().collect(),
         };
+        let places = inner.waiting.iter().map(|one| (one.at, one.length));
+        let fresh = files::copy(&inner.calls, places, &self.folder)?;
         write_json(&self.folder.join(KEPT), &kept)?;
-        inner.calls.set_len(0)?;
+        inner.calls = files::replace(fresh, &self.folder.join(CALLS))?;
         inner.done.set_len(0)?;
         inner.end = 0;
+        for one in &mut inner.waiting {
+            one.at = inner.end;
+            inner.end += one.length as u64 + 1;
+        }
         Ok(())
     }
 
@@ -305,6 +379,27 @@ impl Inner {
         });
     }
 
+    /// Bytes of the calls that wait.
+    fn unsent(&self) -> u64 {
+        let first = self.waiting.front();
+        first.map_or(0, |first| self.end - first.at)
+    }
+
+    /// Writes what became of a call; `safely`: it is on the disk when this returns.
+    fn write_done(&mut self, line: &[u8], safely: bool) -> io::Result<()> {
+        let before = self.done.metadata()?.len();
+        let written = self.done.write_all(line);
+        if let Err(error) = written {
+            // What was written of it must not be a line's beginning.
+            self.done.set_len(before)?;
+            return Err(error);
+        }
+        match safely {
+            true => self.done.sync_data(),
+            false => Ok(()),
+        }
+    }
+
     fn delivered(&self) -> u64 {
         self.waiting
             .front()
@@ -337,144 +432,7 @@ impl Inner {
     }
 }
 
-/// Reads the whole lines of a file, each with its place; what is behind the last line end is cut. Gives where the next line
-/// begins.
-fn lines(file: &mut File, mut each: impl FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<u64> {
-    file.seek(SeekFrom::Start(0))?;
-    let mut reader = BufReader::new(&*file);
-    let (mut at, mut line) = (0, Vec::new());
-    loop {
-        line.clear();
-        let n = reader.read_until(b'\n', &mut line)? as u64;
-        let Some((b'\n', text)) = line.split_last() else {
-            break;
-        };
-        each(at, text)?;
-        at += n;
-    }
-    file.set_len(at)?;
-    Ok(at)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn call(request: &str, name: &str) -> Call {
-        Call {
-            request: request.into(),
-            method: "POST".into(),
-            address: format!("/api/2.0/mlflow/runs/{name}"),
-            content_type: Some("application/json".into()),
-            body: format!("{{\"of\": \"{request}\"}}"),
-            file: None,
-        }
-    }
-
-    fn made(id: &str) -> Answer {
-        Answer {
-            status: 200,
-            body: format!("{{\"run\": \"{id}\"}}"),
-        }
-    }
-
-    fn deliver_all(desk: &Desk) -> Vec<(u64, String)> {
-        let mut order = Vec::new();
-        while let Some(entry) = desk.next().unwrap() {
-            order.push((entry.number, entry.call.request.clone()));
-            let answer = made(&entry.call.request);
-            desk.deliver(&entry, answer).unwrap();
-        }
-        order
-    }
-
-    #[tokio::test]
-    async fn what_was_taken_leaves_in_order_and_once_over_every_restart() {
-        let folder = tempfile::tempdir().unwrap();
-        let open = || Desk::open(folder.path().to_owned()).unwrap();
-        let desk = open();
-        assert_eq!(desk.take(call("a", "log-metric"), None).unwrap(), 1);
-        assert_eq!(desk.take(call("b", "create"), None).unwrap(), 2);
-        let desk = open();
-        assert_eq!(
-            desk.take(call("b", "create"), None).unwrap(),
-            2,
-            "the same request"
-        );
-        assert_eq!(desk.take(call("c", "log-batch"), None).unwrap(), 3);
-        let first = desk.next().unwrap().unwrap();
-        assert_eq!((first.number, &first.call), (1, &call("a", "log-metric")));
-        desk.deliver(&first, made("a")).unwrap();
-        let desk = open();
-        let second = desk.next().unwrap().unwrap();
-        assert_eq!(second.number, 2);
-        desk.deliver(&second, made("b")).unwrap();
-        let desk = open();
-        assert_eq!(
-            desk.answered(2).await,
-            Some(made("b")),
-            "kept for who asks again"
-        );
-        assert_eq!(deliver_all(&desk), [(3, "c".to_owned())]);
-        assert_eq!(desk.answered(3).await, None, "nobody waits for it");
-        let desk = open();
-        assert_eq!(desk.next().unwrap(), None);
-        desk.flushed().await;
-        assert_eq!(desk.take(call("d", "create"), None).unwrap(), 4);
-    }
-
-    #[test]
-    fn a_line_that_was_torn_by_a_crash_is_cut() {
-        let folder = tempfile::tempdir().unwrap();
-        let open = || Desk::open(folder.path().to_owned()).unwrap();
-        open().take(call("a", "create"), None).unwrap();
-        let path = folder.path().join(CALLS);
-        let mut torn = fs::read(&path).unwrap();
-        torn.extend_from_slice(b"{\"number\":2,\"requ");
-        fs::write(&path, torn).unwrap();
-        let desk = open();
-        assert_eq!(desk.take(call("b", "create"), None).unwrap(), 2);
-        let all = [(1, "a".to_owned()), (2, "b".to_owned())];
-        assert_eq!(deliver_all(&open()), all);
-    }
-
-    #[test]
-    fn a_long_journal_is_begun_anew_when_all_of_it_is_delivered() {
-        let folder = tempfile::tempdir().unwrap();
-        let open = || Desk::open(folder.path().to_owned()).unwrap();
-        let desk = open();
-        let mut large = call("a", "create");
-        large.body = "x".repeat(LONG as usize + 1);
-        desk.take(large.clone(), None).unwrap();
-        assert_eq!(deliver_all(&desk).len(), 1);
-        assert_eq!(fs::metadata(folder.path().join(CALLS)).unwrap().len(), 0);
-        let desk = open();
-        assert_eq!(
-            desk.take(large, None).unwrap(),
-            1,
-            "it is known all the same"
-        );
-        assert_eq!(desk.take(call("b", "create"), None).unwrap(), 2);
-        assert_eq!(deliver_all(&open()), [(2, "b".to_owned())]);
-    }
-
-    #[test]
-    fn a_content_goes_when_no_call_wants_it_any_more() {
-        let folder = tempfile::tempdir().unwrap();
-        let desk = Desk::open(folder.path().to_owned()).unwrap();
-        let digest = Digest::of("content");
-        let place = desk.files().join(digest.as_str());
-        for request in ["a", "b"] {
-            let mut put = call(request, "x");
-            put.file = Some((digest.clone(), protocol::ByteSize(7)));
-            let mut content = NamedTempFile::new_in(desk.files()).unwrap();
-            content.write_all(b"content").unwrap();
-            desk.take(put, Some(content)).unwrap();
-        }
-        let first = desk.next().unwrap().unwrap();
-        desk.deliver(&first, made("a")).unwrap();
-        assert!(place.exists());
-        deliver_all(&desk);
-        assert!(!place.exists());
-    }
+/// The time as a number of a call: microseconds since 1970.
+fn now() -> u64 {
+    u64::try_from(Timestamp::now().0).unwrap_or(0) * 1_000
 }

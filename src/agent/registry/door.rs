@@ -40,6 +40,9 @@ pub(crate) enum Reading {
 pub(crate) trait Upstream: Sync {
     /// The answer, however long it takes: who asks gives up by itself.
     fn read(&self, call: &Call, range: Option<&str>) -> impl Future<Output = Reading> + Send;
+
+    /// Hears, once, that this host cannot keep what the code writes.
+    fn cannot_keep(&self, why: &io::Error);
 }
 
 /// Serves the socket in `folder` until it is dropped. What an agent before this one left there is replaced.
@@ -101,7 +104,10 @@ async fn handle(mut stream: UnixStream, desk: &Desk, upstream: &impl Upstream) -
             return http::write_answer(&mut stream, &answer).await;
         }
         // The driver is there still where it is the disk that refuses.
-        Err(error) => return http::write_answer(&mut stream, &full(&error)).await,
+        Err(error) => {
+            let answer = full(&error, desk, upstream);
+            return http::write_answer(&mut stream, &answer).await;
+        }
     };
     let reading = tokio::select! {
         reading = answer(call, content, head.range.as_deref(), desk, upstream) => reading,
@@ -114,8 +120,11 @@ async fn handle(mut stream: UnixStream, desk: &Desk, upstream: &impl Upstream) -
 }
 
 /// A client asks again later where this host cannot keep what it says.
-fn full(error: &io::Error) -> Answer {
+fn full(error: &io::Error, desk: &Desk, upstream: &impl Upstream) -> Answer {
     tracing::error!("a call of a job's code cannot be kept: {error}");
+    if desk.complain() {
+        upstream.cannot_keep(error);
+    }
     let words = format!("the job's host cannot keep this now: {error}");
     Answer::error(503, "TEMPORARILY_UNAVAILABLE", &words)
 }
@@ -135,14 +144,14 @@ async fn answer(
         }
         Kind::Write(done) => match take(call) {
             Ok(_) => done,
-            Err(error) => full(&error),
+            Err(error) => full(&error, desk, upstream),
         },
         Kind::Awaited => match take(call) {
             Ok(number) => desk.answered(number).await.unwrap_or_else(|| {
                 let words = "this call was carried out, and its answer is not known any more";
                 Answer::error(400, "INVALID_STATE", words)
             }),
-            Err(error) => full(&error),
+            Err(error) => full(&error, desk, upstream),
         },
     })
 }

@@ -7,7 +7,7 @@ mod door;
 mod http;
 
 pub(crate) use calls::{Answer, Call, Entry};
-pub(crate) use desk::Desk;
+pub(crate) use desk::{Desk, MOST_WAITING};
 pub(crate) use door::{Reading, Upstream, open, serve};
 
 #[cfg(test)]

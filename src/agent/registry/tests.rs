@@ -1,7 +1,7 @@
 //! Stories of the socket: what is answered at once, what waits for the server, and what an agent that starts again knows.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use protocol::Digest;
@@ -11,18 +11,25 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
-use super::{Answer, Call, Desk, Reading, Upstream, serve};
+use super::{Answer, Call, Desk, MOST_WAITING, Reading, Upstream, serve};
 
 /// No condition of a story takes longer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A server that tells of every read what was asked.
-struct Echo;
+/// A server that tells of every read what was asked; and what is said of what could not be kept.
+#[derive(Default)]
+struct Echo {
+    told: Mutex<Vec<String>>,
+}
 
 impl Upstream for Echo {
     async fn read(&self, call: &Call, range: Option<&str>) -> Reading {
         let body = format!("{} {}", call.words(), range.unwrap_or("whole"));
         Reading::Whole(Answer { status: 200, body })
+    }
+
+    fn cannot_keep(&self, why: &std::io::Error) {
+        self.told.lock().unwrap().push(why.to_string());
     }
 }
 
@@ -30,21 +37,25 @@ impl Upstream for Echo {
 struct World {
     folder: TempDir,
     desk: Arc<Desk>,
+    echo: Arc<Echo>,
     serving: JoinHandle<()>,
 }
 
 impl World {
     fn start() -> Self {
-        Self::in_folder(tempfile::tempdir().unwrap())
+        Self::in_folder(tempfile::tempdir().unwrap(), MOST_WAITING)
     }
 
-    fn in_folder(folder: TempDir) -> Self {
-        let desk = Arc::new(Desk::open(folder.path().join("registry")).unwrap());
+    fn in_folder(folder: TempDir, most: u64) -> Self {
+        let desk = Desk::open(folder.path().join("registry"), most);
+        let (desk, echo) = (Arc::new(desk.unwrap()), Arc::<Echo>::default());
         let (here, at) = (Arc::clone(&desk), folder.path().join("agent"));
-        let serving = tokio::spawn(async move { serve(&at, &here, &Echo).await });
+        let says = Arc::clone(&echo);
+        let serving = tokio::spawn(async move { serve(&at, &here, &*says).await });
         Self {
             folder,
             desk,
+            echo,
             serving,
         }
     }
@@ -53,7 +64,7 @@ impl World {
     async fn restart(self) -> Self {
         self.serving.abort();
         let _ = self.serving.await;
-        Self::in_folder(self.folder)
+        Self::in_folder(self.folder, MOST_WAITING)
     }
 
     /// What the driver is answered.
@@ -183,4 +194,19 @@ async fn what_is_no_call_is_refused() {
     );
     assert_eq!(world.desk.next().unwrap(), None);
     assert_eq!(world.ask("1-2", LOG, "").await, "200 {}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_this_host_cannot_keep_is_asked_for_again_and_told_once() {
+    let world = World::in_folder(tempfile::tempdir().unwrap(), 500);
+    let long = "x".repeat(300);
+    assert_eq!(world.ask("1-1", LOG, &long).await, "200 {}");
+    for request in ["1-2", "1-3"] {
+        let told = world.ask(request, LOG, &long).await;
+        assert!(told.starts_with("503 "), "{told}");
+        assert!(told.contains("more waits for the server"), "{told}");
+    }
+    assert_eq!(world.echo.told.lock().unwrap().len(), 1);
+    world.deliver("{}").await;
+    assert_eq!(world.ask("1-2", LOG, &long).await, "200 {}");
 }

@@ -23,6 +23,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const AT_ONCE: usize = 4;
 /// How often a blob is brought anew whose hash the server does not find.
 const TRIES: u32 = 3;
+/// After so many pieces of which the server kept nothing it will keep none.
+const MOST_STALLS: u32 = 20;
 
 impl Delivery<'_> {
     /// Uploads blobs as they come, until `closing` and none is left. Answers those that cannot be.
@@ -116,6 +118,7 @@ impl Delivery<'_> {
         let mut file = File::from_std(open().map_err(never)?);
         let size = file.metadata().await.map_err(never)?.len();
         let mut backoff = self.shared.backoff();
+        let mut stalls = 0;
         loop {
             if offset > size {
                 return Err(Unsent::Never(format!(
@@ -148,11 +151,17 @@ impl Delivery<'_> {
                 Err(ClientError::WrongHash(_)) => return Err(Unsent::WrongHash),
                 Err(error) => return Err(Unsent::Never(error.to_string())),
             }
-            if offset <= before {
-                tokio::time::sleep(backoff.next()).await;
-            } else {
+            if offset > before {
+                stalls = 0;
                 backoff.reset();
+                continue;
             }
+            stalls += 1;
+            if stalls == MOST_STALLS {
+                let words = format!("the server keeps {offset} of {size} bytes, and no more");
+                return Err(Unsent::Never(words));
+            }
+            tokio::time::sleep(backoff.next()).await;
         }
     }
 }

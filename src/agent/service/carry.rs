@@ -2,6 +2,7 @@
 //! give the GPUs back, deliver. Every step may be the first one of a new process.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,13 @@ use crate::executor::Engine;
 use crate::journal::Journal;
 use crate::ledger::NotBooked;
 use crate::leftover;
-use crate::registry::Desk;
+use crate::registry::{Desk, MOST_WAITING};
+
+/// So often a place is opened that the disk does not give, before it is done without.
+const MOST_TRIES: u32 = 5;
+/// What is said where something of it is lost.
+const DAMAGED: &str = "some of what the code wrote to the registry was damaged on the host's disk: what the server did not have \
+    of it yet is missing in the run, and the rest goes on; run the job again to have all of it";
 
 /// Carries an attempt out, from wherever an earlier process left it.
 pub(super) async fn carry(
@@ -198,27 +205,35 @@ impl Carrier<'_> {
         }
     }
 
-    /// Where what the job's code writes to the registry is kept; none: the server takes nothing of it. A damaged one is set
-    /// aside: what the server has not of it is missing in the run, and the job's log says so.
+    /// Where what the job's code writes to the registry is kept; none: the server takes nothing of it. What is damaged there
+    /// is missing in the run, and the job's log says so. One that cannot be opened at all is set aside.
     async fn desk(&self, journal: &Journal) -> Option<Desk> {
         self.order.run.as_ref()?;
         let path = self.dir.registry();
         let mut backoff = self.shared.backoff();
+        let mut tries = 0;
         loop {
-            let error = match Desk::open(path.clone()) {
-                Ok(desk) => return Some(desk),
+            tries += 1;
+            let error = match Desk::open(path.clone(), MOST_WAITING) {
+                Ok(desk) => {
+                    if desk.damaged() > 0 {
+                        self.say(journal, DAMAGED);
+                    }
+                    return Some(desk);
+                }
                 Err(error) => error,
             };
             tracing::error!(attempt = %self.order.attempt, "{}: {error}", path.display());
-            if error.kind() == std::io::ErrorKind::InvalidData {
+            let is_full = matches!(
+                error.kind(),
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+            );
+            if tries >= MOST_TRIES && !is_full {
+                tries = 0;
                 let aside = path.with_extension("damaged");
                 keep::remove_all(&aside);
                 match std::fs::rename(&path, &aside) {
-                    Ok(()) => self.say(
-                        journal,
-                        "what the code wrote to the registry was damaged on the host's disk: what the server did not have yet is \
-                         missing in the run; run the job again to have all of it",
-                    ),
+                    Ok(()) => self.say(journal, DAMAGED),
                     Err(error) => tracing::error!("cannot set {} aside: {error}", path.display()),
                 }
             }
@@ -513,5 +528,40 @@ mod tests {
                 .iter()
                 .all(|status| status.phase == Phase::Finished && status.released)
         );
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_damaged_of_the_calls_is_said_in_the_jobs_log_and_holds_nothing_up() {
+        let world = World::new().await;
+        let (dir, mut order) = world.ordered();
+        order.run = Some("0".repeat(32));
+        let registry = dir.registry();
+        std::fs::create_dir_all(&registry).unwrap();
+        std::fs::write(registry.join("calls.ndjson"), "no call\n").unwrap();
+        let handle = world.shared.attempts.enter(&dir, &order);
+        let carrier = Carrier {
+            shared: &world.shared,
+            dir: &dir,
+            order: &order,
+            handle: &handle,
+        };
+        let journal = carrier.journal().await;
+        let said = || {
+            let events = journal.read(1, usize::MAX).unwrap();
+            let texts = events.iter().filter_map(|event| match event.body.known()? {
+                EventKind::Log { text, .. } => Some(text.clone()),
+                _ => None,
+            });
+            texts.collect::<Vec<_>>()
+        };
+        assert_eq!(carrier.desk(&journal).await.unwrap().damaged(), 1);
+        assert_eq!(said(), [format!("{DAMAGED}\n")]);
+        // It is said once, and what is whole is not spoken of.
+        assert_eq!(carrier.desk(&journal).await.unwrap().damaged(), 0);
+        // A folder that is none is put out of the way.
+        std::fs::remove_dir_all(&registry).unwrap();
+        std::fs::write(&registry, "a file").unwrap();
+        assert_eq!(carrier.desk(&journal).await.unwrap().damaged(), 0);
+        assert_eq!(said().len(), 2);
     }
 }

@@ -7,7 +7,7 @@ use std::future::pending;
 
 use protocol::event::Artifact;
 use protocol::report::{AttemptReport, Setting};
-use protocol::{AttemptId, Digest, Failure, FailureKind, Outcome};
+use protocol::{AttemptId, Digest, Failure, FailureKind, Outcome, Owner};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
@@ -42,7 +42,8 @@ impl Delivery<'_> {
             match self.persist(call).await {
                 Ok(accepted) => {
                     let word = report.outcome.word();
-                    tracing::info!(attempt = %self.attempt, outcome = word, believed = accepted, "attempt reported");
+                    let why = platforms(&report.outcome);
+                    tracing::info!(attempt = %self.attempt, outcome = word, why, believed = accepted, "attempt reported");
                     return;
                 }
                 Err(error) => {
@@ -89,6 +90,18 @@ impl Delivery<'_> {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+/// What went wrong with the platform, for its own log. What the user's code said is not for it.
+fn platforms(outcome: &Outcome) -> Option<&str> {
+    match outcome {
+        Outcome::Failed(failure) if failure.owner() == Owner::Platform => Some(&failure.message),
+        Outcome::Failed(_)
+        | Outcome::Succeeded
+        | Outcome::Reused { .. }
+        | Outcome::Skipped { .. }
+        | Outcome::Cancelled { .. } => None,
     }
 }
 

@@ -2,7 +2,7 @@
 //! at once. It must not know what a call is about.
 
 use protocol::agent_api::AttemptOrder;
-use protocol::event::{EventKind, Finding};
+use protocol::event::{EventKind, Finding, LogStream};
 use protocol::spec::LintLevel;
 use protocol::{Unnumbered, Work};
 use tokio_util::sync::CancellationToken;
@@ -11,7 +11,8 @@ use super::deliver::Delivery;
 use crate::client::{ClientError, RegistryCall};
 use crate::registry::{Answer, Call, Desk, Entry, Reading, Upstream, serve};
 
-/// So often a call is brought of which the server says that it cannot do it, though it is there.
+/// So often a call is brought of which the server says that it cannot do it, though it is there, or that it has lost the
+/// file.
 const TRIES: u32 = 5;
 /// So many refusals are told one by one.
 const MOST_FINDINGS: u32 = 20;
@@ -33,13 +34,14 @@ impl Delivery<'_> {
     async fn calls(self, desk: &Desk, order: &AttemptOrder, closing: &CancellationToken) {
         let mut taken = desk.watch();
         let mut backoff = self.shared.backoff();
-        let mut refused = 0;
+        let (mut refused, mut unread) = (0, 0);
         loop {
             // In this order: what was taken when the attempt is over must be delivered.
             let closed = closing.is_cancelled();
             taken.borrow_and_update();
             match desk.next() {
                 Ok(Some(entry)) => {
+                    unread = 0;
                     let answer = self.bring_call(desk, &entry).await;
                     if answer.status >= 400 && entry.call.answers_at_once() {
                         refused += 1;
@@ -61,25 +63,43 @@ impl Delivery<'_> {
                     }
                 }
                 Err(error) => {
-                    tracing::error!(attempt = %self.attempt, "{error}; trying again");
-                    tokio::time::sleep(backoff.next()).await;
+                    unread += 1;
+                    tracing::error!(attempt = %self.attempt, unread, "a call that was kept cannot be read: {error}");
+                    if unread < TRIES {
+                        tokio::time::sleep(backoff.next()).await;
+                    } else {
+                        unread = 0;
+                        self.give_up(desk, &error);
+                    }
                 }
             }
+        }
+    }
+
+    /// A call that this host kept and cannot read any more holds up none of the others.
+    fn give_up(self, desk: &Desk, error: &std::io::Error) {
+        let words = format!("the job's host kept this call and cannot read it any more: {error}");
+        match desk.give_up(Answer::error(400, "INVALID_STATE", &words)) {
+            Ok(()) => self.say(format!(
+                "a call of the code to the registry is missing in the run: the host's disk cannot give it back ({error})"
+            )),
+            Err(error) => tracing::error!(attempt = %self.attempt, "{error}"),
+        }
+    }
+
+    /// A line in the job's log.
+    fn say(self, text: String) {
+        let text = text + "\n";
+        let stream = LogStream::Platform;
+        let event = EventKind::Log { stream, text };
+        if let Err(error) = self.journal.append(Unnumbered::now(event.into())) {
+            tracing::error!(attempt = %self.attempt, "{error}");
         }
     }
 
     /// Brings a call, however often that takes, and gives the answer.
     async fn bring_call(self, desk: &Desk, entry: &Entry) -> Answer {
         let Entry { number, call } = entry;
-        if let Some((blob, _)) = &call.file {
-            let path = desk.files().join(blob.as_str());
-            let name = path.display().to_string();
-            let open = || std::fs::File::open(&path);
-            if let Err(why) = self.upload(blob, &name, &open).await {
-                let words = format!("the file could not be uploaded: {why}");
-                return Answer::error(400, "INVALID_STATE", &words);
-            }
-        }
         let asked = RegistryCall {
             number: Some(*number),
             ..asked(call, None)
@@ -88,17 +108,35 @@ impl Delivery<'_> {
         let mut tries = 0;
         loop {
             tries += 1;
+            if let Err(why) = self.bring_file(desk, call).await {
+                let words = format!("the file could not be uploaded: {why}");
+                return Answer::error(400, "INVALID_STATE", &words);
+            }
             let brought = self
                 .persist(|| self.shared.client.registry(self.attempt, asked))
                 .await;
             match brought {
                 Ok(body) => return Answer { status: 200, body },
-                Err(ClientError::Registry { status: 500, .. }) if tries < TRIES => {
+                // 409: the content was removed in between, and is wanted again.
+                Err(ClientError::Registry {
+                    status: 409 | 500, ..
+                }) if tries < TRIES => {
                     tokio::time::sleep(backoff.next()).await;
                 }
                 Err(error) => return refusal(error),
             }
         }
+    }
+
+    /// Uploads the content of a call that puts a file, where the server does not have it.
+    async fn bring_file(self, desk: &Desk, call: &Call) -> Result<(), String> {
+        let Some((blob, _)) = &call.file else {
+            return Ok(());
+        };
+        let path = desk.files().join(blob.as_str());
+        let name = path.display().to_string();
+        let open = || std::fs::File::open(&path);
+        self.upload(blob, &name, &open).await
     }
 
     /// What the server takes no more though its client was told that it is done, the job's readers see.
@@ -169,5 +207,80 @@ impl Upstream for Delivery<'_> {
             Ok(download) => Reading::Stream(download),
             Err(error) => Reading::Whole(refusal(error)),
         }
+    }
+
+    fn cannot_keep(&self, why: &std::io::Error) {
+        self.say(format!(
+            "this host cannot keep what the code writes to the registry: {why}; the code is told to try again, and fails where \
+             that goes on"
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use protocol::{ByteSize, Digest};
+    use serde_json::json;
+    use tempfile::NamedTempFile;
+
+    use super::*;
+    use crate::registry::MOST_WAITING;
+    use crate::service::world::World;
+
+    /// A file that the code put, and that waits for the server.
+    fn put(desk: &Desk) -> Entry {
+        let mut content = NamedTempFile::new_in(desk.files()).unwrap();
+        content.write_all(b"weights").unwrap();
+        let call = Call {
+            request: "1-1".into(),
+            method: "PUT".into(),
+            address: "/api/2.0/mlflow-artifacts/artifacts/0/r/artifacts/a".into(),
+            content_type: None,
+            body: String::new(),
+            file: Some((Digest::of("weights"), ByteSize(7))),
+        };
+        desk.take(call, Some(content)).unwrap();
+        desk.next().unwrap().unwrap()
+    }
+
+    /// How a file ends that the server says so often it has lost, and how often its content was looked for.
+    async fn lost(times: u32) -> (Answer, usize) {
+        let world = World::new().await;
+        let folder = tempfile::tempdir().unwrap();
+        let desk = Desk::open(folder.path().to_owned(), MOST_WAITING).unwrap();
+        let entry = put(&desk);
+        let answer = json!({"error_code": "RESOURCE_CONFLICT", "message": "upload it before"});
+        world.refuse_times("/registry/", 409, answer, times);
+        let answer = world.delivery().bring_call(&desk, &entry).await;
+        (answer, world.asked("HEAD "))
+    }
+
+    #[tokio::test]
+    async fn a_file_that_the_server_lost_is_brought_again_and_not_for_ever() {
+        let (answer, looks) = lost(2).await;
+        assert_eq!((answer.status, looks), (200, 3));
+        let (answer, looks) = lost(u32::MAX).await;
+        assert_eq!((answer.status, looks), (409, TRIES as usize));
+        assert!(answer.body.contains("upload it before"), "{}", answer.body);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_keeps_nothing_of_a_content_is_asked_so_often_and_no_more() {
+        let world = World::new().await;
+        let blob = Digest::of("weights");
+        world.refuse_times("HEAD ", 404, json!({}), u32::MAX);
+        world.refuse_times("PATCH ", 409, json!({}), u32::MAX);
+        let open = || {
+            let mut file = tempfile::tempfile()?;
+            file.write_all(b"weights")?;
+            Ok(file)
+        };
+        let refused = world.delivery().upload(&blob, "weights", &open).await;
+        assert_eq!(
+            refused.unwrap_err(),
+            "the server keeps 0 of 7 bytes, and no more"
+        );
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use protocol::agent_api::AttemptOrder;
+use protocol::agent_api::{AttemptOrder, OFFSET_HEADER};
 use protocol::report::{AttemptReport, Setting, Usage};
 use protocol::{AttemptId, JobId, Outcome, PipelineId, ProjectId, Span, Timestamp};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -25,10 +25,20 @@ use crate::ledger::Ledger;
 /// What a server got, and what it does not take.
 #[derive(Debug, Default)]
 struct Heard {
+    /// First lines of what was asked.
+    calls: Vec<String>,
     taken: Vec<Vec<u8>>,
     refused: u32,
-    /// Bodies with this word get that status.
-    refuses: Option<(String, u16)>,
+    refuses: Vec<Refusal>,
+}
+
+/// Calls with this word get that answer, so many times.
+#[derive(Debug)]
+struct Refusal {
+    word: String,
+    status: u16,
+    answer: Value,
+    times: u32,
 }
 
 pub(super) struct World {
@@ -131,8 +141,30 @@ impl World {
         }
     }
 
+    /// Bodies with this word are refused in the agent API's form.
     pub(super) fn refuse(&self, word: &str, status: u16) {
-        self.heard.lock().unwrap().refuses = Some((word.to_owned(), status));
+        let answer = json!({"code": "invalid", "message": "no"});
+        self.refuse_times(word, status, answer, u32::MAX);
+    }
+
+    /// Calls with this word, in their address or their body, get that answer, so many times.
+    pub(super) fn refuse_times(&self, word: &str, status: u16, answer: Value, times: u32) {
+        self.heard.lock().unwrap().refuses.push(Refusal {
+            word: word.to_owned(),
+            status,
+            answer,
+            times,
+        });
+    }
+
+    /// Of the calls that came, those with this word in their first line.
+    pub(super) fn asked(&self, word: &str) -> usize {
+        let heard = self.heard.lock().unwrap();
+        heard
+            .calls
+            .iter()
+            .filter(|call| call.contains(word))
+            .count()
     }
 
     /// The bodies that the server took.
@@ -179,11 +211,16 @@ async fn serve(mut caller: TcpStream, heard: &Mutex<Heard>) -> std::io::Result<(
     let (status, answer) = {
         let mut heard = heard.lock().unwrap();
         let text = String::from_utf8_lossy(&body);
-        let refusal = heard.refuses.clone();
-        match refusal.filter(|(word, _)| text.contains(word)) {
-            Some((_, status)) => {
+        heard.calls.push(call.clone());
+        let meant = |refusal: &&mut Refusal| {
+            refusal.times > 0 && (call.contains(&refusal.word) || text.contains(&refusal.word))
+        };
+        match heard.refuses.iter_mut().find(meant) {
+            Some(refusal) => {
+                refusal.times -= 1;
+                let answer = (refusal.status, refusal.answer.clone());
                 heard.refused += 1;
-                (status, json!({"code": "invalid", "message": "no"}))
+                answer
             }
             None if call.contains("/events?") => {
                 let from = call
@@ -201,7 +238,7 @@ async fn serve(mut caller: TcpStream, heard: &Mutex<Heard>) -> std::io::Result<(
     };
     let answer = answer.to_string();
     let head = format!(
-        "HTTP/1.1 {status} x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        "HTTP/1.1 {status} x\r\nConnection: close\r\n{OFFSET_HEADER}: 0\r\nContent-Length: {}\r\n\r\n",
         answer.len()
     );
     caller.write_all((head + &answer).as_bytes()).await

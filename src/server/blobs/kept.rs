@@ -98,6 +98,11 @@ impl Kept {
         })
     }
 
+    /// Whether a service keeps them, and not this server's disk.
+    pub(super) fn is_bucket(&self) -> bool {
+        self.files.is_none()
+    }
+
     /// Keeps the content of a whole file, which is gone then.
     pub(super) async fn keep(&self, digest: &Digest, file: &Path) -> Result<(), BlobError> {
         if let Some(folder) = &self.files {

@@ -6,7 +6,7 @@ mod parts;
 #[cfg(test)]
 mod tests;
 
-use std::io::SeekFrom;
+use std::io::{ErrorKind, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -101,6 +101,30 @@ pub enum BlobError {
     /// It is longer than it may be.
     #[error("it is too large")]
     TooLarge,
+}
+
+impl BlobError {
+    /// Whether there is no such content.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        matches!(self, BlobError::Store(object_store::Error::NotFound { .. }))
+    }
+
+    /// Whether it is the disk that has no room: it may work when somebody made some.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let first: &(dyn std::error::Error + 'static) = self;
+        let mut causes = std::iter::successors(Some(first), |error| error.source());
+        causes.any(|error| {
+            let kind = error
+                .downcast_ref::<std::io::Error>()
+                .map(std::io::Error::kind);
+            matches!(
+                kind,
+                Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+            )
+        })
+    }
 }
 
 fn part_error(path: &Path) -> impl FnOnce(std::io::Error) -> BlobError + use<> {
@@ -250,12 +274,17 @@ impl Blobs {
             return Ok(futures_util::stream::empty().boxed());
         }
         let options = GetOptions {
-            range: Some(GetRange::Bounded(range)),
+            range: Some(GetRange::Bounded(range.clone())),
             ..GetOptions::default()
         };
-        Ok(stream(
-            self.kept.store.get_opts(&place(digest), options).await?,
-        ))
+        match self.kept.store.get_opts(&place(digest), options).await {
+            Ok(found) => Ok(stream(found)),
+            // Some services answer a range with the whole, or under another status than HTTP's for a part.
+            Err(object_store::Error::Generic { .. }) if self.kept.is_bucket() => {
+                Ok(within(self.get(digest).await?, range))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Whether there is a content.
@@ -332,6 +361,30 @@ impl Blobs {
         }
         Ok(Some(found.bytes().await?.to_vec()))
     }
+}
+
+/// These of the bytes that come.
+fn within(
+    pieces: BoxStream<'static, std::io::Result<Vec<u8>>>,
+    range: Range<u64>,
+) -> BoxStream<'static, std::io::Result<Vec<u8>>> {
+    let Range { start, end } = range;
+    let (mut asked, mut came) = (0, 0);
+    let pieces = pieces.try_take_while(move |piece| {
+        let wanted = asked < end;
+        asked += piece.len() as u64;
+        std::future::ready(Ok(wanted))
+    });
+    let cut = pieces.map_ok(move |mut piece| {
+        let first = came;
+        came += piece.len() as u64;
+        let place = |of: u64| usize::try_from(of.clamp(first, came) - first).unwrap_or(usize::MAX);
+        piece.truncate(place(end));
+        piece.drain(..place(start));
+        piece
+    });
+    cut.try_filter(|piece| std::future::ready(!piece.is_empty()))
+        .boxed()
 }
 
 /// The bytes of what was found. A file is read in pieces that are worth the way to the disk: the store's own have 8 KiB.

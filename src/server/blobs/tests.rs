@@ -96,6 +96,24 @@ async fn a_content_is_taken_as_a_stream_and_given_in_parts() {
 }
 
 #[tokio::test]
+async fn a_part_is_cut_out_of_a_whole_that_comes_in_pieces() {
+    for (range, expected) in [
+        (0..11, "hello world"),
+        (0..1, "h"),
+        (4..5, "o"),
+        (3..8, "lo wo"),
+        (5..6, " "),
+        (10..11, "d"),
+        (6..99, "world"),
+    ] {
+        let pieces = ["hel", "lo", " ", "", "world"].map(|piece| Ok(Vec::from(piece)));
+        let whole = futures_util::stream::iter(pieces).boxed();
+        let part: Vec<Vec<u8>> = within(whole, range.clone()).try_collect().await.unwrap();
+        assert_eq!(part.concat(), expected.as_bytes(), "{range:?}");
+    }
+}
+
+#[tokio::test]
 async fn one_agent_cannot_spoil_the_part_of_another() {
     let (_folder, blobs, agent) = open();
     let digest = Digest::of("hello");

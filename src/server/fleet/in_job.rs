@@ -52,7 +52,8 @@ pub async fn caller(
     })
 }
 
-/// What a call was answered that was carried out before; none: it was not.
+/// What a call was answered that was carried out before; none: it was not. Of one before the last the answer is not known
+/// any more: nobody waits for it, and another call's must not stand for it.
 ///
 /// # Errors
 /// The store's.
@@ -60,8 +61,12 @@ pub async fn answered(
     server: &Server,
     id: &AttemptId,
     number: u64,
-) -> Result<Option<LastCall>, Refused> {
+) -> Result<Option<String>, Refused> {
     let mut db = server.store.read().await?;
     let last = job_calls::last(&mut db, id).await?;
-    Ok(last.filter(|last| number <= last.number))
+    let known = |last: LastCall| match number == last.number {
+        true => last.answer,
+        false => "{}".to_owned(),
+    };
+    Ok(last.filter(|last| number <= last.number).map(known))
 }

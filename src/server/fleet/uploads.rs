@@ -6,19 +6,22 @@ use protocol::agent_api::BLOB_PIECE_BYTES;
 use protocol::{AttemptId, Digest, Timestamp};
 
 use super::{Refused, mine, room};
-use crate::blobs::Piece;
+use crate::blobs::{BlobError, Piece};
+use crate::disk;
 use crate::state::Server;
 use crate::store::agents::Agent;
 use crate::store::blobs;
 
 /// Whether a blob is complete for this agent; else how many bytes of it are there. One that only another
-/// agent uploaded is not: who links a content has to have shown it.
+/// agent uploaded is not: who links a content has to have shown it. Nor is one whose content was lost: it is brought again.
 ///
 /// # Errors
 /// [`Refused`].
 pub async fn head(server: &Server, agent: &Agent, digest: &Digest) -> Result<Piece, Refused> {
     let mut db = server.store.read().await?;
-    if blobs::owned(&mut db, digest, &agent.id).await? {
+    let owned = blobs::owned(&mut db, digest, &agent.id).await?;
+    drop(db);
+    if owned && server.blobs.exists(digest).await? {
         return Ok(Piece::Complete);
     }
     Ok(Piece::Partial(server.blobs.offset(&agent.id, digest).await))
@@ -55,7 +58,8 @@ pub async fn append(
     let piece = server
         .blobs
         .append(&agent.id, digest, offset, size, bytes)
-        .await?;
+        .await
+        .map_err(kept)?;
     if piece == Piece::Complete {
         let mut tx = server.store.begin().await?;
         blobs::insert(&mut tx, digest, size, &agent.id, Timestamp::now()).await?;
@@ -66,6 +70,17 @@ pub async fn append(
         tx.commit().await?;
     }
     Ok(piece)
+}
+
+/// Why a piece was not kept: a disk that filled in between is not the server's fault.
+fn kept(error: BlobError) -> Refused {
+    match error.is_full() {
+        true => {
+            tracing::warn!(%error, "an agent has to wait");
+            Refused::Full(disk::FULL.to_owned())
+        }
+        false => error.into(),
+    }
 }
 
 /// A blob that an attempt needs: an artifact of a job that it waited for, a file of the model or of the checkpoint that it

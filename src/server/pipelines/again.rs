@@ -1,8 +1,8 @@
 //! Jobs that are asked for again: a new pipeline at their commit, with them and all that they need.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use plan::Plan;
+use plan::{Plan, PlannedJob};
 use protocol::job::{Block, IllegalMove, Move, State};
 use protocol::{JobId, Outcome, Timestamp, Trigger, TriggerKind};
 
@@ -152,10 +152,11 @@ async fn again(
     };
     let mut added: Vec<Job> = chosen.iter().map(anew).collect();
     begin(&mut added);
+    let plans = plans(tx, &chosen).await?;
     for (old, job) in chosen.iter().zip(&added) {
         jobs::insert(tx, job).await?;
-        if let Some(plan) = jobs::plan(tx, &old.id).await? {
-            jobs::insert_plan(tx, &job.id, &plan).await?;
+        if let Some(plan) = plans.get(&old.id) {
+            jobs::insert_plan(tx, &job.id, plan).await?;
         }
         parents::copy(tx, &old.id, &job.id).await?;
     }
@@ -173,6 +174,30 @@ async fn again(
         }
     }
     Ok((pipeline, added))
+}
+
+/// The plans of jobs. What rests on values that a person gave to a job that it needs, has them too.
+async fn plans(tx: &mut Connection, chosen: &[&Job]) -> Result<BTreeMap<JobId, PlannedJob>> {
+    let mut plans = BTreeMap::new();
+    for job in chosen {
+        if let Some(plan) = jobs::plan(tx, &job.id).await? {
+            plans.insert(job.id.clone(), plan);
+        }
+    }
+    let is_given = |job: &Job| plans.get(&job.id).is_some_and(|plan| plan.given);
+    let given = resting_on(chosen, is_given);
+    for (id, plan) in &mut plans {
+        plan.given = given.contains(id);
+    }
+    Ok(plans)
+}
+
+/// The jobs of which this holds, or of one that they need.
+fn resting_on(chosen: &[&Job], holds: impl Fn(&Job) -> bool) -> BTreeSet<JobId> {
+    let all: Vec<Job> = chosen.iter().map(|job| Job::clone(job)).collect();
+    let rests = |job: &&Job| needed(&all, &[&job.id]).into_iter().any(&holds);
+    let found = all.iter().filter(rests);
+    found.map(|job| job.id.clone()).collect()
 }
 
 /// What is asked for and all that it needs, in their order, each once.
@@ -240,5 +265,32 @@ fn begin(jobs: &mut [Job]) {
             job.state = State::Queued;
             job.queued_at = Some(job.created_at);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing;
+
+    #[test]
+    fn what_needs_a_job_rests_on_what_was_given_to_it() {
+        let pipeline = testing::pipeline(&testing::project("p"), 1);
+        let job = |name: &str, needs: &[&str]| {
+            let mut job = testing::job(&pipeline, name);
+            job.spec.needs = needs.iter().map(|need| (*need).to_owned()).collect();
+            job
+        };
+        let jobs = [
+            job("prepare", &[]),
+            job("train", &["prepare"]),
+            job("test", &["train"]),
+            job("other", &[]),
+        ];
+        let chosen: Vec<&Job> = jobs.iter().collect();
+        let rest = resting_on(&chosen, |job| job.spec.definition == "prepare");
+        let names = chosen.iter().filter(|job| rest.contains(&job.id));
+        let names: Vec<_> = names.map(|job| job.spec.name.as_str()).collect();
+        assert_eq!(names, ["prepare", "train", "test"]);
     }
 }

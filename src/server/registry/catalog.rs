@@ -6,7 +6,7 @@ use protocol::registry::{
     AliasChange, BestCandidate, Comparison, Model, ModelDetail, ModelFile, Number, Promotion,
     Related, Removal, Version, VersionDetail, VersionRef, VersionStatus, valid_alias,
 };
-use protocol::{JobId, Timestamp};
+use protocol::{JobId, ProjectId, Timestamp};
 
 use super::mlflow::source;
 use super::{best, compare, why};
@@ -136,10 +136,7 @@ pub async fn list(store: &Store, before: Option<&str>, limit: u32) -> Result<Pag
     let next = (rows.len() == limit as usize)
         .then(|| rows.last().map(|row| row.name.clone()))
         .flatten();
-    let mut items = Vec::with_capacity(rows.len());
-    for row in rows {
-        items.push(shown(&mut db, row).await?);
-    }
+    let items = shown(&mut db, rows).await?;
     Ok(Page { items, next })
 }
 
@@ -149,21 +146,30 @@ async fn own_row(db: &mut Connection, name: &str) -> Result<models::Model> {
         .ok_or_else(|| RegistryError::NoModel(bounded(name, 100)))
 }
 
-async fn shown(db: &mut Connection, row: models::Model) -> Result<Model> {
-    let (versions, candidates) = models::counts(db, &row.name).await?;
-    let project = match &row.project {
-        Some(id) => projects::find(db, id).await?.map(|project| project.name),
-        None => None,
+/// Models as people are shown them, in their order.
+async fn shown(db: &mut Connection, rows: Vec<models::Model>) -> Result<Vec<Model>> {
+    let names: Vec<String> = rows.iter().map(|row| row.name.clone()).collect();
+    let counts = models::counts(db, &names).await?;
+    let mut latest = models::latest_of(db, &names).await?;
+    let mut aliases = models::aliases_of(db, &names).await?;
+    let projects = projects::all(db).await?;
+    let project = |id: &ProjectId| {
+        let found = projects.iter().find(|project| project.id == *id)?;
+        Some(found.name.clone())
     };
-    Ok(Model {
-        project,
-        created_at: row.created_at,
-        versions,
-        candidates,
-        latest: models::latest(db, &row.name).await?,
-        aliases: models::aliases(db, &row.name).await?,
-        name: row.name,
-    })
+    let model = |row: models::Model| {
+        let (versions, candidates) = counts.get(&row.name).copied().unwrap_or_default();
+        Model {
+            project: row.project.as_ref().and_then(project),
+            created_at: row.created_at,
+            versions,
+            candidates,
+            latest: latest.remove(&row.name),
+            aliases: aliases.remove(&row.name).unwrap_or_default(),
+            name: row.name,
+        }
+    };
+    Ok(rows.into_iter().map(model).collect())
 }
 
 /// One model with its versions.
@@ -171,11 +177,12 @@ pub async fn model(store: &Store, name: &str) -> Result<ModelDetail> {
     let mut db = store.read().await?;
     let row = own_row(&mut db, name).await?;
     let items = models::versions(&mut db, name, MOST_VERSIONS).await?;
+    let mut model = shown(&mut db, vec![row]).await?;
     Ok(ModelDetail {
         best: best_candidate(&mut db, &items).await?,
         items,
         history: models::alias_changes(&mut db, name, MOST_CHANGES).await?,
-        model: shown(&mut db, row).await?,
+        model: model.remove(0),
     })
 }
 

@@ -55,10 +55,16 @@ pub(super) fn on_default_branch(place: Place<'_>) -> bool {
     };
     let branch = trigger.branch();
     as_the_file_says
+        && !is_given(place)
         && trigger.trust == Trust::Trusted
         && place.job.trust == Trust::Trusted
         && branch.is_some()
         && branch == place.project.default_branch.as_deref()
+}
+
+/// Whether the job, or one before it that it repeats, has values that a person gave.
+fn is_given(place: Place<'_>) -> bool {
+    place.planned.is_some_and(|planned| planned.given)
 }
 
 /// What a succeeded job's model becomes; none: untrusted code and reproductions write nothing to the registry.
@@ -94,6 +100,7 @@ pub(super) fn because(place: Place<'_>) -> String {
         (TriggerKind::Person { parameters, .. }, _) if !parameters.is_empty() => {
             format!("{by} gave it other parameters")
         }
+        _ if is_given(place) => "it repeats a run with other parameters".to_owned(),
         (_, Some(branch)) if branch == default.unwrap_or_default() && !is_alone(place) => format!(
             "'{job}' is one of several of '{}' that compete for the name",
             place.job.spec.definition
@@ -143,7 +150,7 @@ pub(super) fn begun(place: Place<'_>, attempt: &Attempt) -> JobRun {
 
 fn of(place: Place<'_>, attempt: &Attempt, report: &AttemptReport, status: RunStatus) -> JobRun {
     let lineage = lineage(place, attempt, report);
-    let mut tags = tags(place, &lineage);
+    let mut tags = tags(&place.job.spec.name, &lineage);
     let metrics = metrics(&report.metrics, &mut tags);
     let goals = place.job.spec.metrics.iter();
     JobRun {
@@ -160,7 +167,7 @@ fn of(place: Place<'_>, attempt: &Attempt, report: &AttemptReport, status: RunSt
         first_metric: place.job.spec.first_metric.clone(),
         problem: None,
         metrics,
-        params: params(&lineage, report),
+        params: params(&lineage, &report.params),
         tags,
         files: files(&report.artifacts),
         lineage,
@@ -258,7 +265,8 @@ fn trigger_word(kind: &TriggerKind) -> &'static str {
     }
 }
 
-fn work(work: &Work) -> String {
+/// What a job does, in one line.
+pub(super) fn work(work: &Work) -> String {
     match work {
         Work::Notebook { path } => path.clone(),
         Work::Command { text } => text.clone(),
@@ -323,9 +331,12 @@ pub(super) fn text(value: &serde_json::Value) -> String {
 }
 
 /// The file's parameters, and over them what the job itself reported.
-fn params(lineage: &Lineage, report: &AttemptReport) -> BTreeMap<String, String> {
+pub(crate) fn params(
+    lineage: &Lineage,
+    reported: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
     let file = lineage.parameters.iter().map(|(name, v)| (name, text(v)));
-    let reported = report.params.iter().map(|(name, v)| (name, v.clone()));
+    let reported = reported.iter().map(|(name, v)| (name, v.clone()));
     let all: BTreeMap<String, String> = file
         .chain(reported)
         .map(|(n, v)| (name(n), value(&v)))
@@ -335,7 +346,11 @@ fn params(lineage: &Lineage, report: &AttemptReport) -> BTreeMap<String, String>
 }
 
 /// What MLflow's clients look for, and under `trainyard.` what MLflow has no field for.
-fn tags(place: Place<'_>, lineage: &Lineage) -> BTreeMap<String, String> {
+pub(crate) fn tags(run: &str, lineage: &Lineage) -> BTreeMap<String, String> {
+    let reference = lineage.reference.as_deref();
+    let branch = reference.and_then(|reference| reference.strip_prefix("refs/heads/"));
+    // Files that lie in no repository have a commit of zeros.
+    let commit = Some(lineage.commit.as_str()).filter(|id| id.bytes().any(|byte| byte != b'0'));
     let setting = &lineage.setting;
     let gpus: Vec<String> = setting
         .gpus
@@ -346,18 +361,15 @@ fn tags(place: Place<'_>, lineage: &Lineage) -> BTreeMap<String, String> {
     let driver = setting.driver.as_ref();
     let parent = lineage.parent.as_ref();
     let all = [
-        ("mlflow.runName", Some(place.job.spec.name.clone())),
+        ("mlflow.runName", Some(run.to_owned())),
         ("mlflow.source.type", Some("PROJECT".to_owned())),
         ("mlflow.source.name", Some(lineage.work.clone())),
-        ("mlflow.source.git.commit", Some(lineage.commit.to_string())),
+        ("mlflow.source.git.commit", commit.map(str::to_owned)),
         (
             "mlflow.source.git.repoURL",
             Some(lineage.repository.clone()),
         ),
-        (
-            "mlflow.source.git.branch",
-            place.pipeline.trigger.branch().map(str::to_owned),
-        ),
+        ("mlflow.source.git.branch", branch.map(str::to_owned)),
         ("mlflow.user", lineage.by.clone()),
         ("trainyard.project", Some(lineage.project.clone())),
         ("trainyard.pipeline", Some(lineage.pipeline.to_string())),
@@ -368,6 +380,7 @@ fn tags(place: Place<'_>, lineage: &Lineage) -> BTreeMap<String, String> {
             "trainyard.parent",
             parent.map(|parent| format!("{}/{}", parent.model, parent.version)),
         ),
+        ("trainyard.dirty", lineage.dirty.then(|| "true".to_owned())),
         ("trainyard.fingerprint", of(&lineage.fingerprint)),
         ("trainyard.pipeline_file", of(&lineage.pipeline_file)),
         ("trainyard.key", of(&lineage.key)),

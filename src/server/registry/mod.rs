@@ -6,6 +6,7 @@ mod catalog;
 mod compare;
 mod derive;
 mod flavour;
+mod here;
 pub mod mlflow;
 mod parent;
 mod recognise;
@@ -22,8 +23,9 @@ pub use catalog::{
     RegistryError, compare_versions, file, list, model, promote, roll_back, set_alias, version,
 };
 pub use compare::compare;
-pub(crate) use derive::MODEL_FOLDER;
 pub use derive::run_id;
+pub(crate) use derive::{MODEL_FOLDER, params, tags};
+pub use here::{Here, lineage_here};
 pub use mlflow::runs::new_id as new_run_id;
 pub use parent::{files as parent_files, parents};
 pub use recognise::Recogniser;

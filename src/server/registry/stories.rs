@@ -33,6 +33,8 @@ struct World {
     project: Project,
     agent: AgentId,
     pipelines: u64,
+    /// Whether somebody gave values to what is planned.
+    given: bool,
 }
 
 impl World {
@@ -53,6 +55,7 @@ impl World {
             project,
             agent,
             pipelines: 0,
+            given: false,
         }
     }
 
@@ -89,9 +92,11 @@ impl World {
         let mut tx = self.store.begin().await.unwrap();
         pipelines::insert(&mut tx, &pipeline).await.unwrap();
         jobs::insert(&mut tx, &job).await.unwrap();
-        jobs::insert_plan(&mut tx, &job.id, &planned(&job))
-            .await
-            .unwrap();
+        let plan = PlannedJob {
+            given: self.given,
+            ..planned(&job)
+        };
+        jobs::insert_plan(&mut tx, &job.id, &plan).await.unwrap();
         tx.commit().await.unwrap();
         job
     }
@@ -159,6 +164,7 @@ fn planned(job: &Job) -> PlannedJob {
         pipeline_file: Some(Digest::of("jobs:")),
         trust: job.trust,
         unversioned: Vec::new(),
+        given: false,
     }
 }
 
@@ -313,15 +319,29 @@ async fn what_is_not_the_default_branch_leaves_candidates() {
                 };
             })
             .await;
+        world.given = true;
+        let repeated = world
+            .ran(&[], |pipeline, _| {
+                let of = JobId::generate();
+                pipeline.trigger.kind = TriggerKind::Rerun { of };
+            })
+            .await;
+        world.given = false;
         let fork = world
             .ran(&[], |pipeline, job| {
                 pipeline.trigger.trust = Trust::Untrusted;
                 job.trust = Trust::Untrusted;
             })
             .await;
-        assert_eq!(world.tick().await, 5);
+        assert_eq!(world.tick().await, 6);
+        let items = model(&world.store, "digits").await.unwrap().items;
+        let why = items.iter().find_map(|version| {
+            let job = &version.origin.as_ref()?.job;
+            version.because.as_deref().filter(|_| *job == repeated.id)
+        });
+        assert_eq!(why, Some("it repeats a run with other parameters"));
         let left = world.versions().await;
-        assert_eq!(left.len(), 4, "an untrusted commit writes nothing");
+        assert_eq!(left.len(), 5, "an untrusted commit writes nothing");
         assert!(
             left.iter()
                 .all(|(number, job)| number.is_none() && *job != fork.id)

@@ -57,9 +57,17 @@ pub async fn insert(db: &mut Connection, name: &str, at: Timestamp) -> Result<Op
     Ok((done.rows_affected() == 1).then_some(id))
 }
 
-/// The number of the experiment of this name, which is made where there is none.
+/// The number of the experiment of this name, which is made where there is none. One that was deleted is there again: what
+/// is begun in it could not go on otherwise. Its runs stay deleted.
 pub async fn ensure(db: &mut Connection, name: &str, at: Timestamp) -> Result<i64> {
     if let Some(found) = by_name(db, name).await? {
+        if found.deleted_at.is_some() {
+            sqlx::query("UPDATE experiments SET deleted_at = NULL, changed_at = $1 WHERE id = $2")
+                .bind(at.0)
+                .bind(found.id)
+                .execute(db)
+                .await?;
+        }
         return Ok(found.id);
     }
     insert(db, name, at)

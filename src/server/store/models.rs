@@ -1,13 +1,17 @@
 //! Rows of models, of their versions, files and aliases.
 
-use protocol::registry::{
-    Alias, AliasChange, ModelFile, Origin, Promotion, Version, VersionStatus,
-};
+use protocol::registry::{AliasChange, ModelFile, Promotion};
 use protocol::{AttemptId, ByteSize, ProjectId, Timestamp};
 use sqlx::any::AnyRow;
 
 use super::rows::{Columns as _, to_int, to_json};
-use super::{Connection, Result, StoreError, registry};
+use super::{Connection, Result, StoreError};
+
+mod shown;
+
+pub use shown::{
+    aliases, aliases_of, by_id, by_number, by_run, counts, latest, latest_of, unseen, versions,
+};
 
 /// A model's own row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,19 +84,6 @@ pub async fn recent(db: &mut Connection, before: Option<&Model>, limit: u32) -> 
     .fetch_all(db)
     .await?;
     rows.iter().map(model).collect()
-}
-
-/// How many versions and how many candidates a model has.
-pub async fn counts(db: &mut Connection, model: &str) -> Result<(u64, u64)> {
-    let row = sqlx::query(
-        "SELECT COUNT(version) AS versions, COUNT(*) AS total FROM model_versions \
-         WHERE model = $1 AND deleted_at IS NULL",
-    )
-    .bind(model)
-    .fetch_one(db)
-    .await?;
-    let versions = row.size("versions")?;
-    Ok((versions, row.size("total")?.saturating_sub(versions)))
 }
 
 /// Adds a job's version, or its candidate where it has no number, and why it is that.
@@ -179,22 +170,6 @@ pub async fn insert_file(db: &mut Connection, version: &str, file: &ModelFile) -
     Ok(())
 }
 
-/// The newest versions and candidates whose files nobody has looked at, at most `limit`.
-pub async fn unseen(db: &mut Connection, limit: u32) -> Result<Vec<Version>> {
-    let sql = format!(
-        "{VERSION} WHERE v.flavours IS NULL AND v.deleted_at IS NULL ORDER BY v.id DESC LIMIT $1"
-    );
-    let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-        .bind(i64::from(limit))
-        .fetch_all(&mut *db)
-        .await?;
-    let mut versions = Vec::with_capacity(rows.len());
-    for row in rows {
-        versions.push(version(db, &row).await?);
-    }
-    Ok(versions)
-}
-
 /// Keeps what the files of a version show it to be.
 pub async fn set_flavours(db: &mut Connection, version: &str, flavours: &[String]) -> Result<()> {
     sqlx::query("UPDATE model_versions SET flavours = $1 WHERE id = $2")
@@ -232,166 +207,6 @@ pub async fn files(db: &mut Connection, version: &str) -> Result<Vec<ModelFile>>
     let mut files = rows.iter().map(model_file).collect::<Result<Vec<_>>>()?;
     files.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(files)
-}
-
-/// What the lists of versions read: a version with its run, and the job and pipeline that it comes from.
-const VERSION: &str = "SELECT v.id AS id, v.model AS model, v.version AS version, v.run AS run, \
-     v.created_at AS created_at, v.promoted_by AS promoted_by, v.promoted_why AS promoted_why, \
-     v.promoted_at AS promoted_at, v.because AS because, v.flavours AS flavours, j.job AS job, jobs.name AS job_name, \
-     j.attempt AS attempt, p.commit_id AS commit_id, p.subject AS subject, \
-     p.reference AS reference \
-     FROM model_versions v LEFT JOIN job_runs j ON j.run = v.run LEFT JOIN jobs ON jobs.id = j.job \
-     LEFT JOIN pipelines p ON p.id = jobs.pipeline";
-
-fn origin(row: &AnyRow) -> Result<Option<Origin>> {
-    let Some(job) = row.maybe_parsed("job")? else {
-        return Ok(None);
-    };
-    Ok(Some(Origin {
-        job,
-        job_name: row.text("job_name")?,
-        attempt: row.parsed("attempt")?,
-        commit: row.parsed("commit_id")?,
-        title: row.text("subject")?,
-        reference: row.maybe_text("reference")?,
-    }))
-}
-
-async fn version(db: &mut Connection, row: &AnyRow) -> Result<Version> {
-    let (model, run) = (row.text("model")?, row.maybe_text("run")?);
-    let number = match row.maybe_int("version")? {
-        Some(_) => Some(row.size("version")?),
-        None => None,
-    };
-    let promotion = match (
-        row.maybe_text("promoted_by")?,
-        row.maybe_time("promoted_at")?,
-    ) {
-        (Some(by), Some(at)) => Some(Promotion {
-            by,
-            why: row.maybe_text("promoted_why")?.unwrap_or_default(),
-            at,
-        }),
-        _ => None,
-    };
-    let aliases = aliases(db, &model).await?;
-    Ok(Version {
-        id: row.text("id")?,
-        version: number,
-        status: match number {
-            Some(_) => VersionStatus::Version,
-            None => VersionStatus::Candidate,
-        },
-        origin: origin(row)?,
-        aliases: aliases
-            .into_iter()
-            .filter(|alias| Some(alias.version) == number)
-            .map(|alias| alias.alias)
-            .collect(),
-        metrics: match &run {
-            Some(run) => registry::metrics(db, run).await?,
-            None => Vec::new(),
-        },
-        created_at: row.time("created_at")?,
-        because: row.maybe_text("because")?,
-        flavours: match row.maybe_text("flavours")? {
-            Some(_) => row.json("flavours")?,
-            None => Vec::new(),
-        },
-        promotion,
-        model,
-        run,
-    })
-}
-
-async fn one_version(
-    db: &mut Connection,
-    condition: &'static str,
-    bind: impl FnOnce(AnyQuery<'_>) -> AnyQuery<'_>,
-) -> Result<Option<Version>> {
-    let sql = format!("{VERSION} {condition}");
-    let row = bind(sqlx::query(sqlx::AssertSqlSafe(sql)))
-        .fetch_optional(&mut *db)
-        .await?;
-    match row {
-        Some(row) => version(db, &row).await.map(Some),
-        None => Ok(None),
-    }
-}
-
-type AnyQuery<'a> = sqlx::query::Query<'a, sqlx::Any, sqlx::any::AnyArguments>;
-
-/// The version of a model with this number.
-pub async fn by_number(db: &mut Connection, model: &str, number: u64) -> Result<Option<Version>> {
-    let (model, number) = (model.to_owned(), to_int(number));
-    let condition = "WHERE v.model = $1 AND v.version = $2 AND v.deleted_at IS NULL";
-    one_version(db, condition, |q| q.bind(model).bind(number)).await
-}
-
-/// The version or candidate of a model with this id.
-pub async fn by_id(db: &mut Connection, model: &str, id: &str) -> Result<Option<Version>> {
-    let (model, id) = (model.to_owned(), id.to_owned());
-    let condition = "WHERE v.model = $1 AND v.id = $2 AND v.deleted_at IS NULL";
-    one_version(db, condition, |q| q.bind(model).bind(id)).await
-}
-
-/// What a job's run left.
-pub async fn by_run(db: &mut Connection, run: &str) -> Result<Option<Version>> {
-    let run = run.to_owned();
-    one_version(
-        db,
-        "WHERE v.run = $1 AND v.source IS NULL AND v.deleted_at IS NULL",
-        |q| q.bind(run),
-    )
-    .await
-}
-
-/// The version of a model with the highest number.
-pub async fn latest(db: &mut Connection, model: &str) -> Result<Option<Version>> {
-    let model = model.to_owned();
-    one_version(
-        db,
-        "WHERE v.model = $1 AND v.version IS NOT NULL AND v.deleted_at IS NULL \
-         ORDER BY v.version DESC LIMIT 1",
-        |q| q.bind(model),
-    )
-    .await
-}
-
-/// The newest versions and candidates of a model, at most `limit`.
-pub async fn versions(db: &mut Connection, model: &str, limit: u32) -> Result<Vec<Version>> {
-    let sql = format!(
-        "{VERSION} WHERE v.model = $1 AND v.deleted_at IS NULL ORDER BY v.id DESC LIMIT $2"
-    );
-    let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-        .bind(model)
-        .bind(i64::from(limit))
-        .fetch_all(&mut *db)
-        .await?;
-    let mut versions = Vec::with_capacity(rows.len());
-    for row in rows {
-        versions.push(version(db, &row).await?);
-    }
-    Ok(versions)
-}
-
-/// The aliases of a model, by name.
-pub async fn aliases(db: &mut Connection, model: &str) -> Result<Vec<Alias>> {
-    let rows = sqlx::query("SELECT alias, version FROM aliases WHERE model = $1")
-        .bind(model)
-        .fetch_all(db)
-        .await?;
-    let mut aliases = rows
-        .iter()
-        .map(|row| {
-            Ok(Alias {
-                alias: row.text("alias")?,
-                version: row.size("version")?,
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
-    aliases.sort_by(|a, b| a.alias.cmp(&b.alias));
-    Ok(aliases)
 }
 
 /// Carries out a change of an alias and keeps it in the history.

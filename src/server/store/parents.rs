@@ -1,4 +1,5 @@
-//! Rows of parents: the version of a model that a job goes on from. The edge of a version is that of its run's job.
+//! Rows of parents: the version of a model that a job goes on from. The edge of a version is that of the job whose attempt wrote
+//! its run, be it the attempt's own run or one that its code began.
 
 use protocol::JobId;
 use protocol::registry::Related;
@@ -56,8 +57,8 @@ fn related(row: &AnyRow) -> Result<Related> {
 /// What the job went on from that left a version.
 pub async fn of_version(db: &mut Connection, version: &str) -> Result<Option<Related>> {
     let sql = format!(
-        "{PARENT} JOIN job_runs r ON r.job = p.job JOIN model_versions c ON c.run = r.run \
-         WHERE c.id = $1 AND c.source IS NULL"
+        "{PARENT} JOIN attempts t ON t.job = p.job JOIN runs r ON r.attempt = t.id \
+         JOIN model_versions c ON c.run = r.id WHERE c.id = $1"
     );
     let row = sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(version)
@@ -82,13 +83,13 @@ pub async fn any_of_model(db: &mut Connection, model: &str) -> Result<bool> {
 /// oldest first.
 pub async fn children(db: &mut Connection, version: &str, limit: u32) -> Result<Vec<Related>> {
     let rows = sqlx::query(
-        "SELECT c.id AS id, c.model AS model, c.version AS version, p.asked AS asked, p.job AS job, \
+        "SELECT DISTINCT c.id AS id, c.model AS model, c.version AS version, p.asked AS asked, p.job AS job, \
          c.deleted_at AS deleted_at \
-         FROM job_parents p LEFT JOIN job_runs r ON r.job = p.job \
-         LEFT JOIN model_versions c ON c.run = r.run AND c.source IS NULL AND c.deleted_at IS NULL \
+         FROM job_parents p LEFT JOIN attempts t ON t.job = p.job LEFT JOIN runs r ON r.attempt = t.id \
+         LEFT JOIN model_versions c ON c.run = r.id AND c.deleted_at IS NULL \
          WHERE p.version = $1 AND (c.id IS NOT NULL \
             OR NOT EXISTS (SELECT 1 FROM registered_jobs g WHERE g.job = p.job)) \
-         ORDER BY p.job LIMIT $2",
+         ORDER BY p.job, c.id LIMIT $2",
     )
     .bind(version)
     .bind(i64::from(limit))

@@ -1,6 +1,6 @@
 //! Rows of registry runs: what each attempt measured, was set to, and comes from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use protocol::registry::Lineage;
 use protocol::report::MetricValue;
@@ -221,14 +221,23 @@ fn listed(map: &BTreeMap<String, String>) -> Vec<(String, String)> {
 
 /// The metrics of a run, by name.
 pub async fn metrics(db: &mut Connection, run: &str) -> Result<Vec<MetricValue>> {
-    let mut last = metrics::last(db, &[run.to_owned()]).await?;
-    let points = last.remove(run).unwrap_or_default();
+    let mut found = metrics_of(db, &[run.to_owned()]).await?;
+    Ok(found.remove(run).unwrap_or_default())
+}
+
+/// The metrics of these runs, by name.
+pub async fn metrics_of(
+    db: &mut Connection,
+    runs: &[String],
+) -> Result<HashMap<String, Vec<MetricValue>>> {
     let value = |point: Point| MetricValue {
         name: point.name,
         value: point.value,
         step: point.step,
     };
-    Ok(points.into_iter().map(value).collect())
+    let last = metrics::last(db, runs).await?.into_iter();
+    let values = last.map(|(run, points)| (run, points.into_iter().map(value).collect()));
+    Ok(values.collect())
 }
 
 /// What only a job's run has.

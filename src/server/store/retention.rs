@@ -12,8 +12,8 @@ const FREE: &str = "NOT EXISTS (SELECT 1 FROM aliases a WHERE a.model = v.model 
      AND v.stage NOT IN ('Staging', 'Production') \
      AND NOT EXISTS (SELECT 1 FROM job_parents p WHERE p.version = v.id AND ( \
         NOT EXISTS (SELECT 1 FROM registered_jobs g WHERE g.job = p.job) \
-        OR EXISTS (SELECT 1 FROM job_runs r JOIN model_versions c ON c.run = r.run \
-            WHERE r.job = p.job AND c.source IS NULL AND c.deleted_at IS NULL)))";
+        OR EXISTS (SELECT 1 FROM attempts t JOIN runs r ON r.attempt = t.id JOIN model_versions c ON c.run = r.id \
+            WHERE t.job = p.job AND c.deleted_at IS NULL)))";
 
 fn ids(rows: &[AnyRow]) -> Result<Vec<String>> {
     rows.iter().map(|row| row.text("id")).collect()

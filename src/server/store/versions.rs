@@ -51,6 +51,8 @@ pub struct ModelVersion {
     pub changed_at: Timestamp,
     /// When it was deleted.
     pub deleted_at: Option<Timestamp>,
+    /// Whether a job left it, be it as its model or by its code.
+    pub of_job: bool,
 }
 
 /// A version with its run's experiment.
@@ -59,12 +61,16 @@ pub(super) const VERSION_ROW: &str = "SELECT v.*, r.experiment AS experiment \
 
 pub(super) fn model_version(row: &AnyRow) -> Result<ModelVersion> {
     let run = row.maybe_text("run")?;
+    let source = row.maybe_text("source")?;
+    // What a job's code registers is a candidate at first.
+    let was_promoted = row.maybe_text("promoted_by")?.is_some();
     Ok(ModelVersion {
+        of_job: source.is_none() || was_promoted,
         id: row.text("id")?,
         model: row.text("model")?,
         number: row.size("version")?,
         run: run.zip(row.maybe_int("experiment")?),
-        source: row.maybe_text("source")?,
+        source,
         location: row.maybe_text("location")?,
         run_link: row.maybe_text("run_link")?,
         description: row.maybe_text("description")?,

@@ -14,6 +14,9 @@ use crate::forge::bounded;
 /// Where it is no JSON, or a field has a wrong type.
 pub fn body<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
     let bytes = if bytes.is_empty() { b"{}" } else { bytes };
+    if has_nul(bytes) {
+        return Err(no_nul());
+    }
     serde_json::from_slice(bytes)
         .map_err(|error| Fault::invalid(format!("body: {}", bounded(&error.to_string(), 200))))
 }
@@ -25,6 +28,9 @@ pub fn body<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
 pub fn query<T: DeserializeOwned>(pairs: Vec<(String, String)>) -> Answer<T> {
     let mut map = Map::new();
     for (name, value) in pairs {
+        if value.contains('\0') {
+            return Err(no_nul());
+        }
         let value = Value::String(value);
         match map.get_mut(&name) {
             None => {
@@ -36,6 +42,22 @@ pub fn query<T: DeserializeOwned>(pairs: Vec<(String, String)>) -> Answer<T> {
     }
     serde_json::from_value(Value::Object(map))
         .map_err(|error| Fault::invalid(format!("query: {}", bounded(&error.to_string(), 200))))
+}
+
+/// PostgreSQL keeps no such character: asked with one it would answer as if it were away.
+fn no_nul() -> Fault {
+    Fault::invalid("a text has a NUL character (\\u0000), which no text here has")
+}
+
+/// Whether a text of some JSON has a NUL: written so, and not the backslash itself.
+fn has_nul(json: &[u8]) -> bool {
+    const ESCAPE: &[u8] = b"\\u0000";
+    let is_escape = |at: usize| {
+        let before = json[..at].iter().rev();
+        before.take_while(|byte| **byte == b'\\').count() % 2 == 0
+    };
+    let mut places = json.windows(ESCAPE.len()).enumerate();
+    places.any(|(at, window)| window == ESCAPE && is_escape(at))
 }
 
 /// A whole number, or its text.
@@ -352,6 +374,32 @@ pub(super) fn run_id(run_id: Option<String>, run_uuid: Option<String>) -> Answer
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_nul_is_refused_wherever_it_stands_and_a_backslash_is_none() {
+        for bad in [
+            &br#"{"name": "a\u0000b"}"#[..],
+            br#"{"unknown": ["\\\u0000"]}"#,
+            br#"{"\u0000": 1}"#,
+        ] {
+            assert!(
+                body::<OneModel>(bad).is_err(),
+                "{}",
+                String::from_utf8_lossy(bad)
+            );
+        }
+        for good in [
+            &br#"{"name": "a\\u0000b"}"#[..],
+            br#"{"name": "\\\\u0000 \u0001"}"#,
+        ] {
+            assert!(
+                body::<OneModel>(good).is_ok(),
+                "{}",
+                String::from_utf8_lossy(good)
+            );
+        }
+        assert!(query::<OneModel>(vec![("name".into(), "a\0".into())]).is_err());
+    }
 
     #[test]
     fn a_number_stands_as_text_too() {

@@ -12,6 +12,8 @@ pub enum Code {
     Invalid,
     /// There is one of this name.
     Exists,
+    /// It does not fit to what is there now: something else has to be done before.
+    Conflict,
     /// There is none.
     Missing,
     /// There is no such call.
@@ -35,6 +37,7 @@ impl Code {
         match self {
             Code::Invalid => "INVALID_PARAMETER_VALUE",
             Code::Exists => "RESOURCE_ALREADY_EXISTS",
+            Code::Conflict => "RESOURCE_CONFLICT",
             Code::Missing => "RESOURCE_DOES_NOT_EXIST",
             Code::NoEndpoint => "ENDPOINT_NOT_FOUND",
             Code::Unauthenticated => "UNAUTHENTICATED",
@@ -53,6 +56,7 @@ impl Code {
             Code::Unauthenticated => 401,
             Code::Denied => 403,
             Code::Missing | Code::NoEndpoint => 404,
+            Code::Conflict => 409,
             Code::Internal => 500,
             Code::NotImplemented => 501,
             Code::Unavailable => 503,

@@ -206,6 +206,7 @@ pub async fn set_tags(
 
 /// Takes a tag away.
 pub async fn delete_tag(caller: Caller, id: String, key: String) -> Answer<Done> {
+    let key = check::wanted("key", Some(key))?;
     let mut tx = caller.begin().await?;
     taggable(&caller, &mut tx, &id).await?;
     if !rows::remove_tag(&mut tx, &id, &key).await? {

@@ -78,7 +78,10 @@ impl Place {
         let mut parts = path.splitn(5, '/');
         let mut part = || parts.next().unwrap_or_default();
         let (first, second, third) = (part(), part(), part());
-        let experiment = first.parse().map_err(|_| nobody())?;
+        let experiment = first.parse().ok();
+        // As it is told to clients, and no other way: `07` and `+7` are no experiment.
+        let experiment = experiment.filter(|number: &i64| number.to_string() == first);
+        let experiment = experiment.ok_or_else(nobody)?;
         let owner = match (second, third) {
             ("models", model) if is_model_id(model) => {
                 if part() != "artifacts" {
@@ -240,6 +243,9 @@ mod tests {
             "0/models/m-1/artifacts/a".to_owned(),
             format!("0/models/m-{RUN}/a"),
             "0/traces/tr-1/artifacts/a".to_owned(),
+            format!("00/{RUN}/artifacts/a.bin"),
+            format!("+0/{RUN}/artifacts/a.bin"),
+            format!("007/models/m-{RUN}/artifacts/a.bin"),
         ] {
             assert!(Place::read(&nobody).is_err(), "{nobody}");
         }

@@ -98,6 +98,7 @@ pub(super) async fn version(
         created_at: now,
         changed_at: now,
         deleted_at: None,
+        of_job: true,
         model: wanted.name,
     };
     if job.trust == Trust::Untrusted {

@@ -275,6 +275,7 @@ pub async fn create(caller: Caller, ask: ask::CreateVersion) -> Answer<VersionAn
         created_at: now,
         changed_at: now,
         deleted_at: None,
+        of_job: false,
         model: name,
     };
     rows::insert(&mut tx, &version).await?;
@@ -378,7 +379,7 @@ pub async fn delete(caller: Caller, ask: OneVersion) -> Answer<Done> {
     let now = Timestamp::now();
     let mut tx = caller.begin().await?;
     let mut version = find(&mut tx, &name, number).await?;
-    if version.source.is_none() {
+    if version.of_job {
         return Err(Fault::new(
             Code::Denied,
             format!(

@@ -253,3 +253,85 @@ async fn a_person_promotes_a_candidate_once() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_page_of_models_has_of_each_its_own() {
+    on_both(|store| async move {
+        let mut world = World::new(store).await;
+        for accuracy in [0.5, 0.75] {
+            world.ran(&[("accuracy", accuracy)], |_, _| {}).await;
+        }
+        for number in [7, 8] {
+            world
+                .ran(&[("accuracy", 0.25)], |pipeline, job| {
+                    pipeline.trigger.kind = TriggerKind::PullRequest { number };
+                    job.spec.model.as_mut().unwrap().name = "tried".into();
+                })
+                .await;
+        }
+        world
+            .ran(&[("loss", 0.125)], |_, job| {
+                job.spec.model.as_mut().unwrap().name = "other".into();
+            })
+            .await;
+        world.tick().await;
+        let store = &world.store;
+        for (model, number) in [("digits", 1), ("digits", 2), ("other", 1)] {
+            let alias = format!("of-{model}");
+            set_alias(store, model, &alias, Some(number), "ana", "good")
+                .await
+                .unwrap();
+        }
+        let page = list(store, None, 10).await.unwrap();
+        let told = |model: &protocol::registry::Model| {
+            let latest = model.latest.as_ref();
+            let aliases = model.aliases.iter();
+            (
+                model.name.clone(),
+                model.project.clone(),
+                (model.versions, model.candidates),
+                latest.and_then(|version| version.version),
+                aliases
+                    .map(|alias| (alias.alias.clone(), alias.version))
+                    .collect::<Vec<_>>(),
+            )
+        };
+        let mut told: Vec<_> = page.items.iter().map(told).collect();
+        told.sort();
+        let project = || Some("digits".to_owned());
+        let row = |name: &str, counts, latest, aliases: &[(&str, u64)]| {
+            let aliases = aliases.iter().map(|(alias, to)| ((*alias).to_owned(), *to));
+            (
+                name.to_owned(),
+                project(),
+                counts,
+                latest,
+                aliases.collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(
+            told,
+            [
+                row("digits", (2, 0), Some(2), &[("of-digits", 2)]),
+                row("other", (1, 0), Some(1), &[("of-other", 1)]),
+                row("tried", (0, 2), None, &[]),
+            ]
+        );
+        let digits = model(store, "digits").await.unwrap();
+        let shown: Vec<_> = digits
+            .items
+            .iter()
+            .map(|version| {
+                (
+                    version.version,
+                    version.aliases.len(),
+                    version.metrics[0].value,
+                )
+            })
+            .collect();
+        assert_eq!(shown, [(Some(2), 1, 0.75), (Some(1), 0, 0.5)]);
+        let other = model(store, "other").await.unwrap();
+        assert_eq!(other.items[0].metrics[0].name, "loss");
+    })
+    .await;
+}

@@ -13,7 +13,8 @@ use server::blobs::{Blobs, Found, Listed, Piece, S3};
 
 const BUCKET: &str = "models";
 
-struct Server {
+/// A bucket's service.
+pub(crate) struct Server {
     process: Child,
     port: u16,
     folder: tempfile::TempDir,
@@ -28,7 +29,7 @@ impl Drop for Server {
 
 impl Server {
     /// None: the story is passed over.
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let program = std::env::var("TRAINYARD_TEST_RCLONE")
             .expect("TRAINYARD_TEST_RCLONE names rclone (scripts/test sets it), or is 'skip'");
         if program == "skip" {
@@ -63,7 +64,8 @@ impl Server {
         })
     }
 
-    fn setting(&self, secret: &str) -> S3 {
+    /// The setting of a server that uses it, with this secret of the key.
+    pub(crate) fn setting(&self, secret: &str) -> S3 {
         let file = |name: &str, text: &str| {
             let path = self.folder.path().join(name);
             std::fs::write(&path, text).unwrap();
@@ -122,6 +124,20 @@ async fn contents_lie_in_a_bucket_in_pieces_and_are_checked_there() {
         .await
         .unwrap();
     assert_eq!(read.concat(), long);
+    for range in [
+        0..21_000_001,
+        5..17,
+        8_000_000..20_000_000,
+        21_000_000..21_000_001,
+    ] {
+        let part = blobs.get_part(&digest, range.clone()).await.unwrap();
+        let part: Vec<Vec<u8>> = part.try_collect().await.unwrap();
+        let at = |offset: u64| usize::try_from(offset).unwrap();
+        assert!(
+            part.concat() == long[at(range.start)..at(range.end)],
+            "{range:?}"
+        );
+    }
 
     let pieces = futures_util::stream::iter([Ok(Bytes::from("hello ")), Ok(Bytes::from("world"))]);
     let (short, length) = blobs.take(pieces, 100).await.unwrap();

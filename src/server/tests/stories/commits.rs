@@ -277,6 +277,50 @@ async fn schedules_and_people_always_run() {
 }
 
 #[tokio::test]
+async fn what_ran_with_values_of_a_person_is_known_by_that_when_it_is_asked_for_again() {
+    on_both(Times::default(), |world| async move {
+        let repository = Repository::new(&world).await;
+        repository.commit(&[(
+            ".trainyard.yml",
+            "jobs:\n  prepare: {command: 'echo ${x}', parameters: {x: 1}}\n  \
+             train: {command: python train.py, needs: [prepare]}\n",
+        )]);
+        let pushed = repository.look(&world).await;
+        let given = async |pipeline: &Pipeline| {
+            let mut given = Vec::new();
+            for job in jobs_of(&world, pipeline).await {
+                let mut db = world.server().store.read().await.unwrap();
+                given.push(jobs::plan(&mut db, &job.id).await.unwrap().unwrap().given);
+            }
+            given
+        };
+        assert_eq!(given(&pushed).await, [false, false]);
+        let agent = world.agent("a").await;
+        for _ in 0..2 {
+            agent.run(Outcome::Succeeded).await;
+        }
+        let values = serde_json::Map::from_iter([("x".to_owned(), 2.into())]);
+        let (server, project) = (world.server(), &repository.project);
+        let by_hand = watch::by_hand(server, project, None, vec!["train".into()], values, None);
+        let by_hand = by_hand.await.unwrap();
+        assert_eq!(given(&by_hand).await, [true, true]);
+        for _ in 0..2 {
+            agent.run(Outcome::Succeeded).await;
+        }
+        for (first, expected) in [(&pushed, false), (&by_hand, true)] {
+            let train = jobs_of(&world, first).await.remove(1);
+            for _ in 0..2 {
+                let again = pipelines::rerun(server, &train.id, Some("ana"), Timestamp::now());
+                let again = again.await.unwrap();
+                assert_eq!(given(&again).await, [expected, expected]);
+                agent.run(Outcome::Succeeded).await;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_untrusted_result_never_stands_for_a_trusted_job() {
     on_both(Times::default(), |world| async move {
         let (repository, job, _agent) = first(&world, Outcome::Succeeded).await;

@@ -6,8 +6,11 @@ mod agents;
 mod bucket;
 mod checkpoints;
 mod commits;
+#[path = "../../../../tests/support/disk.rs"]
+mod disk;
 #[path = "../../../../tests/support/forge/mod.rs"]
 mod forge;
+mod full_disk;
 mod hosts;
 mod identity;
 mod lineage;

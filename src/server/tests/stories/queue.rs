@@ -65,6 +65,7 @@ fn planned(name: &str, change: impl FnOnce(&mut protocol::JobSpec)) -> PlannedJo
         pipeline_file: None,
         trust: Trust::Trusted,
         unversioned: Vec::new(),
+        given: false,
     }
 }
 

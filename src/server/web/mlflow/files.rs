@@ -1,14 +1,16 @@
 //! Files of runs and logged models: they come and go as streams, and are addressed by their content. Nothing of them is
 //! ever shown by a browser on this origin.
 
+use std::time::Duration;
+
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, put};
-use futures_util::TryStreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use protocol::Digest;
 use protocol::agent_api::BLOB_HEADER;
 use protocol::api::Role;
@@ -20,6 +22,10 @@ use super::{Asker, read, told};
 use crate::blobs::{BlobError, Blobs};
 use crate::disk;
 use crate::registry::mlflow::{Answer, Code, Fault, Place, files};
+
+/// So many bytes of what is refused are read, and for so long.
+const MOST_DRAINED: u64 = 1 << 30;
+const DRAIN: Duration = Duration::from_secs(60);
 
 /// What stands before the path of a file.
 const ROOT: &str = "/api/2.0/mlflow-artifacts/artifacts";
@@ -72,10 +78,11 @@ async fn upload(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
+    let mut bytes = body.into_data_stream();
     let taken = async {
         let place = place(&uri)?;
         files::may_put(&caller, &place).await?;
-        let (blob, size) = take(&site, &headers, body).await?;
+        let (blob, size) = take(&site, &headers, &mut bytes).await?;
         let done = files::put(&caller, &place, blob.clone(), size).await?;
         // Somebody may have removed the content as one that nobody needs, just before.
         match site.blobs.exists(&blob).await {
@@ -84,7 +91,22 @@ async fn upload(
             Err(error) => Err(fault(error)),
         }
     };
-    told(taken.await)
+    let taken = taken.await;
+    if taken.is_err() {
+        let _ = tokio::time::timeout(DRAIN, drain(&mut bytes)).await;
+    }
+    told(taken)
+}
+
+/// Reads what a client sends that is refused: while it writes, it does not hear why.
+async fn drain(bytes: &mut BodyDataStream) {
+    let mut left = MOST_DRAINED;
+    while let Some(Ok(piece)) = bytes.next().await {
+        left = left.saturating_sub(piece.len() as u64);
+        if left == 0 {
+            return;
+        }
+    }
 }
 
 /// Puts a file whose content the attempt's agent has uploaded.
@@ -100,22 +122,38 @@ async fn link(
             .get(BLOB_HEADER)
             .and_then(|text| text.to_str().ok()?.parse::<Digest>().ok())
             .ok_or_else(|| Fault::wanted(BLOB_HEADER))?;
-        let size = files::uploaded(&caller, &blob).await?;
-        // Its agent brings it again where it was removed as one that nobody needs.
-        match (size, site.blobs.exists(&blob).await) {
-            (Some(size), Ok(true)) => files::put(&caller, &place, blob, size).await,
-            (Some(_) | None, Ok(_)) => Err(Fault::new(
-                Code::Unavailable,
-                format!("upload blob {blob} before the file is put"),
-            )),
-            (_, Err(error)) => Err(fault(error)),
-        }
+        let Some(size) = files::uploaded(&caller, &blob).await? else {
+            return Err(not_uploaded(&blob));
+        };
+        there(&site, &blob).await?;
+        let done = files::put(&caller, &place, blob.clone(), size).await?;
+        // It may have been removed as one that nobody needs, just before: its agent brings it again.
+        there(&site, &blob).await?;
+        Ok(done)
     };
     told(linked.await)
 }
 
+/// Says where a content is missing that its agent has to upload first.
+async fn there(site: &Site, blob: &Digest) -> Answer<()> {
+    match site.blobs.exists(blob).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(not_uploaded(blob)),
+        Err(error) => Err(fault(error)),
+    }
+}
+
+fn not_uploaded(blob: &Digest) -> Fault {
+    let words = format!("upload blob {blob} before the file is put");
+    Fault::new(Code::Conflict, words)
+}
+
 /// Takes the bytes of a body, in bounded memory.
-async fn take(site: &Site, headers: &HeaderMap, body: Body) -> Answer<(Digest, u64)> {
+async fn take(
+    site: &Site,
+    headers: &HeaderMap,
+    bytes: &mut BodyDataStream,
+) -> Answer<(Digest, u64)> {
     let limit = site.config.blob_limit;
     let length = headers.get(header::CONTENT_LENGTH);
     let length = length.and_then(|text| text.to_str().ok()?.parse::<u64>().ok());
@@ -130,7 +168,7 @@ async fn take(site: &Site, headers: &HeaderMap, body: Body) -> Answer<(Digest, u
     disk::room(&site.config, length.unwrap_or(0))
         .await
         .map_err(|full| Fault::new(Code::Unavailable, full))?;
-    let bytes = body.into_data_stream().map_err(std::io::Error::other);
+    let bytes = bytes.map_err(std::io::Error::other);
     match site.blobs.take(bytes, limit.0).await {
         Ok(taken) => Ok(taken),
         Err(BlobError::TooLarge) => Err(too_large()),
@@ -140,9 +178,20 @@ async fn take(site: &Site, headers: &HeaderMap, body: Body) -> Answer<(Digest, u
 
 fn fault(error: BlobError) -> Fault {
     tracing::error!(%error, "a file of a run could not be kept or read");
-    let words =
-        "the server cannot keep or read the file now, and its log says why; nothing of it was kept";
-    Fault::new(Code::Unavailable, words)
+    // A client repeats what may work in a moment; this does not.
+    if error.is_missing() {
+        return Fault::missing(
+            "the file's content is lost on the server: 'trainyard fsck' there tells of all that are, and the log of this one",
+        );
+    }
+    let why = match error.is_full() {
+        true => disk::FULL,
+        false => "the server cannot keep or read the file now, and its log says why",
+    };
+    Fault::new(
+        Code::Unavailable,
+        format!("{why}; nothing of the file was kept"),
+    )
 }
 
 async fn remove(Asker(caller): Asker, uri: Uri) -> Response {

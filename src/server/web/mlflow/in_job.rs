@@ -58,10 +58,10 @@ async fn relay(
     let number = number(request.headers())?;
     let caller = fleet::in_job::caller(&server, &agent, &id, number).await?;
     if let Some(number) = number
-        && let Some(last) = fleet::in_job::answered(&server, &id, number).await?
+        && let Some(answer) = fleet::in_job::answered(&server, &id, number).await?
     {
         let json = [(header::CONTENT_TYPE, "application/json")];
-        return Ok((json, Body::from(last.answer)).into_response());
+        return Ok((json, Body::from(answer)).into_response());
     }
     let Ok(answer) = calls.oneshot(inner(request, caller)?).await;
     Ok(answer)

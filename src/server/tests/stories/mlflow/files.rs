@@ -4,6 +4,7 @@ use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 
 use super::{Mlflow, picture};
+use crate::bucket::Server as Bucket;
 use crate::support::{Times, World, on_both};
 
 struct Files {
@@ -40,50 +41,71 @@ impl Files {
     }
 }
 
+/// One goes up, and comes down whole and in parts.
+async fn given_in_parts(world: &World) {
+    let mlflow = Mlflow::of(world);
+    let files = Files::of(&mlflow, &mlflow.run().await);
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
+    assert_eq!(files.put("deep/a.bin", bytes.clone()).await, StatusCode::OK);
+    let whole = files
+        .http
+        .get(format!("{}/deep/a.bin", files.root))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(whole.headers()["accept-ranges"], "bytes");
+    assert_eq!(whole.content_length(), Some(3_000_000));
+    assert_eq!(whole.bytes().await.unwrap(), bytes);
+    for (range, expected) in [
+        ("bytes=0-9", 0..10),
+        ("bytes=2999990-", 2_999_990..3_000_000),
+        ("bytes=-5", 2_999_995..3_000_000),
+        ("bytes=1000000-1999999", 1_000_000..2_000_000),
+    ] {
+        let (status, said, part) = files.part("deep/a.bin", range).await;
+        assert_eq!(status, StatusCode::PARTIAL_CONTENT);
+        assert_eq!(
+            said,
+            format!("bytes {}-{}/3000000", expected.start, expected.end - 1)
+        );
+        assert_eq!(part, bytes[expected]);
+    }
+    let (status, said, _) = files.part("deep/a.bin", "bytes=3000000-").await;
+    assert_eq!(
+        (status, said.as_str()),
+        (StatusCode::RANGE_NOT_SATISFIABLE, "bytes */3000000")
+    );
+    let nothing = files
+        .http
+        .get(format!("{}/deep/b.bin", files.root))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(nothing.status(), StatusCode::NOT_FOUND);
+    let body: Value = nothing.json().await.unwrap();
+    assert_eq!(body["error_code"], "RESOURCE_DOES_NOT_EXIST");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_is_given_whole_and_in_parts() {
     on_both(Times::default(), |world| async move {
-        let mlflow = Mlflow::of(&world);
-        let files = Files::of(&mlflow, &mlflow.run().await);
-        let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
-        assert_eq!(files.put("deep/a.bin", bytes.clone()).await, StatusCode::OK);
-        let whole = files
-            .http
-            .get(format!("{}/deep/a.bin", files.root))
-            .send()
-            .await
-            .unwrap();
-        assert_eq!(whole.headers()["accept-ranges"], "bytes");
-        assert_eq!(whole.content_length(), Some(3_000_000));
-        assert_eq!(whole.bytes().await.unwrap(), bytes);
-        for (range, expected) in [
-            ("bytes=0-9", 0..10),
-            ("bytes=2999990-", 2_999_990..3_000_000),
-            ("bytes=-5", 2_999_995..3_000_000),
-            ("bytes=1000000-1999999", 1_000_000..2_000_000),
-        ] {
-            let (status, said, part) = files.part("deep/a.bin", range).await;
-            assert_eq!(status, StatusCode::PARTIAL_CONTENT);
-            assert_eq!(
-                said,
-                format!("bytes {}-{}/3000000", expected.start, expected.end - 1)
-            );
-            assert_eq!(part, bytes[expected]);
+        given_in_parts(&world).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_in_a_bucket_is_given_whole_and_in_parts() {
+    let Some(bucket) = Bucket::start() else {
+        return;
+    };
+    let setting = bucket.setting("secret");
+    on_both(Times::default(), |world| {
+        let setting = setting.clone();
+        async move {
+            let world = world.restart_with(|config| config.s3 = Some(setting)).await;
+            given_in_parts(&world).await;
         }
-        let (status, said, _) = files.part("deep/a.bin", "bytes=3000000-").await;
-        assert_eq!(
-            (status, said.as_str()),
-            (StatusCode::RANGE_NOT_SATISFIABLE, "bytes */3000000")
-        );
-        let nothing = files
-            .http
-            .get(format!("{}/deep/b.bin", files.root))
-            .send()
-            .await
-            .unwrap();
-        assert_eq!(nothing.status(), StatusCode::NOT_FOUND);
-        let body: Value = nothing.json().await.unwrap();
-        assert_eq!(body["error_code"], "RESOURCE_DOES_NOT_EXIST");
     })
     .await;
 }
@@ -216,6 +238,25 @@ async fn what_is_too_large_for_the_server_is_told_before_it_comes() {
         let mlflow = Mlflow::of(&world);
         let files = Files::of(&mlflow, &mlflow.run().await);
         assert_eq!(files.put("b", "x").await, StatusCode::SERVICE_UNAVAILABLE);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_content_that_is_lost_is_not_asked_for_again_and_again() {
+    on_both(Times::default(), |world| async move {
+        let mlflow = Mlflow::of(&world);
+        let files = Files::of(&mlflow, &mlflow.run().await);
+        assert_eq!(files.put("a", "content").await, StatusCode::OK);
+        let lost = protocol::Digest::of("content");
+        world.server().blobs.remove(&lost).await.unwrap();
+        let (status, _, body) = files.part("a", "bytes=0-3").await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        let told: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(told["error_code"], "RESOURCE_DOES_NOT_EXIST");
+        assert!(told["message"].as_str().unwrap().contains("fsck"), "{told}");
+        assert_eq!(files.put("a", "content").await, StatusCode::OK);
+        assert_eq!(files.part("a", "bytes=0-3").await.2, b"cont");
     })
     .await;
 }

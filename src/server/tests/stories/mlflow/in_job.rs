@@ -2,6 +2,7 @@
 //! once, whatever is repeated.
 
 use protocol::agent_api::{AttemptOrder, BLOB_HEADER, CALL_HEADER};
+use protocol::registry::{Version, VersionRef};
 use protocol::report::MetricValue;
 use protocol::spec::{Goal, MetricSpec, Trust};
 use protocol::{Digest, Failure, FailureKind, JobSpec, Outcome, Timestamp};
@@ -9,7 +10,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use server::registry::Registrar;
 use server::store::projects::Project;
-use server::store::{jobs, pipelines, projects, registry, testing};
+use server::store::{jobs, models, parents, pipelines, projects, registry, testing};
 
 use super::{Mlflow, Told};
 use crate::support::{Agent, Times, World, on_both, report};
@@ -171,7 +172,7 @@ async fn the_code_logs_to_the_run_that_is_there_and_what_the_job_measured_stands
         let (status, told) = code.put(7, &format!("{folder}/plots/a.png"), "weights").await;
         assert_eq!(status, StatusCode::OK, "{told}");
         let (status, _) = code.put(8, &format!("{folder}/b"), "never uploaded").await;
-        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(status, StatusCode::CONFLICT);
         code.done(8, "runs/update", json!({"run_id": code.run(), "status": "FINISHED", "end_time": 5})).await;
         let (_, told) = code.get(&own).await;
         assert_eq!(told["run"]["info"]["status"], "RUNNING", "an attempt ends when it ends");
@@ -371,6 +372,8 @@ async fn a_call_that_is_brought_again_is_carried_out_once() {
         let other = json!({"run_id": code.run(), "key": "k", "value": "two"});
         code.done(3, "runs/set-tag", other).await;
         code.done(2, "runs/set-tag", tag).await;
+        let late = code.done(1, "runs/create", json!({})).await;
+        assert_eq!(late, json!({}), "another call's answer is not its own");
         let (_, told) = code.get(&format!("runs/get?run_id={}", code.run())).await;
         let tags = values(&told["run"]["data"]["tags"]);
         assert!(tags.contains(&("k".into(), "two".into())), "{tags:?}");
@@ -456,11 +459,17 @@ async fn what_the_code_registers_becomes_a_version_with_the_jobs_success() {
         let found = found["model_versions"].as_array().unwrap();
         assert_eq!(found.len(), 1, "of the failed job only a candidate is left");
         assert_eq!(found[0]["version"], "1");
+        let left_by_a_job = json!({"name": "clf", "version": "1"});
+        let (status, told) = mlflow
+            .call(Method::DELETE, "model-versions/delete", left_by_a_job)
+            .await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{told}");
         let shown = server::registry::model(&world.server().store, "clf")
             .await
             .unwrap();
         assert_eq!(shown.items.len(), 2);
         assert_eq!(shown.model.project.as_deref(), Some("digits"));
+        lineage_of_what_the_code_registered(&world, &mlflow, &shown.items).await;
 
         let other = self::project(&world, "letters").await;
         queue(&world, &other, 1, Trust::Trusted, |_| ()).await;
@@ -475,6 +484,40 @@ async fn what_the_code_registers_becomes_a_version_with_the_jobs_success() {
         assert!(said.contains("project's"), "{said}");
     })
     .await;
+}
+
+/// The edge to what the job went on from is drawn from what its code registered too, and holds it.
+async fn lineage_of_what_the_code_registered(world: &World, mlflow: &Mlflow, left: &[Version]) {
+    let store = &world.server().store;
+    let run = mlflow.run().await;
+    let base = json!({"name": "base"});
+    mlflow.done("registered-models/create", base).await;
+    let source = format!("runs:/{run}/m");
+    let base = json!({"name": "base", "source": source, "run_id": run});
+    mlflow.done("model-versions/create", base).await;
+    let (one, latest) = (VersionRef::Number(1), VersionRef::Latest);
+    let version = async |model: &str| server::registry::version(store, model, &one).await.unwrap();
+    let base = version("base").await.version;
+    let done = left.iter().find(|left| left.version == Some(1)).unwrap();
+    let job = &done.origin.as_ref().unwrap().job;
+    let mut tx = store.begin().await.unwrap();
+    let found = models::by_run(&mut tx, done.run.as_ref().unwrap()).await;
+    assert_eq!(found.unwrap().unwrap().id, done.id);
+    parents::insert(&mut tx, job, &base.id, "base@best")
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let ancestors = version("clf").await.ancestors;
+    assert_eq!(ancestors[0].model.as_deref(), Some("base"));
+    let descendants = version("base").await.descendants;
+    let descendants: Vec<_> = descendants.iter().map(|one| one.id.clone()).collect();
+    assert_eq!(descendants, [Some(done.id.clone())]);
+    let removed = server::registry::remove(store, "base", &latest, "ana", "old").await;
+    let refused = removed.unwrap_err().to_string();
+    assert!(
+        refused.contains("version 1 of 'clf' goes on from it"),
+        "{refused}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -589,6 +632,85 @@ async fn the_run_of_an_attempt_that_nobody_believes_any_more_ends_and_says_so() 
                 .unwrap()
                 .is_empty()
         );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_content_that_was_lost_is_brought_again() {
+    on_both(Times::default(), |world| async move {
+        let project = project(&world, "digits").await;
+        queue(&world, &project, 1, Trust::Trusted, |_| ()).await;
+        let agent = world.agent("a").await;
+        let order = agent.begin().await;
+        let code = Code {
+            agent: &agent,
+            order: &order,
+        };
+        let blob = Digest::of("weights");
+        let head = async || {
+            let url = format!("{}/blobs/{blob}", agent.url);
+            let asked = agent.http.head(url).bearer_auth(&agent.secret);
+            asked.send().await.unwrap().status()
+        };
+        let (_, told) = code.get(&format!("runs/get?run_id={}", code.run())).await;
+        let folder = told["run"]["info"]["artifact_uri"].as_str().unwrap();
+        let folder = folder.strip_prefix("mlflow-artifacts:/").unwrap();
+        agent.upload(&order, "weights").await;
+        assert_eq!(head().await, StatusCode::OK);
+        // A hand took the file; what the rows say stays.
+        let contents = &world.server().blobs;
+        contents.remove(&blob).await.unwrap();
+        let (status, told) = code.put(1, &format!("{folder}/a"), "weights").await;
+        assert_eq!(status, StatusCode::CONFLICT, "{told}");
+        assert_eq!(told["error_code"], "RESOURCE_CONFLICT");
+        assert_eq!(head().await, StatusCode::NOT_FOUND);
+        agent.upload(&order, "weights").await;
+        let (status, told) = code.put(1, &format!("{folder}/a"), "weights").await;
+        assert_eq!(status, StatusCode::OK, "{told}");
+        assert!(contents.exists(&blob).await.unwrap());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_goes_on_in_an_experiment_that_somebody_deleted() {
+    on_both(Times::default(), |world| async move {
+        let project = project(&world, "digits").await;
+        let agent = world.agent("a").await;
+        let mlflow = Mlflow::of(&world);
+        let mut runs = Vec::new();
+        for number in [1, 2] {
+            queue(&world, &project, number, Trust::Trusted, |_| ()).await;
+            let order = agent.begin().await;
+            let code = Code {
+                agent: &agent,
+                order: &order,
+            };
+            let (_, told) = code.get(&format!("runs/get?run_id={}", code.run())).await;
+            let home = told["run"]["info"]["experiment_id"].clone();
+            code.done(1, "runs/create", json!({})).await;
+            let model = json!({"experiment_id": home, "name": "m", "source_run_id": code.run()});
+            code.done(2, "logged-models", model).await;
+            agent
+                .finish(&order, &report(Outcome::Succeeded))
+                .await
+                .unwrap();
+            let over = crate::support::released(&order.attempt, order.generation);
+            agent.poll(vec![over], protocol::Span(0)).await;
+            tick(&world).await;
+            runs.push(code.run().to_owned());
+            if number == 1 {
+                let delete = json!({"experiment_id": home});
+                mlflow.done("experiments/delete", delete).await;
+            }
+        }
+        let stage = async |run: &String| {
+            let (_, told) = mlflow.get(&format!("runs/get?run_id={run}")).await;
+            told["run"]["info"]["lifecycle_stage"].clone()
+        };
+        assert_eq!(stage(&runs[0]).await, "deleted");
+        assert_eq!(stage(&runs[1]).await, "active");
     })
     .await;
 }

@@ -147,6 +147,7 @@ async fn names_and_places_of_ones_own_are_refused() {
     on_both(Times::default(), |world| async move {
         let mlflow = Mlflow::of(&world);
         let run = mlflow.run().await;
+        let model = mlflow.logged_model(&run).await;
         let before = picture(&world, &mlflow).await;
         for place in [
             "/tmp",
@@ -172,6 +173,11 @@ async fn names_and_places_of_ones_own_are_refused() {
                 .await;
             is_refused(name, &told);
         }
+        let tag = format!("/api/2.0/mlflow/logged-models/{model}/tags/a%00b");
+        is_refused(
+            "a NUL in an address",
+            &mlflow.raw("DELETE", &tag, "", "").await,
+        );
         let ask = json!({"run_id": run, "key": "trainyard.commit", "value": "1"});
         is_refused("a tag of ours", &mlflow.post("runs/set-tag", ask).await);
         assert_eq!(picture(&world, &mlflow).await, before);
@@ -196,6 +202,7 @@ async fn a_search_that_is_none_is_refused() {
             "metrics.a > 0 -- x",
             "params.a = 'x' /* */ AND",
             "tags.a = 'x",
+            "tags.a = 'x\u{0}y'",
             "nothing",
         ];
         let orders = [
@@ -204,6 +211,7 @@ async fn a_search_that_is_none_is_refused() {
             "metrics.a DESC, (SELECT 1)",
             "metrics.a DESC /* x */",
             "CASE WHEN 1 THEN 1 END",
+            "metrics.`a\u{0}b`",
         ];
         let tokens = [
             "x",
