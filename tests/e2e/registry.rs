@@ -240,17 +240,7 @@ async fn a_notebook_logs_with_no_network_while_server_and_agent_fail_and_nothing
             .unwrap()
             > 0.9
     );
-    let curve = mlflow(
-        &world,
-        &format!("metrics/get-history?run_id={id}&metric_key=loss"),
-    )
-    .await;
-    let steps: Vec<u64> = curve["metrics"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|m| m["step"].as_u64().unwrap_or(0))
-        .collect();
+    let steps = steps(&world, id).await;
     assert!(points > 100, "{points}");
     assert_eq!(steps, (0..points).collect::<Vec<_>>());
 
@@ -278,6 +268,84 @@ print(model.score(*load_iris(return_X_y=True)) > 0.9, len(mlflow.search_logged_m
         ),
     );
     assert_eq!(found, "200000\nTrue 1", "one model, autolog's");
+}
+
+/// The steps of the curve `loss` of a run.
+async fn steps(world: &World, id: &str) -> Vec<u64> {
+    let call = format!("metrics/get-history?run_id={id}&metric_key=loss");
+    let curve = mlflow(world, &call).await;
+    let points = curve["metrics"].as_array().unwrap().iter();
+    points.map(|m| m["step"].as_u64().unwrap_or(0)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_disk_damages_of_the_calls_of_a_job_costs_those_alone() {
+    let mut world = world().await;
+    let cells = [
+        "import pathlib, time, mlflow
+def until(name):
+    while not pathlib.Path(name).exists():
+        time.sleep(0.02)
+run = mlflow.start_run()
+mlflow.log_text('begun', 'notes/begun.txt')
+print('waiting', run.info.run_id)
+until('go')",
+        "for step in range(20):
+    mlflow.log_metric('loss', step, step=step)
+pathlib.Path('logged').touch()
+until('enough')
+mlflow.log_param('note', 'kept')",
+    ];
+    let files = [
+        (".trainyard.yml", PIPELINE),
+        ("train.ipynb", &notebook(&cells)),
+    ];
+    world.project.commit(&files);
+    world.watch(&[]);
+    let job = world.waiting(&world.project.head(), 1).await;
+    world.kill_server().await;
+    world.open_gate(HOST);
+    until_there(&world, "logged").await;
+    world.kill_agent(HOST).await;
+    let workspace = workspace(&world).unwrap();
+    let calls = workspace.with_file_name("registry").join("calls.ndjson");
+    let text = fs::read_to_string(&calls).unwrap();
+    let lines = text.split_inclusive('\n');
+    let mut lines: Vec<String> = lines.map(str::to_owned).collect();
+    let logged = lines
+        .iter_mut()
+        .filter(|line| line.contains("runs/log-metric"));
+    let damaged = logged.skip(6).step_by(5).take(2);
+    assert_eq!(
+        damaged
+            .map(|line| line.replace_range(..20, "00000000000000000000"))
+            .count(),
+        2
+    );
+    fs::write(&calls, lines.concat()).unwrap();
+    world.start_agent(HOST);
+    world.start_server().await;
+    fs::write(workspace.join("enough"), "").unwrap();
+    let pipeline = world.finished(&world.project.head()).await;
+    let events = world.api().events(&job, None).await;
+    assert_eq!(
+        pipeline.jobs[0].state.outcome(),
+        Some(&Outcome::Succeeded),
+        "{}",
+        said(&events)
+    );
+    let told = events.iter().filter(|event| match event.body.known() {
+        Some(EventKind::Log { text, .. }) => text.contains("damaged on the host's disk"),
+        _ => false,
+    });
+    assert_eq!(told.count(), 1);
+    let words = said(&events);
+    let id = words.split_whitespace().nth(1).unwrap();
+    let steps = steps(&world, id).await;
+    let whole: Vec<u64> = (0..20).filter(|step| ![6, 11].contains(step)).collect();
+    assert_eq!(steps, whole);
+    let run = mlflow(&world, &format!("runs/get?run_id={id}")).await;
+    assert_eq!(value(&run["run"]["data"]["params"], "note"), "kept");
 }
 
 #[test]

@@ -8,7 +8,7 @@
 //! - What the server answered to a call that somebody waits for is on the disk before the next call leaves, because the server
 //!   remembers the last answer only.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
@@ -167,7 +167,25 @@ impl Desk {
         if damaged > 0 {
             desk.begin_anew(&mut desk.lock())?;
         }
+        desk.forget_files()?;
         Ok(desk)
+    }
+
+    /// Removes contents that no call brings: an agent was killed while one came, or just after it was delivered.
+    fn forget_files(&self) -> io::Result<()> {
+        let inner = self.lock();
+        let waiting = inner.waiting.iter();
+        let wanted: HashSet<&str> = waiting
+            .filter_map(|call| call.file.as_ref().map(Digest::as_str))
+            .collect();
+        for entry in fs::read_dir(self.files())? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if !name.to_str().is_some_and(|name| wanted.contains(name)) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// How many lines, or whole files, could not be read when it was opened: what they said is lost.

@@ -194,7 +194,7 @@ async fn plans(tx: &mut Connection, chosen: &[&Job]) -> Result<BTreeMap<JobId, P
 
 /// The jobs of which this holds, or of one that they need.
 fn resting_on(chosen: &[&Job], holds: impl Fn(&Job) -> bool) -> BTreeSet<JobId> {
-    let all: Vec<Job> = chosen.iter().map(|job| Job::clone(job)).collect();
+    let all: Vec<Job> = chosen.iter().copied().cloned().collect();
     let rests = |job: &&Job| needed(&all, &[&job.id]).into_iter().any(&holds);
     let found = all.iter().filter(rests);
     found.map(|job| job.id.clone()).collect()

@@ -193,6 +193,11 @@ pub(crate) async fn identify(
         let problem = Problem::new(StatusCode::FORBIDDEN, "forbidden", words);
         return in_form(request.uri().path(), problem);
     }
+    // PostgreSQL keeps no such character, and would be asked for it in vain.
+    if request.uri().to_string().contains("%00") {
+        let problem = Problem::invalid("an address has no NUL character (%00)");
+        return in_form(request.uri().path(), problem);
+    }
     match access.who(request.headers(), peer).await {
         Ok(who) => {
             request.extensions_mut().insert(who);

@@ -298,6 +298,13 @@ fn a_content_goes_when_no_call_wants_it_any_more() {
     let first = desk.next().unwrap().unwrap();
     desk.deliver(&first, made("a")).unwrap();
     assert!(place.exists());
+    // An agent that was killed left what came, and what it had delivered.
+    let left = ["tmp-half", Digest::of("delivered").as_str()].map(|name| desk.files().join(name));
+    for path in &left {
+        fs::write(path, "left").unwrap();
+    }
+    let desk = host.start();
+    assert!(place.exists() && !left.iter().any(|path| path.exists()));
     deliver_all(&desk);
     assert!(!place.exists());
 }

@@ -85,6 +85,9 @@ fn tokens(text: &str) -> Answer<Vec<(usize, Token)>> {
             "a filter has at most {LONGEST} bytes"
         )));
     }
+    if text.contains('\0') {
+        return Err(Fault::invalid("a filter has no NUL character"));
+    }
     let chars: Vec<char> = text.chars().collect();
     let mut tokens = Vec::new();
     let mut at = 0;

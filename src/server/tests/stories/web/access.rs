@@ -236,6 +236,22 @@ async fn a_foreign_name_or_page_gets_no_answer() {
 }
 
 #[tokio::test]
+async fn an_address_with_a_nul_is_refused_before_anybody_reads_it() {
+    let site = Site::start().await;
+    for address in [
+        "/models/a%00b",
+        "/jobs/%00",
+        "/runs/?filter=tags.a+%3D+'%00'",
+    ] {
+        let answer = site.get(address).send().await.unwrap();
+        assert_eq!(answer.status(), 400, "{address}");
+    }
+    // Text that only looks like one.
+    let there = site.get("/models/a%2500b").send().await.unwrap();
+    assert_eq!(there.status(), 404);
+}
+
+#[tokio::test]
 async fn what_a_form_of_another_page_can_send_is_no_write() {
     let site = Site::start().await;
     for kind in [
