@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub(crate) use self::kept::let_go;
+pub(crate) use self::planning::bring;
 pub use self::planning::plan_and_create;
 use self::planning::plan_ref;
 use crate::forge::ForgeError;
