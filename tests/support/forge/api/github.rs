@@ -203,7 +203,7 @@ fn status(state: &mut State, ask: &Ask, who: Option<&Token>, commit: &str) -> An
 
 fn comments(state: &mut State, ask: &Ask, number: &str) -> Answered {
     let number: u64 = number.parse().map_err(|_| not_found())?;
-    let listed: Vec<_> = state.seen.on(number).into_iter().cloned().collect();
+    let listed = state.seen.on_since(number, ask.query("since"));
     let items: Vec<_> = listed
         .iter()
         .map(|c| shapes::comment_json(state, c))
