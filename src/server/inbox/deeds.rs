@@ -239,10 +239,13 @@ impl Asking<'_> {
         Ok(())
     }
 
-    /// Whether whoever wrote saw this very head. Nobody knows that of a comment without a time.
+    /// Whether whoever wrote saw this very head. Nobody knows that of a comment without a time, or whose time was still to
+    /// be when it was heard of: the forge's clock is ahead of ours.
     fn was_there_before(&self) -> bool {
         let there = self.since.max(self.pipeline.created_at) + CLOCKS_APART;
-        self.written.is_some_and(|written| there <= written)
+        let heard = self.at + CLOCKS_APART;
+        self.written
+            .is_some_and(|written| (there..=heard).contains(&written))
     }
 
     fn nothing(&self, what: &str) -> Refused {

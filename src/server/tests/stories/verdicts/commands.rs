@@ -243,7 +243,7 @@ async fn an_approval_is_of_the_head_that_was_seen() {
                 .await;
             assert!(!is_held(&town, &second).await, "{face:?}");
 
-            // Without a name it must have been there for a while.
+            // Without a name it must have been there for a while, by a clock that is not ahead of ours.
             town.forge
                 .push_to_request(number, &[("train.py", "print(6)")])
                 .await;
@@ -256,7 +256,7 @@ async fn an_approval_is_of_the_head_that_was_seen() {
                 .comment_of(number, "octo", "/trainyard approve", &later)
                 .await;
             town.obeyed().await;
-            assert!(!is_held(&town, &third).await, "{face:?}");
+            assert!(is_held(&town, &third).await, "{face:?}");
             // Nothing of it is left for the next one.
             town.ask(number, "/trainyard cancel").await;
             hosts::undrain(world.server(), "gpu-1", "ana")
