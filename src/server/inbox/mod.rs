@@ -4,6 +4,7 @@
 mod app;
 mod command;
 mod deeds;
+mod missed;
 mod obey;
 
 pub use app::{AppMessage, keep_for_app};
@@ -13,6 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use protocol::{ProjectId, Timestamp};
 use tokio::sync::oneshot;
 
+pub use missed::run as hear_missed;
 pub use obey::run;
 
 use crate::forge::ForgeKind;

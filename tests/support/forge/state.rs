@@ -184,6 +184,8 @@ pub(super) struct State {
     pub(super) signs: bool,
     /// What has to be told to hooks, and was not yet.
     pub(super) outbox: Vec<Event>,
+    /// Deliveries that are to be sent once more.
+    pub(super) again: Vec<String>,
     /// What Git LFS has, by its hash.
     pub(super) large: BTreeMap<String, Vec<u8>>,
     /// What of it was fetched, in order.
@@ -221,6 +223,7 @@ impl State {
             hooks: Vec::new(),
             signs: true,
             outbox: Vec::new(),
+            again: Vec::new(),
             large: BTreeMap::new(),
             fetched: Vec::new(),
             way: Way::Open,

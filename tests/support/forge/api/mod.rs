@@ -185,7 +185,7 @@ pub(super) async fn answer(shared: &Arc<Shared>, request: Request) -> Response {
         let mut state = shared.lock();
         let answer = early.unwrap_or_else(|| state.dispatch(&ask));
         let answer = state.finish(&ask, answer);
-        (answer, !state.outbox.is_empty())
+        (answer, !state.outbox.is_empty() || !state.again.is_empty())
     };
     if told {
         let shared = shared.clone();
