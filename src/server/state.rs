@@ -139,6 +139,7 @@ impl Server {
         loops.spawn(keep(server(), "leases", fleet::lease::run));
         loops.spawn(keep(server(), "looks at remotes", watch::run));
         loops.spawn(keep(server(), "commands", inbox::run));
+        loops.spawn(keep(server(), "missed buttons", inbox::hear_missed));
         loops.spawn(keep(server(), "time tables", timetable::run));
         loops.spawn(keep(server(), "reports", report::run));
         loops.spawn(keep(server(), "notices", notices::run));

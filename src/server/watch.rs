@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub(crate) use self::kept::let_go;
+pub(crate) use self::planning::bring;
 pub use self::planning::plan_and_create;
 use self::planning::plan_ref;
 use crate::forge::ForgeError;
@@ -199,10 +200,12 @@ pub async fn look(server: &Server, project: &Project) -> Result<Vec<Pipeline>, W
     let mut db = server.store.read().await?;
     let told = projects::has_unhandled(&mut db, &project.id).await?;
     drop(db);
-    if let Err(error) = asking::list(server, project, told).await {
+    let open = asking::list(server, project, told).await;
+    let open = open.unwrap_or_else(|error| {
         let name = &project.name;
         tracing::warn!(project = name, %error, "the open pull requests of {name} could not be listed");
-    }
+        Vec::new()
+    });
     let mut db = server.store.read().await?;
     let before: Refs = projects::refs(&mut db, &project.id)
         .await?
@@ -268,6 +271,13 @@ pub async fn look(server: &Server, project: &Project) -> Result<Vec<Pipeline>, W
             projects::set_problem(&mut tx, &project.id, &error.to_string()).await?;
         }
         tx.commit().await.map_err(StoreError::from)?;
+    }
+    // After heads were planned: what somebody asks for is about them.
+    if !open.is_empty()
+        && let Err(error) = asking::comments(server, project, &open).await
+    {
+        let name = &project.name;
+        tracing::warn!(project = name, %error, "what was said under pull requests of {name} could not be listed");
     }
     match failed {
         None => Ok(made),

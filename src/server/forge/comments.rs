@@ -7,9 +7,11 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::api::{About, Api};
+use super::event::Comment;
+use super::hook::{comment_text, moment, person};
 use super::{CommentUpdate, ForgeError, ForgeKind, Reaction, Reply, Shown};
 
-/// Most pages that are looked through for a comment of ours.
+/// Most pages of one pull request's comments that are looked through.
 const MOST_PAGES: usize = 10;
 /// Comments of a page. Gitea has no pages and gives all.
 const PAGE: usize = 100;
@@ -18,7 +20,9 @@ const MOST_BYTES: usize = 32 << 20;
 /// GitHub takes no longer comment; Gitea's and GitLab's limits are higher.
 const COMMENT_LIMIT: usize = 65_536;
 /// How far a forge's clock may be behind ours.
-const CLOCKS: Span = Span::secs(600);
+pub(crate) const CLOCKS: Span = Span::secs(600);
+/// Who changes a comment so soon edits it not: a forge writes its two times one after the other.
+const AT_ONCE: Span = Span::secs(2);
 
 /// A comment as a forge lists it.
 #[derive(Debug, Deserialize)]
@@ -28,6 +32,13 @@ struct Listed {
     body: Option<String>,
     #[serde(default, alias = "author")]
     user: Option<Author>,
+    #[serde(default)]
+    created_at: Option<String>,
+    #[serde(default)]
+    updated_at: Option<String>,
+    /// Written by GitLab itself.
+    #[serde(default)]
+    system: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -35,6 +46,37 @@ struct Author {
     id: u64,
     #[serde(default, rename = "type")]
     kind: String,
+    /// GitHub's and Gitea's word.
+    #[serde(default)]
+    login: Option<String>,
+    /// GitLab's.
+    #[serde(default)]
+    username: Option<String>,
+}
+
+impl Listed {
+    fn created(&self) -> Option<Timestamp> {
+        moment(self.created_at.as_deref())
+    }
+
+    /// As a message would have told of it, where somebody said it since then and left it as it was.
+    fn said(self, kind: ForgeKind, number: u64, since: Timestamp) -> Option<Comment> {
+        let at = self.created().filter(|at| *at >= since - CLOCKS)?;
+        let changed = moment(self.updated_at.as_deref());
+        let edited = changed.is_some_and(|changed| changed.since(at) > AT_ONCE);
+        if edited || self.system {
+            return None;
+        }
+        let by = self.user?;
+        Some(Comment {
+            number,
+            id: self.id,
+            by: person(&by.login.or(by.username)?),
+            by_id: (kind == ForgeKind::Gitlab).then_some(by.id),
+            at: Some(at),
+            text: comment_text(&self.body?),
+        })
+    }
 }
 
 /// Whom a forge takes us for. A marker in somebody else's comment makes it none of ours.
@@ -183,6 +225,32 @@ impl Api {
             }
         }
         Ok(None)
+    }
+
+    /// What people said under a pull request since then, the oldest first.
+    pub(super) async fn said_since(
+        &self,
+        number: u64,
+        since: Timestamp,
+    ) -> Result<Vec<Comment>, ForgeError> {
+        let kind = self.kind();
+        let mut said = Vec::new();
+        for page in 1..=MOST_PAGES {
+            let listed = self.listed(number, page, Some(since)).await?;
+            let is_old = |one: &Listed| one.created().is_some_and(|at| at < since - CLOCKS);
+            let is_last = match kind {
+                ForgeKind::Gitea => true,
+                ForgeKind::Github => listed.len() < PAGE,
+                ForgeKind::Gitlab => listed.len() < PAGE || listed.last().is_some_and(is_old),
+            };
+            let listed = listed.into_iter();
+            said.extend(listed.filter_map(|one| one.said(kind, number, since)));
+            if is_last {
+                break;
+            }
+        }
+        said.sort_by_key(|comment| comment.id);
+        Ok(said)
     }
 
     /// A page of comments, the oldest first; with `since` those that are not older, which GitLab gives as the newest

@@ -31,15 +31,16 @@ mod update;
 use std::fmt;
 
 use futures_util::future::BoxFuture;
-use protocol::{CommitId, Digest};
+use protocol::{CommitId, Digest, Timestamp};
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 
 pub use crate::credential::{Credential, CredentialError};
 pub use address::{Address, AddressError};
+pub(crate) use comments::CLOCKS;
 pub use error::{Access, ForgeError};
 pub use event::ForgeEvent;
-use event::PullRequest;
+use event::{Comment, PullRequest};
 pub use forges::Forges;
 pub use place::{ForgeKind, InvalidRepository, Place, Repository};
 pub use plain::PlainGit;
@@ -68,6 +69,14 @@ pub trait Forge: Send + Sync + fmt::Debug {
 
     /// The pull requests that are open, those first that changed last; as many as one answer has.
     fn open_requests(&self) -> BoxFuture<'_, Result<Vec<PullRequest>, ForgeError>>;
+
+    /// What people said under a pull request since then, the oldest first, of at most a thousand comments. What was edited
+    /// is left out: another may have put the words there.
+    fn said(
+        &self,
+        number: u64,
+        since: Timestamp,
+    ) -> BoxFuture<'_, Result<Vec<Comment>, ForgeError>>;
 
     /// Whether somebody may write to the repository: then their word counts. `number` is theirs at the forge, where it
     /// was told.

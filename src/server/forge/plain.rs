@@ -1,9 +1,9 @@
 //! A plain git remote: nobody to tell.
 
 use futures_util::future::BoxFuture;
-use protocol::CommitId;
+use protocol::{CommitId, Timestamp};
 
-use super::event::PullRequest;
+use super::event::{Comment, PullRequest};
 use super::{Forge, ForgeError, Shown, Update};
 
 /// A remote that is only git. It shows nothing; the pages do.
@@ -32,6 +32,10 @@ impl Forge for PlainGit {
     }
 
     fn open_requests(&self) -> BoxFuture<'_, Result<Vec<PullRequest>, ForgeError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    fn said(&self, _: u64, _: Timestamp) -> BoxFuture<'_, Result<Vec<Comment>, ForgeError>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 

@@ -1,12 +1,12 @@
 //! A repository at a forge with an API: what all forges do alike, and who does what its own way.
 
 use futures_util::future::BoxFuture;
-use protocol::CommitId;
+use protocol::{CommitId, Timestamp};
 use reqwest::Method;
 use serde_json::Value;
 
 use super::api::{About, Api};
-use super::event::PullRequest;
+use super::event::{Comment, PullRequest};
 use super::{
     Forge, ForgeError, ForgeKind, Shown, StatusUpdate, Update, gitea, github, gitlab, hook,
 };
@@ -56,6 +56,14 @@ impl Forge for Api {
 
     fn open_requests(&self) -> BoxFuture<'_, Result<Vec<PullRequest>, ForgeError>> {
         Box::pin(self.listed_requests())
+    }
+
+    fn said(
+        &self,
+        number: u64,
+        since: Timestamp,
+    ) -> BoxFuture<'_, Result<Vec<Comment>, ForgeError>> {
+        Box::pin(self.said_since(number, since))
     }
 
     fn may_write<'a>(

@@ -4,6 +4,8 @@ use protocol::spec::Parameters;
 
 /// What a command begins with.
 const START: &str = "/trainyard";
+/// What our own comments begin with: they command nothing.
+const OURS: &str = "<!-- trainyard";
 /// Most commands of one comment.
 const MOST: usize = 5;
 /// Said with every mistake.
@@ -37,6 +39,11 @@ pub(super) enum Command {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}; {HELP}")]
 pub(super) struct NoCommand(String);
+
+/// Whether what somebody said commands something, rightly or wrongly.
+pub(super) fn is_meant(text: &str) -> bool {
+    !text.contains(OURS) && !commands(text).is_ok_and(|commands| commands.is_empty())
+}
 
 /// The commands of a comment, in their order.
 ///
@@ -144,6 +151,17 @@ mod tests {
             commands(text),
             Ok(vec![Command::Approve { commit }, Command::Retry])
         );
+    }
+
+    #[test]
+    fn what_is_meant_may_be_wrong_and_what_we_say_ourselves_is_not() {
+        for text in ["/trainyard retry", "Hm.\n/trainyard deploy"] {
+            assert!(is_meant(text), "{text}");
+        }
+        let ours = "<!-- trainyard reply 1 -->\n/trainyard retry";
+        for text in ["Hm.", "> /trainyard retry", ours] {
+            assert!(!is_meant(text), "{text}");
+        }
     }
 
     #[test]

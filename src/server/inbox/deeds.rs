@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use mirror::MirrorError;
 use protocol::spec::Parameters;
 use protocol::{
     CommitId, JobId, Outcome, PipelineId, Span, Timestamp, Trigger, TriggerKind, Trust,
@@ -99,6 +100,14 @@ impl Asking<'_> {
             parameters,
         };
         let trigger = self.trigger(place, kind);
+        match watch::bring(self.server, self.project, &trigger).await {
+            Err(WatchError::Mirror(MirrorError::NoSuchCommit { .. })) => {
+                let commit = self.commit();
+                let why = format!("the repository has no commit {commit} any more");
+                return Err(Refused::Wrong(why));
+            }
+            brought => brought?,
+        }
         let base = match self.base_branch {
             Some(branch) => watch::head_of(self.server, self.project, branch).await?,
             None => None,
@@ -165,13 +174,32 @@ impl Asking<'_> {
     async fn cancel(&self, name: Option<&str>) -> Result<(), Refused> {
         let mut going = self.open_jobs().await?;
         going.retain(|job| name.is_none_or(|name| is_called(job, name)));
-        if going.is_empty() {
+        if going.is_empty() && !self.has_cancelled(name).await? {
             return Err(self.nothing("nothing is waiting or running"));
         }
         for job in going {
             self.end(&job.id).await?;
         }
         Ok(())
+    }
+
+    /// Whether such a job was ended for them since they asked: by this very command, before the server died.
+    async fn has_cancelled(&self, name: Option<&str>) -> Result<bool, StoreError> {
+        let mut db = self.server.store.read().await?;
+        let ended = jobs::ended_since(&mut db, &self.project.id, self.commit(), self.at).await?;
+        let mut ended = ended
+            .iter()
+            .filter(|job| name.is_none_or(|name| is_called(job, name)));
+        Ok(ended.any(|job| match job.state.outcome() {
+            Some(Outcome::Cancelled { by }) => by == self.by,
+            Some(
+                Outcome::Succeeded
+                | Outcome::Reused { .. }
+                | Outcome::Skipped { .. }
+                | Outcome::Failed(_),
+            )
+            | None => false,
+        }))
     }
 
     /// Ends one job, if it is not over.
@@ -211,10 +239,13 @@ impl Asking<'_> {
         Ok(())
     }
 
-    /// Whether whoever wrote saw this very head. Nobody knows that of a comment without a time.
+    /// Whether whoever wrote saw this very head. Nobody knows that of a comment without a time, or whose time was still to
+    /// be when it was heard of: the forge's clock is ahead of ours.
     fn was_there_before(&self) -> bool {
         let there = self.since.max(self.pipeline.created_at) + CLOCKS_APART;
-        self.written.is_some_and(|written| there <= written)
+        let heard = self.at + CLOCKS_APART;
+        self.written
+            .is_some_and(|written| (there..=heard).contains(&written))
     }
 
     fn nothing(&self, what: &str) -> Refused {

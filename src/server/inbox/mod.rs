@@ -1,9 +1,10 @@
-//! Messages of forges that were proved: each is kept once before it is answered. Those that come at the same time are
-//! kept together, so that a thousand of them do not wait for a thousand writes to the disk.
+//! Messages of forges that were proved, and comments that they list: each is kept once before it is answered. Those that
+//! come at the same time are kept together, so that a thousand of them do not wait for a thousand writes to the disk.
 
 mod app;
 mod command;
 mod deeds;
+mod missed;
 mod obey;
 
 pub use app::{AppMessage, keep_for_app};
@@ -13,14 +14,15 @@ use std::sync::{Mutex, PoisonError};
 use protocol::{ProjectId, Timestamp};
 use tokio::sync::oneshot;
 
+pub use missed::run as hear_missed;
 pub use obey::run;
 
 use crate::forge::ForgeKind;
-use crate::forge::event::{Change, ForgeEvent, PullRequest};
+use crate::forge::event::{Change, Comment, ForgeEvent, PullRequest};
 use crate::pipelines;
 use crate::state::Server;
 use crate::store::jobs::Job;
-use crate::store::projects::{self, Delivery};
+use crate::store::projects::{self, Delivery, LISTED};
 use crate::store::{Connection, Result, StoreError};
 
 /// Most messages of one transaction.
@@ -106,6 +108,26 @@ pub async fn keep(server: &Server, message: Message) -> std::result::Result<(), 
     Ok(())
 }
 
+/// Keeps what comments command that the forge lists. One of which a message told, or tells later, is the same. Whether
+/// there is something new.
+pub(crate) async fn keep_listed(
+    tx: &mut Connection,
+    project: &ProjectId,
+    said: Vec<Comment>,
+    at: Timestamp,
+) -> Result<bool> {
+    let mut new = false;
+    for comment in said {
+        if command::is_meant(&comment.text) {
+            let delivery = format!("comment {}", comment.id);
+            let event = ForgeEvent::Comment(comment);
+            let row = row(project, (&delivery, LISTED), &event, at);
+            new |= projects::insert_delivery(tx, &row).await?;
+        }
+    }
+    Ok(new)
+}
+
 /// Whether a person asks for something, which is done once.
 fn asks(event: &ForgeEvent) -> bool {
     matches!(event, ForgeEvent::Comment(_) | ForgeEvent::Asked(_))
@@ -145,15 +167,34 @@ async fn keep_all(server: &Server, batch: &[Waiting]) -> Result<(Vec<bool>, Vec<
 }
 
 async fn keep_one(tx: &mut Connection, message: &Message) -> Result<bool> {
-    let row = Delivery {
-        project: message.project.clone(),
-        delivery: message.delivery.clone(),
-        event: message.name.clone(),
-        body: serde_json::to_string(&message.event).unwrap_or_default(),
-        asks: matches!(message.event, ForgeEvent::Comment(_) | ForgeEvent::Asked(_)),
-        received_at: message.at,
-    };
+    let names = (message.delivery.as_str(), message.name.as_str());
+    let row = row(&message.project, names, &message.event, message.at);
     projects::insert_delivery(tx, &row).await
+}
+
+/// What happened, under the id of its message and the forge's word for it.
+fn row(
+    project: &ProjectId,
+    (delivery, name): (&str, &str),
+    event: &ForgeEvent,
+    received_at: Timestamp,
+) -> Delivery {
+    Delivery {
+        project: project.clone(),
+        delivery: delivery.to_owned(),
+        event: name.to_owned(),
+        body: serde_json::to_string(event).unwrap_or_default(),
+        asks: asks(event),
+        comment: match event {
+            ForgeEvent::Comment(comment) => Some(comment.id),
+            ForgeEvent::Ping
+            | ForgeEvent::Push { .. }
+            | ForgeEvent::PullRequest(_)
+            | ForgeEvent::Asked(_)
+            | ForgeEvent::Other { .. } => None,
+        },
+        received_at,
+    }
 }
 
 /// Writes a pull request down, and ends what waits of one that is over now; gives the jobs that changed.

@@ -1,13 +1,12 @@
 //! Does what people ask for at a forge, in comments and by the buttons of checks, if they may write to the repository.
 //! Each delivery is done with once; the answer is a row that the reporter sends.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::collections::BTreeMap;
 
+use futures_util::stream::{self, StreamExt as _};
 use protocol::{JobId, ProjectId, Span, Timestamp};
-use tokio::time::Instant;
 
-use super::command::{Command, commands};
+use super::command::{Command, commands, is_meant};
 use super::deeds::{Asking, Refused};
 use crate::forge::event::{Asked, Comment, ForgeEvent};
 use crate::forge::{Access, Forge, ForgeError, Reaction, Reply, Update, bounded};
@@ -20,22 +19,24 @@ use crate::store::{Result, StoreError, jobs, pipelines as rows, projects, report
 use crate::trigger::{self, Request};
 use crate::watch::WatchError;
 
-/// Most deliveries of one pass.
+/// Most deliveries that are read at a time.
 const MOST: u32 = 100;
-/// Time to the next try of what could not be done.
-const PAUSE: Duration = Duration::from_secs(30);
+/// Most projects whose forges are asked at the same time.
+const AT_ONCE: usize = 16;
+/// Time to the next try of what could not be done: as long as it has waited, but no less than the first and no more than
+/// the second of these. Who revoked a token is not asked for ever.
+const PAUSES: [Span; 2] = [Span::secs(30), Span::secs(300)];
+/// How long a look at a pull request's head is waited for.
+const MOMENT: Span = Span::secs(300);
 /// What could not be done for so long is not done any more: nobody expects it.
 const GIVEN_UP: Span = Span::hours(24);
-/// What our own comments begin with: they command nothing.
-const OURS: &str = "<!-- trainyard";
 /// Most characters of a reason in an answer.
 const MOST_WORDS: usize = 500;
 
 /// Runs until the server stops: woken by what is asked, and at every tick as a safety net.
 pub async fn run(server: Server) {
-    let mut paused = BTreeMap::new();
     loop {
-        if let Err(error) = tick(&server, &mut paused).await {
+        if let Err(error) = tick(&server).await {
             tracing::error!(%error, "what people asked for could not be looked at; the next pass tries again");
         }
         tokio::select! {
@@ -46,34 +47,52 @@ pub async fn run(server: Server) {
     }
 }
 
-/// What could not be done yet, and when it is tried again.
-type Paused = BTreeMap<(ProjectId, String), Instant>;
-
-/// One pass, oldest first. What cannot be done now is left until `paused` says so: it holds up nothing behind it, but
-/// a forge that does not answer is asked once a pass.
+/// One pass over all that may be tried now, projects beside each other. A forge that does not answer is asked once, and
+/// holds up nobody else's.
 ///
 /// # Errors
 /// The store's; what was done before stays done.
-async fn tick(server: &Server, paused: &mut Paused) -> Result<()> {
-    paused.retain(|_, until| *until > Instant::now());
-    let mut db = server.store.read().await?;
-    let asked = projects::asked(&mut db, MOST).await?;
-    drop(db);
-    let mut failed = BTreeSet::new();
-    for delivery in asked {
-        let key = (delivery.project.clone(), delivery.delivery.clone());
-        if paused.contains_key(&key) || failed.contains(&delivery.project) {
-            continue;
+async fn tick(server: &Server) -> Result<()> {
+    while !server.shutdown.is_cancelled() {
+        let mut db = server.store.read().await?;
+        let asked = projects::asked(&mut db, Timestamp::now(), MOST).await?;
+        drop(db);
+        if asked.is_empty() {
+            break;
         }
+        let mut of_projects: BTreeMap<ProjectId, Vec<Delivery>> = BTreeMap::new();
+        for delivery in asked {
+            let of_it = of_projects.entry(delivery.project.clone()).or_default();
+            of_it.push(delivery);
+        }
+        let passes: Vec<_> = of_projects
+            .into_values()
+            .map(|asked| of_project(server, asked))
+            .collect();
+        let passes = stream::iter(passes).buffer_unordered(AT_ONCE);
+        let done: Vec<Result<()>> = passes.collect().await;
+        done.into_iter().collect::<Result<()>>()?;
+    }
+    Ok(())
+}
+
+/// Does what was asked for in one project, in this order. What cannot be done now is tried again later, behind all else;
+/// until then nothing of the project is.
+async fn of_project(server: &Server, asked: Vec<Delivery>) -> Result<()> {
+    for delivery in asked {
+        let (project, id) = (&delivery.project, &delivery.delivery);
         let answer = match answer(server, &delivery).await {
             Ok(answer) => answer,
             Err(Later(why)) => {
-                let id = &delivery.delivery;
-                if delivery.received_at + GIVEN_UP > Timestamp::now() {
+                let at = Timestamp::now();
+                if delivery.received_at + GIVEN_UP > at {
                     tracing::warn!(delivery = id, "not obeyed yet: {why}");
-                    paused.insert(key, Instant::now() + PAUSE);
-                    failed.insert(delivery.project);
-                    continue;
+                    let [least, most] = PAUSES;
+                    let pause = at.since(delivery.received_at).clamp(least, most);
+                    let mut tx = server.store.begin().await?;
+                    projects::asked_later(&mut tx, project, id, at + pause).await?;
+                    tx.commit().await.map_err(StoreError::from)?;
+                    return Ok(());
                 }
                 tracing::error!(delivery = id, "given up: {why}");
                 None
@@ -82,9 +101,9 @@ async fn tick(server: &Server, paused: &mut Paused) -> Result<()> {
         let at = Timestamp::now();
         let mut tx = server.store.begin().await?;
         if let Some(answer) = &answer {
-            report::put(&mut tx, &delivery.project, answer, at).await?;
+            report::put(&mut tx, project, answer, at).await?;
         }
-        projects::delivery_handled(&mut tx, &delivery.project, &delivery.delivery, at).await?;
+        projects::delivery_handled(&mut tx, project, id, at).await?;
         tx.commit().await.map_err(StoreError::from)?;
     }
     Ok(())
@@ -149,8 +168,7 @@ struct Told<'a> {
 
 impl Told<'_> {
     async fn comment(&self, comment: &Comment) -> std::result::Result<Option<Update>, Later> {
-        let wanted = commands(&comment.text);
-        if comment.text.contains(OURS) || wanted.as_ref().is_ok_and(Vec::is_empty) {
+        if !is_meant(&comment.text) {
             return Ok(None);
         }
         let Comment { number, by, .. } = comment;
@@ -167,7 +185,7 @@ impl Told<'_> {
             }
             May::NobodyKnows => return Ok(Some(self.nobody_knows(*number))),
         }
-        let done = match wanted {
+        let done = match commands(&comment.text) {
             Ok(commands) => self.obey_all(comment, commands).await,
             Err(none) => Err(Refused::Wrong(none.to_string())),
         };
@@ -222,11 +240,18 @@ impl Told<'_> {
         let request = request.ok_or_else(nothing)?;
         let reference = kind.head_of(number);
         let head = requests::head(&mut db, id, &reference).await?;
-        let (commit, since) = head.ok_or_else(|| {
-            Refused::Wrong("its head is looked at just now: say it again in a moment".to_owned())
-        })?;
+        let (commit, since) = head.ok_or_else(|| self.not_looked_at())?;
         let pipeline = rows::newest_at(&mut db, id, &reference, &commit).await?;
         Ok((request, pipeline.ok_or_else(nothing)?, since))
+    }
+
+    /// Of a head that nobody has looked at yet. Whoever asks right after a push is not sent away.
+    fn not_looked_at(&self) -> Refused {
+        let why = "its head could not be looked at yet: say it again later".to_owned();
+        match self.at + MOMENT > Timestamp::now() {
+            true => Refused::Later(WatchError::Wrong(why)),
+            false => Refused::Wrong(why),
+        }
     }
 
     /// Asks the forge; that it does not tell our token is the project's problem, and nothing to wait for.

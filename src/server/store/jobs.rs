@@ -276,6 +276,26 @@ pub async fn open_of_commit(
     rows.iter().map(job).collect()
 }
 
+/// The jobs of a commit that ended since then, oldest first.
+pub async fn ended_since(
+    db: &mut Connection,
+    project: &ProjectId,
+    commit: &CommitId,
+    since: Timestamp,
+) -> Result<Vec<Job>> {
+    let rows = sqlx::query(
+        "SELECT jobs.* FROM jobs JOIN pipelines ON pipelines.id = jobs.pipeline \
+         WHERE pipelines.project = $1 AND pipelines.commit_id = $2 AND jobs.finished_at >= $3 \
+         ORDER BY jobs.id",
+    )
+    .bind(project.as_str())
+    .bind(commit.as_str())
+    .bind(since.0)
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(job).collect()
+}
+
 /// How many jobs of a pipeline stand at one word, and when the last of them ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tally {

@@ -150,6 +150,12 @@ pub const MIGRATIONS: &[Migration] = &[
         sql: include_str!("migrations/0407_commands.sql"),
         then: Then::Nothing,
     },
+    Migration {
+        version: 408,
+        name: "comments",
+        sql: include_str!("migrations/0408_comments.sql"),
+        then: Then::Nothing,
+    },
 ];
 
 /// Applies what is missing.

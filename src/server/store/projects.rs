@@ -1,10 +1,10 @@
 //! Rows of projects, of the refs that were seen, and of forges' deliveries.
 
 use protocol::api::Quota;
-use protocol::{CommitId, ProjectId, Timestamp};
+use protocol::{CommitId, ProjectId, Span, Timestamp};
 use sqlx::any::AnyRow;
 
-use super::rows::{Columns as _, to_json};
+use super::rows::{Columns as _, to_int, to_json};
 use super::{Connection, Result};
 use crate::credential::Credential;
 use crate::forge::ForgeConfig;
@@ -214,19 +214,27 @@ pub async fn remove_ref(db: &mut Connection, id: &ProjectId, name: &str) -> Resu
     Ok(())
 }
 
-/// A verified message of a forge.
+/// Nobody waits longer between two tries of what a person asked for: a later time was set before the clock went back.
+const LONGEST_PAUSE: Span = Span::hours(1);
+
+/// Stands in the place of the forge's word for what no message told, and a list did.
+pub const LISTED: &str = "listed";
+
+/// A verified message of a forge, or a comment that it lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
     /// Whose.
     pub project: ProjectId,
     /// The forge's id of the message.
     pub delivery: String,
-    /// The forge's word for what happened.
+    /// The forge's word for what happened, or [`LISTED`].
     pub event: String,
     /// The body as it came.
     pub body: String,
     /// Whether a person asks for something, which is done once; others only say where to look.
     pub asks: bool,
+    /// The comment that it tells of, by the forge's number of it. What tells of the same one is the same.
+    pub comment: Option<u64>,
     /// When it came.
     pub received_at: Timestamp,
 }
@@ -238,15 +246,23 @@ fn delivery(row: &AnyRow) -> Result<Delivery> {
         event: row.text("event")?,
         body: row.text("body")?,
         asks: row.int("asks")? == 1,
+        comment: row
+            .maybe_int("comment_id")?
+            .and_then(|id| u64::try_from(id).ok()),
         received_at: row.time("received_at")?,
     })
 }
 
 /// Keeps a delivery. False where the same one came before: a forge repeats itself.
 pub async fn insert_delivery(db: &mut Connection, delivery: &Delivery) -> Result<bool> {
+    if let Some(comment) = delivery.comment
+        && knows_comment(db, &delivery.project, comment).await?
+    {
+        return Ok(false);
+    }
     let done = sqlx::query(
-        "INSERT INTO deliveries (project, delivery, event, body, asks, received_at) \
-         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (project, delivery) DO NOTHING",
+        "INSERT INTO deliveries (project, delivery, event, body, asks, received_at, comment_id) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (project, delivery) DO NOTHING",
     )
     .bind(delivery.project.as_str())
     .bind(&delivery.delivery)
@@ -254,9 +270,22 @@ pub async fn insert_delivery(db: &mut Connection, delivery: &Delivery) -> Result
     .bind(&delivery.body)
     .bind(i64::from(delivery.asks))
     .bind(delivery.received_at.0)
+    .bind(delivery.comment.map(to_int))
     .execute(db)
     .await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// Whether something told of a comment.
+async fn knows_comment(db: &mut Connection, project: &ProjectId, comment: u64) -> Result<bool> {
+    let row = sqlx::query(
+        "SELECT delivery FROM deliveries WHERE project = $1 AND comment_id = $2 LIMIT 1",
+    )
+    .bind(project.as_str())
+    .bind(to_int(comment))
+    .fetch_optional(db)
+    .await?;
+    Ok(row.is_some())
 }
 
 /// The forge's word of the newest message of a project, and when it came.
@@ -265,10 +294,11 @@ pub async fn last_delivery(
     project: &ProjectId,
 ) -> Result<Option<(String, Timestamp)>> {
     let row = sqlx::query(
-        "SELECT event, received_at FROM deliveries WHERE project = $1 \
+        "SELECT event, received_at FROM deliveries WHERE project = $1 AND event <> $2 \
          ORDER BY received_at DESC, delivery LIMIT 1",
     )
     .bind(project.as_str())
+    .bind(LISTED)
     .fetch_optional(db)
     .await?;
     row.map(|row| Ok((row.text("event")?, row.time("received_at")?)))
@@ -286,16 +316,41 @@ pub async fn unhandled_deliveries(db: &mut Connection, limit: u32) -> Result<Vec
     rows.iter().map(delivery).collect()
 }
 
-/// What people asked for and nobody has done, oldest first, at most `limit`.
-pub async fn asked(db: &mut Connection, limit: u32) -> Result<Vec<Delivery>> {
+/// What people asked for and nobody has done, and may be tried now: at most `limit`, the first of each project before
+/// the second of any. Of a project, what was tried before comes last, else the oldest first.
+pub async fn asked(db: &mut Connection, now: Timestamp, limit: u32) -> Result<Vec<Delivery>> {
     let rows = sqlx::query(
-        "SELECT * FROM deliveries WHERE handled_at IS NULL AND asks = 1 \
-         ORDER BY received_at, delivery LIMIT $1",
+        "SELECT deliveries.*, ROW_NUMBER() OVER (PARTITION BY project \
+         ORDER BY next_try, received_at, COALESCE(comment_id, 0), delivery) AS place \
+         FROM deliveries WHERE handled_at IS NULL AND asks = 1 AND (next_try <= $1 OR next_try > $2) \
+         ORDER BY place, project LIMIT $3",
     )
+    .bind(now.0)
+    .bind((now + LONGEST_PAUSE).0)
     .bind(i64::from(limit))
     .fetch_all(db)
     .await?;
     rows.iter().map(delivery).collect()
+}
+
+/// Notes that what one delivery asks for could not be done: nothing that people ask for in its project is tried before
+/// `then`, and this only behind the others.
+pub async fn asked_later(
+    db: &mut Connection,
+    project: &ProjectId,
+    delivery: &str,
+    then: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "UPDATE deliveries SET next_try = $1 + CASE WHEN delivery = $3 THEN 1 ELSE 0 END \
+         WHERE project = $2 AND handled_at IS NULL AND asks = 1",
+    )
+    .bind(then.0)
+    .bind(project.as_str())
+    .bind(delivery)
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// Notes that what one delivery asked for is done.

@@ -1,5 +1,7 @@
 //! Rows of pull requests and of approvals.
 
+use std::collections::BTreeMap;
+
 use protocol::{CommitId, ProjectId, Timestamp};
 use sqlx::any::AnyRow;
 
@@ -110,6 +112,42 @@ pub async fn set_listed(db: &mut Connection, project: &ProjectId, at: Timestamp)
         .bind(project.as_str())
         .execute(db)
         .await?;
+    Ok(())
+}
+
+/// Up to when it is known what was said under the pull requests of a project, by number; one that is not there was never
+/// asked for it.
+pub async fn comments_listed(
+    db: &mut Connection,
+    project: &ProjectId,
+) -> Result<BTreeMap<u64, Timestamp>> {
+    let rows = sqlx::query(
+        "SELECT number, comments_listed_at FROM pull_requests \
+         WHERE project = $1 AND open = 1 AND comments_listed_at IS NOT NULL",
+    )
+    .bind(project.as_str())
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| Ok((row.size("number")?, row.time("comments_listed_at")?)))
+        .collect()
+}
+
+/// Notes up to when it is known what was said under a pull request.
+pub async fn set_comments_listed(
+    db: &mut Connection,
+    project: &ProjectId,
+    number: u64,
+    at: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "UPDATE pull_requests SET comments_listed_at = $1 WHERE project = $2 AND number = $3",
+    )
+    .bind(at.0)
+    .bind(project.as_str())
+    .bind(to_int(number))
+    .execute(db)
+    .await?;
     Ok(())
 }
 

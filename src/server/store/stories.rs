@@ -214,6 +214,7 @@ fn delivery(project: &Project, id: &str, at: i64) -> Delivery {
         event: "push".to_owned(),
         body: "{}".to_owned(),
         asks: false,
+        comment: None,
         received_at: Timestamp(at),
     }
 }
@@ -297,10 +298,107 @@ async fn what_a_person_asked_for_outlives_any_number_of_newer_messages_until_it_
         assert!(!new, "it would be obeyed again");
         // Both are old: what was done is forgotten, what is open is not.
         forget(&mut tx, Word::Asks, 60).await;
-        let asked = projects::asked(&mut tx, 9).await.unwrap();
+        let asked = projects::asked(&mut tx, Timestamp(60), 9).await.unwrap();
         assert_eq!(asked.len(), 1);
         assert_eq!(asked[0].delivery, "open");
         assert!(projects::insert_delivery(&mut tx, &again).await.unwrap());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_comment_is_one_whoever_tells_of_it() {
+    on_both(|store| async move {
+        let (project, other) = (testing::project("one"), testing::project("other"));
+        let mut tx = store.begin().await.unwrap();
+        projects::insert(&mut tx, &project).await.unwrap();
+        projects::insert(&mut tx, &other).await.unwrap();
+        let told = Delivery {
+            asks: true,
+            comment: Some(7),
+            ..delivery(&project, "of the forge", 10)
+        };
+        let listed = Delivery {
+            delivery: "comment 7".to_owned(),
+            event: projects::LISTED.to_owned(),
+            received_at: Timestamp(20),
+            ..told.clone()
+        };
+        assert!(projects::insert_delivery(&mut tx, &told).await.unwrap());
+        for again in [&told, &listed] {
+            assert!(!projects::insert_delivery(&mut tx, again).await.unwrap());
+        }
+        for new in [
+            Delivery {
+                comment: Some(8),
+                delivery: "comment 8".to_owned(),
+                ..listed.clone()
+            },
+            Delivery {
+                project: other.id.clone(),
+                ..listed
+            },
+        ] {
+            assert!(projects::insert_delivery(&mut tx, &new).await.unwrap());
+        }
+        let last = projects::last_delivery(&mut tx, &project.id).await.unwrap();
+        assert_eq!(
+            last,
+            Some(("push".to_owned(), Timestamp(10))),
+            "a list is no message"
+        );
+        let last = projects::last_delivery(&mut tx, &other.id).await.unwrap();
+        assert_eq!(last, None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn each_project_has_its_turn_and_what_was_tried_comes_last() {
+    on_both(|store| async move {
+        let (many, few) = (testing::project("many"), testing::project("few"));
+        let mut tx = store.begin().await.unwrap();
+        projects::insert(&mut tx, &many).await.unwrap();
+        projects::insert(&mut tx, &few).await.unwrap();
+        let row = |project: &Project, comment: u64, at| Delivery {
+            asks: true,
+            comment: Some(comment),
+            ..delivery(project, &format!("comment {comment}"), at)
+        };
+        // Of the same moment the forge's numbers count, and not as text.
+        for comment in 998..1_004 {
+            let row = row(&many, comment, 10);
+            assert!(projects::insert_delivery(&mut tx, &row).await.unwrap());
+        }
+        let late = row(&few, 1, 20);
+        assert!(projects::insert_delivery(&mut tx, &late).await.unwrap());
+        let asked = async |tx: &mut Connection, now, limit| {
+            let asked = projects::asked(tx, Timestamp(now), limit).await.unwrap();
+            let of = |project: &Project| {
+                let of_it = asked.iter().filter(|row| row.project == project.id);
+                of_it.map(|row| row.comment.unwrap()).collect::<Vec<_>>()
+            };
+            (of(&many), of(&few))
+        };
+        assert_eq!(asked(&mut tx, 30, 3).await, (vec![998, 999], vec![1]));
+
+        // The first could not be done: nothing of its project is tried before its time, and it comes behind the others.
+        let first = "comment 998";
+        projects::asked_later(&mut tx, &many.id, first, Timestamp(40))
+            .await
+            .unwrap();
+        assert_eq!(asked(&mut tx, 39, 9).await, (vec![], vec![1]));
+        let others = vec![999, 1_000, 1_001, 1_002, 1_003];
+        assert_eq!(asked(&mut tx, 40, 9).await, (others.clone(), vec![1]));
+        let all = [others, vec![998]].concat();
+        assert_eq!(asked(&mut tx, 41, 9).await, (all, vec![1]));
+
+        // The clock went back: nobody waits for what was to be in years.
+        let far = Timestamp(1_000_000_000_000);
+        projects::asked_later(&mut tx, &many.id, first, far)
+            .await
+            .unwrap();
+        assert_eq!(asked(&mut tx, 41, 9).await.0.len(), 6);
     })
     .await;
 }

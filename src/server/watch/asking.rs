@@ -1,18 +1,22 @@
-//! What a look asks the forge: pull requests of which its messages did not come.
+//! What a look asks the forge: pull requests, and what people said under them, of which its messages did not come.
+
+use std::collections::BTreeMap;
 
 use protocol::{Span, Timestamp};
 
 use super::{Known, WatchError, known_requests};
-use crate::forge::{Forge, ForgeError};
+use crate::forge::{CLOCKS, Forge, ForgeError};
 use crate::report::ReportConfig;
 use crate::state::Server;
 use crate::store::projects::Project;
 use crate::store::{StoreError, requests};
 use crate::trigger::{self, Request};
-use crate::{pipelines, rest};
+use crate::{inbox, pipelines, rest};
 
 /// Most pull requests that a forge is asked for in one look; the others' turn comes with the next.
 const MOST_ASKED: usize = 20;
+/// What was said longer ago nobody expects to be obeyed.
+const SAID_WITHIN: Span = Span::hours(24);
 
 /// Asks for pull requests by their numbers. Whether one is known now that was not.
 pub(super) async fn ask(
@@ -42,8 +46,12 @@ pub(super) async fn ask(
 }
 
 /// Looks at times which pull requests are open: one may have been closed, or opened again, and git shows neither. Whoever
-/// was told something wants to see that first: it may be twice as long then.
-pub(super) async fn list(server: &Server, project: &Project, told: bool) -> Result<(), WatchError> {
+/// was told something wants to see that first: it may be twice as long then. Gives those that are known and open, where it looked.
+pub(super) async fn list(
+    server: &Server,
+    project: &Project,
+    told: bool,
+) -> Result<Vec<Request>, WatchError> {
     let at = Timestamp::now();
     let mut db = server.store.read().await?;
     let last = requests::listed_at(&mut db, &project.id).await?;
@@ -53,17 +61,17 @@ pub(super) async fn list(server: &Server, project: &Project, told: bool) -> Resu
     let interval = Span(if told { 2 * interval } else { interval });
     let is_due = last.is_none_or(|last| last > at || at.since(last) >= interval);
     if known.is_empty() || !is_due {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let Some(forge) = forge(server, project)? else {
-        return Ok(());
+        return Ok(Vec::new());
     };
     // Before it is asked: one that does not answer is not asked at each look.
     let mut tx = server.store.begin().await?;
     requests::set_listed(&mut tx, &project.id, at).await?;
     tx.commit().await.map_err(StoreError::from)?;
     let listed = rest::call(server, project, forge.open_requests()).await?;
-    let open: Vec<Request> = listed.into_iter().map(Request::from).collect();
+    let mut open: Vec<Request> = listed.into_iter().map(Request::from).collect();
     let missed = trigger::missed(&known, &open);
     let mut told = missed.reopened;
     // The last digits of the time are as good as chance: no rhythm of looks leaves the same ones out.
@@ -72,7 +80,72 @@ pub(super) async fn list(server: &Server, project: &Project, told: bool) -> Resu
         let request = rest::call(server, project, forge.pull_request(*number)).await?;
         told.extend(request.map(Request::from).filter(|request| !request.open));
     }
-    note(server, project, &told, at).await
+    note(server, project, &told, at).await?;
+    // Of what nobody knows nothing was planned yet.
+    open.retain(|request| known.contains_key(&request.number));
+    Ok(open)
+}
+
+/// Keeps what people said under these pull requests since that was last known, as the forge's messages would have: of a
+/// comment of which one came, or comes later, it is the same.
+pub(super) async fn comments(
+    server: &Server,
+    project: &Project,
+    open: &[Request],
+) -> Result<(), WatchError> {
+    let Some(forge) = forge(server, project)? else {
+        return Ok(());
+    };
+    let at = Timestamp::now();
+    let mut db = server.store.read().await?;
+    let listed = requests::comments_listed(&mut db, &project.id).await?;
+    drop(db);
+    // What was said before the project was there was not said to us.
+    let earliest = project.created_at.max(at - SAID_WITHIN);
+    for (number, since) in unheard(open, &listed, earliest) {
+        let said = match rest::call(server, project, forge.said(number, since)).await {
+            Ok(said) => said,
+            // One that is gone, or odd, keeps nobody from hearing of the others.
+            Err(WatchError::Forge(
+                error @ (ForgeError::Refused { .. } | ForgeError::Unreadable { .. }),
+            )) => {
+                let name = &project.name;
+                tracing::warn!(project = name, number, %error, "what was said under a pull request could not be listed");
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let mut tx = server.store.begin().await?;
+        let new = inbox::keep_listed(&mut tx, &project.id, said, at).await?;
+        requests::set_comments_listed(&mut tx, &project.id, number, at).await?;
+        tx.commit().await.map_err(StoreError::from)?;
+        if new {
+            server.live.somebody_asked();
+        }
+    }
+    Ok(())
+}
+
+/// The pull requests under which something may have been said that nobody listed, and since when; those first that were
+/// listed longest ago. A comment changes its request's time, by the forge's clock.
+fn unheard(
+    open: &[Request],
+    listed: &BTreeMap<u64, Timestamp>,
+    earliest: Timestamp,
+) -> Vec<(u64, Timestamp)> {
+    let mut unheard: Vec<(u64, Timestamp)> = open
+        .iter()
+        .filter_map(|request| {
+            let known = listed.get(&request.number).copied();
+            let since = known.unwrap_or(earliest).max(earliest);
+            let changed = request.updated_at;
+            let may_be = changed.is_none_or(|changed| changed >= since - CLOCKS);
+            may_be.then_some((request.number, since))
+        })
+        .collect();
+    unheard.sort_by_key(|(_, since)| *since);
+    unheard.truncate(MOST_ASKED);
+    unheard
 }
 
 /// Some of the numbers, others at each turn; the newest at the first.
@@ -122,6 +195,44 @@ fn forge(server: &Server, project: &Project) -> Result<Option<Box<dyn Forge>>, F
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn comments_are_listed_where_something_changed_and_by_turns() {
+        let (earliest, minute) = (Timestamp(1_000_000_000), Span::secs(60));
+        let request = |number: u64, updated_at: Timestamp| Request {
+            number,
+            head: "a".repeat(40).parse().unwrap(),
+            head_branch: String::new(),
+            base_branch: String::new(),
+            title: String::new(),
+            author: None,
+            fork: false,
+            open: true,
+            updated_at: Some(updated_at),
+        };
+        let hour = earliest + Span::hours(1);
+        let open = [
+            request(1, earliest - Span::hours(1)),
+            request(2, hour),
+            request(3, hour - minute),
+            request(4, hour),
+            request(5, earliest),
+        ];
+        // The first is too old; of the second all is known; the clock of the third may differ.
+        let listed = [(2, hour + Span::hours(1)), (3, hour)].into();
+        let since = unheard(&open, &listed, earliest);
+        assert_eq!(since, [(4, earliest), (5, earliest), (3, hour)]);
+
+        let mut listed = BTreeMap::new();
+        let open: Vec<_> = (0..30).map(|number| request(number, hour)).collect();
+        for turn in 0..2 {
+            let asked = unheard(&open, &listed, earliest);
+            assert_eq!(asked.len(), MOST_ASKED);
+            let then = hour + Span(turn);
+            listed.extend(asked.into_iter().map(|(number, _)| (number, then)));
+        }
+        assert_eq!(listed.len(), 30);
+    }
 
     #[test]
     fn each_request_has_its_turn() {

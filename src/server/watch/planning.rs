@@ -80,6 +80,34 @@ async fn met(server: &Server, project: &Project, asked: Asked) -> Result<Trigger
     .await
 }
 
+/// Fetches a trigger's commit, where the mirror has let go of it since it was planned.
+///
+/// # Errors
+/// [`WatchError`].
+pub(crate) async fn bring(
+    server: &Server,
+    project: &Project,
+    trigger: &Trigger,
+) -> Result<(), WatchError> {
+    let auth = authorization(server, project).await?;
+    let (root, url, deadline) = (
+        server.config.mirrors(),
+        project.url.clone(),
+        deadline(server),
+    );
+    let (commit, reference) = (trigger.commit.clone(), trigger.reference.clone());
+    let trust = trigger.trust;
+    blocking(move || {
+        let mirror = open(&root, &url, trust)?;
+        if mirror.has(&commit) {
+            return Ok(());
+        }
+        let (reference, auth) = (reference.as_deref(), auth.as_deref());
+        Ok(mirror.fetch_commit(&commit, reference, History::Whole, auth, &deadline)?)
+    })
+    .await
+}
+
 /// Plans a commit that the mirror has, and writes the pipeline down. `base` is the head of the branch that a pull
 /// request goes to: what an untrusted commit runs is what the file there says.
 ///

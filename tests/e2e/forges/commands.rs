@@ -106,3 +106,24 @@ async fn what_cannot_be_done_is_answered_once_and_mentions_nobody() {
         assert_eq!(told("'deploy' is no command"), 1, "{face:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_said_while_the_server_was_down_is_done_once() {
+    for face in FACES {
+        let mut yard = Yard::with(face, "requests_interval = \"0s\"").await;
+        let (number, head) = planned(&yard).await;
+        let before = yard.pipelines(&head).await;
+        // Each start finds what was said since, and what was found before.
+        for (text, word) in [
+            ("/trainyard rerun train lr=0.5", "queued"),
+            ("/trainyard cancel", "cancelled"),
+        ] {
+            yard.world.kill_server().await;
+            let id = yard.forge.comment(number, "octo", text).await;
+            yard.world.start_server().await;
+            thanked(&yard, number, id).await;
+            yard.job(&head, "train", word).await;
+            assert_eq!(yard.pipelines(&head).await, before + 1, "{face:?}");
+        }
+    }
+}

@@ -125,7 +125,7 @@ struct Letter {
 impl State {
     /// Makes deliveries of what is in the outbox. Gives the ids of those to send now.
     fn pack(&mut self) -> Vec<String> {
-        let mut ready = Vec::new();
+        let mut ready = std::mem::take(&mut self.again);
         for event in std::mem::take(&mut self.outbox) {
             for hook in self.hooks.clone() {
                 // That it is gone it is told all the same.

@@ -102,6 +102,8 @@ pub(crate) struct Comment {
     pub(crate) text: String,
     /// When it was written, as payloads write it.
     pub(crate) at: String,
+    /// When it was written or edited last.
+    pub(crate) changed_at: String,
     pub(crate) edits: u32,
     /// (who, what) in the forge's words.
     pub(crate) reactions: Vec<(String, String)>,
@@ -123,6 +125,13 @@ impl Seen {
     pub(crate) fn state(&self, commit: &str, context: &str) -> Option<&str> {
         let key = (commit.to_owned(), context.to_owned());
         Some(self.statuses.get(&key)?.state.as_str())
+    }
+
+    /// Those that changed since then, as GitHub's and Gitea's API may be asked for; none: all.
+    pub(super) fn on_since(&self, request: u64, since: Option<&str>) -> Vec<Comment> {
+        let all = self.on(request).into_iter();
+        let changed = all.filter(|comment| since.is_none_or(|since| *comment.changed_at >= *since));
+        changed.cloned().collect()
     }
 
     /// The comments on a request, oldest first.
@@ -175,6 +184,8 @@ pub(super) struct State {
     pub(super) signs: bool,
     /// What has to be told to hooks, and was not yet.
     pub(super) outbox: Vec<Event>,
+    /// Deliveries that are to be sent once more.
+    pub(super) again: Vec<String>,
     /// What Git LFS has, by its hash.
     pub(super) large: BTreeMap<String, Vec<u8>>,
     /// What of it was fetched, in order.
@@ -212,6 +223,7 @@ impl State {
             hooks: Vec::new(),
             signs: true,
             outbox: Vec::new(),
+            again: Vec::new(),
             large: BTreeMap::new(),
             fetched: Vec::new(),
             way: Way::Open,

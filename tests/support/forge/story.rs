@@ -174,6 +174,12 @@ impl ForgeWorld {
         self.told(|state| state.say_at(number, by, text, at)).await
     }
 
+    /// Somebody writes their comment anew.
+    pub(crate) async fn edit_comment(&self, id: u64, by: &str, text: &str) {
+        let edited = self.told(|state| state.edit(id, by, text.to_owned())).await;
+        edited.expect("a comment of theirs");
+    }
+
     /// No forge tells of it.
     pub(crate) fn delete_fork(&self, owner: &str) {
         let mut state = self.shared.lock();
@@ -380,12 +386,17 @@ impl State {
     }
 
     fn say_at(&mut self, request: u64, by: &str, text: &str, at: &str) -> u64 {
+        let now = self.iso();
+        if let Some(of) = self.requests.get_mut(&request) {
+            of.changed_at = now;
+        }
         let comment = Comment {
             id: self.next_id(),
             request,
             by: by.to_owned(),
             text: text.to_owned(),
             at: at.to_owned(),
+            changed_at: at.to_owned(),
             edits: 0,
             reactions: Vec::new(),
         };

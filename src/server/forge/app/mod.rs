@@ -2,6 +2,7 @@
 //! repositories where it is installed. Tokens are kept in memory alone.
 
 mod jwt;
+mod missed;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;

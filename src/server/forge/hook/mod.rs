@@ -170,7 +170,7 @@ fn commit_or_zeros(text: &str) -> Result<Option<protocol::CommitId>, String> {
 }
 
 /// A moment as forges write it: RFC 3339, or `2015-05-17 18:21:36 UTC` as GitLab may; none: it is neither.
-fn moment(text: Option<&str>) -> Option<Timestamp> {
+pub(super) fn moment(text: Option<&str>) -> Option<Timestamp> {
     let text = text?;
     let spaced = |text: &str| {
         let text = text.replace(" UTC", " +0000");
@@ -182,7 +182,7 @@ fn moment(text: Option<&str>) -> Option<Timestamp> {
 }
 
 /// The name of somebody at a forge.
-fn person(name: &str) -> String {
+pub(super) fn person(name: &str) -> String {
     bounded(name, 100)
 }
 
@@ -199,6 +199,6 @@ fn line(text: &str) -> String {
 }
 
 /// A comment's text: commands stand in its first lines.
-fn comment_text(text: &str) -> String {
+pub(super) fn comment_text(text: &str) -> String {
     text.chars().take(4_000).collect()
 }

@@ -1,9 +1,10 @@
-//! The upgrade that puts what jobs left and what clients log into the same rows.
+//! Upgrades of what an earlier version wrote.
 
 use protocol::Timestamp;
 
 use super::seed;
 use crate::store::migrate::{self, MIGRATIONS, Migration};
+use crate::store::projects::{self, Delivery};
 use crate::store::testing::{self, on_both_addresses};
 use crate::store::{
     Address, Store, agents, attempts, experiments, files, metrics, models, runs, versions,
@@ -141,6 +142,45 @@ async fn points_of_curves_are_packed() {
         let curve = metrics::history(&mut db, run, "one", None, 25_000).await.unwrap();
         assert_eq!((curve.len(), curve[0].value, curve[0].step, curve[0].at), (1, 0.1, 3, 4));
         drop(db);
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_comment_that_was_told_of_before_is_known_by_its_number() {
+    on_both_addresses(|address| async move {
+        let store = open(&address).await;
+        let earlier = MIGRATIONS.iter().filter(|m| m.version < 408);
+        let earlier: Vec<_> = earlier.map(|m| Migration { ..*m }).collect();
+        migrate::apply(&store, &address, &earlier).await.unwrap();
+        let project = testing::project("digits");
+        let mut tx = store.begin().await.unwrap();
+        projects::insert(&mut tx, &project).await.unwrap();
+        let sql = "INSERT INTO deliveries (project, delivery, event, asks, received_at, body) VALUES
+            ('PROJECT', 'a', 'issue_comment', 1, 5, '{\"event\":\"comment\",\"number\":12,\"id\":3000000007,\"by\":\"9\",\"text\":\"/trainyard retry\"}'),
+            ('PROJECT', 'b', 'check_run', 1, 6, '{\"event\":\"asked\",\"commit\":\"12\"}'),
+            ('PROJECT', 'c', 'push', 0, 7, '{\"event\":\"push\",\"reference\":\"refs/heads/7\"}')";
+        let sql = sql.replace("PROJECT", project.id.as_str());
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+
+        migrate::bring_up_to_date(&store, &address).await.unwrap();
+        let mut tx = store.begin().await.unwrap();
+        let now = Timestamp(8);
+        let asked = projects::asked(&mut tx, now, 9).await.unwrap();
+        let known: Vec<_> = asked.iter().map(|row| row.comment).collect();
+        assert_eq!(known, [Some(3_000_000_007), None]);
+        let listed = Delivery {
+            delivery: "comment 3000000007".to_owned(),
+            ..asked[0].clone()
+        };
+        let new = projects::insert_delivery(&mut tx, &listed).await.unwrap();
+        assert!(!new, "it would be obeyed again");
+        drop(tx);
         store.close().await;
     })
     .await;

@@ -473,6 +473,7 @@ async fn a_look_handles_the_deliveries_that_came_before_it() {
                 event: "push".to_owned(),
                 body: "{}".to_owned(),
                 asks: false,
+                comment: None,
                 received_at,
             };
             assert!(projects::insert_delivery(&mut tx, &row).await.unwrap());

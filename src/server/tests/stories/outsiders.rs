@@ -170,6 +170,7 @@ async fn a_ref_that_git_cannot_give_holds_up_no_other_and_is_looked_at_again() {
             event: "push".to_owned(),
             body: "{}".to_owned(),
             asks: false,
+            comment: None,
             received_at: Timestamp::now(),
         };
         let mut tx = world.server().store.begin().await.unwrap();

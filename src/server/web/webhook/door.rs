@@ -19,8 +19,10 @@ use crate::store::StoreError;
 pub(super) const MOST_BYTES: usize = 25 << 20;
 /// How long a body may take to come.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// Megabytes of bodies that are held in memory at the same time: whoever knows no secret cannot fill it.
-static ROOM: Semaphore = Semaphore::const_new(400);
+/// Bytes of room that are taken at a time.
+const PIECE: usize = 64 << 10;
+/// Pieces of bodies that are held in memory at the same time, 400 MB: whoever knows no secret cannot fill it.
+static ROOM: Semaphore = Semaphore::const_new((400 << 20) / PIECE);
 /// How long a body waits for room.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -146,23 +148,24 @@ pub(in crate::web) async fn whole(
 
 /// Room is taken as the body comes: who says that it is large and sends nothing takes none of it from others.
 async fn gathered(body: Body) -> Result<(Vec<u8>, SemaphorePermit<'static>), Refused> {
-    let mut room = megabyte().await?;
+    let mut room = room_for(0).await?;
     let (mut bytes, mut pieces) = (Vec::new(), body.into_data_stream());
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|_| Refused::Torn)?;
         if bytes.len() + piece.len() > MOST_BYTES {
             return Err(Refused::TooLarge);
         }
-        while bytes.len() + piece.len() > room.num_permits() << 20 {
-            room.merge(megabyte().await?);
-        }
+        let wanted = (bytes.len() + piece.len()).div_ceil(PIECE);
+        room.merge(room_for(wanted.saturating_sub(room.num_permits())).await?);
         bytes.extend_from_slice(&piece);
     }
     Ok((bytes, room))
 }
 
-async fn megabyte() -> Result<SemaphorePermit<'static>, Refused> {
-    let room = tokio::time::timeout(ROOM_TIMEOUT, ROOM.acquire());
+/// Room for so many pieces, of which one body has a few hundred.
+async fn room_for(count: usize) -> Result<SemaphorePermit<'static>, Refused> {
+    let count = u32::try_from(count).map_err(|_| Refused::TooLarge)?;
+    let room = tokio::time::timeout(ROOM_TIMEOUT, ROOM.acquire_many(count));
     let room = room.await.map_err(|_| Refused::Busy)?;
     room.map_err(|_| Refused::Busy)
 }

@@ -320,11 +320,14 @@ fn stalled(waiting: &Arc<AtomicUsize>) -> Body {
 
 #[tokio::test]
 async fn slow_senders_take_no_room_from_others() {
+    const SLOW: usize = 500;
     let world = World::new().await;
     let waiting = Arc::new(AtomicUsize::new(0));
-    let slow = (0..40).map(|_| world.send(large(Some(MOST_BYTES), stalled(&waiting))));
+    // As many as there are megabytes of room, and more.
+    let (parts, _) = large(Some(MOST_BYTES), Body::empty()).into_parts();
+    let slow = (0..SLOW).map(|_| whole(&parts.headers, stalled(&waiting)));
     let all_wait = async {
-        while waiting.load(Ordering::SeqCst) < 40 {
+        while waiting.load(Ordering::SeqCst) < SLOW {
             tokio::task::yield_now().await;
         }
         world.send(delivery("hello", "push", PUSH, &[])).await.0

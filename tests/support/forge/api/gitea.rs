@@ -79,7 +79,7 @@ fn of_repository(state: &mut State, ask: &Ask, who: Option<&Token>, rest: &[&str
         ("GET", ["issues", number, "comments"]) => {
             // All of them: this list has no pages.
             let number: u64 = number.parse().map_err(|_| not_found())?;
-            let listed: Vec<_> = state.seen.on(number).into_iter().cloned().collect();
+            let listed = state.seen.on_since(number, ask.query("since"));
             let items = listed
                 .iter()
                 .map(|comment| shapes::comment_json(state, comment));

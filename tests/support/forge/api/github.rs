@@ -37,6 +37,10 @@ pub(super) fn answer(state: &mut State, ask: &Ask) -> Answered {
             proven(state, ask)?;
             hooks::of_app(state, ask, rest).ok_or_else(not_found)
         }
+        ("POST", ["app", "hook", "deliveries", id, "attempts"]) => {
+            proven(state, ask)?;
+            hooks::again(state, id).ok_or_else(not_found)
+        }
         ("POST", ["app", "installations", id, "access_tokens"]) => access_token(state, ask, id),
         ("GET", ["meta"]) => Ok(Answer::new(200, json!({"installed_version": "3.14.0"}))),
         ("GET", ["user"]) => user(state, ask),
@@ -203,7 +207,7 @@ fn status(state: &mut State, ask: &Ask, who: Option<&Token>, commit: &str) -> An
 
 fn comments(state: &mut State, ask: &Ask, number: &str) -> Answered {
     let number: u64 = number.parse().map_err(|_| not_found())?;
-    let listed: Vec<_> = state.seen.on(number).into_iter().cloned().collect();
+    let listed = state.seen.on_since(number, ask.query("since"));
     let items: Vec<_> = listed
         .iter()
         .map(|c| shapes::comment_json(state, c))

@@ -308,5 +308,6 @@ fn note(state: &mut State, comment: &Comment) -> Value {
     json!({
         "id": comment.id, "body": comment.text, "author": shapes::user(state, &comment.by), "system": false,
         "noteable_type": "MergeRequest", "noteable_iid": comment.request, "project_id": PROJECT,
+        "created_at": comment.at, "updated_at": comment.changed_at,
     })
 }

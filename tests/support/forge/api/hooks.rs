@@ -15,6 +15,9 @@ const FLAGS: [&str; 4] = [
     "note_events",
 ];
 
+/// Numbers of the tries of one delivery.
+const TRIES: usize = 1_000;
+
 /// None: there is no such place. `rest` is what stands behind `hooks`.
 pub(super) fn answer(state: &mut State, ask: &Ask, rest: &[&str]) -> Option<Answer> {
     match (ask.method.as_str(), rest) {
@@ -62,10 +65,10 @@ pub(super) fn of_app(state: &State, ask: &Ask, rest: &str) -> Option<Answer> {
 
 /// What a hook was told, newest first.
 fn told(state: &State, ask: &Ask, hook: u64) -> Answer {
-    let of_it = |delivery: &&Delivery| delivery.hook == hook;
-    let told = state.deliveries.iter().filter(of_it).rev();
-    let items: Vec<_> = told
-        .flat_map(|delivery| sent(state.face, delivery))
+    let told = state.deliveries.iter().enumerate().rev();
+    let of_it = told.filter(|(_, delivery)| delivery.hook == hook);
+    let items: Vec<_> = of_it
+        .flat_map(|(place, delivery)| sent(state.face, place, delivery))
         .collect();
     page(state, ask, 30, 100, &items)
 }
@@ -173,21 +176,32 @@ fn json(face: Face, hook: &Hook) -> Value {
     }
 }
 
-/// Each time that something was sent, newest first.
-fn sent(face: Face, delivery: &Delivery) -> Vec<Value> {
+/// Sends again what was sent once, by the number of a try.
+pub(super) fn again(state: &mut State, number: &str) -> Option<Answer> {
+    let number: usize = number.parse().ok()?;
+    let delivery = state.deliveries.get(number / TRIES)?;
+    state.again.push(delivery.id.clone());
+    Some(Answer::new(202, json!({})))
+}
+
+/// Each time that something was sent, newest first. `place` is its place among all that was.
+fn sent(face: Face, place: usize, delivery: &Delivery) -> Vec<Value> {
+    let body: Value = serde_json::from_str(&delivery.body).unwrap_or_default();
     let times = delivery.answers.iter().enumerate().rev();
     times
         .map(|(n, answer)| {
+            let id = place * TRIES + n;
             let code = answer.status.unwrap_or(0);
             let word = if (200..300).contains(&code) { "OK" } else { "failed" };
             match face {
                 Face::Gitlab => json!({
-                    "id": n, "trigger": delivery.event, "response_status": code.to_string(),
+                    "id": id, "trigger": delivery.event, "response_status": code.to_string(),
                     "created_at": iso(answer.at),
                 }),
                 Face::Github | Face::Gitea | Face::Forgejo => json!({
-                    "id": n, "guid": delivery.id, "delivered_at": iso(answer.at), "redelivery": n > 0,
-                    "duration": 0.1, "status": word, "status_code": code, "event": delivery.event, "action": null,
+                    "id": id, "guid": delivery.id, "delivered_at": iso(answer.at), "redelivery": n > 0,
+                    "duration": 0.1, "status": word, "status_code": code, "event": delivery.event,
+                    "action": body["action"],
                 }),
             }
         })

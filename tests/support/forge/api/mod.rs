@@ -185,7 +185,7 @@ pub(super) async fn answer(shared: &Arc<Shared>, request: Request) -> Response {
         let mut state = shared.lock();
         let answer = early.unwrap_or_else(|| state.dispatch(&ask));
         let answer = state.finish(&ask, answer);
-        (answer, !state.outbox.is_empty())
+        (answer, !state.outbox.is_empty() || !state.again.is_empty())
     };
     if told {
         let shared = shared.clone();
@@ -372,10 +372,12 @@ impl State {
     }
 
     /// Writes a comment anew, and tells of it. None: there is no such comment.
-    fn edit(&mut self, id: u64, by: &str, text: String) -> Option<()> {
+    pub(super) fn edit(&mut self, id: u64, by: &str, text: String) -> Option<()> {
+        let now = self.iso();
         let mut all = self.seen.comments.iter_mut();
         let comment = all.find(|comment| comment.id == id && comment.by == by)?;
         comment.text = text;
+        comment.changed_at = now;
         comment.edits += 1;
         let comment = comment.clone();
         self.tell_comment(&comment);

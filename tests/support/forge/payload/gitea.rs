@@ -261,7 +261,7 @@ fn be_comment(json: &mut Value, state: &mut State, comment: &Comment) {
             ("id", json!(comment.id)),
             ("body", json!(comment.text)),
             ("created_at", json!(comment.at)),
-            ("updated_at", json!(comment.at)),
+            ("updated_at", json!(comment.changed_at)),
             (
                 "html_url",
                 json!(format!("{page}#issuecomment-{}", comment.id)),

@@ -198,7 +198,7 @@ pub(super) fn comment(state: &mut State, request: &Request, comment: &Comment) -
             ("note", json!(comment.text)),
             ("description", json!(comment.text)),
             ("created_at", json!(spaced(&comment.at))),
-            ("updated_at", json!(spaced(&comment.at))),
+            ("updated_at", json!(spaced(&comment.changed_at))),
             ("action", json!(action)),
             ("author_id", json!(author)),
             ("project_id", json!(PROJECT)),

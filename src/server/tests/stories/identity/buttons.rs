@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use protocol::job::{Block, Move, State};
 use protocol::{AttemptId, Outcome, Timestamp, TriggerKind};
-use server::state::Handle;
+use server::config::Config;
+use server::state::{Handle, Server};
 use server::store::jobs::Job;
 use server::store::pipelines::Pipeline;
 use server::store::projects::{self, Project};
@@ -90,26 +91,46 @@ impl Checked {
         .await
     }
 
+    /// The id of the newest run of a check, as soon as it has a button.
+    async fn with_button(&self, name: &str, button: &str) -> u64 {
+        self.until(button, async || {
+            let seen = self.town.forge.seen();
+            let mut of_it = seen.checks.iter().filter(|c| c.commit == self.commit);
+            let check = of_it.rfind(|check| check.name == name)?;
+            let mut actions = check.actions.iter();
+            let has = actions.any(|action| action["identifier"] == button);
+            has.then_some(check.id)
+        })
+        .await
+    }
+
     /// Presses a button as soon as the newest run of a check has it.
     async fn press(&self, name: &str, button: &str) {
-        let id = self
-            .until(button, async || {
-                let seen = self.town.forge.seen();
-                let mut of_it = seen.checks.iter().filter(|c| c.commit == self.commit);
-                let check = of_it.rfind(|check| check.name == name)?;
-                let mut actions = check.actions.iter();
-                let has = actions.any(|action| action["identifier"] == button);
-                has.then_some(check.id)
-            })
-            .await;
+        let id = self.with_button(name, button).await;
         self.town.forge.press(id, button, "octo").await;
+    }
+
+    /// The server's end, what happens then, and its start at the same address.
+    async fn while_it_is_down(self, happens: impl AsyncFnOnce(&Town)) -> Self {
+        let address = self.handle.address;
+        self.handle.stop().await.unwrap();
+        happens(&self.town).await;
+        let config = Config {
+            listen: address,
+            ..self.town.config()
+        };
+        Self {
+            handle: Server::start(config).await.unwrap(),
+            ..self
+        }
     }
 
     /// Waits until all that people asked for is done, or refused.
     async fn obeyed(&self) {
         self.until("all is obeyed", async || {
             let mut db = self.handle.server.store.read().await.unwrap();
-            let open = projects::asked(&mut db, 1).await.unwrap();
+            let all = projects::asked(&mut db, Timestamp(i64::MAX), 1).await;
+            let open = all.unwrap();
             open.is_empty().then_some(())
         })
         .await;
@@ -208,5 +229,47 @@ async fn a_held_check_is_approved_and_its_whole_runs_again_from_the_base_branchs
         jobs.iter()
             .all(|job| job.state != State::Blocked { on: on.clone() })
     );
+    checked.handle.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_button_that_was_pressed_while_the_server_was_down_is_heard_of_once() {
+    let checked = Checked::new().await;
+    checked.stand(&["queued", "queued"]).await;
+    let a = checked.with_button("trainyard/a", "cancel").await;
+    let mut before = 0;
+    let checked = checked
+        .while_it_is_down(async |town| {
+            before = town.forge.deliveries().len();
+            town.forge.press(a, "cancel", "octo").await;
+            town.forge.push("side", &[("x", "1")]).await;
+        })
+        .await;
+    checked.stand(&["cancelled", "queued"]).await;
+    let answers = |of: usize| {
+        let told = &checked.town.forge.deliveries()[before + of];
+        let answers = told.answers.iter().map(|answer| answer.status);
+        answers.collect::<Vec<_>>()
+    };
+    checked
+        .until("it is noted", async || (answers(0).len() > 1).then_some(()))
+        .await;
+    assert_eq!(answers(0), [None, Some(202)]);
+    assert_eq!(answers(1), [None], "git tells of a push");
+
+    // Another start finds that it was taken.
+    let checked = checked.while_it_is_down(async |_| ()).await;
+    let listed = || {
+        let calls = checked.town.forge.calls().into_iter();
+        let lists = calls.filter(|call| call.path == "/app/hook/deliveries");
+        lists.count()
+    };
+    checked
+        .until("it is listed again", async || (listed() > 1).then_some(()))
+        .await;
+    checked.obeyed().await;
+    let told = &checked.town.forge.deliveries()[before];
+    assert_eq!(told.answers.len(), 2);
+    assert_eq!(checked.town.forge.violations(), Vec::<String>::new());
     checked.handle.stop().await.unwrap();
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use protocol::Timestamp;
 use server::state::Handle;
 use server::store::projects;
 
@@ -14,7 +15,8 @@ async fn until_done(handle: &Handle) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     loop {
         let mut db = handle.server.store.read().await.unwrap();
-        let asked = projects::asked(&mut db, 10).await.unwrap();
+        let all = projects::asked(&mut db, Timestamp(i64::MAX), 10).await;
+        let asked = all.unwrap();
         if asked.is_empty() {
             return;
         }

@@ -1,5 +1,7 @@
 //! Stories of what people ask for in comments, at commits with several jobs.
 
+mod once;
+
 use protocol::job::{Block, State};
 use protocol::{Failure, FailureKind};
 use server::store::jobs::Job;
@@ -36,7 +38,8 @@ impl Town<'_> {
         let server = self.world.server();
         let quiet = || async {
             let mut db = server.store.read().await.unwrap();
-            rows::asked(&mut db, 1).await.unwrap().is_empty()
+            let all = rows::asked(&mut db, Timestamp(i64::MAX), 1).await;
+            all.unwrap().is_empty()
         };
         self.world.until("all is obeyed", quiet).await;
     }
@@ -240,7 +243,7 @@ async fn an_approval_is_of_the_head_that_was_seen() {
                 .await;
             assert!(!is_held(&town, &second).await, "{face:?}");
 
-            // Without a name it must have been there for a while.
+            // Without a name it must have been there for a while, by a clock that is not ahead of ours.
             town.forge
                 .push_to_request(number, &[("train.py", "print(6)")])
                 .await;
@@ -253,7 +256,7 @@ async fn an_approval_is_of_the_head_that_was_seen() {
                 .comment_of(number, "octo", "/trainyard approve", &later)
                 .await;
             town.obeyed().await;
-            assert!(!is_held(&town, &third).await, "{face:?}");
+            assert!(is_held(&town, &third).await, "{face:?}");
             // Nothing of it is left for the next one.
             town.ask(number, "/trainyard cancel").await;
             hosts::undrain(world.server(), "gpu-1", "ana")
@@ -261,6 +264,24 @@ async fn an_approval_is_of_the_head_that_was_seen() {
                 .unwrap();
             town.settle().await;
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_the_mirror_let_go_of_is_fetched_to_run_again() {
+    on_both(Times::default(), |world| async move {
+        let _obeying = obeying(&world);
+        let agent = world.agent("gpu-1").await;
+        let mut town = Town::new(&world, &agent, Face::Gitea).await;
+        let (number, head) = town.request(&[("train.py", "print(2)")]).await;
+        agent.run(Outcome::Succeeded).await;
+        town.forge.close(number, "ana").await;
+        town.look().await;
+        std::fs::remove_dir_all(world.server().config.mirrors()).unwrap();
+        town.ask(number, "/trainyard rerun train").await;
+        assert_eq!(town.told(&head).await.len(), 2);
+        assert_eq!(town.thumbs(number).await, 1);
     })
     .await;
 }

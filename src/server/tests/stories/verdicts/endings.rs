@@ -103,12 +103,16 @@ async fn who_asks_to_be_left_alone_is_asked_for_no_list() {
         let calls = || town.forge.calls().len();
         let before = calls();
         town.look().await;
-        assert_eq!(calls() - before, 1);
+        assert_eq!(
+            calls() - before,
+            2,
+            "the requests, and what was said under one"
+        );
         town.forge.limit_for(1, Refusal::After(600));
         for _ in 0..3 {
             town.look().await;
         }
-        assert_eq!(calls() - before, 2, "it was told to wait, and waited");
+        assert_eq!(calls() - before, 3, "it was told to wait, and waited");
         assert_eq!(town.forge.violations(), [""; 0]);
     })
     .await;
