@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::agent_api::AttemptOrder;
-use protocol::event::{EventKind, LogStream, Phase};
+use protocol::event::{EventKind, Phase};
 use protocol::report::{AttemptReport, Setting, Usage};
 use protocol::{Digest, Failure, FailureKind, Outcome, Owner, Timestamp, Unnumbered};
 use tokio::sync::oneshot;
@@ -15,14 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::attempts::Handle;
 use super::deliver::{Delivery, not_delivered, without_blobs};
-use super::{Shared, checkpoints, keep};
+use super::{Shared, checkpoints, keep, kept};
 use crate::attempt::{self, AttemptDir, write_json};
 use crate::checkpoints::Checkpoints;
 use crate::executor::Engine;
 use crate::journal::Journal;
 use crate::ledger::NotBooked;
 use crate::leftover;
-use crate::registry::Desk;
 
 /// Carries an attempt out, from wherever an earlier process left it.
 pub(super) async fn carry(
@@ -37,8 +36,8 @@ pub(super) async fn carry(
         order: &order,
         handle: &handle,
     };
-    let journal = carrier.journal().await;
-    let desk = carrier.desk(&journal).await;
+    let journal = kept::journal(&shared, &dir, &order).await;
+    let desk = kept::desk(&shared, &dir, &order, &journal).await;
     let delivery = Delivery {
         shared: &shared,
         attempt: &order.attempt,
@@ -176,56 +175,6 @@ struct Carrier<'a> {
 }
 
 impl Carrier<'_> {
-    /// The attempt's journal. A damaged one is set aside and its story begins anew: the server's next number
-    /// is the one to go on from, and the driver's lines are read again.
-    async fn journal(&self) -> Journal {
-        let path = self.dir.journal();
-        let mut backoff = self.shared.backoff();
-        loop {
-            let error = match Journal::open(&path) {
-                Ok(journal) => return journal,
-                Err(error) => error,
-            };
-            tracing::error!(attempt = %self.order.attempt, "{error}");
-            if matches!(error, crate::journal::JournalError::Damaged { .. }) {
-                let aside = path.with_extension("damaged");
-                keep::remove_all(&aside);
-                if let Err(error) = std::fs::rename(&path, &aside) {
-                    tracing::error!("cannot set {} aside: {error}", path.display());
-                }
-            }
-            tokio::time::sleep(backoff.next()).await;
-        }
-    }
-
-    /// Where what the job's code writes to the registry is kept; none: the server takes nothing of it. A damaged one is set
-    /// aside: what the server has not of it is missing in the run, and the job's log says so.
-    async fn desk(&self, journal: &Journal) -> Option<Desk> {
-        self.order.run.as_ref()?;
-        let path = self.dir.registry();
-        let mut backoff = self.shared.backoff();
-        loop {
-            let error = match Desk::open(path.clone()) {
-                Ok(desk) => return Some(desk),
-                Err(error) => error,
-            };
-            tracing::error!(attempt = %self.order.attempt, "{}: {error}", path.display());
-            if error.kind() == std::io::ErrorKind::InvalidData {
-                let aside = path.with_extension("damaged");
-                keep::remove_all(&aside);
-                match std::fs::rename(&path, &aside) {
-                    Ok(()) => self.say(
-                        journal,
-                        "what the code wrote to the registry was damaged on the host's disk: what the server did not have yet is \
-                         missing in the run; run the job again to have all of it",
-                    ),
-                    Err(error) => tracing::error!("cannot set {} aside: {error}", path.display()),
-                }
-            }
-            tokio::time::sleep(backoff.next()).await;
-        }
-    }
-
     /// The report: the one that is there, or the one that the run comes to. It is on the disk when this
     /// returns.
     async fn judge(&self, journal: &Journal) -> AttemptReport {
@@ -315,7 +264,7 @@ impl Carrier<'_> {
             Err(_) => format!("not within {limit}"),
         };
         let sentence = format!("the checkpoint of an earlier attempt could not be fetched: {why}");
-        self.say(journal, &sentence);
+        kept::say(journal, self.order, &sentence);
         Err(Box::new(Failure::new(
             FailureKind::CheckoutFailed,
             sentence,
@@ -342,7 +291,7 @@ impl Carrier<'_> {
                 ),
             };
             let sentence = format!("{path} of '{owner}' could not be fetched: {why}");
-            self.say(journal, &sentence);
+            kept::say(journal, self.order, &sentence);
             return Err(Box::new(Failure::new(
                 FailureKind::CheckoutFailed,
                 sentence,
@@ -436,16 +385,6 @@ impl Carrier<'_> {
         }
         shared.attempts.released(attempt);
         shared.news.notify_one();
-    }
-
-    fn say(&self, journal: &Journal, sentence: &str) {
-        let line = EventKind::Log {
-            stream: LogStream::Platform,
-            text: format!("{sentence}\n"),
-        };
-        if let Err(error) = journal.append(Unnumbered::now(line.into())) {
-            tracing::error!(attempt = %self.order.attempt, "{error}");
-        }
     }
 }
 

@@ -15,6 +15,7 @@ mod events;
 mod fetch;
 mod gpus;
 mod keep;
+mod kept;
 mod orphans;
 mod registry;
 mod room;
