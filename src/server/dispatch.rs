@@ -35,8 +35,13 @@ const MOST_QUEUED: u32 = 200_000;
 const MOST_LEASED: usize = 1_000;
 /// Reasons that one transaction writes: agents' calls write between two of them.
 const REASONS_AT_ONCE: usize = 500;
-/// Expected starts are said to within so much: they would change all the time.
-const GRAIN: Span = Span::secs(300);
+/// Expected starts are said to within so much where they are so near, and to within [`FAR`] later: they would change all
+/// the time, and each change is a write.
+const GRAINS: [(Span, Span); 2] = [
+    (Span::hours(2), Span::secs(300)),
+    (Span::hours(12), Span::secs(1_800)),
+];
+const FAR: Span = Span::hours(3);
 
 /// Runs until the server stops: woken by the queue, and at every tick as a safety net.
 pub async fn run(server: Server) {
@@ -100,7 +105,7 @@ fn reasons(seen: &Look, decision: &Decision) -> Vec<(usize, Arc<str>)> {
     });
     let mut said: HashMap<(usize, Option<Timestamp>), Arc<str>> = HashMap::new();
     let left = decision.left.iter().map(|left| {
-        let start = left.expected.map(rounded);
+        let start = left.expected.map(|at| rounded(at, seen.now));
         let words = said.entry((left.reason, start)).or_insert_with(|| {
             let why = &decision.reasons[left.reason];
             match start {
@@ -298,7 +303,26 @@ async fn note(
 }
 
 /// An expected start, to within the grain.
-fn rounded(at: Timestamp) -> Timestamp {
-    let grain = GRAIN.0.cast_signed();
+fn rounded(at: Timestamp, now: Timestamp) -> Timestamp {
+    let ahead = at.since(now);
+    let grain = GRAINS.iter().find(|(near, _)| ahead < *near);
+    let grain = grain.map_or(FAR, |(_, grain)| *grain).0.cast_signed();
     Timestamp(at.0.saturating_add(grain - 1) / grain * grain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_far_is_said_less_exactly() {
+        let now = Timestamp(0) + Span::hours(24);
+        let said = |minutes: u64| {
+            let at = now + Span::secs(minutes * 60);
+            rounded(at, now).since(now).0 / 60_000
+        };
+        assert_eq!([said(0), said(1), said(118)], [0, 5, 120]);
+        assert_eq!([said(121), said(719)], [150, 720]);
+        assert_eq!([said(721), said(1_000)], [900, 1_080]);
+    }
 }

@@ -365,8 +365,12 @@ impl World {
 
 /// The label of the containers of the agent whose data lies here.
 pub(crate) fn label(data: &Path) -> String {
+    labelled_by("trainyard.data", data)
+}
+
+fn labelled_by(name: &str, data: &Path) -> String {
     let data = Digest::of(data.as_os_str().as_encoded_bytes());
-    format!("trainyard.data={}", data.short())
+    format!("{name}={}", data.short())
 }
 
 /// Whether a story is whole: numbered without a gap from 1 on, with its end as its last event and nowhere else.
@@ -399,6 +403,9 @@ impl Drop for World {
         self.agents.clear();
         for name in &self.hosts {
             docker::remove(&self.containers(name));
+            // An agent that was ended may have tried its engine.
+            let trial = labelled_by("trainyard.trial", &self.path(name));
+            docker::remove(&docker::labelled(&trial));
         }
         self.disks.clear();
     }

@@ -1,5 +1,6 @@
 //! What the host has and how its GPUs are. The only room with NVML; it knows neither jobs nor bookings.
 
+mod absent;
 mod cgroup;
 mod events;
 mod gpu;
@@ -22,12 +23,13 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::config::Config;
 
+pub use absent::NvmlAbsent;
 pub use cgroup::Limits;
 #[cfg(test)]
 pub(crate) use gpu::example;
 pub use gpu::{GpuProcess, GpuReading};
 pub use health::GpuFault;
-pub use nvml::{Nvml, NvmlAbsent};
+pub use nvml::Nvml;
 
 use source::Source;
 

@@ -18,44 +18,20 @@ use nvml_wrapper::sys_exports::field_id::{
     NVML_FI_DEV_GET_GPU_RECOVERY_ACTION, NVML_FI_DEV_REMAPPED_COR, NVML_FI_DEV_REMAPPED_FAILURE,
     NVML_FI_DEV_REMAPPED_PENDING, NVML_FI_DEV_REMAPPED_UNC,
 };
+use protocol::ByteSize;
 use protocol::event::GpuSample;
 use protocol::hardware::{Gpu, GpuDriver, GpuHealth, GpuKind};
-use protocol::{ByteSize, Span};
 
+use super::absent::{NvmlAbsent, unloaded};
 use super::events::Ear;
 use super::gpu::{GpuProcess, GpuReading, cuda_version, pci_address, profile};
 use super::health::{Counters, GpuFault};
-use super::{library, links, mig, process};
+use super::{links, mig, process};
 
 /// How long a look at the links holds: there are many, each is a call, and they hardly change.
 const LINKS_HOLD: Duration = Duration::from_secs(60);
 /// The most NVLinks that a GPU has; NVML ends the count earlier where it has fewer.
 const MOST_LINKS: u32 = 32;
-
-/// NVML is not there, or not usable.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NvmlAbsent {
-    /// There is no NVIDIA driver on this host.
-    #[error("no NVIDIA driver ({library} was not found)")]
-    NoDriver {
-        /// What was looked for.
-        library: String,
-    },
-    /// What was found, or named by the configuration, is not NVIDIA's management library.
-    #[error("{library} cannot be loaded as NVIDIA's management library: {why}")]
-    Unusable {
-        /// Its path.
-        library: String,
-        /// The loader's words.
-        why: String,
-    },
-    /// There is one, and it does not work.
-    #[error("the NVIDIA driver does not answer: {0}")]
-    Broken(String),
-    /// It was asked, and has said nothing for so long.
-    #[error("the NVIDIA driver has not answered within {0}")]
-    Silent(Span),
-}
 
 /// The loaded library.
 #[derive(Debug)]
@@ -66,32 +42,6 @@ pub struct Nvml {
     links: Mutex<Option<Links>>,
     /// Listens for faults, where somebody asked for that.
     ear: Mutex<Option<Ear>>,
-}
-
-/// Why a library was not loaded. The loader says of one for another machine that it is not there.
-fn unloaded(library: &Path, why: &str) -> NvmlAbsent {
-    let unusable = |path: &Path, why: &str| NvmlAbsent::Unusable {
-        library: path.display().to_string(),
-        why: why.to_owned(),
-    };
-    let is_missing = why.contains("No such file");
-    match library::place(library) {
-        Some(path) if is_missing => {
-            let words = "it is there, and is for another kind of machine than this program";
-            unusable(&path, words)
-        }
-        Some(path) => {
-            // The loader begins with the path.
-            let begin = format!("{}: ", path.display());
-            unusable(&path, why.strip_prefix(&begin).unwrap_or(why))
-        }
-        // A path is somebody's word that it is there.
-        None if library.components().count() > 1 => unusable(library, "there is no such file"),
-        None if is_missing => NvmlAbsent::NoDriver {
-            library: library.display().to_string(),
-        },
-        None => unusable(library, why),
-    }
 }
 
 /// Which GPUs NVLink joined when that was looked at.

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use protocol::Span;
 
-use super::nvml::{Nvml, NvmlAbsent};
+use super::absent::NvmlAbsent;
+use super::nvml::Nvml;
 
 /// How long after a failure it is tried again.
 const AGAIN: Duration = Duration::from_secs(60);

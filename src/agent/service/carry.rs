@@ -2,12 +2,11 @@
 //! give the GPUs back, deliver. Every step may be the first one of a new process.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::agent_api::AttemptOrder;
-use protocol::event::{EventKind, LogStream, Phase};
+use protocol::event::{EventKind, Phase};
 use protocol::report::{AttemptReport, Setting, Usage};
 use protocol::{Digest, Failure, FailureKind, Outcome, Owner, Timestamp, Unnumbered};
 use tokio::sync::oneshot;
@@ -16,20 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::attempts::Handle;
 use super::deliver::{Delivery, not_delivered, without_blobs};
-use super::{Shared, checkpoints, keep};
+use super::{Shared, checkpoints, keep, kept};
 use crate::attempt::{self, AttemptDir, write_json};
 use crate::checkpoints::Checkpoints;
 use crate::executor::Engine;
 use crate::journal::Journal;
 use crate::ledger::NotBooked;
 use crate::leftover;
-use crate::registry::{Desk, MOST_WAITING};
-
-/// So often a place is opened that the disk does not give, before it is done without.
-const MOST_TRIES: u32 = 5;
-/// What is said where something of it is lost.
-const DAMAGED: &str = "some of what the code wrote to the registry was damaged on the host's disk: what the server did not have \
-    of it yet is missing in the run, and the rest goes on; run the job again to have all of it";
 
 /// Carries an attempt out, from wherever an earlier process left it.
 pub(super) async fn carry(
@@ -44,8 +36,8 @@ pub(super) async fn carry(
         order: &order,
         handle: &handle,
     };
-    let journal = carrier.journal().await;
-    let desk = carrier.desk(&journal).await;
+    let journal = kept::journal(&shared, &dir, &order).await;
+    let desk = kept::desk(&shared, &dir, &order, &journal).await;
     let delivery = Delivery {
         shared: &shared,
         attempt: &order.attempt,
@@ -183,64 +175,6 @@ struct Carrier<'a> {
 }
 
 impl Carrier<'_> {
-    /// The attempt's journal. A damaged one is set aside and its story begins anew: the server's next number
-    /// is the one to go on from, and the driver's lines are read again.
-    async fn journal(&self) -> Journal {
-        let path = self.dir.journal();
-        let mut backoff = self.shared.backoff();
-        loop {
-            let error = match Journal::open(&path) {
-                Ok(journal) => return journal,
-                Err(error) => error,
-            };
-            tracing::error!(attempt = %self.order.attempt, "{error}");
-            if matches!(error, crate::journal::JournalError::Damaged { .. }) {
-                let aside = path.with_extension("damaged");
-                keep::remove_all(&aside);
-                if let Err(error) = std::fs::rename(&path, &aside) {
-                    tracing::error!("cannot set {} aside: {error}", path.display());
-                }
-            }
-            tokio::time::sleep(backoff.next()).await;
-        }
-    }
-
-    /// Where what the job's code writes to the registry is kept; none: the server takes nothing of it. What is damaged there
-    /// is missing in the run, and the job's log says so. One that cannot be opened at all is set aside.
-    async fn desk(&self, journal: &Journal) -> Option<Desk> {
-        self.order.run.as_ref()?;
-        let path = self.dir.registry();
-        let mut backoff = self.shared.backoff();
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let error = match Desk::open(path.clone(), MOST_WAITING) {
-                Ok(desk) => {
-                    if desk.damaged() > 0 {
-                        self.say(journal, DAMAGED);
-                    }
-                    return Some(desk);
-                }
-                Err(error) => error,
-            };
-            tracing::error!(attempt = %self.order.attempt, "{}: {error}", path.display());
-            let is_full = matches!(
-                error.kind(),
-                ErrorKind::StorageFull | ErrorKind::QuotaExceeded
-            );
-            if tries >= MOST_TRIES && !is_full {
-                tries = 0;
-                let aside = path.with_extension("damaged");
-                keep::remove_all(&aside);
-                match std::fs::rename(&path, &aside) {
-                    Ok(()) => self.say(journal, DAMAGED),
-                    Err(error) => tracing::error!("cannot set {} aside: {error}", path.display()),
-                }
-            }
-            tokio::time::sleep(backoff.next()).await;
-        }
-    }
-
     /// The report: the one that is there, or the one that the run comes to. It is on the disk when this
     /// returns.
     async fn judge(&self, journal: &Journal) -> AttemptReport {
@@ -330,7 +264,7 @@ impl Carrier<'_> {
             Err(_) => format!("not within {limit}"),
         };
         let sentence = format!("the checkpoint of an earlier attempt could not be fetched: {why}");
-        self.say(journal, &sentence);
+        kept::say(journal, self.order, &sentence);
         Err(Box::new(Failure::new(
             FailureKind::CheckoutFailed,
             sentence,
@@ -357,7 +291,7 @@ impl Carrier<'_> {
                 ),
             };
             let sentence = format!("{path} of '{owner}' could not be fetched: {why}");
-            self.say(journal, &sentence);
+            kept::say(journal, self.order, &sentence);
             return Err(Box::new(Failure::new(
                 FailureKind::CheckoutFailed,
                 sentence,
@@ -452,16 +386,6 @@ impl Carrier<'_> {
         shared.attempts.released(attempt);
         shared.news.notify_one();
     }
-
-    fn say(&self, journal: &Journal, sentence: &str) {
-        let line = EventKind::Log {
-            stream: LogStream::Platform,
-            text: format!("{sentence}\n"),
-        };
-        if let Err(error) = journal.append(Unnumbered::now(line.into())) {
-            tracing::error!(attempt = %self.order.attempt, "{error}");
-        }
-    }
 }
 
 /// Writes the last event, once.
@@ -528,40 +452,5 @@ mod tests {
                 .iter()
                 .all(|status| status.phase == Phase::Finished && status.released)
         );
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn what_is_damaged_of_the_calls_is_said_in_the_jobs_log_and_holds_nothing_up() {
-        let world = World::new().await;
-        let (dir, mut order) = world.ordered();
-        order.run = Some("0".repeat(32));
-        let registry = dir.registry();
-        std::fs::create_dir_all(&registry).unwrap();
-        std::fs::write(registry.join("calls.ndjson"), "no call\n").unwrap();
-        let handle = world.shared.attempts.enter(&dir, &order);
-        let carrier = Carrier {
-            shared: &world.shared,
-            dir: &dir,
-            order: &order,
-            handle: &handle,
-        };
-        let journal = carrier.journal().await;
-        let said = || {
-            let events = journal.read(1, usize::MAX).unwrap();
-            let texts = events.iter().filter_map(|event| match event.body.known()? {
-                EventKind::Log { text, .. } => Some(text.clone()),
-                _ => None,
-            });
-            texts.collect::<Vec<_>>()
-        };
-        assert_eq!(carrier.desk(&journal).await.unwrap().damaged(), 1);
-        assert_eq!(said(), [format!("{DAMAGED}\n")]);
-        // It is said once, and what is whole is not spoken of.
-        assert_eq!(carrier.desk(&journal).await.unwrap().damaged(), 0);
-        // A folder that is none is put out of the way.
-        std::fs::remove_dir_all(&registry).unwrap();
-        std::fs::write(&registry, "a file").unwrap();
-        assert_eq!(carrier.desk(&journal).await.unwrap().damaged(), 0);
-        assert_eq!(said().len(), 2);
     }
 }

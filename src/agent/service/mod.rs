@@ -15,6 +15,7 @@ mod events;
 mod fetch;
 mod gpus;
 mod keep;
+mod kept;
 mod orphans;
 mod registry;
 mod room;
@@ -100,7 +101,10 @@ pub async fn register(
     let hardware = Hardware::open(config);
     let hardware = Arc::new(hardware);
     let engine = Sight::begin(config).await.engine();
-    let gpus = hardware::unjudged(sight::gpus(&hardware).await);
+    let mut gpus = hardware::unjudged(sight::gpus(&hardware).await);
+    if config.executors.docker {
+        gpus = trials::untried(gpus, |_| true);
+    }
     let inventory = hardware.inventory(config, engine, gpus);
     Identity::register(config, url, token, replace, inventory).await
 }

@@ -120,6 +120,18 @@ impl Trials {
     }
 }
 
+/// GPUs of which those that are free are not offered yet.
+pub(super) fn untried(mut gpus: Vec<Gpu>, is_free: impl Fn(&Gpu) -> bool) -> Vec<Gpu> {
+    let healthy = gpus
+        .iter_mut()
+        .filter(|gpu| gpu.health == GpuHealth::Healthy);
+    for gpu in healthy.filter(|gpu| gpu.kind != GpuKind::Sliced && is_free(gpu)) {
+        let reason = BEING_TRIED.to_owned();
+        gpu.health = GpuHealth::Quarantined { reason };
+    }
+    gpus
+}
+
 /// Tries what is to be tried, for as long as the agent runs.
 pub(super) async fn keep_trying(shared: Arc<Shared>, mut engine: watch::Receiver<Seen>) {
     let every = Duration::from(shared.host.config.timing.trial);
@@ -161,18 +173,12 @@ impl Shared {
 
     /// The GPUs as the server is told of them.
     pub(super) fn offered(&self, readings: &[GpuReading]) -> Vec<Gpu> {
-        let mut gpus = self.ledger.judged(readings);
-        if self.trials.is_trying() {
-            let booked = self.ledger.bookings();
-            for gpu in &mut gpus {
-                let free = gpu.kind != GpuKind::Sliced && !booked.contains_key(&gpu.uuid);
-                if free && gpu.health == GpuHealth::Healthy {
-                    let reason = BEING_TRIED.to_owned();
-                    gpu.health = GpuHealth::Quarantined { reason };
-                }
-            }
+        let gpus = self.ledger.judged(readings);
+        if !self.trials.is_trying() {
+            return gpus;
         }
-        gpus
+        let booked = self.ledger.bookings();
+        untried(gpus, |gpu| !booked.contains_key(&gpu.uuid))
     }
 
     /// What GPUs are tried with: where this changes, they are tried again. None: there is nothing to try.

@@ -2,7 +2,7 @@
 
 use protocol::AttemptId;
 
-use super::{Refused, Standing, mine, standing};
+use super::{Refused, Standing, seen};
 use crate::registry::mlflow::{Caller, JobCaller};
 use crate::registry::{begin_run, run_id};
 use crate::state::Server;
@@ -21,14 +21,12 @@ pub async fn caller(
     id: &AttemptId,
     number: Option<u64>,
 ) -> Result<Caller, Refused> {
-    let mut db = server.store.read().await?;
-    let (attempt, job) = mine(&mut db, agent, id).await?;
-    match standing(&attempt, &job) {
+    let (attempt, job, standing) = seen(server, agent, id).await?;
+    match standing {
         Standing::Believed | Standing::Resumable => {}
         Standing::Over | Standing::Abandoned => return Err(Refused::Abandoned(id.clone())),
     }
-    let mut run = runs::find(&mut db, &run_id(id)).await?;
-    drop(db);
+    let mut run = runs::find(&mut *server.store.read().await?, &run_id(id)).await?;
     if run.is_none() {
         let mut tx = server.store.begin().await?;
         let made = begin_run(&mut tx, &attempt).await?;

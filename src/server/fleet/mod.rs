@@ -221,6 +221,26 @@ fn standing(attempt: &Attempt, job: &Job) -> Standing {
     }
 }
 
+/// An attempt of this agent, with its job and what the server thinks of it. Both may change between two looks, and seem to
+/// belong to different times: what would end an attempt is looked at again where nobody writes.
+async fn seen(
+    server: &Server,
+    agent: &Agent,
+    id: &AttemptId,
+) -> Result<(Attempt, Job, Standing), Refused> {
+    let mut db = server.store.read().await?;
+    let (attempt, job) = mine(&mut db, agent, id).await?;
+    drop(db);
+    let first = standing(&attempt, &job);
+    if first != Standing::Abandoned {
+        return Ok((attempt, job, first));
+    }
+    let mut tx = server.store.begin().await?;
+    let (attempt, job) = mine(&mut tx, agent, id).await?;
+    let certain = standing(&attempt, &job);
+    Ok((attempt, job, certain))
+}
+
 /// What ends the attempt that was to replace one whose agent came back.
 const RETURN: &str = "the return of attempt";
 

@@ -8,7 +8,7 @@ use protocol::job::{Move, State};
 use protocol::{AttemptId, Failure, FailureKind, Outcome, Timestamp};
 use tokio::time::Instant;
 
-use super::{Refused, Standing, finish, orders, resume, standing, tell};
+use super::{Refused, Standing, finish, orders, resume, seen, standing, tell};
 use crate::state::Server;
 use crate::store::agents::{self, Agent};
 use crate::store::attempts::{self, Attempt, Fate};
@@ -305,7 +305,7 @@ async fn answer(
             && request.inventory_hash != agent.inventory_hash,
         ..PollAnswer::default()
     };
-    let mut reported = BTreeSet::new();
+    let (mut reported, mut doubtful) = (BTreeSet::new(), Vec::new());
     for status in &request.attempts {
         reported.insert(&status.attempt);
         let Some((attempt, job)) = look(&mut db, agent, &status.attempt).await? else {
@@ -313,7 +313,7 @@ async fn answer(
             continue;
         };
         match (standing(&attempt, &job), &job.state) {
-            (Standing::Abandoned, _) => answer.abandoned.push(attempt.id),
+            (Standing::Abandoned, _) => doubtful.push(attempt.id),
             (Standing::Believed, State::Stopping { by, .. }) => answer.stop.push(StopOrder {
                 attempt: attempt.id,
                 by: by.clone(),
@@ -339,8 +339,13 @@ async fn answer(
             orders.push(attempt.order);
         }
     }
-    // A forge may be asked for a token: no connection is held meanwhile.
+    // A forge may be asked for a token, and somebody may write: no connection is held meanwhile.
     drop(db);
+    for id in doubtful {
+        if seen(server, agent, &id).await?.2 == Standing::Abandoned {
+            answer.abandoned.push(id);
+        }
+    }
     for order in orders {
         answer.start.push(orders::complete(server, order).await?);
     }

@@ -74,6 +74,33 @@ async fn a_drained_agent_ends_what_it_has_and_gets_nothing_new() {
     .await;
 }
 
+/// An attempt and its job are two rows: seen at two times, they look as if another attempt had taken its place.
+#[tokio::test]
+async fn an_attempt_that_ends_while_its_agent_polls_is_never_sent_away() {
+    on_both(Times::default(), |world| async move {
+        let agent = world.agent("a").await;
+        for number in 0..30 {
+            world.queue_job(&format!("job-{number}")).await;
+            let order = agent.begin().await;
+            let polls = async {
+                let mut abandoned = Vec::new();
+                for _ in 0..12 {
+                    let answer = agent.poll(vec![running(&order)], Span(0)).await;
+                    abandoned.extend(answer.abandoned);
+                }
+                abandoned
+            };
+            let report = report(Outcome::Succeeded);
+            let (abandoned, finished) = tokio::join!(polls, agent.finish(&order, &report));
+            assert!(finished.unwrap().accepted);
+            assert_eq!(abandoned, [], "in round {number}");
+            let over = released(&order.attempt, order.generation);
+            agent.poll(vec![over], Span(0)).await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_drain_that_stops_jobs_sends_them_elsewhere_and_blames_nobody() {
     on_both(Times::default(), |world| async move {
