@@ -31,7 +31,12 @@ struct Known {
 pub async fn run(server: Server) {
     let mut known = Known::default();
     loop {
-        match tick(&server, &mut known).await {
+        let done = tokio::select! {
+            // Half of a pass does no harm.
+            () = server.shutdown.cancelled() => return,
+            done = tick(&server, &mut known) => done,
+        };
+        match done {
             // Who asks to be left alone is asked at the next pass.
             Ok(()) | Err(WatchError::Forge(ForgeError::RateLimited { .. })) => {}
             Err(error) => {
