@@ -6,7 +6,7 @@
 //! bookings/<uuid>.quarantine.json  why nobody may have it
 //! bookings/<uuid>.reserved.json    whom it is lent to, and until when
 //! bookings/<attempt>.run           a run of a person beside the agent goes on
-//! bookings/engine.tried            whether the container engine gave a GPU when that was tried
+//! engine.json                      whether the container engine gave a GPU when that was tried
 //! ```
 //!
 //! People change these files by `trainyard gpus` and `trainyard run` while the agent runs: it reads them again before it
@@ -28,6 +28,7 @@ use protocol::hardware::{Gpu, GpuHealth, GpuKind};
 use protocol::{AttemptId, ByteSize, Failure, FailureKind, Span, Timestamp};
 use tokio::time::Instant;
 
+use crate::attempt::read_json;
 use crate::config::Config;
 use crate::hardware::{GpuFault, GpuReading};
 
@@ -68,6 +69,8 @@ impl NotBooked {
 #[derive(Debug)]
 pub struct Ledger {
     dir: PathBuf,
+    /// What came of trying the engine.
+    tried: PathBuf,
     manners: Manners,
     /// As the files were when they were last read.
     state: Mutex<State>,
@@ -114,6 +117,7 @@ impl Ledger {
     pub fn unread(config: &Config) -> Self {
         Self {
             dir: config.data.join("bookings"),
+            tried: config.data.join("engine.json"),
             manners: Manners {
                 ignore: config.gpus.ignore.clone(),
                 shell: !config.executors.docker,
@@ -131,6 +135,8 @@ impl Ledger {
     pub fn refresh(&self) -> Result<(), LedgerError> {
         let mut state = self.lock();
         let mut read = State::read(&self.dir, &state)?;
+        // One that cannot be read is as one that is not there: it is tried again.
+        read.tried = read_json(&self.tried).unwrap_or_default();
         for (uuid, quarantine) in &state.heard {
             read.hear(uuid, quarantine);
         }

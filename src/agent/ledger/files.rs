@@ -81,9 +81,6 @@ pub struct Tried {
     pub refused: Option<String>,
 }
 
-/// Name of its file.
-pub(super) const TRIED: &str = "engine.tried";
-
 /// The ledger cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot use {}: {source}{}", path.display(), hint(source))]
@@ -165,8 +162,6 @@ impl State {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(state),
             entries => entries.map_err(at(dir))?,
         };
-        // One that cannot be read is as one that is not there: it is tried again.
-        state.tried = read_json(&dir.join(TRIED)).unwrap_or_default();
         for entry in entries {
             let path = entry.map_err(at(dir))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();

@@ -6,7 +6,7 @@ use protocol::Timestamp;
 use protocol::hardware::{GpuHealth, GpuKind};
 
 use super::Ledger;
-use super::files::{LedgerError, TRIED, Tried, at};
+use super::files::{LedgerError, Tried, at};
 use crate::attempt::write_json;
 use crate::hardware::GpuReading;
 
@@ -21,15 +21,14 @@ impl Ledger {
     /// # Errors
     /// The disk's: then it was not tried.
     pub(crate) fn note_tried(&self, tried: Tried) -> Result<(), LedgerError> {
-        let path = self.dir.join(TRIED);
-        write_json(&path, &tried).map_err(at(&path))?;
+        write_json(&self.tried, &tried).map_err(at(&self.tried))?;
         self.lock().tried = Some(tried);
         Ok(())
     }
 
     /// It is as if it had not been tried. A file that stays says what was so: it is tried again when its time is over.
     pub(crate) fn forget_tried(&self) {
-        let _ = fs::remove_file(self.dir.join(TRIED));
+        let _ = fs::remove_file(&self.tried);
         self.lock().tried = None;
     }
 
