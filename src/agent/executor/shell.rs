@@ -1,12 +1,14 @@
 //! The driver as a process of this host: nothing is isolated. A process is known by its id and start time,
 //! so that an agent that was restarted does not take another one for it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
@@ -17,6 +19,10 @@ pub(crate) const ATTEMPT_VARIABLE: &str = "TRAINYARD_ATTEMPT_ID";
 
 /// How often processes are looked for until none is left.
 const MOST_SWEEPS: u32 = 100;
+/// A process that is just being executed has its environment after so long.
+const BEGINNING: Duration = Duration::from_millis(10);
+/// How often that is waited for: on a busy host some process is always beginning.
+const MOST_WAITED: u32 = 5;
 
 /// A driver on this host.
 #[derive(Debug)]
@@ -117,10 +123,17 @@ impl Process {
     /// Ends what the attempt left behind: processes that carry its id in their environment. One that makes
     /// others meanwhile is outrun by looking again. Answers whether none is left.
     pub(crate) fn sweep(&self) -> bool {
+        let (mut bare, mut waited) = (BTreeSet::new(), 0);
         for _ in 0..MOST_SWEEPS {
-            if !self.sweep_once() {
+            let seen = self.sweep_once();
+            if !seen.found && (seen.bare.is_subset(&bare) || waited == MOST_WAITED) {
                 return true;
             }
+            if !seen.found {
+                waited += 1;
+                std::thread::sleep(BEGINNING);
+            }
+            bare = seen.bare;
         }
         tracing::warn!(
             attempt = self.attempt,
@@ -129,12 +142,11 @@ impl Process {
         false
     }
 
-    /// Answers whether it found any.
-    fn sweep_once(&self) -> bool {
-        let mut found = false;
+    fn sweep_once(&self) -> Seen {
+        let mut seen = Seen::default();
         let mark = format!("{ATTEMPT_VARIABLE}={}", self.attempt);
         let Ok(processes) = fs::read_dir("/proc") else {
-            return false;
+            return seen;
         };
         for entry in processes.flatten() {
             let Some(id) = entry
@@ -152,11 +164,24 @@ impl Process {
                 && id != std::process::id()
                 && let Some(pid) = pid(id)
             {
-                found |= rustix::process::kill_process(pid, Signal::KILL).is_ok();
+                seen.found |= rustix::process::kill_process(pid, Signal::KILL).is_ok();
+            }
+            // The kernel's own threads, and what waits to be reaped, have no program.
+            if environment.is_empty() && fs::read_link(entry.path().join("exe")).is_ok() {
+                seen.bare.insert(id);
             }
         }
-        found
+        seen
     }
+}
+
+/// What one look at the host's processes saw.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Some of the attempt, which were killed.
+    found: bool,
+    /// Those without an environment: some have none, and one that is just being executed has none yet.
+    bare: BTreeSet<u32>,
 }
 
 fn pid(pid: u32) -> Option<Pid> {
@@ -195,7 +220,16 @@ mod tests {
             .env(ATTEMPT_VARIABLE, &attempt)
             .spawn()
             .unwrap();
+        // One that has no environment at all holds nobody up.
+        let mut bare = Command::new("sleep")
+            .arg("600")
+            .env_clear()
+            .spawn()
+            .unwrap();
         assert!(Process::known(1, 0, &attempt).sweep());
+        assert!(bare.try_wait().unwrap().is_none());
+        bare.kill().unwrap();
+        bare.wait().unwrap();
         let ended = std::time::Instant::now() + std::time::Duration::from_secs(5);
         while left.try_wait().unwrap().is_none() {
             assert!(std::time::Instant::now() < ended, "the process still runs");
