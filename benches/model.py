@@ -102,6 +102,8 @@ class Host:
 
     def memory(self, name, field):
         """In MB."""
+        if self.processes[name].poll() is not None:
+            raise world.WorldError(f"the {name} ended: {(self.folder / f'{name}.log').read_text()[-2000:]}")
         status = pathlib.Path(f"/proc/{self.processes[name].pid}/status").read_text()
         return int(next(line.split()[1] for line in status.splitlines() if line.startswith(field))) * 1024 / 1e6
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::Bytes;
 use protocol::agent_api::OFFSET_HEADER;
 use protocol::{AttemptId, ByteSize, Digest};
 use reqwest::header::CONTENT_TYPE;
@@ -31,8 +32,8 @@ pub struct Piece {
     pub offset: u64,
     /// Length of the blob.
     pub size: u64,
-    /// The bytes.
-    pub bytes: Vec<u8>,
+    /// The bytes, shared by its tries.
+    pub bytes: Bytes,
 }
 
 impl Client {

@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use protocol::Digest;
 use protocol::agent_api::BLOB_PIECE_BYTES;
@@ -128,9 +129,11 @@ impl Delivery<'_> {
             file.seek(io::SeekFrom::Start(offset))
                 .await
                 .map_err(never)?;
-            let mut bytes = Vec::new();
-            let mut piece = (&mut file).take(BLOB_PIECE_BYTES as u64);
+            let left = (size - offset).min(BLOB_PIECE_BYTES as u64);
+            let mut bytes = Vec::with_capacity(usize::try_from(left).unwrap_or(BLOB_PIECE_BYTES));
+            let mut piece = (&mut file).take(left);
             piece.read_to_end(&mut bytes).await.map_err(never)?;
+            let bytes = Bytes::from(bytes);
             let client = &self.shared.client;
             let call = || {
                 let bytes = bytes.clone();
