@@ -174,8 +174,7 @@ fn queue(random: &mut Random, jobs: u64, hosts: u64) -> Queue {
             since: NOW - Span::secs(random.below(100_000)) - Span(number % 1_000),
             // Members of a matrix take different times.
             expected: Span::secs(definition.seconds * (80 + random.below(40)) / 100),
-            failed_on: failed.into_iter().collect(),
-            kept_from: Vec::new(),
+            failed_on: failed.into_iter().map(|host| (host, NOW)).collect(),
         });
     }
     queue

@@ -221,12 +221,12 @@ impl<'a> Maker<'a> {
             priority: job.priority,
             since: job.created_at,
             expected: usual.unwrap_or(job.timeout).min(job.timeout),
-            kept_from: failed
-                .clone()
-                .filter_map(|before| Some((self.number(before)?, before.finished_at? + KEPT_FROM)))
-                .filter(|(_, until)| *until > self.now)
+            failed_on: failed
+                .filter_map(|before| {
+                    let ended = before.finished_at.map(|at| at + KEPT_FROM);
+                    Some((self.number(before)?, ended.unwrap_or(self.now)))
+                })
                 .collect(),
-            failed_on: failed.filter_map(|before| self.number(before)).collect(),
         })
     }
 

@@ -194,7 +194,7 @@ impl<'a> Fleet<'a> {
             kept: Cell::new(None),
         };
         let host = |room: usize| self.rooms[room].index;
-        let other = |room: usize| !job.failed_on.contains(&host(room));
+        let other = |room: usize| job.failed_on.iter().all(|(on, _)| *on != host(room));
         let found = match job.failed_on.is_empty() {
             true => None,
             false => search.best(&other),
@@ -203,7 +203,8 @@ impl<'a> Fleet<'a> {
         let Some((room, gpus)) = found else {
             return Err(Stuck::Full(search.kept.get()));
         };
-        let kept = job.kept_from.iter().find(|(from, _)| *from == host(room));
+        let is_kept = |(on, until): &&(usize, Timestamp)| *on == host(room) && *until > self.now;
+        let kept = job.failed_on.iter().find(is_kept);
         match kept {
             // Where all that could ever take it failed, waiting for another is in vain.
             Some((_, until)) if class.view.open.iter().any(|room| other(*room)) => {

@@ -61,11 +61,9 @@ pub struct Waiting {
     pub since: Timestamp,
     /// How long it will probably run.
     pub expected: Span,
-    /// Hosts where it failed by the platform: others go first.
-    pub failed_on: Vec<usize>,
-    /// Those of them where that was a moment ago, and until when it is kept from each: an idle host that cannot run it would
-    /// use up its tries while others are busy.
-    pub kept_from: Vec<(usize, Timestamp)>,
+    /// Hosts where it failed by the platform: others go first. Until then it is kept from each, where that is to come: an idle
+    /// host that cannot run it would use up its tries while others are busy.
+    pub failed_on: Vec<(usize, Timestamp)>,
 }
 
 /// A project that has jobs in the queue.

@@ -38,7 +38,6 @@ fn queue(seeds: &[Seed], quota: Option<u32>) -> Queue {
         since: Timestamp(seed.2),
         expected: Span::secs(60 * seed.4),
         failed_on: Vec::new(),
-        kept_from: Vec::new(),
     };
     let project = Project {
         quota: Quota {

@@ -88,7 +88,6 @@ impl Told {
                 since: Timestamp(number as i64),
                 expected: HOUR,
                 failed_on: Vec::new(),
-                kept_from: Vec::new(),
             });
         }
         Self(queue)
@@ -202,7 +201,7 @@ fn another_host_goes_first_after_a_platform_fault() {
     let fleet = [host("a", 4, &[]), host("b", 64, &[])];
     let told = Told::with(vec![demand(1, 0)]);
     assert_eq!(went(&told.place(&fleet)), [(0, 0)]);
-    let told = told.job(0, |job| job.failed_on = vec![0]);
+    let told = told.job(0, |job| job.failed_on = vec![(0, NOW)]);
     assert_eq!(went(&told.place(&fleet)), [(0, 1)]);
     assert_eq!(went(&told.place(&fleet[..1])), [(0, 0)]);
 }
@@ -213,14 +212,12 @@ fn a_job_is_kept_for_a_while_from_the_host_that_failed_it() {
     fleet[1].bookings = vec![booked(HOUR, &[0])];
     let until = NOW + Span::secs(300);
     let told = Told::with(vec![demand(1, 1), demand(1, 1)]).job(0, |job| {
-        job.failed_on = vec![0];
-        job.kept_from = vec![(0, until)];
+        job.failed_on = vec![(0, until)];
     });
     let decision = told.place(&fleet);
     assert_eq!(went(&decision), [(1, 0)], "others may have it");
     let told = Told::with(vec![demand(1, 1)]).job(0, |job| {
-        job.failed_on = vec![0];
-        job.kept_from = vec![(0, until)];
+        job.failed_on = vec![(0, until)];
     });
     let decision = told.place(&fleet);
     assert!(decision.placements.is_empty());
@@ -232,7 +229,7 @@ fn a_job_is_kept_for_a_while_from_the_host_that_failed_it() {
         [(0, 0)],
         "there is no other"
     );
-    let told = told.job(0, |job| job.kept_from.clear());
+    let told = told.job(0, |job| job.failed_on.clear());
     assert_eq!(went(&told.place(&fleet)), [(0, 0)]);
 }
 
@@ -251,7 +248,7 @@ fn a_host_that_has_the_environment_wins_a_tie() {
         [(0, 0)],
         "no tie: it would break a pair"
     );
-    told.0.jobs[0].failed_on = vec![1];
+    told.0.jobs[0].failed_on = vec![(1, NOW)];
     assert_eq!(went(&told.place(&fleet)), [(0, 0)]);
 }
 
