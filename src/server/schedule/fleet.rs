@@ -11,7 +11,7 @@ use protocol::{Span, Timestamp};
 use super::hold::End;
 use super::room::{Amount, Fit, Gang, Mask, Room};
 use super::view::{View, Views};
-use super::{Host, HostGpu, Placement, Waiting};
+use super::{Host, HostGpu, Placement};
 
 /// Jobs with one demand.
 pub(super) struct Class {
@@ -175,7 +175,7 @@ impl<'a> Fleet<'a> {
         self.pools[room.pool].levels[level].remove(&(room.free.cpu, rank));
     }
 
-    /// The best room for a job that is expected to run so long, and the devices that it gets there.
+    /// The best room for a job that is expected to run so long and failed on these hosts, and the devices that it gets there.
     ///
     /// # Errors
     /// [`Stuck`]
@@ -183,7 +183,7 @@ impl<'a> Fleet<'a> {
         &self,
         class: &Class,
         expected: Span,
-        job: &Waiting,
+        failed_on: &[(usize, Timestamp)],
         warm: Option<&BTreeSet<usize>>,
     ) -> Result<(usize, Mask), Stuck> {
         let search = Search {
@@ -194,8 +194,8 @@ impl<'a> Fleet<'a> {
             kept: Cell::new(None),
         };
         let host = |room: usize| self.rooms[room].index;
-        let other = |room: usize| job.failed_on.iter().all(|(on, _)| *on != host(room));
-        let found = match job.failed_on.is_empty() {
+        let other = |room: usize| failed_on.iter().all(|(on, _)| *on != host(room));
+        let found = match failed_on.is_empty() {
             true => None,
             false => search.best(&other),
         };
@@ -204,7 +204,7 @@ impl<'a> Fleet<'a> {
             return Err(Stuck::Full(search.kept.get()));
         };
         let is_kept = |(on, until): &&(usize, Timestamp)| *on == host(room) && *until > self.now;
-        let kept = job.failed_on.iter().find(is_kept);
+        let kept = failed_on.iter().find(is_kept);
         match kept {
             // Where all that could ever take it failed, waiting for another is in vain.
             Some((_, until)) if class.view.open.iter().any(|room| other(*room)) => {

@@ -1,18 +1,19 @@
 //! In which order jobs have their turns: priority, then the project that used least, then age.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
-use protocol::{Span, Timestamp};
+use protocol::{JobId, Span, Timestamp};
 
 use super::{Queue, Waiting};
 
 /// The order. A project's share rises with each of its jobs that goes, so the next is found step by step.
-pub(super) struct Line {
+pub(super) struct Line<'a> {
+    jobs: &'a [Waiting],
     /// By priority; the highest is last.
     levels: Vec<Level>,
     /// The heads of the projects of the highest priority.
-    heads: BinaryHeap<Reverse<Head>>,
+    heads: BinaryHeap<Reverse<Head<'a>>>,
     /// What each project used.
     used: Vec<u64>,
     /// Whose turn it was last.
@@ -22,62 +23,47 @@ pub(super) struct Line {
 /// Jobs of one priority by project, oldest last.
 type Level = Vec<Vec<Turn>>;
 
-/// A job in the line, with what most of its turns look at: the queue is large, and read out of order it is slow.
+/// A job in the line, with all that most turns look at: the queue is large, and read out of order it is slow. Small for
+/// the same reason: numbers of entries are kept in 32 bits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Turn {
-    /// Its number in the queue.
-    pub(super) number: usize,
-    pub(super) project: usize,
-    pub(super) demand: usize,
-    pub(super) group: Option<usize>,
+    number: u32,
+    project: u32,
+    demand: u32,
+    environment: Option<u32>,
+    group: Option<u32>,
     pub(super) expected: Span,
-    priority: i64,
+    /// Whether hosts are named on which it failed.
+    pub(super) failed: bool,
     since: Timestamp,
-    /// Its place by age, the oldest first.
-    place: usize,
 }
 
-/// The oldest job of a project: the least of all has its turn.
+/// The oldest job of a project: the least of all has its turn. Ids break ties, whatever the order of the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Head {
+struct Head<'a> {
     used: u64,
-    place: usize,
+    since: Timestamp,
+    job: &'a JobId,
     project: usize,
 }
 
-impl Line {
-    pub(super) fn new(queue: &Queue) -> Self {
-        let turn = |(number, job): (usize, &Waiting)| Turn {
-            number,
-            project: job.project,
-            demand: job.demand,
-            group: job.group,
-            expected: job.expected,
-            priority: job.priority,
-            since: job.since,
-            place: 0,
-        };
-        let mut all: Vec<Turn> = queue.jobs.iter().enumerate().map(turn).collect();
-        // Priorities up, ages down: the best is last. Ids break ties, whatever the order of the queue.
-        all.sort_unstable_by(|a, b| {
-            let id = |turn: &Turn| &queue.jobs[turn.number].job;
-            (a.priority.cmp(&b.priority))
-                .then_with(|| b.since.cmp(&a.since))
-                .then_with(|| id(b).cmp(id(a)))
-        });
-        let (mut levels, mut priority) = (Vec::<Level>::new(), None);
-        let places = (0..all.len()).rev();
-        for (turn, place) in all.into_iter().zip(places) {
-            if priority != Some(turn.priority) {
-                levels.push(vec![Vec::new(); queue.projects.len()]);
-                priority = Some(turn.priority);
+impl<'a> Line<'a> {
+    pub(super) fn new(queue: &'a Queue) -> Self {
+        let mut levels: BTreeMap<i64, Level> = BTreeMap::new();
+        for (number, job) in queue.jobs.iter().enumerate() {
+            let level = levels.entry(job.priority).or_default();
+            if level.is_empty() {
+                level.resize(queue.projects.len(), Vec::new());
             }
-            if let Some(level) = levels.last_mut() {
-                level[turn.project].push(Turn { place, ..turn });
-            }
+            level[job.project].push(Turn::of(number, job));
+        }
+        let id = |turn: &Turn| &queue.jobs[turn.number()].job;
+        for turns in levels.values_mut().flatten() {
+            turns.sort_unstable_by(|a, b| (b.since.cmp(&a.since)).then_with(|| id(b).cmp(id(a))));
         }
         Self {
-            levels,
+            jobs: &queue.jobs,
+            levels: levels.into_values().collect(),
             heads: BinaryHeap::new(),
             used: queue.projects.iter().map(|project| project.used).collect(),
             last: None,
@@ -112,12 +98,12 @@ impl Line {
         }
     }
 
-    fn head(&self, project: usize) -> Option<Head> {
-        let place = self.levels.last()?[project].last()?.place;
-        let used = self.used[project];
+    fn head(&self, project: usize) -> Option<Head<'a>> {
+        let turn = self.levels.last()?[project].last()?;
         Some(Head {
-            used,
-            place,
+            used: self.used[project],
+            since: turn.since,
+            job: &self.jobs[turn.number()].job,
             project,
         })
     }
@@ -126,4 +112,45 @@ impl Line {
         self.last = Some(project);
         self.levels.last_mut()?[project].pop()
     }
+}
+
+impl Turn {
+    fn of(number: usize, job: &Waiting) -> Self {
+        Self {
+            number: small(number),
+            project: small(job.project),
+            demand: small(job.demand),
+            environment: job.environment.map(small),
+            group: job.group.map(small),
+            expected: job.expected,
+            failed: !job.failed_on.is_empty(),
+            since: job.since,
+        }
+    }
+
+    /// Its number in the queue.
+    pub(super) fn number(&self) -> usize {
+        self.number as usize
+    }
+
+    pub(super) fn project(&self) -> usize {
+        self.project as usize
+    }
+
+    pub(super) fn demand(&self) -> usize {
+        self.demand as usize
+    }
+
+    pub(super) fn environment(&self) -> Option<usize> {
+        self.environment.map(|number| number as usize)
+    }
+
+    pub(super) fn group(&self) -> Option<usize> {
+        self.group.map(|number| number as usize)
+    }
+}
+
+/// The number of an entry. No queue has four thousand million of anything: its rows would not fit into memory.
+fn small(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }

@@ -319,13 +319,16 @@ pub fn place(queue: &Queue, fleet: &[Host], now: Timestamp) -> Decision {
             .map(|group| GroupTurns::new(group, now))
             .collect(),
         fleet,
-        decision: Decision::default(),
+        decision: Decision {
+            left: Vec::with_capacity(queue.jobs.len()),
+            ..Decision::default()
+        },
         reasons: BTreeMap::new(),
     };
     let mut line = Line::new(queue);
     while let Some(turn) = line.next() {
         if pass.consider(&turn) {
-            let wants = &queue.demands[turn.demand].resources;
+            let wants = &queue.demands[turn.demand()].resources;
             let seconds = turn.expected.0 / 1_000;
             line.charge(weight(wants.cpu_millis, wants.gpus).saturating_mul(seconds.max(1)));
         }
@@ -365,22 +368,25 @@ struct Pass<'a> {
 impl Pass<'_> {
     /// A job's turn: true where it goes.
     fn consider(&mut self, turn: &Turn) -> bool {
-        let number = turn.number;
+        let number = turn.number();
         if let Some((why, start)) = self.barred(turn) {
             self.leave(number, why, start);
             return false;
         }
-        let demand = &self.queue.demands[turn.demand];
-        let class = match &mut self.classes[turn.demand] {
+        let demand = &self.queue.demands[turn.demand()];
+        let class = match &mut self.classes[turn.demand()] {
             Some(class) => class,
             none => none.insert(self.fleet.class(demand)),
         };
         let expected = rounded_up(turn.expected);
         let mut found = None;
         if !class.is_known_to_wait(expected) {
-            let job = &self.queue.jobs[number];
-            let warm = job.environment.map(|of| &self.queue.warm[of]);
-            match self.fleet.search(class, expected, job, warm) {
+            let failed_on = match turn.failed {
+                true => self.queue.jobs[number].failed_on.as_slice(),
+                false => &[],
+            };
+            let warm = turn.environment().map(|of| &self.queue.warm[of]);
+            match self.fleet.search(class, expected, failed_on, warm) {
                 Ok(room) => found = Some(room),
                 Err(Stuck::Failed(room, until)) => {
                     self.leave(number, Why::Failed(room, until), Some(until));
@@ -394,7 +400,7 @@ impl Pass<'_> {
         }
         let Some((room, gpus)) = found else {
             let start = self.fleet.expected_start(class, number, turn.expected);
-            self.leave(number, Why::Room(turn.demand), start);
+            self.leave(number, Why::Room(turn.demand()), start);
             return false;
         };
         let placement = self.fleet.book(class, room, gpus, expected, number);
@@ -406,11 +412,11 @@ impl Pass<'_> {
     /// Counts a job that goes against its project's quota and its group.
     fn began(&mut self, turn: &Turn, gpus: u32) {
         let until = self.fleet.now + turn.expected;
-        self.gpus[turn.project] += gpus;
-        if gpus > 0 && self.queue.projects[turn.project].quota.gpus.is_some() {
-            self.gpu_turns(turn.project).take(gpus, until);
+        self.gpus[turn.project()] += gpus;
+        if gpus > 0 && self.queue.projects[turn.project()].quota.gpus.is_some() {
+            self.gpu_turns(turn.project()).take(gpus, until);
         }
-        if let Some(group) = turn.group {
+        if let Some(group) = turn.group() {
             self.groups[group].take(until);
         }
     }
@@ -422,9 +428,9 @@ impl Pass<'_> {
 
     /// What keeps a job back, whatever the hosts have, and when that will be over.
     fn barred(&mut self, job: &Turn) -> Option<(Why, Option<Timestamp>)> {
-        let project = &self.queue.projects[job.project];
-        let wanted = self.queue.demands[job.demand].resources.gpus;
-        if let Some(group) = job.group
+        let project = &self.queue.projects[job.project()];
+        let wanted = self.queue.demands[job.demand()].resources.gpus;
+        if let Some(group) = job.group()
             && self.groups[group].holder.is_some()
         {
             let start = self.groups[group].next(job.expected);
@@ -434,16 +440,16 @@ impl Pass<'_> {
             return None;
         }
         if let Some(most) = project.quota.gpus
-            && self.gpus[job.project].saturating_add(wanted) > most
+            && self.gpus[job.project()].saturating_add(wanted) > most
         {
-            let turns = self.gpu_turns(job.project);
+            let turns = self.gpu_turns(job.project());
             let start = turns.next(wanted, most, job.expected);
-            return Some((Why::Gpus(job.project, wanted), start));
+            return Some((Why::Gpus(job.project(), wanted), start));
         }
         let hours = project.quota.gpu_hours;
         hours
             .is_some_and(|hours| project.gpu_week >= Span::hours(hours.into()))
-            .then_some((Why::Hours(job.project), project.gpu_week_over))
+            .then_some((Why::Hours(job.project()), project.gpu_week_over))
     }
 
     fn leave(&mut self, job: usize, why: Why, expected: Option<Timestamp>) {

@@ -65,18 +65,19 @@ pub(super) fn of(demand: &Demand, class: &Class, fleet: &Fleet<'_>) -> String {
 
 /// The open hosts that have most free of what the class wants, the first of them first.
 fn nearest(class: &Class, fleet: &Fleet<'_>) -> Vec<usize> {
-    let rank = |rank: &usize| {
+    let ranked = |rank: &usize| {
         let room = &fleet.rooms[*rank];
         let gpus = (room.free_gpus & room.of_kinds(&class.view.kinds)).count_ones();
-        std::cmp::Reverse((gpus, room.free.cpu, room.free.memory))
+        let most = std::cmp::Reverse((gpus, room.free.cpu, room.free.memory));
+        (most, *rank)
     };
-    let mut rooms = class.view.open.clone();
+    let mut rooms: Vec<_> = class.view.open.iter().map(ranked).collect();
     if rooms.len() > NAMED {
-        rooms.select_nth_unstable_by_key(NAMED, |room| (rank(room), *room));
+        rooms.select_nth_unstable(NAMED);
         rooms.truncate(NAMED);
     }
-    rooms.sort_by_key(rank);
-    rooms
+    rooms.sort_unstable();
+    rooms.into_iter().map(|(_, rank)| rank).collect()
 }
 
 /// Of jobs whose project has as many GPUs as it may.
