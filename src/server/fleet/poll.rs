@@ -272,8 +272,12 @@ async fn take_silence(
             Fate::Open => {}
             Fate::Finished | Fate::Abandoned => free(server, &attempt).await?,
             Fate::Lost => {
-                // The agent is back and does not know it: it will never come back.
+                // The agent is back and does not know it: it will never come back. Read again: this is the
+                // transaction that writes, and another poll may have brought it back.
                 let mut tx = server.store.begin().await?;
+                if attempts::get(&mut tx, &attempt).await?.fate != Fate::Lost {
+                    continue;
+                }
                 attempts::set_fate(&mut tx, &attempt, Fate::Abandoned).await?;
                 tx.commit().await?;
                 free(server, &attempt).await?;

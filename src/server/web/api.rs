@@ -1,5 +1,6 @@
 //! The public API: JSON under `/api/v1`, for commands and scripts. Its types are `protocol::api`.
 
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
@@ -14,6 +15,7 @@ use super::answer::{Answer, Problem};
 use super::site::Site;
 use super::views;
 use crate::fleet;
+use crate::registry::mlflow::ask::has_nul;
 use crate::store::{self, access as rows, attempts, events, jobs, pipelines, projects};
 use crate::tokens::{self, TokenError};
 
@@ -255,6 +257,19 @@ impl<S: Send + Sync, T: serde::de::DeserializeOwned> FromRequest<S> for Sent<T> 
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let (head, body) = request.into_parts();
+        let request = Request::from_parts(head.clone(), body);
+        let bytes = Bytes::from_request(request, state)
+            .await
+            .map_err(|rejection| {
+                Problem::new(rejection.status(), "invalid", rejection.body_text())
+            })?;
+        if has_nul(&bytes) {
+            return Err(Problem::invalid(
+                "a text has a NUL character (\\u0000), which no text here has",
+            ));
+        }
+        let request = Request::from_parts(head, Body::from(bytes));
         match Json::from_request(request, state).await {
             Ok(Json(value)) => Ok(Self(value)),
             Err(rejection) => Err(Problem::new(

@@ -50,7 +50,7 @@ fn no_nul() -> Fault {
 }
 
 /// Whether a text of some JSON has a NUL: written so, and not the backslash itself.
-fn has_nul(json: &[u8]) -> bool {
+pub(crate) fn has_nul(json: &[u8]) -> bool {
     const ESCAPE: &[u8] = b"\\u0000";
     let is_escape = |at: usize| {
         let before = json[..at].iter().rev();

@@ -37,6 +37,7 @@ async fn fill(db: &mut Connection, list: Vec<Model>) -> Answer<Vec<RegisteredMod
     let names: Vec<String> = list.iter().map(|model| model.name.clone()).collect();
     let mut tags = version_rows::model_tags(db, &names).await?;
     let latest = version_rows::latest(db, &names).await?;
+    let mut aliases = rows::aliases_of(db, &names).await?;
     let mut latest_of: HashMap<String, Vec<told::ModelVersion>> = HashMap::new();
     for version in versions::fill(db, latest).await? {
         latest_of
@@ -46,7 +47,7 @@ async fn fill(db: &mut Connection, list: Vec<Model>) -> Answer<Vec<RegisteredMod
     }
     let mut all = Vec::with_capacity(list.len());
     for model in list {
-        let aliases = rows::aliases(db, &model.name).await?.into_iter();
+        let aliases = aliases.remove(&model.name).unwrap_or_default().into_iter();
         let alias = |alias: protocol::registry::Alias| Alias {
             alias: alias.alias,
             version: alias.version.to_string(),

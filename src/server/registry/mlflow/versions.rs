@@ -1,6 +1,6 @@
 //! Calls about the versions of registered models.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 
 use protocol::Timestamp;
 use ulid::Ulid;
@@ -62,14 +62,12 @@ pub(super) async fn fill(
 ) -> Answer<Vec<told::ModelVersion>> {
     let ids: Vec<String> = list.iter().map(|version| version.id.clone()).collect();
     let mut tags = rows::tags(db, &ids).await?;
-    let mut aliases: HashMap<String, Vec<protocol::registry::Alias>> = HashMap::new();
+    let models: BTreeSet<&String> = list.iter().map(|version| &version.model).collect();
+    let models: Vec<String> = models.into_iter().cloned().collect();
+    let aliases = model_rows::aliases_of(db, &models).await?;
     let mut all = Vec::with_capacity(list.len());
     for version in list {
-        if !aliases.contains_key(&version.model) {
-            let of_model = model_rows::aliases(db, &version.model).await?;
-            aliases.insert(version.model.clone(), of_model);
-        }
-        let mine = aliases[&version.model].iter();
+        let mine = aliases.get(&version.model).into_iter().flatten();
         let mine = mine.filter(|alias| alias.version == version.number);
         let mine = mine.map(|alias| alias.alias.clone()).collect();
         let tags = tags.remove(&version.id).unwrap_or_default();

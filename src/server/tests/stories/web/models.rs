@@ -401,6 +401,7 @@ async fn what_cannot_be_is_refused_in_words() {
         ("champion", json!({"version": 9}), 404),
         ("champion", json!({"version": null}), 404),
         ("champion", json!({"versoin": 1}), 422),
+        ("champion", json!({"version": 1, "why": "a\u{0}b"}), 400),
     ] {
         let path = format!("models/digits/aliases/{alias}");
         let (given, answer) = yard.ask("run", Method::PUT, &path, Some(body)).await;
