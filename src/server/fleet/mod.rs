@@ -20,7 +20,7 @@ pub mod uploads;
 pub(crate) use orders::secret;
 
 use protocol::agent_api::{ABANDONED, ApiError, TWIN};
-use protocol::job::{Move, State};
+use protocol::job::Move;
 use protocol::{AttemptId, Outcome, Timestamp};
 
 use crate::blobs::BlobError;
@@ -207,17 +207,8 @@ fn standing(attempt: &Attempt, job: &Job) -> Standing {
         Fate::Abandoned => Standing::Abandoned,
         Fate::Open if job.state.attempt() == Some(&attempt.id) => Standing::Believed,
         Fate::Open => Standing::Abandoned,
-        Fate::Lost => match job.state {
-            State::Queued | State::Leased { .. } if attempt.generation >= job.generation => {
-                Standing::Resumable
-            }
-            State::Blocked { .. }
-            | State::Queued
-            | State::Leased { .. }
-            | State::Running { .. }
-            | State::Stopping { .. }
-            | State::Finished { .. } => Standing::Abandoned,
-        },
+        Fate::Lost if attempt.may_return(job) => Standing::Resumable,
+        Fate::Lost => Standing::Abandoned,
     }
 }
 

@@ -274,13 +274,18 @@ async fn ancestors(db: &mut Connection, version: &str) -> store::Result<Vec<Rela
     Ok(found)
 }
 
-/// The files of a version: what a job's attempt left, or where a client said that they lie.
+/// The files of a version: what a job's attempt left, or what lay there when its code registered it; of what a client
+/// registered, what lies there now.
 pub(super) async fn files_of(
     db: &mut Connection,
     version: &Version,
 ) -> store::Result<Vec<ModelFile>> {
+    let own = models::files(db, &version.id).await?;
+    if !own.is_empty() {
+        return Ok(own);
+    }
     let Some((owner, folder)) = location(db, version).await? else {
-        return models::files(db, &version.id).await;
+        return Ok(own);
     };
     let skip = if folder.is_empty() {
         0

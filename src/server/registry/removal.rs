@@ -6,6 +6,7 @@ use protocol::{Span, Timestamp};
 use serde::Deserialize;
 
 use super::catalog::{RegistryError, Result, resolve};
+use super::mlflow::source::kept_at;
 use crate::forge::bounded;
 use crate::store::{self, Connection, Store, parents, retention, versions};
 
@@ -122,7 +123,7 @@ async fn remove_all(
 /// nothing else links them.
 pub async fn empty(store: &Store, before: Timestamp, now: Timestamp) -> store::Result<usize> {
     let mut tx = store.begin().await?;
-    let emptied = retention::empty(&mut tx, before, MOST, now).await?;
+    let emptied = retention::empty(&mut tx, before, MOST, now, kept_at).await?;
     store::commit(tx).await?;
     Ok(emptied)
 }

@@ -22,6 +22,7 @@ use crate::store::attempts::Fate;
 use crate::store::jobs::{Job, Lineage};
 use crate::store::pipelines::Pipeline;
 use crate::store::projects::Project;
+use crate::store::runs::RunStatus;
 use crate::store::testing::{self, on_both};
 use crate::store::{Store, agents, attempts, blobs, jobs, pipelines, projects, registry as rows};
 
@@ -404,6 +405,45 @@ async fn only_a_believed_success_counts() {
                 .unwrap()
                 .is_none()
         );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_run_of_a_lost_attempt_ends_when_it_cannot_return() {
+    on_both(|store| async move {
+        let mut world = World::new(store).await;
+        let mut runs = Vec::new();
+        let over = State::Finished {
+            outcome: Outcome::Succeeded,
+        };
+        for state in [State::Queued, over] {
+            let job = world.finished(Outcome::Succeeded, |_, job| job.state = state);
+            let job = job.await;
+            let attempt = testing::attempt(&world.project, &job, &world.agent, 1, &[]);
+            let mut tx = world.store.begin().await.unwrap();
+            attempts::insert(&mut tx, &attempt).await.unwrap();
+            runs.push(begin_run(&mut tx, &attempt).await.unwrap());
+            let lost = Failure::new(FailureKind::AgentLost, "gpu-1 was not seen");
+            attempts::end(
+                &mut tx,
+                &attempt.id,
+                Fate::Lost,
+                &Outcome::Failed(lost),
+                NOW,
+            )
+            .await
+            .unwrap();
+            tx.commit().await.unwrap();
+        }
+        world.tick().await;
+        let mut db = world.store.read().await.unwrap();
+        let mut statuses = Vec::new();
+        for run in &runs {
+            let run = crate::store::runs::find(&mut db, run).await.unwrap();
+            statuses.push(run.unwrap().status);
+        }
+        assert_eq!(statuses, [RunStatus::Running, RunStatus::Killed]);
     })
     .await;
 }

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use plan::PlannedJob;
 use protocol::event::ArtifactRole;
-use protocol::job::State;
 use protocol::outcome::Outcome;
 use protocol::registry::{ModelFile, Promotion, VersionStatus, valid_model};
 use protocol::{AttemptId, JobId, Span, Timestamp};
@@ -62,7 +61,12 @@ impl Registrar {
                 begin_run(&mut tx, &attempt).await?;
             }
             Fate::Finished | Fate::Abandoned => end_runs(&mut tx, &attempt).await?,
-            Fate::Lost => {}
+            Fate::Lost => {
+                let job = jobs::get(&mut tx, &attempt.job).await?;
+                if !attempt.may_return(&job) {
+                    end_runs(&mut tx, &attempt).await?;
+                }
+            }
         }
         tx.commit().await?;
         Ok(())
@@ -314,17 +318,13 @@ async fn reused(tx: &mut Transaction, place: Place<'_>, of: &JobId, now: Timesta
     if !derive::on_default_branch(place) {
         return Ok(());
     }
+    // Until then it has no version to promote.
+    if !registry::is_registered(tx, of).await? {
+        let what = format!("run of job {of}, which stands for {}", place.job.id);
+        return Err(StoreError::Missing(what));
+    }
     let Some(run) = registry::succeeded_run(tx, of).await? else {
-        let earlier = jobs::get(tx, of).await?;
-        let unfinished = !matches!(earlier.state, State::Finished { .. });
-        return if unfinished || !registry::is_registered(tx, of).await? {
-            Err(StoreError::Missing(format!(
-                "run of job {of}, which stands for {}",
-                place.job.id
-            )))
-        } else {
-            Ok(())
-        };
+        return Ok(());
     };
     registry::insert_baseline(tx, place.job, &run).await?;
     if derive::status(place) != Some(VersionStatus::Version) {

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 
 use protocol::agent_api::AttemptOrder;
 use protocol::event::{Artifact, Phase};
+use protocol::job::State;
 use protocol::report::AttemptReport;
 use protocol::{AgentId, AttemptId, JobId, Outcome, PipelineId, Timestamp};
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
+use super::jobs::Job;
 use super::rows::{Columns as _, to_int, to_json, to_word};
 use super::{Connection, Result, StoreError};
 
@@ -58,6 +60,22 @@ pub struct Attempt {
     pub outcome: Option<Outcome>,
     /// The agent's report.
     pub report: Option<AttemptReport>,
+}
+
+impl Attempt {
+    /// Whether one that was lost would be believed again: nothing has begun in its place, and its job is not over.
+    #[must_use]
+    pub fn may_return(&self, job: &Job) -> bool {
+        match job.state {
+            State::Queued | State::Leased { .. } => {
+                self.fate == Fate::Lost && self.generation >= job.generation
+            }
+            State::Blocked { .. }
+            | State::Running { .. }
+            | State::Stopping { .. }
+            | State::Finished { .. } => false,
+        }
+    }
 }
 
 fn attempt(row: &AnyRow) -> Result<Attempt> {

@@ -135,7 +135,8 @@ pub async fn links(db: &mut Connection, digest: &Digest, limit: u32) -> Result<V
     const KINDS: [(&str, &str); 4] = [
         (
             "model version",
-            "SELECT model_versions.model || ' ' || model_versions.version AS owner, path FROM model_files \
+            "SELECT model_versions.model || ' ' || COALESCE(CAST(model_versions.version AS TEXT), model_versions.id) AS owner, \
+          path FROM model_files \
           JOIN model_versions ON model_versions.id = model_files.version WHERE digest = $1 LIMIT $2",
         ),
         (

@@ -190,11 +190,14 @@ pub async fn without_run(db: &mut Connection, limit: u32) -> Result<Vec<AttemptI
     rows.iter().map(|row| row.parsed("id")).collect()
 }
 
-/// Attempts that are over and whose runs go on; at most `limit`.
+/// Attempts that are over and whose runs go on, lost ones that will not return ([`super::attempts::Attempt::may_return`]) with them; at most
+/// `limit`.
 pub async fn with_open_run(db: &mut Connection, limit: u32) -> Result<Vec<AttemptId>> {
     let rows = sqlx::query(
         "SELECT DISTINCT attempts.id AS id FROM runs JOIN attempts ON attempts.id = runs.attempt \
-         WHERE runs.status = 'RUNNING' AND runs.attempt IS NOT NULL AND attempts.fate IN ('finished', 'abandoned') \
+         JOIN jobs ON jobs.id = attempts.job \
+         WHERE runs.status = 'RUNNING' AND runs.attempt IS NOT NULL AND (attempts.fate IN ('finished', 'abandoned') \
+         OR (attempts.fate = 'lost' AND (jobs.word NOT IN ('queued', 'leased') OR attempts.generation < jobs.generation))) \
          ORDER BY attempts.id LIMIT $1",
     )
     .bind(i64::from(limit))

@@ -103,16 +103,20 @@ pub async fn removed(
     }))
 }
 
-/// Takes the links to their files from versions that are gone since before `before`; gives how many. The files of what a
-/// client registered are its run's, and stay.
+/// Takes the links to their files from versions that are gone since before `before`; gives how many. `kept_at` says whose
+/// files lie at a location, and in which folder. The files of what a client registered are its run's, and stay; those of
+/// what a job's code registered (only these have links of their own) go from its run too: nobody else could remove them.
 pub async fn empty(
     db: &mut Connection,
     before: Timestamp,
     limit: u32,
     now: Timestamp,
+    kept_at: fn(&str) -> Option<(String, String)>,
 ) -> Result<usize> {
     let rows = sqlx::query(
-        "SELECT v.id AS id, r.run AS run, r.attempt AS attempt FROM model_versions v \
+        "SELECT v.id AS id, r.run AS run, r.attempt AS attempt, v.run AS made_by, \
+         CASE WHEN EXISTS (SELECT 1 FROM model_files WHERE model_files.version = v.id) THEN v.location END AS location \
+         FROM model_versions v \
          LEFT JOIN job_runs r ON r.run = v.run AND v.source IS NULL \
          WHERE v.deleted_at IS NOT NULL AND v.deleted_at < $1 AND v.emptied_at IS NULL \
          ORDER BY v.deleted_at LIMIT $2",
@@ -125,6 +129,14 @@ pub async fn empty(
         let id = row.text("id")?;
         if let (Some(run), Some(attempt)) = (row.maybe_text("run")?, row.maybe_parsed("attempt")?) {
             empty_run(db, &run, &attempt).await?;
+        }
+        let location = row.maybe_text("location")?;
+        if let Some((owner, folder)) = location.as_deref().and_then(kept_at) {
+            let is_all_of_a_run =
+                folder.is_empty() && row.maybe_text("made_by")?.as_ref() == Some(&owner);
+            if !is_all_of_a_run && !is_needed(db, &owner).await? {
+                files::remove(db, &owner, &folder).await?;
+            }
         }
         sqlx::query("DELETE FROM model_files WHERE version = $1")
             .bind(&id)
@@ -139,15 +151,22 @@ pub async fn empty(
     Ok(rows.len())
 }
 
-/// The model's files of a job's run, unless a client registered them once more.
-async fn empty_run(db: &mut Connection, run: &str, attempt: &AttemptId) -> Result<()> {
-    let again = sqlx::query(
-        "SELECT id FROM model_versions WHERE location LIKE $1 AND deleted_at IS NULL LIMIT 1",
+/// Whether a version that is there has files of this run or logged model.
+async fn is_needed(db: &mut Connection, owner: &str) -> Result<bool> {
+    let version = sqlx::query(
+        "SELECT id FROM model_versions WHERE (location LIKE $1 OR (run = $2 AND source IS NULL)) \
+         AND deleted_at IS NULL LIMIT 1",
     )
-    .bind(format!("%{run}%"))
-    .fetch_optional(&mut *db)
+    .bind(format!("%{owner}%"))
+    .bind(owner)
+    .fetch_optional(db)
     .await?;
-    if again.is_some() {
+    Ok(version.is_some())
+}
+
+/// The model's files of a job's run, unless they were registered once more.
+async fn empty_run(db: &mut Connection, run: &str, attempt: &AttemptId) -> Result<()> {
+    if is_needed(db, run).await? {
         return Ok(());
     }
     files::remove(db, run, crate::registry::MODEL_FOLDER).await?;

@@ -130,7 +130,13 @@ async fn keep_files(tx: &mut Connection, version: &ModelVersion) -> Answer<()> {
     let Some((owner, folder)) = source::kept_at(location) else {
         return Ok(());
     };
-    let kept = files::below(tx, &owner, &folder, MOST_FILES).await?;
+    let kept = files::below(tx, &owner, &folder, MOST_FILES + 1).await?;
+    if kept.len() > MOST_FILES as usize {
+        return Err(Fault::invalid(format!(
+            "more than {MOST_FILES} files lie at {}: a model has at most so many",
+            check::quoted(location)
+        )));
+    }
     if kept.is_empty() {
         return Err(Fault::invalid(format!(
             "no file lies at {}: log the model before it is registered",

@@ -158,7 +158,7 @@ async fn origin(
                 }
                 Owner::Model { model: named, .. } => (model.as_deref() == Some(named), "model_id"),
             };
-            if !named || !is_there(db, &place.owner).await? {
+            if !named || !is_there(caller, db, &place.owner).await {
                 return Err(elsewhere(&text, field));
             }
             Ok(Origin {
@@ -172,10 +172,12 @@ async fn origin(
             model: name,
             number,
         } => {
+            sees_models(caller, &text)?;
             let number = check::number(Some(number))?;
             copied(db, &text, &name, number, run, model).await
         }
         Source::Alias { model: name, alias } => {
+            sees_models(caller, &text)?;
             models::find(db, &name).await?;
             let number = of_alias(db, &name, &alias).await?;
             copied(db, &text, &name, number, run, model).await
@@ -183,18 +185,26 @@ async fn origin(
     }
 }
 
-/// Whether the owner of files is there, in the experiment that the path names.
-async fn is_there(db: &mut Connection, owner: &Owner) -> Answer<bool> {
-    Ok(match owner {
+/// Code that nobody trusts looks at no model: it is not told which there are.
+fn sees_models(caller: &Caller, source: &str) -> Answer<()> {
+    match caller.may_see(None) {
+        true => Ok(()),
+        false => Err(elsewhere(source, "run_id")),
+    }
+}
+
+/// Whether the owner of files is there for this caller, in the experiment that the path names.
+async fn is_there(caller: &Caller, db: &mut Connection, owner: &Owner) -> bool {
+    match owner {
         Owner::Run { experiment, run } => {
-            let found = store::runs::find(db, run).await?;
-            found.is_some_and(|run| run.experiment == *experiment)
+            let found = runs::find(caller, db, run).await;
+            found.is_ok_and(|run| run.experiment == *experiment)
         }
         Owner::Model { experiment, model } => {
-            let found = logged_model_rows::find(db, model).await?;
-            found.is_some_and(|model| model.experiment == *experiment)
+            let found = logged_models::find(caller, db, model).await;
+            found.is_ok_and(|model| model.experiment == *experiment)
         }
-    })
+    }
 }
 
 /// A version of another model, registered again: it has the other's run and files.

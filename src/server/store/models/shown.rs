@@ -15,7 +15,8 @@ const VERSION: &str = "SELECT v.id AS id, v.model AS model, v.version AS version
      v.promoted_at AS promoted_at, v.because AS because, v.flavours AS flavours, j.job AS job, jobs.name AS job_name, \
      j.attempt AS attempt, p.commit_id AS commit_id, p.subject AS subject, \
      p.reference AS reference \
-     FROM model_versions v LEFT JOIN job_runs j ON j.run = v.run LEFT JOIN jobs ON jobs.id = j.job \
+     FROM model_versions v LEFT JOIN runs r ON r.id = v.run LEFT JOIN job_runs j ON j.attempt = r.attempt \
+     LEFT JOIN jobs ON jobs.id = j.job \
      LEFT JOIN pipelines p ON p.id = jobs.pipeline";
 
 fn origin(row: &AnyRow) -> Result<Option<Origin>> {

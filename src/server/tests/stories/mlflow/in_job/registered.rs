@@ -23,22 +23,25 @@ async fn what_the_code_registers_becomes_a_version_with_the_jobs_success() {
                 1 => assert_eq!(status, StatusCode::OK, "{told}"),
                 _ => assert_eq!(told["error_code"], "RESOURCE_ALREADY_EXISTS"),
             }
-            let model = code
-                .done(
-                    2,
-                    "logged-models",
-                    json!({"experiment_id": "0", "name": "m"}),
-                )
-                .await;
+            let mut model = json!({"experiment_id": "0", "name": "m"});
+            // The second logs its model in a run of its own making.
+            if number == 2 {
+                let nested = json!({"experiment_id": "0", "run_name": "nested"});
+                let nested = code.done(2, "runs/create", nested).await;
+                model["source_run_id"] = nested["run"]["info"]["run_id"].clone();
+            }
+            let model = code.done(3, "logged-models", model).await;
             let model = &model["model"]["info"];
-            assert_eq!(
-                model["source_run_id"],
-                code.run(),
-                "what is logged outside of a run is the attempt's"
-            );
+            if number == 1 {
+                assert_eq!(
+                    model["source_run_id"],
+                    code.run(),
+                    "what is logged outside of a run is the attempt's"
+                );
+            }
             let id = model["model_id"].as_str().unwrap();
             let version = json!({"name": "clf", "source": format!("models:/{id}"), "model_id": id});
-            let (status, told) = code.post(3, "model-versions/create", version.clone()).await;
+            let (status, told) = code.post(4, "model-versions/create", version.clone()).await;
             assert_eq!(
                 status,
                 StatusCode::BAD_REQUEST,
@@ -47,13 +50,15 @@ async fn what_the_code_registers_becomes_a_version_with_the_jobs_success() {
             let place = model["artifact_uri"].as_str().unwrap();
             let place = place.strip_prefix("mlflow-artifacts:/").unwrap();
             agent.upload(&order, "weights").await;
-            code.put(3, &format!("{place}/model.pkl"), "weights").await;
-            let told = code.done(4, "model-versions/create", version).await;
+            code.put(4, &format!("{place}/model.pkl"), "weights").await;
+            let told = code.done(5, "model-versions/create", version).await;
             assert_eq!(
                 told["model_version"]["version"], "0",
                 "a candidate has no number"
             );
             assert_eq!(told["model_version"]["status"], "READY");
+            agent.upload(&order, "later").await;
+            code.put(6, &format!("{place}/model.pkl"), "later").await;
             agent.finish(&order, &report(outcome)).await.unwrap();
             agent
                 .poll(
@@ -78,6 +83,7 @@ async fn what_the_code_registers_becomes_a_version_with_the_jobs_success() {
         assert_eq!(shown.items.len(), 2);
         assert_eq!(shown.model.project.as_deref(), Some("digits"));
         lineage_of_what_the_code_registered(&world, &mlflow, &shown.items).await;
+        files_of_what_the_code_registered(&world).await;
 
         let other = self::project(&world, "letters").await;
         queue(&world, &other, 1, Trust::Trusted, |_| ()).await;
@@ -128,6 +134,34 @@ async fn lineage_of_what_the_code_registered(world: &World, mlflow: &Mlflow, lef
     );
 }
 
+/// A version has the files that lay there when it was registered, and takes them along when it goes.
+async fn files_of_what_the_code_registered(world: &World) {
+    let store = &world.server().store;
+    let one = VersionRef::Number(1);
+    let version = server::registry::version(store, "clf", &one).await.unwrap();
+    let blobs: Vec<_> = version.files.iter().map(|file| &file.blob).collect();
+    assert_eq!(blobs, [&Digest::of("weights")]);
+    let mut db = store.read().await.unwrap();
+    let (weights, later) = (Digest::of("weights"), Digest::of("later"));
+    let links = server::store::blobs::links(&mut db, &weights, 9).await;
+    let links = links.unwrap().join("\n");
+    let candidate = links.matches("model version clf").count();
+    assert_eq!(candidate, 2, "a candidate has no number: {links}");
+    let kept = async |db: &mut _| {
+        let links = server::store::blobs::links(db, &later, 9).await;
+        links.unwrap().len()
+    };
+    assert_eq!(kept(&mut db).await, 2);
+    server::registry::remove(store, "clf", &one, "ana", "leaked labels")
+        .await
+        .unwrap();
+    let now = Timestamp::now();
+    let hour = protocol::Span::hours(1);
+    let emptied = server::registry::empty(store, now + hour, now).await;
+    assert_eq!(emptied.unwrap(), 1);
+    assert_eq!(kept(&mut db).await, 1, "what the other candidate has stays");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn code_that_nobody_trusts_registers_nothing_and_sees_its_own() {
     on_both(Times::default(), |world| async move {
@@ -169,6 +203,13 @@ async fn code_that_nobody_trusts_registers_nothing_and_sees_its_own() {
         assert_eq!(status, StatusCode::FORBIDDEN);
         code.done(2, "registered-models/create", json!({"name": "mine"}))
             .await;
+        for hidden in ["models:/secret/3", "models:/secret@best", "models:/none/1"] {
+            let version = json!({"name": "mine", "source": hidden});
+            let (status, told) = code.post(3, "model-versions/create", version).await;
+            assert_eq!(status, StatusCode::BAD_REQUEST, "{told}");
+            let message = told["message"].as_str().unwrap();
+            assert!(message.contains("is not inside"), "{message}");
+        }
         let source = format!("runs:/{}/m", code.run());
         let version = json!({"name": "mine", "source": source, "run_id": code.run()});
         let told = code.done(3, "model-versions/create", version).await;
