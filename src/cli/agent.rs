@@ -148,7 +148,7 @@ async fn serve(config: Config) -> anyhow::Result<Exit> {
             Ok(Exit::Done)
         }
         Err(error @ ServiceError::SentAway(_)) => {
-            eprintln!("error: {error}");
+            out::aside(&format!("error: {error}"));
             Ok(Exit::Wrong)
         }
         Err(error) => Err(error.into()),

@@ -52,7 +52,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     }
     for sentence in &room.words {
-        eprintln!("{sentence}");
+        out::aside(sentence);
     }
     enter(&room)
 }

@@ -91,7 +91,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
             if args.notebooks.len() == 1 {
                 return Err(error);
             }
-            eprintln!("error: {error:#}");
+            out::aside(&format!("error: {error:#}"));
             wrong += 1;
         }
     }

@@ -24,7 +24,7 @@ use server::web::throw_away::{self, Begun};
 
 use super::live::Live;
 use super::signals::{End, Ends};
-use super::{Exit, notebooks};
+use super::{Exit, notebooks, out};
 
 /// How long a job that is told to end has to write a checkpoint.
 pub(crate) const STOP_GRACE: Span = Span::secs(30);
@@ -171,7 +171,7 @@ async fn give_back(desk: &Desk<'_>, held: Held) -> anyhow::Result<()> {
         _ = ends.next() => return Ok(()),
     };
     for (uuid, why) in unclean {
-        eprintln!("note: GPU {uuid} is quarantined: {why}");
+        out::aside(&format!("note: GPU {uuid} is quarantined: {why}"));
     }
     Ok(())
 }
@@ -365,7 +365,7 @@ fn planned(
 
 fn note(sentences: &[String]) {
     for sentence in sentences {
-        eprintln!("note: {}", render::terminal::clean(sentence, false));
+        out::aside(&format!("note: {sentence}"));
     }
 }
 

@@ -186,7 +186,7 @@ fn print(args: &Args, url: &str, data: &Path, watched: &[Project]) -> anyhow::Re
             .map(|project| json!({ "name": project.name, "url": project.url }))
             .collect();
         let up = json!({ "url": url, "data": data, "projects": projects });
-        return out::say(&up.to_string());
+        return out::raw(&up.to_string());
     }
     out::say(&format!("Trainyard is up: {url}"))?;
     out::say(&format!("everything it keeps: {}", data.display()))?;
