@@ -63,11 +63,7 @@ fn find(args: &Args, config: &Config) -> anyhow::Result<agent::attempt::AttemptD
         Some(data) => vec![data.clone(), data.join("agent")],
         None => [config.data.clone()]
             .into_iter()
-            .chain(
-                super::up::usual_folder()
-                    .ok()
-                    .map(|data| data.join("agent")),
-            )
+            .chain(super::up::agent_folder())
             .chain([agent::local::data_folder()])
             .collect(),
     };

@@ -94,7 +94,7 @@ impl Action {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
-    let config = super::agent::config(args.config.as_deref())?;
+    let config = super::agent::of_host(args.config.as_deref())?;
     if let Some(action) = &args.action {
         ensure!(
             !args.fleet && !args.watch,

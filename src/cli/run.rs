@@ -93,8 +93,8 @@ enum Executor {
 }
 
 pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
-    // Who wants no GPU may be one who cannot read it.
-    let agent = super::agent::config(args.agent_config.as_deref());
+    // Who wants no GPU and no volume may be one who cannot read it.
+    let agent = super::agent::of_host(args.agent_config.as_deref());
     let host = host(&args.place, agent.as_ref().ok()).await?;
     let given = parameters(&args.parameters)?;
     let Found { root, jobs } = find(args, &given)?;
