@@ -1,5 +1,7 @@
 //! `trainyard run`: a notebook or a job here and now, as CI would run it.
 
+mod volumes;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -40,7 +42,7 @@ Examples:
 
 The notebook itself is not touched: the executed one, the model and the files that the job leaves go to .trainyard/runs/ID/ beside .trainyard.yml, at the root of the repository or beside the notebook; the last lines say where. A notebook that no job of .trainyard.yml names gets what a job gets that asks for nothing (1 CPU, 2 GiB of memory), the network, and requirements.txt beside it.
 
-GPUs are booked with the agent of this host, where there is one: neither takes what the other has, nor what is lent to somebody else. Its folder wants the agent's user, or root.";
+GPUs are booked with the agent of this host, where there is one: neither takes what the other has, nor what is lent to somebody else. Its folder wants the agent's user, or root. Volumes are those of that agent's configuration, but for those that it has for certain projects only.";
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = HELP)]
@@ -100,6 +102,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
     let Found { root, jobs } = find(args, &given)?;
     for (spec, _) in &jobs {
         check(&root, spec)?;
+        volumes::check(spec, agent.as_ref())?;
     }
     let wants =
         |(spec, _): &(JobSpec, Here)| spec.resources.gpus > 0 || spec.resources.cuda.is_some();
@@ -181,11 +184,12 @@ fn in_words(failure: Failure) -> anyhow::Error {
     anyhow!("{}{}", failure.message, hint.unwrap_or_default())
 }
 
-/// The host for local runs, with the executor that was asked for, and GPUs as its agent sees them.
+/// The host for local runs, with the executor that was asked for, and GPUs and volumes as its agent has them.
 pub(crate) async fn host(place: &Place, agent: Option<&Config>) -> anyhow::Result<Host> {
     let mut config = Config {
         data: std::path::absolute(local::data_folder())?,
         gpus: agent.map(|agent| agent.gpus.clone()).unwrap_or_default(),
+        volumes: agent.map(volumes::shared).unwrap_or_default(),
         ..Config::default()
     };
     config.executors.docker = place.executor == Executor::Docker;
