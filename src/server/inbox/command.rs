@@ -9,7 +9,7 @@ const OURS: &str = "<!-- trainyard";
 /// Most commands of one comment.
 const MOST: usize = 5;
 /// Said with every mistake.
-const HELP: &str = "there are: rerun [JOB] [NAME=VALUE…], retry, cancel [JOB], approve [COMMIT]";
+const HELP: &str = "there are: rerun [JOB [NAME=VALUE…]], retry, cancel [JOB], approve [COMMIT]";
 
 /// A command.
 #[derive(Debug, Clone, PartialEq)]
