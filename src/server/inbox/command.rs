@@ -89,7 +89,7 @@ fn command(line: &str) -> Result<Command, NoCommand> {
     }
 }
 
-/// `[JOB] [NAME=VALUE…]`.
+/// `[JOB [NAME=VALUE…]]`.
 fn rerun(words: &[String]) -> Result<Command, NoCommand> {
     let (job, values) = match words.split_first() {
         Some((first, rest)) if !first.contains('=') => (Some(first.clone()), rest),
