@@ -234,7 +234,7 @@ pub(crate) fn declared(
     gather(workspace, what, name, |_| Ok(None), role, blobs)
 }
 
-/// `*` stays in its folder; a folder's name alone means all in it.
+/// `*` stays in its folder; a folder's name means all in it, a pattern for names does not.
 fn compile(globs: &[String]) -> Result<GlobSet, CollectError> {
     let mut set = GlobSetBuilder::new();
     for glob in globs {
@@ -243,7 +243,10 @@ fn compile(globs: &[String]) -> Result<GlobSet, CollectError> {
             reason: error.kind().to_string(),
         };
         let text = glob.trim_start_matches("./").trim_end_matches('/');
-        for pattern in [text.to_owned(), format!("{text}/**")] {
+        let last = text.rsplit('/').next().unwrap_or_default();
+        let named = !last.contains(['*', '?', '[', '{']);
+        let below = named.then(|| format!("{text}/**"));
+        for pattern in below.into_iter().chain([text.to_owned()]) {
             set.add(
                 GlobBuilder::new(&pattern)
                     .literal_separator(true)
@@ -379,6 +382,16 @@ mod tests {
             fs::read(blobs.folder.join(Digest::of("a").as_str())).unwrap(),
             b"a"
         );
+        for (glob, chosen) in [
+            ("reports", &["reports/a.txt", "reports/deep/b.txt"][..]),
+            ("./reports/", &["reports/a.txt", "reports/deep/b.txt"]),
+            ("reports/*", &["reports/a.txt"]),
+            ("*", &["x.csv"]),
+            ("*/deep", &["reports/deep/b.txt"]),
+        ] {
+            let found = declared(&workspace, &[glob.to_owned()], &blobs).unwrap();
+            assert_eq!(paths(&found), chosen, "{glob}");
+        }
         assert!(matches!(
             declared(&workspace, &["a[".into()], &blobs),
             Err(CollectError::Glob { .. })

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::client;
@@ -138,7 +138,7 @@ pub fn plan(wanted: &Wanted) -> Result<Installation, InstallError> {
         },
     ];
     Ok(Installation {
-        next: next(wanted, &config, owner.is_some(), unit_deed),
+        next: next(wanted, &config, owner, unit_deed),
         steps,
         config,
         owner,
@@ -305,17 +305,26 @@ fn owner(root: &Path, user: &str) -> Option<(u32, u32)> {
     })
 }
 
-fn next(wanted: &Wanted, config: &Config, has_user: bool, unit: Deed) -> Vec<String> {
+fn next(wanted: &Wanted, config: &Config, owner: Option<(u32, u32)>, unit: Deed) -> Vec<String> {
     let (user, data) = (&wanted.user, config.data.display());
+    let relative = config.data.strip_prefix("/").unwrap_or(&config.data);
+    let folder = wanted.root.join(relative);
+    let identity = folder.join("agent.json");
     let mut next = Vec::new();
-    if !has_user {
+    if owner.is_none() {
         next.push(format!(
             "useradd --system --home-dir {data} --shell /usr/sbin/nologin --groups docker {user}"
         ));
-        next.push(format!("chown {user}: {data}"));
     }
-    let relative = config.data.strip_prefix("/").unwrap_or(&config.data);
-    if !wanted.root.join(relative).join("agent.json").exists() {
+    // Who registered the agent as root left files that its user cannot read.
+    let theirs = |path: &Path| {
+        let there = fs::metadata(path).ok().map(|there| there.uid());
+        there.is_none() || there == owner.map(|(uid, _)| uid)
+    };
+    if owner.is_none() || !theirs(&folder) || !theirs(&identity) {
+        next.push(format!("chown -R {user}: {data}"));
+    }
+    if !identity.exists() {
         let url = config.server.as_deref().unwrap_or("URL");
         next.push(format!(
             "sudo -u {user} {} agent register {url} --config /{CONFIG_FILE} --token-file -    # 'trainyard agents token' on the server makes one",
@@ -491,5 +500,21 @@ mod tests {
         let with = plan(&wanted(root.path())).unwrap();
         assert_eq!(with.owner, Some((990, 980)));
         assert!(with.next[0].contains("agent register https://trainyard.example"));
+    }
+
+    #[test]
+    fn a_folder_that_another_user_filled_is_handed_over() {
+        let root = tempfile::tempdir().unwrap();
+        let data = root.path().join("raid/trainyard");
+        fs::create_dir_all(&data).unwrap();
+        fs::create_dir(root.path().join("etc")).unwrap();
+        let me = fs::metadata(&data).unwrap().uid();
+        for (uid, handed_over) in [(me, false), (me + 1, true)] {
+            let user = format!("trainyard:x:{uid}:980::/:/usr/sbin/nologin\n");
+            fs::write(root.path().join("etc/passwd"), user).unwrap();
+            let next = plan(&wanted(root.path())).unwrap().next;
+            let said = next.contains(&"chown -R trainyard: /raid/trainyard".to_owned());
+            assert_eq!(said, handed_over, "{next:?}");
+        }
     }
 }

@@ -130,6 +130,22 @@ pub(crate) fn config(path: Option<&Path>) -> anyhow::Result<Config> {
     }
 }
 
+/// The configuration for those who look into the folder of this host's agent: where that is not there, the agent may be
+/// that of `trainyard up`.
+pub(crate) fn of_host(path: Option<&Path>) -> anyhow::Result<Config> {
+    let mut config = config(path)?;
+    config.data = folder_of_host(config.data, super::up::agent_folder());
+    Ok(config)
+}
+
+fn folder_of_host(own: PathBuf, of_up: Option<PathBuf>) -> PathBuf {
+    // Where nobody may look, there is one.
+    match of_up.filter(|folder| folder.is_dir()) {
+        Some(of_up) if !own.try_exists().unwrap_or(true) => of_up,
+        Some(_) | None => own,
+    }
+}
+
 async fn serve(config: Config) -> anyhow::Result<Exit> {
     let shutdown = CancellationToken::new();
     let told = shutdown.clone();
@@ -148,7 +164,7 @@ async fn serve(config: Config) -> anyhow::Result<Exit> {
             Ok(Exit::Done)
         }
         Err(error @ ServiceError::SentAway(_)) => {
-            eprintln!("error: {error}");
+            out::aside(&format!("error: {error}"));
             Ok(Exit::Wrong)
         }
         Err(error) => Err(error.into()),
@@ -252,4 +268,21 @@ fn token(register: &Register) -> anyhow::Result<String> {
     let token = text.trim().to_owned();
     anyhow::ensure!(!token.is_empty(), "the token is empty");
     Ok(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agent_of_up_is_the_hosts_where_there_is_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let (own, up) = (folder.path().join("own"), folder.path().join("up"));
+        let chosen = || folder_of_host(own.clone(), Some(up.clone()));
+        assert_eq!(chosen(), own);
+        std::fs::create_dir(&up).unwrap();
+        assert_eq!(chosen(), up);
+        std::fs::create_dir(&own).unwrap();
+        assert_eq!(chosen(), own);
+    }
 }

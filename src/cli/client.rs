@@ -1,5 +1,8 @@
 //! Speaks to a server for the commands: which server, with which token, and what went wrong in words.
 
+#[cfg(test)]
+pub(crate) mod fake;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -52,7 +52,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     }
     for sentence in &room.words {
-        eprintln!("{sentence}");
+        out::aside(sentence);
     }
     enter(&room)
 }
@@ -63,11 +63,7 @@ fn find(args: &Args, config: &Config) -> anyhow::Result<agent::attempt::AttemptD
         Some(data) => vec![data.clone(), data.join("agent")],
         None => [config.data.clone()]
             .into_iter()
-            .chain(
-                super::up::usual_folder()
-                    .ok()
-                    .map(|data| data.join("agent")),
-            )
+            .chain(super::up::agent_folder())
             .chain([agent::local::data_folder()])
             .collect(),
     };

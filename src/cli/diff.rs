@@ -14,8 +14,8 @@ use notebook::diff::{Diff, View, plain_conflict, plain_text};
 use protocol::CommitId;
 use render::diff::{COMMENT_BYTES, Compared, Options, Pair};
 
-use super::Exit;
 use super::notebooks::STDIN;
+use super::{Exit, out};
 use side::{Side, bytes, file, is_file};
 
 /// Most lines of one cell or output that JSON has.
@@ -121,7 +121,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     }
     let (pairs, trouble) = pairs(args)?;
     for error in &trouble {
-        eprintln!("error: {error:#}");
+        out::aside(&format!("error: {error:#}"));
     }
     let tty = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let colour = match args.color {
@@ -392,7 +392,8 @@ fn within(repository: &Repository, path: &str) -> anyhow::Result<String> {
 fn git_driver(args: &Args) -> anyhow::Result<Exit> {
     let (path, old, new) = match args.what.as_slice() {
         [path] => {
-            put(None, |out| writeln!(out, "{path}: not merged yet"))?;
+            let line = out::clean(&format!("{path}: not merged yet"));
+            put(None, |out| writeln!(out, "{line}"))?;
             return Ok(Exit::Done);
         }
         [path, old, _, _, new, _, _] => (path.clone(), old, new),
@@ -417,9 +418,8 @@ fn git_driver(args: &Args) -> anyhow::Result<Exit> {
         }
         (Err(error), _) | (_, Err(error)) => {
             let reason = error.root_cause();
-            format!(
-                "{path}: not compared cell by cell: {reason}\n`git diff --no-ext-diff --no-textconv` shows its lines\n"
-            )
+            let why = out::clean(&format!("{path}: not compared cell by cell: {reason}"));
+            format!("{why}\n`git diff --no-ext-diff --no-textconv` shows its lines\n")
         }
     };
     // Git shows the next file right behind it.

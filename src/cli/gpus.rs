@@ -94,7 +94,7 @@ impl Action {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
-    let config = super::agent::config(args.config.as_deref())?;
+    let config = super::agent::of_host(args.config.as_deref())?;
     if let Some(action) = &args.action {
         ensure!(
             !args.fleet && !args.watch,
@@ -157,7 +157,9 @@ impl Host {
     fn open(config: Config) -> Self {
         let (ledger, unread) = Ledger::shown(&config);
         if let Some(why) = unread {
-            eprintln!("warning: {why}: who has a GPU is not known, and none is shown as free");
+            out::aside(&format!(
+                "warning: {why}: who has a GPU is not known, and none is shown as free"
+            ));
         }
         Self {
             hardware: Hardware::open(&config),
@@ -223,12 +225,10 @@ impl Seen {
         let at = Timestamp::now();
         match (self, json) {
             (Seen::Host { gpus, .. }, true) => {
-                out::say(&serde_json::to_string(&Line { at, gpus })?)
+                out::raw(&serde_json::to_string(&Line { at, gpus })?)
             }
-            (Seen::Fleet(gpus), true) => out::say(&serde_json::to_string(&Line { at, gpus })?),
-            (_, false) if std::io::stdout().is_terminal() => {
-                out::say(&format!("\x1b[H\x1b[2J{}", self.text()))
-            }
+            (Seen::Fleet(gpus), true) => out::raw(&serde_json::to_string(&Line { at, gpus })?),
+            (_, false) if std::io::stdout().is_terminal() => out::screen(&self.text()),
             (_, false) => out::say(&format!("\n{}", self.text())),
         }
     }

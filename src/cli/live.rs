@@ -1,6 +1,7 @@
 //! An attempt's story on a terminal: cells as they run, their output, time and progress; or every event as JSON.
 
 mod cells;
+mod lines;
 
 use std::future::Future;
 use std::io::{IsTerminal as _, Write as _};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use agent::attempt::Control;
 use agent::journal::Journal;
 use notebook::message::{OutputMessage, StreamName};
-use protocol::event::{CellStatus, EventKind, Finding, LogStream, OutputContent, ToolRun};
+use protocol::event::{CellStatus, EventKind, LogStream, OutputContent};
 use protocol::report::AttemptReport;
 use protocol::{Event, Failure, JobSpec, Outcome};
 use render::terminal::{self, Flow};
@@ -18,12 +19,11 @@ use render::terminal::{self, Flow};
 use super::out;
 use super::run::STOP_GRACE;
 use cells::Cells;
+use lines::{finding_line, harmless, patch_lines, tool_line};
 
 /// Most bytes of events that are read at once.
 const BATCH: usize = 1 << 20;
 const TICK: Duration = Duration::from_millis(200);
-/// Most lines of a suggestion that are shown.
-const PATCH_LINES: usize = 40;
 /// Most bytes of tools' own words that are remembered: more than a failure has.
 const MEMORY: usize = 64 << 10;
 
@@ -286,6 +286,7 @@ impl Live {
             words += &format!(" · {using}");
         }
         // One that wraps could not be written over.
+        let words = terminal::clean(&words, false);
         let words: String = words.chars().take(self.width.saturating_sub(1)).collect();
         self.shown = true;
         say(&format!("\r\u{1b}[2K\u{1b}[2m{words}\u{1b}[0m"))
@@ -299,7 +300,8 @@ impl Live {
     }
 
     fn line(&mut self, text: &str) -> anyhow::Result<()> {
-        self.text(&format!("{}\n", text.trim_end()))
+        let text = harmless(text, self.fancy);
+        self.text(&text)
     }
 
     fn text(&mut self, text: &str) -> anyhow::Result<()> {
@@ -369,7 +371,7 @@ impl Live {
             self.line(&self.dim(&format!("  {name:<24} {value}")))?;
         }
         for note in &report.usage.notes {
-            self.line(&format!("note: {}", terminal::clean(note, false)))?;
+            self.line(&format!("note: {note}"))?;
         }
         Ok(())
     }
@@ -403,82 +405,6 @@ impl Live {
             self.line(&format!("  {hint}"))?;
         }
         Ok(())
-    }
-}
-
-/// `path, cell 3, line 2, column 5 (line 40 of the file): error: F841 words [ruff]`.
-pub(crate) fn finding_line(finding: &Finding) -> String {
-    let mut place = finding.path.clone();
-    if let Some(cell) = finding.cell {
-        place.push_str(&format!(", cell {cell}"));
-    }
-    if let Some(line) = finding.line {
-        place.push_str(&format!(", line {line}"));
-    }
-    if let Some(column) = finding.column {
-        place.push_str(&format!(", column {column}"));
-    }
-    // Of the whole file the line is the raw one already.
-    if let Some(raw) = finding.raw_line.filter(|_| finding.cell.is_some()) {
-        place.push_str(&format!(" (line {raw} of the file)"));
-    }
-    let code = finding
-        .code
-        .as_ref()
-        .map_or_else(String::new, |code| format!("{code} "));
-    let level = match finding.level {
-        protocol::spec::LintLevel::Warn => "warning",
-        protocol::spec::LintLevel::Error => "error",
-    };
-    format!(
-        "{place}: {level}: {code}{} [{}]",
-        terminal::clean(&finding.message, false),
-        finding.tool
-    )
-}
-
-/// What a tool suggests, indented; the beginning of a long one.
-fn patch_lines(finding: &Finding) -> Vec<String> {
-    let Some(patch) = &finding.suggestion else {
-        return Vec::new();
-    };
-    let indented = |line: &str| format!("    {}", terminal::clean(line, false));
-    let mut lines: Vec<String> = patch.lines().take(PATCH_LINES).map(indented).collect();
-    let more = patch.lines().count().saturating_sub(PATCH_LINES);
-    if more > 0 {
-        lines.push(format!("    … {more} lines more"));
-    }
-    lines
-}
-
-/// `flake8: 12 findings in 2.4s (read in 1.3 ms)`, `flake8: failed in 1.1s (exit code 2)`.
-fn tool_line(run: &ToolRun) -> String {
-    let found = match run.findings {
-        0 if run.failed => "failed".to_owned(),
-        0 => "nothing found".to_owned(),
-        1 => "1 finding".to_owned(),
-        n => format!("{n} findings"),
-    };
-    match run.code {
-        None => format!("{}: {found}; it had not ended", run.tool),
-        Some(code) if run.failed => {
-            let failed = if run.findings == 0 {
-                ""
-            } else {
-                ", then it failed"
-            };
-            format!(
-                "{}: {found}{failed} in {} (exit code {code})",
-                run.tool, run.took
-            )
-        }
-        Some(_) => {
-            let read = run.read_us as f64 / 1_000.0;
-            format!(
-                "{}: {found} in {} (read in {read:.1} ms)",
-                run.tool, run.took
-            )
-        }
     }
 }
 

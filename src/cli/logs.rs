@@ -103,6 +103,20 @@ struct Place {
     next: u64,
 }
 
+impl Place {
+    /// Whether an event is the first one that is shown of its attempt: the server goes on to the next attempt in the
+    /// same stream, and numbers begin anew.
+    fn begins(&self, seq: u64) -> bool {
+        self.next <= 1 || seq < self.next
+    }
+}
+
+/// The job's last attempt; none: it waits for its first.
+async fn newest(client: &Client, id: &JobId) -> anyhow::Result<Option<AttemptId>> {
+    let attempts = job::detail(client, id).await?.attempts;
+    Ok(attempts.into_iter().next_back().map(|last| last.id))
+}
+
 /// Listens to one connection; true: the job is over.
 async fn listen(
     client: &Client,
@@ -110,8 +124,7 @@ async fn listen(
     place: &mut Place,
     live: &mut Live,
 ) -> anyhow::Result<bool> {
-    let detail = job::detail(client, id).await?;
-    let attempt = detail.attempts.last().map(|attempt| attempt.id.clone());
+    let attempt = newest(client, id).await?;
     if place.attempt != attempt {
         *place = Place { attempt, next: 1 };
     }
@@ -133,6 +146,9 @@ async fn listen(
             if let Some(data) = line.strip_prefix("data: ")
                 && let Ok(event) = serde_json::from_str::<Event>(data.trim_end())
             {
+                if place.begins(event.seq) {
+                    place.attempt = newest(client, id).await?;
+                }
                 place.next = event.seq + 1;
                 live.show(&event)?;
             }
@@ -158,5 +174,72 @@ fn ending(detail: &JobDetail, live: &mut Live) -> anyhow::Result<()> {
             out::say(&format!("it waits. {why}"))
         }
         State::Leased { .. } | State::Running { .. } | State::Stopping { .. } => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::client::fake::{Answer, Fake};
+    use super::*;
+
+    const JOB: &str = "01jd3v5n2q8k4h6s7t9w0x1y2z";
+    const FIRST: &str = "01jd3v5n2q8k4h6s7t9w0x1y2a";
+    const SECOND: &str = "01jd3v5n2q8k4h6s7t9w0x1y2b";
+
+    fn detail(attempts: &[&str]) -> Answer {
+        let attempts: Vec<Value> = (1..)
+            .zip(attempts)
+            .map(|(number, id)| json!({"id": id, "number": number, "agent": "a", "created_at": 1}))
+            .collect();
+        Answer::json(&json!({
+            "id": JOB, "pipeline": JOB, "name": "train", "state": "queued", "created_at": 1, "attempts": attempts,
+            "in_pipeline": {
+                "id": JOB, "project": "p", "number": 1, "commit": "0".repeat(40), "title": "t", "trigger": "push",
+                "trust": "trusted", "created_at": 1, "state": "queued",
+            },
+            "spec": agent::local::notebook_spec("a.ipynb", None, "i"),
+        }))
+    }
+
+    fn events(seqs: &[u64]) -> Answer {
+        let event =
+            |seq| json!({"seq": seq, "at": 1, "kind": "log", "stream": "stdout", "text": "x"});
+        let lines = seqs
+            .iter()
+            .map(|seq| format!("id: {seq}\ndata: {}\n\n", event(seq)));
+        Answer::Text(lines.collect())
+    }
+
+    #[tokio::test]
+    async fn what_was_shown_is_not_asked_for_again_after_a_break() {
+        let fake = Fake::start([
+            // The job waits for its first attempt, which begins in the stream.
+            detail(&[]),
+            events(&[1, 2]),
+            detail(&[FIRST]),
+            // Of the first attempt there is a third line; then the next attempt begins.
+            detail(&[FIRST]),
+            events(&[3, 1, 2]),
+            detail(&[FIRST, SECOND]),
+            detail(&[FIRST, SECOND]),
+            Answer::Text("event: end\ndata: {}\n\n".to_owned()),
+        ])
+        .await;
+        let (client, id) = (fake.client(), JOB.parse().unwrap());
+        let (mut place, mut live) = (Place::default(), Live::elsewhere(true));
+        for over in [false, false, true] {
+            let ended = listen(&client, &id, &mut place, &mut live).await.unwrap();
+            assert_eq!(ended, over);
+        }
+        let streams: Vec<String> = fake
+            .asked()
+            .into_iter()
+            .filter(|path| path.contains("stream"))
+            .map(|path| path.rsplit('=').next().unwrap_or_default().to_owned())
+            .collect();
+        assert_eq!(streams, ["0", "3", "3"]);
+        assert_eq!(place.attempt, Some(SECOND.parse().unwrap()));
     }
 }

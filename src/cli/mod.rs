@@ -152,7 +152,7 @@ impl Exit {
     }
 }
 
-/// An error with its causes. One that stands in the words before it is not said again.
+/// An error with its causes, harmless to a terminal. One that stands in the words before it is not said again.
 pub(crate) fn words(error: &anyhow::Error) -> String {
     let mut said = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -162,7 +162,7 @@ pub(crate) fn words(error: &anyhow::Error) -> String {
             said = format!("{said}: {cause}");
         }
     }
-    said
+    out::clean(&said)
 }
 
 /// Runs one command.
@@ -213,6 +213,12 @@ mod tests {
     #[test]
     fn no_command_takes_anothers_argument() {
         super::Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn what_a_server_answers_does_not_reach_the_terminal() {
+        let said = super::words(&anyhow::anyhow!("no job '\u{1b}[2Jx'\u{202e}"));
+        assert_eq!(said, "no job 'x'\u{fffd}");
     }
 
     #[test]

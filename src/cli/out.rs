@@ -6,8 +6,23 @@ use comfy_table::{ContentArrangement, Table, presets};
 use protocol::Timestamp;
 use serde::Serialize;
 
-/// Prints a line; a reader that went away (`| head`) is no error.
+/// Prints a line. What comes from outside cannot move the cursor.
 pub(crate) fn say(text: &str) -> anyhow::Result<()> {
+    raw(&clean(text))
+}
+
+/// Prints a text in the place of all that the terminal shows.
+pub(crate) fn screen(text: &str) -> anyhow::Result<()> {
+    raw(&format!("\u{1b}[H\u{1b}[2J{}", clean(text)))
+}
+
+/// Says a line on standard error, as [`say`] does. The terminal may be gone.
+pub(crate) fn aside(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", clean(text));
+}
+
+/// Prints a line for programs, as it is; a reader that went away (`| head`) is no error.
+pub(crate) fn raw(text: &str) -> anyhow::Result<()> {
     match writeln!(std::io::stdout().lock(), "{}", text.trim_end()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
@@ -16,7 +31,7 @@ pub(crate) fn say(text: &str) -> anyhow::Result<()> {
 
 /// Prints a value as JSON.
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    say(&serde_json::to_string_pretty(value)?)
+    raw(&serde_json::to_string_pretty(value)?)
 }
 
 /// Prints aligned columns.
@@ -83,7 +98,7 @@ fn flush_left(mut table: Table) -> String {
     lines.join("\n")
 }
 
-fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     render::terminal::clean(text, false)
 }
 

@@ -40,15 +40,17 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
     let client = Client::new(&args.server)?;
     if !args.watch {
         let text = look(&client, &args).await?;
-        out::say(&text)?;
+        match args.json {
+            true => out::raw(&text)?,
+            false => out::say(&text)?,
+        }
         return Ok(Exit::Done);
     }
     let mut shown = String::new();
     loop {
         let text = look(&client, &args).await?;
         if text != shown {
-            // Clears the screen and goes home.
-            out::say(&format!("\u{1b}[H\u{1b}[2J{text}"))?;
+            out::screen(&text)?;
             shown = text;
         }
         tokio::select! {

@@ -2,7 +2,6 @@
 
 mod hosts;
 
-use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -15,8 +14,8 @@ use protocol::{CommitId, Timestamp, Trigger, TriggerKind, Trust};
 use serde::Serialize;
 use serde_json::json;
 
-use super::Exit;
 use super::client::ServerArgs;
+use super::{Exit, out};
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
@@ -83,7 +82,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
             "jobs": lines(&verdicts, &now),
             "plan": now,
         });
-        say(&serde_json::to_string_pretty(&report)?)?;
+        out::json(&report)?;
         return Ok(exit);
     }
     let on = branch.map_or_else(String::new, |branch| format!(", pushed to {branch}"));
@@ -101,7 +100,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
         .chain(&not_asked)
         .map(|note| format!("note: {note}\n"))
         .collect();
-    say(&format!(
+    out::say(&format!(
         "{title}\n\n{}\n{notes}\n{}",
         table(&verdicts, &now).trim_fmt(),
         summary(&verdicts)
@@ -128,14 +127,6 @@ fn lines<'a>(verdicts: &'a [Verdict], plan: &Plan) -> Vec<Line<'a>> {
 /// The job of a line; none: its definition is ignored.
 fn job_of<'a>(plan: &'a Plan, verdict: &Verdict) -> Option<&'a PlannedJob> {
     plan.jobs.iter().find(|job| job.spec.name == verdict.name)
-}
-
-/// Prints text; a reader that went away (`| head`) is no error.
-fn say(text: &str) -> std::io::Result<()> {
-    match writeln!(std::io::stdout().lock(), "{text}") {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        result => result,
-    }
 }
 
 /// What is planned: a commit, or the folder as it is.

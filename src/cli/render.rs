@@ -1,5 +1,6 @@
 //! `trainyard render`: a notebook as HTML, Markdown or for a terminal.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{IsTerminal as _, Write as _, stdout};
 use std::path::{Path, PathBuf};
@@ -91,7 +92,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
             if args.notebooks.len() == 1 {
                 return Err(error);
             }
-            eprintln!("error: {error:#}");
+            out::aside(&format!("error: {error:#}"));
             wrong += 1;
         }
     }
@@ -119,11 +120,28 @@ fn target(args: &Args) -> anyhow::Result<Target> {
         );
     }
     if several || slash || output.is_dir() {
+        check_names(&args.notebooks)?;
         fs::create_dir_all(output)
             .with_context(|| format!("cannot make the folder '{}'", output.display()))?;
         return Ok(Target::Folder(output.clone()));
     }
     Ok(Target::File(output.clone()))
+}
+
+/// In one folder no page may take another's place.
+fn check_names(notebooks: &[PathBuf]) -> anyhow::Result<()> {
+    let mut named = BTreeMap::new();
+    for path in notebooks {
+        match named.insert(title(path), path) {
+            Some(other) if other != path => bail!(
+                "'{}' and '{}' would be one page in that folder: render them to two folders; nothing was written",
+                other.display(),
+                path.display()
+            ),
+            Some(_) | None => {}
+        }
+    }
+    Ok(())
 }
 
 fn format(args: &Args, target: &Target) -> anyhow::Result<Format> {
@@ -227,4 +245,22 @@ fn write(source: &Path, file: &Path, text: &str) -> anyhow::Result<()> {
         .and_then(|()| fs::rename(&beside, file))
         .inspect_err(|_| drop(fs::remove_file(&beside)))
         .with_context(cannot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_page_takes_anothers_place() {
+        let names =
+            |paths: &[&str]| check_names(&paths.iter().map(PathBuf::from).collect::<Vec<_>>());
+        names(&["a/train.ipynb", "b/test.ipynb", "a/train.ipynb"]).unwrap();
+        let said = names(&["a/train.ipynb", "b/train.ipynb"]).unwrap_err();
+        assert!(
+            said.to_string()
+                .starts_with("'a/train.ipynb' and 'b/train.ipynb'"),
+            "{said}"
+        );
+    }
 }

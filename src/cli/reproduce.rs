@@ -9,11 +9,13 @@ use protocol::api::Done;
 use protocol::registry::{Reproduction, Version, VersionDetail, VersionRef};
 use protocol::{JobId, Outcome, Span};
 
-use super::client::{Client, ServerArgs, segment};
+use super::client::{Client, ServerArgs, Unreachable, segment};
 use super::{Exit, models, out};
 
 /// Time between two looks at the job.
 const PAUSE: Duration = Duration::from_secs(2);
+/// So many looks in a row may fail: a server that starts anew is back by then.
+const MOST_TRIES: u32 = 30;
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
@@ -61,11 +63,17 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     }
     let ended = tokio::select! {
-        ended = wait(&client, &at, &job, args.wait) => ended?,
-        _ = tokio::signal::ctrl_c() => None,
+        ended = wait(&client, &at, &job, args.wait) => ended,
+        _ = tokio::signal::ctrl_c() => Ok(None),
     };
+    // Of a job that was not started here, it is not known that there is one.
+    let ended = ended.inspect_err(|_| {
+        if args.job.is_none() {
+            out::aside(&how_to_follow(&args, &job));
+        }
+    })?;
     let Some(ended) = ended else {
-        eprintln!("{}", how_to_follow(&args, &job));
+        out::aside(&how_to_follow(&args, &job));
         return Ok(Exit::Cancelled);
     };
     match args.json {
@@ -98,7 +106,8 @@ fn how_to_follow(args: &Args, job: &JobId) -> String {
     )
 }
 
-/// Looks until it is over; none: not within `most`.
+/// Looks until it is over; none: not within `most`. Looks that fail are repeated, but for one that the server refuses
+/// from the beginning.
 async fn wait(
     client: &Client,
     at: &str,
@@ -108,26 +117,43 @@ async fn wait(
     let began = Instant::now();
     let terminal = std::io::stderr().is_terminal();
     let path = format!("{at}/reproductions/{}", segment(job.as_str()));
+    let (mut seen, mut failed) = (false, 0);
     loop {
-        let now: Reproduction = client.get(&path).await?;
-        if now.outcome.is_some() {
-            clear(terminal);
-            return Ok(Some(now));
+        match client.get::<Reproduction>(&path).await {
+            Ok(now) if now.outcome.is_some() => {
+                clear(terminal);
+                return Ok(Some(now));
+            }
+            Ok(now) => {
+                (seen, failed) = (true, 0);
+                if terminal {
+                    draw(job, &now, began.elapsed().into());
+                }
+            }
+            Err(error) => {
+                failed += 1;
+                let passes = seen || error.is::<Unreachable>();
+                if failed >= MOST_TRIES || !passes {
+                    clear(terminal);
+                    return Err(error);
+                }
+                tracing::debug!(%error, "a look at the job failed");
+            }
         }
         if began.elapsed() >= most.into() {
             clear(terminal);
             return Ok(None);
         }
-        if terminal {
-            let took = Span::from(began.elapsed());
-            let reason = now.reason.as_deref().unwrap_or_default();
-            let line = format!("job {job}: {} for {took} {reason}", now.state);
-            let line = render::terminal::clean(&line, false);
-            let line: String = line.chars().take(out::width().saturating_sub(1)).collect();
-            let _ = write!(std::io::stderr(), "\r\u{1b}[K{line}");
-        }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// The line that says how it stands.
+fn draw(job: &JobId, now: &Reproduction, took: Span) {
+    let reason = now.reason.as_deref().unwrap_or_default();
+    let line = out::clean(&format!("job {job}: {} for {took} {reason}", now.state));
+    let line: String = line.chars().take(out::width().saturating_sub(1)).collect();
+    let _ = write!(std::io::stderr(), "\r\u{1b}[K{line}");
 }
 
 fn clear(terminal: bool) {
@@ -142,5 +168,49 @@ fn exit_of(ended: &Reproduction) -> Exit {
         (Some(Outcome::Cancelled { .. }), _) => Exit::Cancelled,
         (Some(outcome), None) => super::run::exit_of(outcome),
         (Some(_), Some(_)) | (None, _) => Exit::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::client::fake::{Answer, Fake};
+    use super::*;
+
+    const JOB: &str = "01jd3v5n2q8k4h6s7t9w0x1y2z";
+
+    fn reproduction(state: &str, outcome: &Value) -> Answer {
+        Answer::json(&json!({
+            "version": {"id": JOB, "model": "digits", "version": 3, "status": "version", "created_at": 0},
+            "job": JOB, "state": state, "outcome": outcome,
+        }))
+    }
+
+    async fn waited(answers: Vec<Answer>) -> (anyhow::Result<Option<Reproduction>>, usize) {
+        let fake = Fake::start(answers).await;
+        let job = JOB.parse().unwrap();
+        let ended = wait(&fake.client(), "models/digits/3", &job, Span::hours(1)).await;
+        (ended, fake.asked().len())
+    }
+
+    #[tokio::test]
+    async fn a_look_that_fails_does_not_end_the_wait() {
+        let over = json!({"outcome": "succeeded"});
+        let (ended, looks) = waited(vec![
+            reproduction("running", &Value::Null),
+            Answer::Break,
+            reproduction("succeeded", &over),
+        ])
+        .await;
+        assert_eq!(ended.unwrap().unwrap().outcome, Some(Outcome::Succeeded));
+        assert_eq!(looks, 3);
+    }
+
+    #[tokio::test]
+    async fn what_the_server_refuses_at_once_is_not_asked_again() {
+        let (ended, looks) = waited(vec![Answer::Error(404, "no such job")]).await;
+        assert_eq!(ended.unwrap_err().to_string(), "no such job");
+        assert_eq!(looks, 1);
     }
 }

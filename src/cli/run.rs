@@ -1,5 +1,7 @@
 //! `trainyard run`: a notebook or a job here and now, as CI would run it.
 
+mod volumes;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -24,7 +26,7 @@ use server::web::throw_away::{self, Begun};
 
 use super::live::Live;
 use super::signals::{End, Ends};
-use super::{Exit, notebooks};
+use super::{Exit, notebooks, out};
 
 /// How long a job that is told to end has to write a checkpoint.
 pub(crate) const STOP_GRACE: Span = Span::secs(30);
@@ -40,7 +42,7 @@ Examples:
 
 The notebook itself is not touched: the executed one, the model and the files that the job leaves go to .trainyard/runs/ID/ beside .trainyard.yml, at the root of the repository or beside the notebook; the last lines say where. A notebook that no job of .trainyard.yml names gets what a job gets that asks for nothing (1 CPU, 2 GiB of memory), the network, and requirements.txt beside it.
 
-GPUs are booked with the agent of this host, where there is one: neither takes what the other has, nor what is lent to somebody else. Its folder wants the agent's user, or root.";
+GPUs are booked with the agent of this host, where there is one: neither takes what the other has, nor what is lent to somebody else. Its folder wants the agent's user, or root. Volumes are those of that agent's configuration, but for those that it has for certain projects only.";
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = HELP)]
@@ -93,13 +95,14 @@ enum Executor {
 }
 
 pub(crate) async fn run(args: &Args) -> anyhow::Result<Exit> {
-    // Who wants no GPU may be one who cannot read it.
-    let agent = super::agent::config(args.agent_config.as_deref());
+    // Who wants no GPU and no volume may be one who cannot read it.
+    let agent = super::agent::of_host(args.agent_config.as_deref());
     let host = host(&args.place, agent.as_ref().ok()).await?;
     let given = parameters(&args.parameters)?;
     let Found { root, jobs } = find(args, &given)?;
     for (spec, _) in &jobs {
         check(&root, spec)?;
+        volumes::check(spec, agent.as_ref())?;
     }
     let wants =
         |(spec, _): &(JobSpec, Here)| spec.resources.gpus > 0 || spec.resources.cuda.is_some();
@@ -171,7 +174,7 @@ async fn give_back(desk: &Desk<'_>, held: Held) -> anyhow::Result<()> {
         _ = ends.next() => return Ok(()),
     };
     for (uuid, why) in unclean {
-        eprintln!("note: GPU {uuid} is quarantined: {why}");
+        out::aside(&format!("note: GPU {uuid} is quarantined: {why}"));
     }
     Ok(())
 }
@@ -181,11 +184,12 @@ fn in_words(failure: Failure) -> anyhow::Error {
     anyhow!("{}{}", failure.message, hint.unwrap_or_default())
 }
 
-/// The host for local runs, with the executor that was asked for, and GPUs as its agent sees them.
+/// The host for local runs, with the executor that was asked for, and GPUs and volumes as its agent has them.
 pub(crate) async fn host(place: &Place, agent: Option<&Config>) -> anyhow::Result<Host> {
     let mut config = Config {
         data: std::path::absolute(local::data_folder())?,
         gpus: agent.map(|agent| agent.gpus.clone()).unwrap_or_default(),
+        volumes: agent.map(volumes::shared).unwrap_or_default(),
         ..Config::default()
     };
     config.executors.docker = place.executor == Executor::Docker;
@@ -365,7 +369,7 @@ fn planned(
 
 fn note(sentences: &[String]) {
     for sentence in sentences {
-        eprintln!("note: {}", render::terminal::clean(sentence, false));
+        out::aside(&format!("note: {sentence}"));
     }
 }
 

@@ -42,7 +42,7 @@ async fn serve(config: Config, json: bool) -> anyhow::Result<Exit> {
     let handle = Server::start(config).await?;
     let url = handle.url();
     if json {
-        out::say(&json!({ "url": url }).to_string())?;
+        out::raw(&json!({ "url": url }).to_string())?;
     } else {
         out::say(&format!("Trainyard listens on {url}"))?;
     }

@@ -8,7 +8,7 @@ use clap::Args as ClapArgs;
 use notebook::nbformat::{MAX_BYTES, ReadError};
 use notebook::strip::{Strip, strip};
 
-use super::{Exit, notebooks};
+use super::{Exit, notebooks, out};
 
 /// What goes, what stays.
 const HELP: &str = "\
@@ -65,7 +65,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
             Ok(true) if args.check && exit == Exit::Done => exit = Exit::Failed,
             Ok(_) => {}
             Err(error) => {
-                eprintln!("error: {error:#}");
+                out::aside(&format!("error: {error:#}"));
                 exit = Exit::Wrong;
             }
         }
@@ -83,7 +83,7 @@ fn in_place(path: &Path, check: bool, options: &Strip) -> anyhow::Result<bool> {
     let Some(stripped) = strip(&bytes, options).context(name.clone())? else {
         return Ok(false);
     };
-    super::out::say(&name)?;
+    out::say(&name)?;
     if !check {
         write(path, &stripped).with_context(|| format!("cannot write '{name}'"))?;
     }
@@ -115,7 +115,7 @@ fn filter(args: &Args, options: &Strip) -> anyhow::Result<bool> {
     let stripped = strip(&bytes, options).context(name)?;
     if args.check {
         if stripped.is_some() {
-            super::out::say(name)?;
+            out::say(name)?;
         }
         return Ok(stripped.is_some());
     }
@@ -132,8 +132,7 @@ fn of_git(name: &str, options: &Strip) -> anyhow::Result<bool> {
     let most = MAX_BYTES as u64 + 1;
     input.by_ref().take(most).read_to_end(&mut bytes)?;
     let stripped = strip(&bytes, options).unwrap_or_else(|why| {
-        let line = format!("warning: outputs stay in {name}: {why}");
-        eprintln!("{}", render::terminal::clean(&line, false));
+        out::aside(&format!("warning: outputs stay in {name}: {why}"));
         None
     });
     out.write_all(stripped.as_deref().unwrap_or(&bytes))?;

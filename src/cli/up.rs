@@ -15,6 +15,9 @@ use server::store::projects::{self, Project};
 
 use super::{Exit, out};
 
+/// The agent's data, in the folder of everything.
+const AGENT: &str = "agent";
+
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
     /// Repositories to watch: folders or addresses; the one that this folder lies in, where none is named
@@ -74,7 +77,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-pub(crate) fn usual_folder() -> anyhow::Result<PathBuf> {
+/// Where `up` keeps its agent's data, if nobody names another folder on its command line.
+pub(crate) fn agent_folder() -> Option<PathBuf> {
+    let named = std::env::var_os("TRAINYARD_DATA").filter(|data| !data.is_empty());
+    let data = named.map(PathBuf::from).or_else(|| usual_folder().ok())?;
+    Some(data.join(AGENT))
+}
+
+fn usual_folder() -> anyhow::Result<PathBuf> {
     let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
     let base = base
@@ -94,7 +104,7 @@ async fn introduce(
         Some(path) => agent::config::Config::read(path)?,
         None => agent::config::Config::default(),
     };
-    config.data = data.join("agent");
+    config.data = data.join(AGENT);
     config.server = Some(url.to_owned());
     config.executors.shell |= args.shell;
     config.executors.docker &= !args.shell;
@@ -186,7 +196,7 @@ fn print(args: &Args, url: &str, data: &Path, watched: &[Project]) -> anyhow::Re
             .map(|project| json!({ "name": project.name, "url": project.url }))
             .collect();
         let up = json!({ "url": url, "data": data, "projects": projects });
-        return out::say(&up.to_string());
+        return out::raw(&up.to_string());
     }
     out::say(&format!("Trainyard is up: {url}"))?;
     out::say(&format!("everything it keeps: {}", data.display()))?;

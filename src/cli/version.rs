@@ -16,7 +16,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let api = protocol::agent_api::VERSION;
     if args.json {
         let line = serde_json::json!({ "version": version, "agent_api": api });
-        out::say(&line.to_string())?;
+        out::raw(&line.to_string())?;
     } else {
         out::say(&format!("trainyard {version} (agent API {api})"))?;
     }

@@ -225,10 +225,12 @@ async fn append(
 ) -> anyhow::Result<()> {
     let open = File::options().create(true).append(true).open(part);
     let mut into = open.with_context(|| cannot("write", part))?;
-    let mut pieces = source(file, *at).await?;
+    let silent = || format!("the server said nothing for {SILENCE:?}");
+    let pieces = tokio::time::timeout(SILENCE, source(file, *at)).await;
+    let mut pieces = pieces.with_context(silent)??;
     loop {
         let next = tokio::time::timeout(SILENCE, pieces.next()).await;
-        let next = next.with_context(|| format!("the server said nothing for {SILENCE:?}"))?;
+        let next = next.with_context(silent)?;
         let Some(piece) = next else { break };
         let piece = piece?;
         ensure!(

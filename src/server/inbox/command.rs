@@ -9,7 +9,7 @@ const OURS: &str = "<!-- trainyard";
 /// Most commands of one comment.
 const MOST: usize = 5;
 /// Said with every mistake.
-const HELP: &str = "there are: rerun [JOB] [NAME=VALUE…], retry, cancel [JOB], approve [COMMIT]";
+const HELP: &str = "there are: rerun [JOB [NAME=VALUE…]], retry, cancel [JOB], approve [COMMIT]";
 
 /// A command.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,7 +89,7 @@ fn command(line: &str) -> Result<Command, NoCommand> {
     }
 }
 
-/// `[JOB] [NAME=VALUE…]`.
+/// `[JOB [NAME=VALUE…]]`.
 fn rerun(words: &[String]) -> Result<Command, NoCommand> {
     let (job, values) = match words.split_first() {
         Some((first, rest)) if !first.contains('=') => (Some(first.clone()), rest),
