@@ -43,6 +43,11 @@ impl Parts {
         });
     }
 
+    /// A part that is made elsewhere.
+    pub(crate) fn part(&mut self, part: KeyPart) {
+        self.0.push(part);
+    }
+
     /// All files, by path and content.
     pub(crate) fn files(&mut self, deps: &[Dep]) {
         let parts = deps

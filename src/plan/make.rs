@@ -18,9 +18,9 @@ use crate::file::{
 };
 use crate::globs::Globs;
 use crate::inputs::{Inputs, Lock, code_of, notebook_block};
-use crate::key::{Parts, digest_of};
+use crate::key::Parts;
 use crate::parameters::{self, Lost};
-use crate::planned::{Dep, MAX_DEPS, Plan, PlannedJob};
+use crate::planned::{Dep, MAX_DEPS, Plan, PlannedJob, needs_part};
 use crate::select::select;
 
 /// The image of a job that names none, and of the lint job.
@@ -244,11 +244,8 @@ impl Maker<'_> {
         let (volumes, stale) = self.mounted(&spec, &mut parts);
         spec.parent = self.parent(job, &spec.name, &mut parts, &mut said.notes)?;
         for need in &spec.needs {
-            let keys = earlier.iter().filter(|job| job.spec.definition == *need);
-            parts.digest(
-                &format!("needs {need}"),
-                &digest_of(keys.map(|job| job.key.as_str())),
-            );
+            let jobs = earlier.iter().filter(|job| job.spec.definition == *need);
+            parts.part(needs_part(need, jobs.map(|job| &job.key)));
         }
         let (key, key_parts) = parts.finish();
         // The key holds what the file says, so that a trusted result may stand for an untrusted commit.

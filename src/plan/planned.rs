@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use protocol::{Digest, JobSpec, Trust};
 use serde::{Deserialize, Serialize};
 
+use crate::key::digest_of;
+
 /// Most files of [`PlannedJob::deps`]; the key counts all of them.
 pub const MAX_DEPS: usize = 5_000;
 
@@ -66,6 +68,27 @@ pub struct PlannedJob {
     /// for it again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub given: bool,
+}
+
+impl PlannedJob {
+    /// Whether its key is made of these keys of the jobs of a definition that it needs, in their order.
+    #[must_use]
+    pub fn is_made_of(&self, definition: &str, keys: &[&Digest]) -> bool {
+        let part = needs_part(definition, keys.iter().copied());
+        self.key_parts.contains(&part)
+    }
+}
+
+/// The part that a definition which is needed has in a key.
+pub(crate) fn needs_part<'a>(
+    definition: &str,
+    keys: impl IntoIterator<Item = &'a Digest>,
+) -> KeyPart {
+    let keys = keys.into_iter().map(Digest::as_str);
+    KeyPart {
+        name: format!("needs {definition}"),
+        value: digest_of(keys).to_string(),
+    }
 }
 
 /// One part of a key.

@@ -3,6 +3,7 @@
 
 mod again;
 mod closing;
+mod needed;
 mod people;
 
 use std::collections::BTreeSet;

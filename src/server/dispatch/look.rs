@@ -140,6 +140,15 @@ fn rest(delay: Span, before: &[Before], now: Timestamp) -> Option<Span> {
     (finished <= now && now.since(finished) < pause).then_some(pause)
 }
 
+/// Until when a job is kept from the host where it ended: no longer than now where that was no fault of the host, or nobody
+/// knows when it was, since the clock went back.
+fn kept_until(before: &Before, now: Timestamp) -> Timestamp {
+    let fault = before
+        .finished_at
+        .filter(|at| !before.evicted && *at <= now);
+    fault.map_or(now, |at| at + KEPT_FROM)
+}
+
 /// When an attempt will probably end. One that has overrun what is usual is expected to take a quarter more of
 /// what it took, up to its time-out.
 fn until(booking: &Booking, usual: Option<&Span>, now: Timestamp) -> Timestamp {
@@ -222,10 +231,7 @@ impl<'a> Maker<'a> {
             since: job.created_at,
             expected: usual.unwrap_or(job.timeout).min(job.timeout),
             failed_on: failed
-                .filter_map(|before| {
-                    let ended = before.finished_at.map(|at| at + KEPT_FROM);
-                    Some((self.number(before)?, ended.unwrap_or(self.now)))
-                })
+                .filter_map(|before| Some((self.number(before)?, kept_until(before, self.now))))
                 .collect(),
         })
     }
@@ -447,5 +453,21 @@ mod tests {
         assert_eq!(rests(&reported, 99_999), None, "the clock went back");
         assert_eq!(rests(&[before(Fate::Lost, false)], 100_001), None);
         assert_eq!(rests(&[before(Fate::Finished, true)], 100_001), None);
+    }
+
+    #[test]
+    fn a_job_is_kept_from_a_host_after_a_fault_and_not_after_it_was_sent_away() {
+        let ended = |at, evicted| Before {
+            agent: AgentId::generate(),
+            fate: Fate::Finished,
+            finished_at: Some(Timestamp(at)),
+            ended: true,
+            evicted,
+        };
+        let now = Timestamp(100_000);
+        let until = |at, evicted| kept_until(&ended(at, evicted), now);
+        assert_eq!(until(90_000, false), Timestamp(90_000) + KEPT_FROM);
+        assert_eq!(until(90_000, true), now);
+        assert_eq!(until(100_001, false), now, "the clock went back");
     }
 }

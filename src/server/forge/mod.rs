@@ -37,6 +37,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::credential::{Credential, CredentialError};
 pub use address::{Address, AddressError};
+pub(crate) use app::{Again, Part};
 pub(crate) use comments::CLOCKS;
 pub use error::{Access, ForgeError};
 pub use event::ForgeEvent;

@@ -1,9 +1,10 @@
 //! What a command does. Each deed carries the message and the place in which it was asked for, so that doing it a second
 //! time, after the server died in between, makes nothing new.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mirror::MirrorError;
+use plan::file::LINT;
 use protocol::spec::Parameters;
 use protocol::{
     CommitId, JobId, Outcome, PipelineId, Span, Timestamp, Trigger, TriggerKind, Trust,
@@ -62,7 +63,10 @@ impl Asking<'_> {
     /// Does a command, which is the `place`th of its message.
     pub(super) async fn obey(&self, place: usize, command: Command) -> Result<(), Refused> {
         match command {
-            Command::Rerun { job, parameters } => self.rerun(place, job, parameters).await,
+            Command::Rerun { job, parameters } => {
+                self.rerun(place, job.into_iter().collect(), parameters)
+                    .await
+            }
             Command::Retry => self.retry(place).await,
             Command::Cancel { job } => self.cancel(job.as_deref()).await,
             Command::Approve { commit } => self.approve(commit.as_deref()).await,
@@ -88,15 +92,15 @@ impl Asking<'_> {
         &self.pipeline.trigger.commit
     }
 
-    /// At the same commit: one definition, or all.
+    /// At the same commit: these definitions, or, where none is named, all.
     async fn rerun(
         &self,
         place: usize,
-        job: Option<String>,
+        definitions: Vec<String>,
         parameters: Parameters,
     ) -> Result<(), Refused> {
         let kind = TriggerKind::Person {
-            definitions: job.into_iter().collect(),
+            definitions,
             parameters,
         };
         let trigger = self.trigger(place, kind);
@@ -137,20 +141,34 @@ impl Asking<'_> {
         Ok(())
     }
 
-    /// What failed; where nothing did, all: whoever presses *Re-run* at what is green means that. While something goes
-    /// on there is nothing to do again.
+    /// What failed; where nothing did, all that ran here: whoever presses *Re-run* at what is green means that, and no
+    /// other definition of the file, but where the file could not be planned. While something goes on there is nothing to
+    /// do again.
     pub(super) async fn whole_again(&self) -> Result<(), Refused> {
         if self.is_done(0).await? {
             return Ok(());
         }
-        let newest = self.newest_jobs().await?;
+        let mut newest = self.newest_jobs().await?;
         if newest.iter().any(is_bad) {
             return self.retry(0).await;
         }
         if newest.iter().any(|job| job.state.outcome().is_none()) {
             return Err(self.nothing("it is not over"));
         }
-        self.rerun(0, None, Parameters::new()).await
+        newest.retain(|job| job.trust == self.pipeline.trigger.trust);
+        let definitions = match self.could_not_be_planned().await? {
+            true => Vec::new(),
+            false if newest.is_empty() => return Err(self.nothing("nothing ran")),
+            false => definitions(&newest),
+        };
+        self.rerun(0, definitions, Parameters::new()).await
+    }
+
+    /// Whether nobody knows what runs at the commit: then only who plans all of the file can say that it is mended.
+    async fn could_not_be_planned(&self) -> Result<bool, StoreError> {
+        let mut db = self.server.store.read().await?;
+        let all = rows::newest_of_commit(&mut db, &self.project.id, self.commit()).await?;
+        Ok(all.iter().any(|row| row.problem.is_some()))
     }
 
     /// Whether the command made its pipeline before.
@@ -280,6 +298,13 @@ impl Asking<'_> {
 /// Whether a person means a job by a name: its own, or its definition's.
 fn is_called(job: &Job, name: &str) -> bool {
     job.spec.name == name || job.spec.definition == name
+}
+
+/// The definitions that jobs are of. Lint comes by itself with what it looks at.
+fn definitions(jobs: &[Job]) -> Vec<String> {
+    let names = jobs.iter().map(|job| job.spec.definition.as_str());
+    let names: BTreeSet<&str> = names.filter(|name| *name != LINT).collect();
+    names.into_iter().map(str::to_owned).collect()
 }
 
 fn is_bad(job: &Job) -> bool {

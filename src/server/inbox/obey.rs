@@ -1,10 +1,10 @@
 //! Does what people ask for at a forge, in comments and by the buttons of checks, if they may write to the repository.
 //! Each delivery is done with once; the answer is a row that the reporter sends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use futures_util::stream::{self, StreamExt as _};
 use protocol::{JobId, ProjectId, Span, Timestamp};
+use tokio::task::JoinSet;
 
 use super::command::{Command, commands, is_meant};
 use super::deeds::{Asking, Refused};
@@ -35,45 +35,83 @@ const MOST_WORDS: usize = 500;
 
 /// Runs until the server stops: woken by what is asked, and at every tick as a safety net.
 pub async fn run(server: Server) {
-    loop {
-        if let Err(error) = tick(&server).await {
+    let mut passes = Passes::default();
+    while !server.shutdown.is_cancelled() {
+        if let Err(error) = passes.begin(&server).await {
             tracing::error!(%error, "what people asked for could not be looked at; the next pass tries again");
         }
         tokio::select! {
-            () = server.shutdown.cancelled() => return,
+            () = server.shutdown.cancelled() => {}
             () = server.live.somebody_asks() => {}
+            () = passes.one_went_well() => {}
             () = tokio::time::sleep(server.config.tick.into()) => {}
         }
     }
+    while passes.end().await.is_some() {}
 }
 
-/// One pass over all that may be tried now, projects beside each other. A forge that does not answer is asked once, and
-/// holds up nobody else's.
-///
-/// # Errors
-/// The store's; what was done before stays done.
-async fn tick(server: &Server) -> Result<()> {
-    while !server.shutdown.is_cancelled() {
+/// Passes that are under way, one of a project, beside each other: a forge that does not answer is asked once, and holds
+/// up nobody else's.
+#[derive(Default)]
+struct Passes {
+    running: JoinSet<(ProjectId, Result<()>)>,
+    busy: BTreeSet<ProjectId>,
+}
+
+impl Passes {
+    /// Begins a pass over all that may be tried now in each project that has none, who waits longest first.
+    ///
+    /// # Errors
+    /// The store's.
+    async fn begin(&mut self, server: &Server) -> Result<()> {
         let mut db = server.store.read().await?;
         let asked = projects::asked(&mut db, Timestamp::now(), MOST).await?;
         drop(db);
-        if asked.is_empty() {
-            break;
-        }
         let mut of_projects: BTreeMap<ProjectId, Vec<Delivery>> = BTreeMap::new();
         for delivery in asked {
             let of_it = of_projects.entry(delivery.project.clone()).or_default();
             of_it.push(delivery);
         }
-        let passes: Vec<_> = of_projects
-            .into_values()
-            .map(|asked| of_project(server, asked))
-            .collect();
-        let passes = stream::iter(passes).buffer_unordered(AT_ONCE);
-        let done: Vec<Result<()>> = passes.collect().await;
-        done.into_iter().collect::<Result<()>>()?;
+        let mut of_projects: Vec<_> = of_projects.into_iter().collect();
+        of_projects.sort_by_key(|(_, asked)| asked.first().map(|first| first.received_at));
+        for (project, asked) in of_projects {
+            if self.running.len() < AT_ONCE && self.busy.insert(project.clone()) {
+                let server = server.clone();
+                self.running
+                    .spawn(async move { (project, of_project(&server, asked).await) });
+            }
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Waits until a pass went well: there may be more to do in its project, or room for another. What broke off is tried
+    /// again later.
+    async fn one_went_well(&mut self) {
+        loop {
+            match self.end().await {
+                Some(Ok(())) => return,
+                Some(Err(error)) => {
+                    tracing::error!(%error, "what people asked for could not be done; the next pass tries again");
+                }
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Waits until one ends, and gives how; none: none is under way.
+    async fn end(&mut self) -> Option<Result<()>> {
+        match self.running.join_next().await? {
+            Ok((project, done)) => {
+                self.busy.remove(&project);
+                Some(done)
+            }
+            // The loop breaks with it, and begins anew.
+            Err(broken) => match broken.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => None,
+            },
+        }
+    }
 }
 
 /// Does what was asked for in one project, in this order. What cannot be done now is tried again later, behind all else;

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use plan::file::LINT;
 use plan::{Plan, PlannedJob};
 use protocol::job::{Block, IllegalMove, Move, State};
-use protocol::{JobId, Outcome, Timestamp, Trigger, TriggerKind};
+use protocol::{Digest, JobId, Outcome, PipelineId, Timestamp, Trigger, TriggerKind};
 
+use super::needed::{Chosen, Known, needed};
 use super::{Planned, Words, announce, is_held, row, write_down};
 use crate::state::Server;
 use crate::store::jobs::Job;
@@ -80,15 +82,16 @@ async fn one(
         asked_in: None,
         ..like.trigger.clone()
     };
-    let (pipeline, added) = again(&mut tx, &like, &trigger, &siblings, &[id], change).await?;
+    let chosen = choose(&mut tx, std::slice::from_ref(&siblings), &siblings, &[id]).await?;
+    let (pipeline, added) = again(&mut tx, &like, &trigger, &chosen, &[id], change).await?;
     tx.commit().await?;
     announce(server, &added);
     Ok(pipeline)
 }
 
 /// Asks for several finished jobs of a commit again, in one pipeline like `like`. `newest` are the commit's jobs, one of
-/// each name: what is needed is taken from there, each once, where it is trusted as far as the pipeline. The same trigger
-/// gives the same pipeline.
+/// each name, trusted as far as the pipeline; `asked` are of these. What they need is of their own pipelines, or equal to
+/// it. The same trigger gives the same pipeline.
 ///
 /// # Errors
 /// As [`rerun`].
@@ -100,19 +103,46 @@ pub(crate) async fn retry(
     asked: &[&JobId],
 ) -> Result<Pipeline> {
     let mut tx = server.store.begin().await?;
-    let (pipeline, added) = again(&mut tx, like, trigger, newest, asked, |_| ()).await?;
+    let asked_for = newest.iter().filter(|job| asked.contains(&&job.id));
+    let pipelines: BTreeSet<&PipelineId> = asked_for.map(|job| &job.pipeline).collect();
+    let mut own = Vec::with_capacity(pipelines.len());
+    for pipeline in pipelines {
+        own.push(jobs::of_pipeline(&mut tx, pipeline).await?);
+    }
+    let chosen = choose(&mut tx, &own, newest, asked).await?;
+    let (pipeline, added) = again(&mut tx, like, trigger, &chosen, asked, |_| ()).await?;
     tx.commit().await?;
     announce(server, &added);
     Ok(pipeline)
 }
 
-/// The pipeline of a trigger with jobs of `from`, of which those that are asked for are changed; gives the new jobs, none
+/// What stands in the new pipeline.
+async fn choose(
+    tx: &mut Connection,
+    own: &[Vec<Job>],
+    newest: &[Job],
+    asked: &[&JobId],
+) -> Result<Vec<Chosen>> {
+    let kept = own.iter().flatten().chain(newest);
+    let kept: Vec<(&Job, &JobId)> = kept.filter_map(|job| Some((job, result(job)?))).collect();
+    let of: BTreeSet<&JobId> = kept.iter().map(|(_, of)| *of).collect();
+    let gone = jobs::without_model(tx, &of).await?;
+    let gone = kept.iter().filter(|(_, of)| gone.contains(*of));
+    let known = Known {
+        own,
+        newest,
+        gone: &gone.map(|(job, _)| job.id.clone()).collect(),
+    };
+    Ok(known.choose(asked))
+}
+
+/// The pipeline of a trigger with what was chosen, of which those that are asked for are changed; gives the new jobs, none
 /// where the trigger made it before.
 async fn again(
     tx: &mut Connection,
     like: &Pipeline,
     trigger: &Trigger,
-    from: &[Job],
+    chosen: &[Chosen],
     asked: &[&JobId],
     change: impl Fn(&mut Job),
 ) -> Result<(Pipeline, Vec<Job>)> {
@@ -120,12 +150,11 @@ async fn again(
     if let Some(before) = pipelines::by_trigger(tx, &like.project, &key).await? {
         return Ok((before, Vec::new()));
     }
-    let chosen = needed(from, asked);
     let is_asked = |job: &Job| asked.contains(&&job.id);
-    let open = |job: &&&Job| is_asked(job) && job.state.outcome().is_none();
+    let open = |one: &&Chosen| is_asked(&one.job) && one.job.state.outcome().is_none();
     if let Some(open) = chosen.iter().find(open) {
         return Err(IllegalMove {
-            from: open.state.word(),
+            from: open.job.state.word(),
             wanted: "be asked for again: it is not over",
         }
         .into());
@@ -143,17 +172,20 @@ async fn again(
     let pipeline = row(tx, &like.project, trigger, &words, &nothing).await?;
     pipelines::insert(tx, &pipeline).await?;
     let held = is_held(tx, &pipeline).await?;
-    let anew = |old: &&Job| {
-        let mut job = anew(&pipeline, old, is_asked(old), held);
-        if is_asked(old) {
+    let anew = |one: &Chosen| {
+        let mut job = anew(&pipeline, one, held);
+        if is_asked(&one.job) {
             change(&mut job);
         }
         job
     };
     let mut added: Vec<Job> = chosen.iter().map(anew).collect();
+    let olds: Vec<&Job> = chosen.iter().map(|one| &one.job).collect();
+    let plans = plans(tx, &olds).await?;
+    let planned: Vec<Option<&PlannedJob>> = olds.iter().map(|old| plans.get(&old.id)).collect();
+    hold_keys(&mut added, &planned);
     begin(&mut added);
-    let plans = plans(tx, &chosen).await?;
-    for (old, job) in chosen.iter().zip(&added) {
+    for (old, job) in olds.iter().zip(&added) {
         jobs::insert(tx, job).await?;
         if let Some(plan) = plans.get(&old.id) {
             jobs::insert_plan(tx, &job.id, plan).await?;
@@ -200,38 +232,49 @@ fn resting_on(chosen: &[&Job], holds: impl Fn(&Job) -> bool) -> BTreeSet<JobId> 
     found.map(|job| job.id.clone()).collect()
 }
 
-/// What is asked for and all that it needs, in their order, each once.
-fn needed<'a>(from: &'a [Job], asked: &[&JobId]) -> Vec<&'a Job> {
-    let is_asked = |job: &Job| asked.contains(&&job.id);
-    let mut needs: BTreeSet<&str> = BTreeSet::new();
-    let mut open: Vec<&Job> = from.iter().filter(|job| is_asked(job)).collect();
-    while let Some(job) = open.pop() {
-        for need in &job.spec.needs {
-            if needs.insert(need) {
-                open.extend(from.iter().filter(|other| other.spec.definition == *need));
+/// Takes the key from what will run and rests on other jobs than its key says: its result stands for no other.
+fn hold_keys(added: &mut [Job], planned: &[Option<&PlannedJob>]) {
+    loop {
+        let mut keys: BTreeMap<String, Vec<Option<Digest>>> = BTreeMap::new();
+        for job in added.iter() {
+            let of_it = keys.entry(job.spec.definition.clone()).or_default();
+            of_it.push(job.key.clone());
+        }
+        let mut lost = 0;
+        for (job, plan) in added.iter_mut().zip(planned) {
+            let says = |need: &&String| {
+                let keys = keys.get(*need).map_or(&[][..], Vec::as_slice);
+                let keys: Option<Vec<&Digest>> = keys.iter().map(Option::as_ref).collect();
+                plan.zip(keys)
+                    .is_some_and(|(plan, keys)| plan.is_made_of(need, &keys))
+            };
+            // Lint leaves nothing: it has no part in a key.
+            let mut needs = job.spec.needs.iter().filter(|need| *need != LINT);
+            let holds = job.state.outcome().is_some() || needs.all(|need| says(&need));
+            if !holds && job.key.take().is_some() {
+                lost += 1;
             }
         }
+        if lost == 0 {
+            return;
+        }
     }
-    from.iter()
-        .filter(|job| is_asked(job) || needs.contains(job.spec.definition.as_str()))
-        .collect()
 }
 
-/// A job as it begins again: what is only needed keeps its success.
-fn anew(pipeline: &Pipeline, old: &Job, asked: bool, held: bool) -> Job {
+/// The job whose result one has.
+fn result(job: &Job) -> Option<&JobId> {
+    match job.state.outcome()? {
+        Outcome::Succeeded => Some(&job.id),
+        Outcome::Reused { of } => Some(of),
+        Outcome::Failed(_) | Outcome::Skipped { .. } | Outcome::Cancelled { .. } => None,
+    }
+}
+
+/// A job as it begins again: what does not run keeps its success.
+fn anew(pipeline: &Pipeline, one: &Chosen, held: bool) -> Job {
     let at = Timestamp::now();
-    let kept = match old.state.outcome() {
-        Some(Outcome::Succeeded) if !asked => Some(old.id.clone()),
-        Some(Outcome::Reused { of }) if !asked => Some(of.clone()),
-        Some(
-            Outcome::Succeeded
-            | Outcome::Reused { .. }
-            | Outcome::Failed(_)
-            | Outcome::Skipped { .. }
-            | Outcome::Cancelled { .. },
-        )
-        | None => None,
-    };
+    let old = &one.job;
+    let kept = result(old).filter(|_| !one.runs).cloned();
     let (state, finished_at) = match kept {
         Some(of) => {
             let outcome = Outcome::Reused { of };

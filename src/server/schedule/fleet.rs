@@ -193,22 +193,27 @@ impl<'a> Fleet<'a> {
             warm,
             kept: Cell::new(None),
         };
-        let host = |room: usize| self.rooms[room].index;
-        let other = |room: usize| failed_on.iter().all(|(on, _)| *on != host(room));
-        let found = match failed_on.is_empty() {
-            true => None,
-            false => search.best(&other),
+        if failed_on.is_empty() {
+            let found = search.best(&|_| true);
+            return found.ok_or(Stuck::Full(search.kept.get()));
+        }
+        let of = |room: usize| {
+            let host = self.rooms[room].index;
+            failed_on.iter().filter(move |(on, _)| *on == host)
         };
-        let found = found.or_else(|| search.best(&|_| true));
-        let Some((room, gpus)) = found else {
+        let until = |room: usize| of(room).map(|(_, until)| *until).max();
+        let barred = |room: usize| until(room).is_some_and(|until| until > self.now);
+        let found = search.best(&|room| of(room).next().is_none());
+        if let Some(found) = found.or_else(|| search.best(&|room| !barred(room))) {
+            return Ok(found);
+        }
+        let Some((room, gpus)) = search.best(&barred) else {
             return Err(Stuck::Full(search.kept.get()));
         };
-        let is_kept = |(on, until): &&(usize, Timestamp)| *on == host(room) && *until > self.now;
-        let kept = failed_on.iter().find(is_kept);
-        match kept {
-            // Where all that could ever take it failed, waiting for another is in vain.
-            Some((_, until)) if class.view.open.iter().any(|room| other(*room)) => {
-                Err(Stuck::Failed(room, *until))
+        match until(room) {
+            // Where it is kept from all that could ever take it, waiting for another is in vain.
+            Some(until) if class.view.open.iter().any(|room| !barred(*room)) => {
+                Err(Stuck::Failed(room, until))
             }
             Some(_) | None => Ok((room, gpus)),
         }

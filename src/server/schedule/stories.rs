@@ -234,6 +234,26 @@ fn a_job_is_kept_for_a_while_from_the_host_that_failed_it() {
 }
 
 #[test]
+fn a_host_from_which_a_job_is_kept_hides_no_other_that_failed_it_long_ago() {
+    // The cheapest is the one that failed it last; the only one that never did is busy.
+    let mut fleet = [
+        host("last", 8, &[80]),
+        host("before", 64, &[80]),
+        host("busy", 8, &[80]),
+    ];
+    fleet[2].bookings = vec![booked(HOUR, &[0])];
+    let until = NOW + Span::secs(300);
+    let told = Told::with(vec![demand(1, 1)]).job(0, |job| {
+        job.failed_on = vec![(0, NOW), (1, NOW), (0, until)];
+    });
+    assert_eq!(went(&told.place(&fleet)), [(0, 1)]);
+    // A host whose time is over is waited for like any other.
+    fleet[1].bookings = vec![booked(HOUR, &[0])];
+    assert_eq!(went(&told.place(&fleet[..2])), []);
+    assert_eq!(told.place(&fleet[..2]).left[0].expected, Some(until));
+}
+
+#[test]
 fn a_host_that_has_the_environment_wins_a_tie() {
     let fleet = [host("a", 8, &[80]), host("b", 64, &[80])];
     let mut told = Told::with(vec![demand(1, 1)]);

@@ -1,5 +1,7 @@
 //! Rows of jobs. [`advance`] is the only door through which a state is written.
 
+use std::collections::BTreeSet;
+
 use plan::PlannedJob;
 use protocol::job::{Move, State, next};
 use protocol::{
@@ -387,6 +389,27 @@ pub async fn with_key(db: &mut Connection, project: &ProjectId, key: &Digest) ->
     .fetch_all(db)
     .await?;
     rows.iter().map(job).collect()
+}
+
+/// Of these jobs those that left a version of a model which was removed: its files are gone, or will be.
+pub async fn without_model(db: &mut Connection, of: &BTreeSet<&JobId>) -> Result<BTreeSet<JobId>> {
+    if of.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let sql = format!(
+        "SELECT DISTINCT job_runs.job AS job FROM job_runs \
+         JOIN model_versions ON model_versions.run = job_runs.run \
+         WHERE model_versions.source IS NULL AND model_versions.deleted_at IS NOT NULL \
+         AND job_runs.job IN {}",
+        placeholders(1, of.len())
+    );
+    // Placeholders only: no data stands in the text.
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+    for id in of {
+        query = query.bind(id.as_str());
+    }
+    let rows = query.fetch_all(db).await?;
+    rows.iter().map(|row| row.parsed("job")).collect()
 }
 
 /// The newest job of the same name in the project that ran and succeeded before this one was made.

@@ -74,9 +74,7 @@ pub(super) async fn list(
     let mut open: Vec<Request> = listed.into_iter().map(Request::from).collect();
     let missed = trigger::missed(&known, &open);
     let mut told = missed.reopened;
-    // The last digits of the time are as good as chance: no rhythm of looks leaves the same ones out.
-    let turn = usize::try_from(at.0).unwrap_or(0);
-    for number in in_turn(&missed.unlisted, turn) {
+    for number in in_turn(&missed.unlisted, chance(at)) {
         let request = rest::call(server, project, forge.pull_request(*number)).await?;
         told.extend(request.map(Request::from).filter(|request| !request.open));
     }
@@ -102,7 +100,7 @@ pub(super) async fn comments(
     drop(db);
     // What was said before the project was there was not said to us.
     let earliest = project.created_at.max(at - SAID_WITHIN);
-    for (number, since) in unheard(open, &listed, earliest) {
+    for (number, since) in unheard(open, &listed, earliest, chance(at)) {
         let said = match rest::call(server, project, forge.said(number, since)).await {
             Ok(said) => said,
             // One that is gone, or odd, keeps nobody from hearing of the others.
@@ -126,12 +124,19 @@ pub(super) async fn comments(
     Ok(())
 }
 
+/// The last digits of the time are as good as chance: no rhythm of looks leaves the same ones out.
+fn chance(at: Timestamp) -> usize {
+    usize::try_from(at.0).unwrap_or(0)
+}
+
 /// The pull requests under which something may have been said that nobody listed, and since when; those first that were
-/// listed longest ago. A comment changes its request's time, by the forge's clock.
+/// listed longest ago. Of many, half are others at each turn: those that cannot be listed stay in front. A comment changes
+/// its request's time, by the forge's clock.
 fn unheard(
     open: &[Request],
     listed: &BTreeMap<u64, Timestamp>,
     earliest: Timestamp,
+    turn: usize,
 ) -> Vec<(u64, Timestamp)> {
     let mut unheard: Vec<(u64, Timestamp)> = open
         .iter()
@@ -144,7 +149,11 @@ fn unheard(
         })
         .collect();
     unheard.sort_by_key(|(_, since)| *since);
-    unheard.truncate(MOST_ASKED);
+    if unheard.len() > MOST_ASKED {
+        let behind = &mut unheard[MOST_ASKED / 2..];
+        behind.rotate_left(turn % behind.len());
+        unheard.truncate(MOST_ASKED);
+    }
     unheard
 }
 
@@ -194,6 +203,8 @@ fn forge(server: &Server, project: &Project) -> Result<Option<Box<dyn Forge>>, F
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -220,18 +231,24 @@ mod tests {
         ];
         // The first is too old; of the second all is known; the clock of the third may differ.
         let listed = [(2, hour + Span::hours(1)), (3, hour)].into();
-        let since = unheard(&open, &listed, earliest);
+        let since = unheard(&open, &listed, earliest, 7);
         assert_eq!(since, [(4, earliest), (5, earliest), (3, hour)]);
 
         let mut listed = BTreeMap::new();
         let open: Vec<_> = (0..30).map(|number| request(number, hour)).collect();
         for turn in 0..2 {
-            let asked = unheard(&open, &listed, earliest);
+            let asked = unheard(&open, &listed, earliest, 7);
             assert_eq!(asked.len(), MOST_ASKED);
             let then = hour + Span(turn);
             listed.extend(asked.into_iter().map(|(number, _)| (number, then)));
         }
         assert_eq!(listed.len(), 30);
+
+        // Those that cannot be listed, however many, hide no other.
+        let turns = 0..open.len();
+        let asked = turns.flat_map(|turn| unheard(&open, &BTreeMap::new(), earliest, turn));
+        let asked: BTreeSet<u64> = asked.map(|(number, _)| number).collect();
+        assert_eq!(asked.len(), 30);
     }
 
     #[test]

@@ -53,22 +53,44 @@ impl Try {
     }
 }
 
+/// A part of the list of what GitHub sent, the newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Where it begins; none: at the newest.
+    pub from: Option<String>,
+    /// What was sent earlier is none of it.
+    pub since: Timestamp,
+}
+
+/// What came of a part.
+#[derive(Debug)]
+pub struct Again {
+    /// The ids of the messages that are sent again.
+    pub sent: Vec<String>,
+    /// Whether there are more in it than are sent again at a time.
+    pub left: bool,
+    /// What of it is too long to be read at once.
+    pub rest: Option<Part>,
+}
+
 impl App {
-    /// Has GitHub send messages of pressed buttons again that were sent since then and that nobody took, but for those
-    /// of `given_up`. Gives their ids. `repository` is one of those where the App is installed.
+    /// Has GitHub send messages of pressed buttons again that nobody took, but for those of `given_up`. `repository` is
+    /// one of those where the App is installed.
     ///
     /// # Errors
     /// Those of the calls; what was sent again before is.
     pub async fn send_again(
         self: &Arc<Self>,
         repository: &Repository,
-        since: Timestamp,
+        part: Part,
         given_up: &BTreeSet<String>,
-    ) -> Result<Vec<String>, ForgeError> {
+    ) -> Result<Again, ForgeError> {
         let api = self.itself(repository)?;
-        let tries = tries(&api, since).await?;
+        let (tries, rest) = tries(&api, part).await?;
+        let missed = missed(&tries, given_up);
+        let left = missed.len() > MOST;
         let mut sent = Vec::new();
-        for missed in missed(&tries, given_up) {
+        for missed in missed.into_iter().take(MOST) {
             if !sent.is_empty() {
                 tokio::time::sleep(GAP).await;
             }
@@ -78,17 +100,18 @@ impl App {
             api.send(request, About::Hooks).await?;
             sent.push(missed.guid.clone());
         }
-        Ok(sent)
+        Ok(Again { sent, left, rest })
     }
 }
 
-/// What GitHub tried to send since then, the newest first.
-async fn tries(api: &Api, since: Timestamp) -> Result<Vec<Try>, ForgeError> {
+/// What GitHub tried to send, the newest first, and the part that is left.
+async fn tries(api: &Api, part: Part) -> Result<(Vec<Try>, Option<Part>), ForgeError> {
     let unreadable = |message: String| ForgeError::Unreadable {
         forge: ForgeKind::Github.name(),
         message,
     };
-    let (mut all, mut cursor) = (Vec::new(), None);
+    let Part { from, since } = part;
+    let (mut all, mut cursor) = (Vec::new(), from);
     for _ in 0..MOST_PAGES {
         let mut query = vec![("per_page", PAGE.to_owned())];
         query.extend(cursor.map(|cursor| ("cursor", cursor)));
@@ -101,10 +124,11 @@ async fn tries(api: &Api, since: Timestamp) -> Result<Vec<Try>, ForgeError> {
         let is_last = page.last().is_none_or(|last| last.is_older_than(since));
         all.extend(page.into_iter().filter(|one| !one.is_older_than(since)));
         if is_last || cursor.is_none() {
-            break;
+            return Ok((all, None));
         }
     }
-    Ok(all)
+    let from = cursor;
+    Ok((all, Some(Part { from, since })))
 }
 
 /// Where the next page begins.
@@ -134,7 +158,6 @@ fn missed<'a>(tries: &'a [Try], given_up: &BTreeSet<String>) -> Vec<&'a Try> {
         .filter(|one| !given_up.contains(&one.guid) && seen.insert(&*one.guid))
         .collect();
     missed.reverse();
-    missed.truncate(MOST);
     missed
 }
 

@@ -4,6 +4,8 @@
 mod jwt;
 mod missed;
 
+pub(crate) use missed::{Again, Part};
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -4,11 +4,11 @@
 use protocol::event::{Artifact, ArtifactRole};
 use protocol::registry::{ModelDetail, Reproduction, VersionDetail, VersionRef};
 use protocol::report::MetricValue;
-use protocol::{ByteSize, Digest, Outcome, Timestamp};
+use protocol::{ByteSize, Digest, Failure, FailureKind, JobId, Outcome, PipelineId, Timestamp};
 use server::pipelines;
 use server::registry::{self, Registrar, RegistryError};
-use server::store::blobs;
 use server::store::jobs::Job;
+use server::store::{blobs, jobs};
 
 use crate::commits::{Repository, only_job};
 use crate::support::{Agent, Times, World, on_both, report};
@@ -123,6 +123,42 @@ impl<'a> Yard<'a> {
             .await
             .unwrap()
     }
+}
+
+#[tokio::test]
+async fn a_model_that_was_removed_is_made_again_for_what_needs_it() {
+    on_both(Times::default(), |world| async move {
+        let yard = Yard::new(&world).await;
+        let file = file("") + "  score: {command: python score.py, needs: [train]}\n";
+        yard.repository
+            .commit(&[(".trainyard.yml", &file), ("train.py", "one")]);
+        let first = yard.repository.look(&world).await;
+        yard.trained("weights").await;
+        let server = world.server();
+        let words = async |pipeline: &PipelineId| {
+            let mut db = server.store.read().await.unwrap();
+            let jobs = jobs::of_pipeline(&mut db, pipeline).await.unwrap();
+            let words = jobs.iter().map(|job| job.state.word()).collect::<Vec<_>>();
+            (words, jobs[1].id.clone())
+        };
+        let again = async |score: &JobId| {
+            let failure = Failure::new(FailureKind::CommandFailed, "exit code 1");
+            yard.agent.run(Outcome::Failed(failure)).await;
+            let at = Timestamp::now();
+            let again = pipelines::rerun(server, score, Some("ana"), at).await;
+            words(&again.unwrap().id).await
+        };
+        let (_, score) = words(&first.id).await;
+        let (stand, score) = again(&score).await;
+        assert_eq!(stand, ["reused", "queued"]);
+        let one = VersionRef::Number(1);
+        registry::remove(&server.store, "digits", &one, "ana", "leaked labels")
+            .await
+            .unwrap();
+        let (stand, _) = again(&score).await;
+        assert_eq!(stand, ["queued", "blocked"]);
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -144,6 +144,56 @@ async fn what_failed_runs_again_in_one_pipeline_with_what_it_needs_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_failed_runs_again_on_what_its_own_plan_made() {
+    const FILE: &str = "\
+defaults: {reuse: false}
+jobs:
+  prep: {command: echo, on: {pull_request: true}, parameters: {rows: 1}}
+  train: {command: python a.py, on: {pull_request: true}, needs: [prep]}
+  test: {command: python b.py, on: {pull_request: true}, needs: [prep]}
+";
+    on_both(Times::default(), |world| async move {
+        let _obeying = obeying(&world);
+        let agent = world.agent("gpu-1").await;
+        let mut town = Town::new(&world, &agent, Face::Gitea).await;
+        let (number, head) = town.request(&[(".trainyard.yml", FILE)]).await;
+        let run = async |outcomes: &[Outcome]| {
+            for outcome in outcomes {
+                agent.run(outcome.clone()).await;
+            }
+        };
+        run(&[Outcome::Succeeded, red(), red()]).await;
+        town.ask(number, "/trainyard rerun prep rows=1000").await;
+        run(&[Outcome::Succeeded]).await;
+        town.ask(number, "/trainyard retry").await;
+        let all = town.all_jobs(&head).await;
+        let [first, given, again] = &all[..] else {
+            panic!("{all:?}")
+        };
+        let of = first[0].id.clone();
+        let outcome = Outcome::Reused { of };
+        assert_eq!(again[0].state, State::Finished { outcome });
+        assert_ne!(given[0].key, first[0].key);
+        let keys = |jobs: &[Job]| jobs.iter().map(|job| job.key.clone()).collect::<Vec<_>>();
+        assert_eq!(keys(again), keys(first));
+        run(&[red(), red()]).await;
+
+        // Two plans with other values fall together: of what rests on the other's, the key does not hold.
+        town.ask(number, "/trainyard rerun test rows=2").await;
+        run(&[Outcome::Succeeded, red()]).await;
+        town.ask(number, "/trainyard retry").await;
+        let mut all = town.all_jobs(&head).await;
+        let (last, given) = (all.pop().unwrap(), all.pop().unwrap());
+        assert_eq!(last[0].state.word(), "reused");
+        assert_eq!(last[0].spec.parameters["rows"], 2);
+        let (prep, test) = (given[0].key.clone(), given[1].key.clone());
+        assert_eq!(keys(&last), [prep, None, test], "{last:?}");
+        assert_eq!(town.thumbs(number).await, 4);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_command_of_a_comment_is_done_and_cancel_leaves_nothing() {
     on_both(Times::default(), |world| async move {
         let _obeying = obeying(&world);

@@ -3,6 +3,7 @@
 use server::forge::event::{Comment as Said, ForgeEvent};
 use server::inbox::Message;
 use server::store::projects::Word;
+use tokio::net::TcpListener;
 
 use super::*;
 
@@ -330,6 +331,46 @@ async fn a_forge_that_is_down_hides_nobody_elses_commands() {
             .unwrap();
         tx.commit().await.unwrap();
         down.obeyed().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forge_that_is_silent_holds_up_nobody_elses_commands() {
+    on_both(Times::default(), |world| async move {
+        let _obeying = obeying(&world);
+        let agent = world.agent("gpu-1").await;
+        let well = Town::new(&world, &agent, Face::Gitea).await;
+        let (number, _) = well.request(&[("train.py", "print(2)")]).await;
+        // It takes a call, and never answers.
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut project = testing::project("silent");
+        let mut place = well.project.forge.place().unwrap().1.clone();
+        place.api = format!("http://{}/api/v1", silent.local_addr().unwrap());
+        project.forge = ForgeConfig::Gitea(place);
+        let server = world.server();
+        let mut tx = server.store.begin().await.unwrap();
+        projects::insert(&mut tx, &project).await.unwrap();
+        tx.commit().await.unwrap();
+        let message = Message {
+            project: project.id.clone(),
+            ..well.message(1, 1, "/trainyard retry")
+        };
+        inbox::keep(server, message).await.unwrap();
+        let _call = silent.accept().await.unwrap();
+
+        // Asked for after that pass began.
+        let left = async || {
+            let mut db = server.store.read().await.unwrap();
+            let all = rows::asked(&mut db, Timestamp::now(), 9).await.unwrap();
+            all.into_iter().map(|row| row.project).collect::<Vec<_>>()
+        };
+        well.forge
+            .comment(number, "octo", "/trainyard deploy")
+            .await;
+        let is_done = || async { !left().await.contains(&well.project.id) };
+        world.until("the other's is done", is_done).await;
+        assert_eq!(left().await, [project.id], "its call goes on");
     })
     .await;
 }
