@@ -99,12 +99,12 @@ async fn handle(mut stream: UnixStream, desk: &Desk, upstream: &impl Upstream) -
     };
     let (call, content) = match received {
         Ok(received) => received,
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-            let answer = Answer::error(400, "INVALID_PARAMETER_VALUE", &error.to_string());
+        Err(NotTaken::Left(error)) => return Err(error),
+        Err(NotTaken::Wrong(why)) => {
+            let answer = Answer::error(400, "INVALID_PARAMETER_VALUE", &why);
             return http::write_answer(&mut stream, &answer).await;
         }
-        // The driver is there still where it is the disk that refuses.
-        Err(error) => {
+        Err(NotTaken::Full(error)) => {
             let answer = full(&error, desk, upstream);
             return http::write_answer(&mut stream, &answer).await;
         }
@@ -117,6 +117,16 @@ async fn handle(mut stream: UnixStream, desk: &Desk, upstream: &impl Upstream) -
         Reading::Whole(answer) => http::write_answer(&mut stream, &answer).await,
         Reading::Stream(download) => pass_on(&mut stream, download).await,
     }
+}
+
+/// Why a call did not come whole.
+enum NotTaken {
+    /// Who asked has gone, or is silent.
+    Left(io::Error),
+    /// It is none.
+    Wrong(String),
+    /// This host cannot keep it; who asked is there still.
+    Full(io::Error),
 }
 
 /// A client asks again later where this host cannot keep what it says.
@@ -167,13 +177,17 @@ fn call_of(head: &Head) -> Call {
     }
 }
 
-async fn receive(stream: &mut UnixStream, head: &Head, mut body: Vec<u8>) -> io::Result<Call> {
-    let refused = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
+async fn receive(
+    stream: &mut UnixStream,
+    head: &Head,
+    mut body: Vec<u8>,
+) -> Result<Call, NotTaken> {
     let is_too_long = head.length > LONGEST_BODY;
     let mut chunk = vec![0; 64 << 10];
     let mut came = body.len() as u64;
     while came < head.length {
-        let n = http::read_some(stream, &mut chunk).await?;
+        let read = http::read_some(stream, &mut chunk).await;
+        let n = read.map_err(NotTaken::Left)?;
         came += n as u64;
         if !is_too_long {
             body.extend_from_slice(&chunk[..n]);
@@ -181,10 +195,10 @@ async fn receive(stream: &mut UnixStream, head: &Head, mut body: Vec<u8>) -> io:
     }
     if is_too_long {
         let most = ByteSize(LONGEST_BODY);
-        return Err(refused(format!("a body has at most {most}")));
+        return Err(NotTaken::Wrong(format!("a body has at most {most}")));
     }
     body.truncate(usize::try_from(head.length).unwrap_or(usize::MAX));
-    let body = String::from_utf8(body).map_err(|_| refused("a body is JSON".to_owned()))?;
+    let body = String::from_utf8(body).map_err(|_| NotTaken::Wrong("a body is JSON".to_owned()))?;
     Ok(Call {
         body,
         ..call_of(head)
@@ -197,8 +211,8 @@ async fn receive_file(
     head: &Head,
     first: Vec<u8>,
     desk: &Desk,
-) -> io::Result<(Call, Option<NamedTempFile>)> {
-    let mut part = NamedTempFile::new_in(desk.files())?;
+) -> Result<(Call, Option<NamedTempFile>), NotTaken> {
+    let mut part = NamedTempFile::new_in(desk.files()).map_err(NotTaken::Full)?;
     let mut hasher = Sha256::new();
     let mut left = head.length;
     let (mut chunk, mut n) = (first, 0);
@@ -209,7 +223,8 @@ async fn receive_file(
     loop {
         if n > 0 {
             hasher.update(&chunk[..n]);
-            tokio::task::block_in_place(|| part.write_all(&chunk[..n]))?;
+            let written = tokio::task::block_in_place(|| part.write_all(&chunk[..n]));
+            written.map_err(NotTaken::Full)?;
             left -= n as u64;
         }
         if left == 0 {
@@ -217,7 +232,8 @@ async fn receive_file(
         }
         chunk.resize(256 << 10, 0);
         let most = usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len());
-        n = http::read_some(stream, &mut chunk[..most]).await?;
+        let read = http::read_some(stream, &mut chunk[..most]).await;
+        n = read.map_err(NotTaken::Left)?;
     }
     let digest = Digest::from_hasher(hasher);
     let call = Call {

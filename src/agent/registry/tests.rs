@@ -94,7 +94,7 @@ impl World {
     }
 }
 
-async fn ask(folder: &Path, request: &str, line: &str, body: &str) -> String {
+async fn connect(folder: &Path) -> UnixStream {
     let path = folder.join("agent").join(AGENT_SOCKET);
     let connect = async {
         loop {
@@ -104,7 +104,11 @@ async fn ask(folder: &Path, request: &str, line: &str, body: &str) -> String {
             }
         }
     };
-    let mut stream = tokio::time::timeout(PATIENCE, connect).await.unwrap();
+    tokio::time::timeout(PATIENCE, connect).await.unwrap()
+}
+
+async fn ask(folder: &Path, request: &str, line: &str, body: &str) -> String {
+    let mut stream = connect(folder).await;
     let head = format!(
         "{line} HTTP/1.1\r\n{REQUEST_HEADER}: {request}\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
@@ -119,6 +123,7 @@ async fn ask(folder: &Path, request: &str, line: &str, body: &str) -> String {
 }
 
 const LOG: &str = "POST /api/2.0/mlflow/runs/log-metric";
+const PUT: &str = "PUT /api/2.0/mlflow-artifacts/artifacts/0/x/artifacts/a.bin";
 const CREATE: &str = "POST /api/2.0/mlflow/runs/create";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,16 +173,15 @@ async fn what_reads_sees_what_was_written_before() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_is_kept_by_its_hash_until_the_server_has_it() {
     let world = World::start();
-    let put = "PUT /api/2.0/mlflow-artifacts/artifacts/0/x/artifacts/a.bin";
     let content = "x".repeat(300_000);
-    assert_eq!(world.ask("1-1", put, &content).await, "200 {}");
+    assert_eq!(world.ask("1-1", PUT, &content).await, "200 {}");
     let world = world.restart().await;
     let place = world.desk.files().join(Digest::of(&content).as_str());
     assert_eq!(std::fs::read_to_string(&place).unwrap(), content);
     let call = world.deliver("{}").await;
     assert_eq!(call.file.unwrap().0, Digest::of(&content));
     assert!(!place.exists());
-    assert_eq!(world.ask("1-1", put, &content).await, "200 {}");
+    assert_eq!(world.ask("1-1", PUT, &content).await, "200 {}");
     assert!(!place.exists(), "a call that was brought needs no file");
     let left = std::fs::read_dir(world.desk.files()).unwrap().count();
     assert_eq!(left, 0);
@@ -194,6 +198,30 @@ async fn what_is_no_call_is_refused() {
     );
     assert_eq!(world.desk.next().unwrap(), None);
     assert_eq!(world.ask("1-2", LOG, "").await, "200 {}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_is_no_full_host() {
+    let world = World::in_folder(tempfile::tempdir().unwrap(), 300);
+    for line in [PUT, LOG] {
+        let mut stream = connect(world.folder.path()).await;
+        let head =
+            format!("{line} HTTP/1.1\r\n{REQUEST_HEADER}: 1-1\r\nContent-Length: 9\r\n\r\nhalf");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = String::new();
+        let read = stream.read_to_string(&mut answer);
+        tokio::time::timeout(PATIENCE, read).await.unwrap().unwrap();
+        assert_eq!(answer, "", "{line}");
+    }
+    // The word on a full host is there still.
+    let told = world.ask("1-2", LOG, &"x".repeat(300)).await;
+    assert!(told.starts_with("503 "), "{told}");
+    let told = world.echo.told.lock().unwrap();
+    assert!(
+        told.len() == 1 && told[0].contains("more waits"),
+        "{told:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
