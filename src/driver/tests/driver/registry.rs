@@ -269,6 +269,27 @@ for one in many + [large]: one.join()
 }
 
 #[test]
+fn what_cannot_be_kept_is_refused_in_words_though_the_code_sends_on_and_told_once() {
+    let world = python(
+        r#"
+os.rename("../out", "../aside")
+for _ in range(2):
+    print(ask("PUT", "/file", bytes(64 << 20))[:3])
+os.rename("../aside", "../out")
+print(ask("PUT", "/file", bytes(1 << 20)))
+"#,
+    );
+    let agent = Agent::open(&world);
+    let running = world.start();
+    agent.next().answer("kept");
+    let told = running.end();
+    told.succeeded();
+    assert_eq!(told.log(LogStream::Stdout), "503\n503\n200 kept\n");
+    let log = told.log(LogStream::Platform);
+    assert_eq!(log.matches("Is the disk full?").count(), 1, "{log}");
+}
+
+#[test]
 fn what_is_no_request_is_refused_and_harms_nobody() {
     let world = python(
         r#"
@@ -278,6 +299,7 @@ def raw(text):
         return line.recv(100).decode().split("\r\n")[0]
 print(raw("nonsense\r\n\r\n"))
 print(raw("POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"))
+print(raw("POST / HTTP/1.1\r\nContent-Type: a\x01\r\n\r\n"))
 print(raw("GET / HTTP/1.1\r\nA: " + "x" * 70000))
 half = socket.create_connection((place.hostname, place.port))
 half.sendall(b"POST / HTTP/1.1\r\nContent-Le")
@@ -291,7 +313,7 @@ print(ask("GET", "/"))
     let told = running.end();
     assert_eq!(
         told.log(LogStream::Stdout),
-        "HTTP/1.1 400 Refused\nHTTP/1.1 400 Refused\nHTTP/1.1 431 Refused\nHTTP/1.1 100 Continue\n200 here\n"
+        "HTTP/1.1 400 Refused\nHTTP/1.1 400 Refused\nHTTP/1.1 400 Refused\nHTTP/1.1 431 Refused\nHTTP/1.1 100 Continue\n200 here\n"
     );
 }
 
