@@ -30,6 +30,9 @@ const CAPABILITIES: [&str; 5] = ["SETUID", "SETGID", "CHOWN", "KILL", "DAC_OVERR
 /// Variables of an image that a job does not get: GPUs are ours to give, a preloaded library is nobody's
 /// wish, and matplotlib finds the notebook's backend by itself.
 const NOT_FROM_IMAGE: [&str; 3] = ["NVIDIA_VISIBLE_DEVICES", "LD_PRELOAD", "MPLBACKEND"];
+/// How long MLflow's client waits for the answer to one call, in seconds. Its own 120 end while a large model is written.
+const PATIENCE_VARIABLE: &str = "MLFLOW_HTTP_REQUEST_TIMEOUT";
+const PATIENCE: u32 = 1_200;
 const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The driver's command line in a container.
@@ -110,6 +113,10 @@ impl Attempt<'_> {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
+        // The driver holds a call for as long as the agent or the server is away, and a large file takes its time.
+        if !elsewhere(PATIENCE_VARIABLE) {
+            env.insert(PATIENCE_VARIABLE.to_owned(), PATIENCE.to_string());
+        }
         // A proxy of the image's or of the job's is not for what is on this host.
         for name in ["NO_PROXY", "no_proxy"] {
             let own = spec.env.get(name).filter(|own| !own.is_empty());

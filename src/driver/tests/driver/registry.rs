@@ -55,8 +55,13 @@ impl Agent {
 
     /// The next request, whole.
     fn next(&self) -> Asked {
+        Asked::read(self.next_head())
+    }
+
+    /// The head of the next request, and where its body is to come.
+    fn next_head(&self) -> (UnixStream, String) {
         let deadline = Instant::now() + PATIENCE;
-        let stream = loop {
+        let mut stream = loop {
             match self.0.accept() {
                 Ok((stream, _)) => break stream,
                 Err(_) => assert!(Instant::now() < deadline, "nobody asks"),
@@ -65,7 +70,13 @@ impl Agent {
         };
         stream.set_nonblocking(false).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Asked::read(stream)
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") {
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        (stream, String::from_utf8(head).unwrap())
     }
 }
 
@@ -78,14 +89,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn read(mut stream: UnixStream) -> Self {
-        let mut head = Vec::new();
-        let mut byte = [0];
-        while !head.ends_with(b"\r\n\r\n") {
-            stream.read_exact(&mut byte).unwrap();
-            head.push(byte[0]);
-        }
-        let head = String::from_utf8(head).unwrap();
+    fn read((mut stream, head): (UnixStream, String)) -> Self {
         let length = field(&head, "Content-Length").parse().unwrap();
         let (mut left, mut hasher, mut chunk) = (length, Sha256::new(), vec![0; 1 << 16]);
         while left > 0 {
@@ -266,6 +270,20 @@ for one in many + [large]: one.join()
     assert_eq!(numbers.len(), 101);
     assert!(told.peak_memory < 48 << 20, "{}", told.peak_memory);
     assert_eq!(kept(&told.world), 0, "what was passed on is gone");
+}
+
+#[test]
+fn an_agent_that_answers_before_it_has_all_is_heard() {
+    let world = python("print(ask('PUT', '/file', bytes(64 << 20)))");
+    let agent = Agent::open(&world);
+    let running = world.start();
+    let (mut stream, head) = agent.next_head();
+    assert_eq!(field(&head, "Content-Length"), (64 << 20).to_string());
+    write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nknown").unwrap();
+    drop(stream);
+    let told = running.end();
+    told.succeeded();
+    assert_eq!(told.log(LogStream::Stdout), "200 known\n");
 }
 
 #[test]
