@@ -92,6 +92,10 @@ async fn handle(mut stream: UnixStream, desk: &Desk, upstream: &impl Upstream) -
     let (head, rest) = http::read_head(&mut stream).await?;
     let path = head.address.split('?').next().unwrap_or_default();
     let received = match is_file(&head.method, path) {
+        // Its client gave up and asks again: the content came whole before.
+        true if desk.knows(&head.request) => {
+            return http::write_answer(&mut stream, &Answer::empty()).await;
+        }
         true => receive_file(&mut stream, &head, rest, desk).await,
         false => receive(&mut stream, &head, rest)
             .await
@@ -110,6 +114,8 @@ async fn handle(mut stream: UnixStream, desk: &Desk, upstream: &impl Upstream) -
         }
     };
     let reading = tokio::select! {
+        // What came whole is taken, though its client has gone meanwhile: it asks again.
+        biased;
         reading = answer(call, content, head.range.as_deref(), desk, upstream) => reading,
         () = http::left(&stream) => return Ok(()),
     };
@@ -205,14 +211,14 @@ async fn receive(
     })
 }
 
-/// Takes the bytes of a file to the disk, in bounded memory.
+/// Takes the bytes of a file to the disk, in bounded memory. They are there when this returns.
 async fn receive_file(
     stream: &mut UnixStream,
     head: &Head,
     first: Vec<u8>,
     desk: &Desk,
 ) -> Result<(Call, Option<NamedTempFile>), NotTaken> {
-    let mut part = NamedTempFile::new_in(desk.files()).map_err(NotTaken::Full)?;
+    let mut part = desk.begin_file(head.length).map_err(NotTaken::Full)?;
     let mut hasher = Sha256::new();
     let mut left = head.length;
     let (mut chunk, mut n) = (first, 0);
@@ -235,6 +241,11 @@ async fn receive_file(
         let read = http::read_some(stream, &mut chunk[..most]).await;
         n = read.map_err(NotTaken::Left)?;
     }
+    // It may take minutes, and the attempt that this is a part of goes on meanwhile.
+    let synced =
+        tokio::task::spawn_blocking(move || part.as_file().sync_all().map(|()| part)).await;
+    let part = synced.map_err(io::Error::other).flatten();
+    let part = part.map_err(NotTaken::Full)?;
     let digest = Digest::from_hasher(hasher);
     let call = Call {
         file: Some((digest, ByteSize(head.length))),

@@ -47,11 +47,12 @@ pub(super) async fn desk(
 ) -> Option<Desk> {
     order.run.as_ref()?;
     let path = dir.registry();
+    let floor = shared.host.config.disk.floor();
     let mut backoff = shared.backoff();
     let mut tries = 0;
     loop {
         tries += 1;
-        let error = match Desk::open(path.clone(), MOST_WAITING) {
+        let error = match Desk::open(path.clone(), MOST_WAITING, floor) {
             Ok(desk) => {
                 if desk.damaged() > 0 {
                     say(journal, order, DAMAGED);

@@ -250,7 +250,7 @@ mod tests {
     async fn lost(times: u32) -> (Answer, usize) {
         let world = World::new().await;
         let folder = tempfile::tempdir().unwrap();
-        let desk = Desk::open(folder.path().to_owned(), MOST_WAITING).unwrap();
+        let desk = Desk::open(folder.path().to_owned(), MOST_WAITING, ByteSize(0)).unwrap();
         let entry = put(&desk);
         let answer = json!({"error_code": "RESOURCE_CONFLICT", "message": "upload it before"});
         world.refuse_times("/registry/", 409, answer, times);
@@ -271,7 +271,7 @@ mod tests {
     async fn what_no_request_can_be_made_of_is_refused_and_holds_up_nothing() {
         let world = World::new().await;
         let folder = tempfile::tempdir().unwrap();
-        let desk = Desk::open(folder.path().to_owned(), MOST_WAITING).unwrap();
+        let desk = Desk::open(folder.path().to_owned(), MOST_WAITING, ByteSize(0)).unwrap();
         let entry = put(&desk);
         let typed = Call {
             content_type: Some("a\u{1}".into()),
