@@ -348,7 +348,10 @@ impl Client {
     async fn error(&self, response: Response) -> ClientError {
         let status = response.status();
         let place = response.headers().get("location").cloned();
-        let body = response.bytes().await.unwrap_or_default();
+        let Ok(body) = tokio::time::timeout(self.patience, response.bytes()).await else {
+            return self.silent();
+        };
+        let body = body.unwrap_or_default();
         let said: Option<ApiError> = serde_json::from_slice(&body).ok();
         let words = String::from_utf8_lossy(&body);
         if said.is_none() && is_registrys(&words) {
