@@ -13,28 +13,6 @@ const USER: &str = "54321";
 const TOLD: &str = "TRAINYARD_TEST_ORDINARY";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_way_to_the_registry_leaves_the_job_what_it_set() {
-    let world = World::with(|config| {
-        (config.executors.docker, config.executors.shell) = (false, true);
-    });
-    let names = "$MLFLOW_RUN_ID $MLFLOW_HTTP_REQUEST_TIMEOUT $NO_PROXY $no_proxy";
-    let mut order = world.command(&format!("echo {names}"));
-    let run = "0".repeat(32);
-    order.run = Some(run.clone());
-    order.spec.env = [
-        ("MLFLOW_RUN_ID", "mine"),
-        ("MLFLOW_HTTP_REQUEST_TIMEOUT", "5"),
-        ("NO_PROXY", ".corp"),
-        ("no_proxy", ""),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .into();
-    let done = world.run(&order).await;
-    let exceptions = ".corp,127.0.0.1,localhost";
-    assert_eq!(done.said, format!("{run} 5 {exceptions} {exceptions}\n"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn an_ordinary_user_is_enough() {
     let root = rustix::process::geteuid().is_root();
     if !engine().await || !root || std::env::var_os(TOLD).is_some() {
