@@ -23,7 +23,7 @@ pub use registry::{Download, RegistryCall};
 /// A call that did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The client cannot be made.
+    /// The client, or a request of it, cannot be made.
     #[error("{0}")]
     Setting(String),
     /// The server was not reached, or stopped talking.
@@ -348,7 +348,10 @@ impl Client {
     async fn error(&self, response: Response) -> ClientError {
         let status = response.status();
         let place = response.headers().get("location").cloned();
-        let body = response.bytes().await.unwrap_or_default();
+        let Ok(body) = tokio::time::timeout(self.patience, response.bytes()).await else {
+            return self.silent();
+        };
+        let body = body.unwrap_or_default();
         let said: Option<ApiError> = serde_json::from_slice(&body).ok();
         let words = String::from_utf8_lossy(&body);
         if said.is_none() && is_registrys(&words) {
@@ -394,6 +397,12 @@ impl Client {
     }
 
     fn transport(&self, error: &reqwest::Error) -> ClientError {
+        // Of what a job's code wrote a request cannot always be made, and never will be. Without its address, which may
+        // be what is too long.
+        if error.is_builder() {
+            let why = std::error::Error::source(error).map_or_else(String::new, words);
+            return ClientError::Setting(format!("no request can be made of it: {why}"));
+        }
         ClientError::Transport {
             server: self.server.clone(),
             reason: words(error),

@@ -211,7 +211,8 @@ pub struct Disk {
     /// Below this much free space nothing new is taken, and a job that is filling the disk is ended.
     #[serde(with = "human")]
     pub watermark: ByteSize,
-    /// What one job may write in its workspace, `/tmp` and HOME together.
+    /// What one job may write in its workspace, `/tmp` and HOME together, with what it gives to the registry until the
+    /// server has it.
     #[serde(with = "human::optional")]
     pub job: Option<ByteSize>,
     /// What Python environments and uv's caches may hold together: above it, and below the watermark, those that
@@ -232,6 +233,14 @@ impl Default for Disk {
             environments: Some(ByteSize::gib(100)),
             checkpoints: Some(ByteSize::gib(200)),
         }
+    }
+}
+
+impl Disk {
+    /// With less free than this, half of the watermark, the host is running out.
+    #[must_use]
+    pub(crate) fn floor(&self) -> ByteSize {
+        ByteSize(self.watermark.0 / 2)
     }
 }
 

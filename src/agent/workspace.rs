@@ -106,7 +106,7 @@ fn place_needs(dir: &AttemptDir, order: &AttemptOrder) -> Result<(), Failure> {
             hand_out(&blob, &place).map_err(disk(&place))?;
         }
     }
-    Ok(())
+    open_folders(&root).map_err(disk(&root))
 }
 
 /// Copies the files of the model that the job goes on from to where it finds them.
@@ -137,6 +137,17 @@ fn place_parent(dir: &AttemptDir, order: &AttemptOrder) -> Result<(), Failure> {
         }
         let blob = dir.needs_blobs().join(file.blob.as_str());
         hand_out(&blob, &place).map_err(disk(&place))?;
+    }
+    open_folders(&root).map_err(disk(&root))
+}
+
+/// Opens folders to the job, which is another user than the agent: an agent's umask may keep new ones to itself.
+fn open_folders(root: &Path) -> io::Result<()> {
+    for entry in walkdir::WalkDir::new(root).follow_links(false) {
+        let entry = entry?;
+        if entry.file_type().is_dir() {
+            fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o755))?;
+        }
     }
     Ok(())
 }
@@ -241,6 +252,23 @@ pub(crate) fn give(folder: &Path, (uid, gid): (u32, u32)) -> io::Result<()> {
 mod tests {
     use super::*;
     use protocol::{ByteSize, Digest};
+
+    #[test]
+    fn what_is_handed_out_can_be_read_whatever_the_agents_umask_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, inner) = (folder.path().join("needs"), folder.path().join("needs/a/b"));
+        fs::create_dir_all(&inner).unwrap();
+        fs::write(inner.join("secret"), "x").unwrap();
+        let closed = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(inner.join("secret"), closed).unwrap();
+        for path in [&inner, &root] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        open_folders(&root).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!([mode(&root), mode(&inner)], [0o755, 0o755]);
+        assert_eq!(mode(&inner.join("secret")), 0o600);
+    }
 
     #[test]
     fn an_artifact_stays_below_its_definition() {

@@ -161,7 +161,8 @@ impl Run<'_, '_> {
                 failure: self.interrupted(*failure, end),
             },
         };
-        let died = end.filter(|_| !matches!(verdict, Verdict::Succeeded | Verdict::Stopped));
+        // Of one that was stopped too: what a kernel wrote that had to be killed may be torn.
+        let died = end.filter(|_| !matches!(verdict, Verdict::Succeeded));
         Ending {
             verdict,
             started_at,

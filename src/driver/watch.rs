@@ -23,7 +23,7 @@ const LAST_WORDS: usize = 4 << 20;
 /// What happened. `T` names a connection.
 #[derive(Debug)]
 pub(crate) enum Happening<T> {
-    /// Text on standard output or error.
+    /// Text on standard output or error, or a line of our own.
     Text(LogStream, String),
     /// A message on a connection.
     Frames(T, Frames),
@@ -87,6 +87,8 @@ impl<'a, T: Copy> Watch<'a, T> {
             && (ready.relay || due.is_some_and(|due| due <= Instant::now()))
         {
             relay.step();
+            let note = relay.take_note();
+            happenings.extend(note.map(|note| Happening::Text(LogStream::Platform, note)));
         }
         let mut frames = Vec::new();
         let mut index = 0;

@@ -72,7 +72,7 @@ impl<'a> DiskWatch<'a> {
         if began < self.next {
             return None;
         }
-        let running_out = free.is_some_and(|free| free < self.floor());
+        let running_out = free.is_some_and(|free| free < self.config.floor());
         let kept = ByteSize(size(&self.checkpoints));
         let mut full = (kept > self.most_checkpoints).then_some(Full {
             limit: self.most_checkpoints,
@@ -89,18 +89,13 @@ impl<'a> DiskWatch<'a> {
     /// What the job holds, where its host has just run out of room and that is not its doing.
     pub(super) fn starved(&self) -> Option<ByteSize> {
         self.emptied.filter(|at| at.elapsed() < LATELY)?;
-        Some(self.held()).filter(|held| *held < self.floor())
+        Some(self.held()).filter(|held| *held < self.config.floor())
     }
 
     /// All that the job has on the disk. Walks.
     fn held(&self) -> ByteSize {
         let folders = self.folders.iter().chain([&self.checkpoints]);
         ByteSize(folders.map(|folder| size(folder)).sum())
-    }
-
-    /// With less free than this the host is running out.
-    fn floor(&self) -> ByteSize {
-        ByteSize(self.config.watermark.0 / 2)
     }
 
     /// `free` is what is left on a host that is running out.
@@ -112,8 +107,8 @@ impl<'a> DiskWatch<'a> {
                 of: Share::Job,
             }),
             // Others may fill the disk too: to blame is a job without whose files there would be room.
-            (None, Some(free)) if used.0 + free.0 >= self.floor().0 => Some(Full {
-                limit: self.floor(),
+            (None, Some(free)) if used.0 + free.0 >= self.config.floor().0 => Some(Full {
+                limit: self.config.floor(),
                 used,
                 of: Share::Host,
             }),

@@ -30,6 +30,9 @@ const CAPABILITIES: [&str; 5] = ["SETUID", "SETGID", "CHOWN", "KILL", "DAC_OVERR
 /// Variables of an image that a job does not get: GPUs are ours to give, a preloaded library is nobody's
 /// wish, and matplotlib finds the notebook's backend by itself.
 const NOT_FROM_IMAGE: [&str; 3] = ["NVIDIA_VISIBLE_DEVICES", "LD_PRELOAD", "MPLBACKEND"];
+/// How long MLflow's client waits for the answer to one call, in seconds. Its own 120 end while a large model is written.
+const PATIENCE_VARIABLE: &str = "MLFLOW_HTTP_REQUEST_TIMEOUT";
+const PATIENCE: u32 = 1_200;
 const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The driver's command line in a container.
@@ -45,6 +48,8 @@ impl Attempt<'_> {
         let (uid, gid) = self.host.job_user;
         let agent = (rustix::process::geteuid(), rustix::process::getegid());
         let contained = self.in_container();
+        let env = self.job_env(places, prepared);
+        let registry = self.registry_door(&env);
         DriverJob {
             work: match &spec.work {
                 Work::Notebook { path } => DriverWork::Notebook {
@@ -59,7 +64,7 @@ impl Attempt<'_> {
                 },
             },
             workdir: places.workspace.clone(),
-            env: self.job_env(places, prepared),
+            env,
             limits: spec.limits.clone(),
             kernel_start_timeout: self.host.config.jobs.kernel_start_timeout,
             grace: self.grace(),
@@ -87,19 +92,22 @@ impl Attempt<'_> {
                 .to_vec(),
             }),
             gpus: self.gpu_files().filter(|_| contained),
-            registry: self.registry_door(),
+            registry,
         }
     }
 
-    /// How the job's code reaches the registry. Code that names a server of its own goes there.
-    pub(super) fn registry_door(&self) -> Option<RegistryDoor> {
-        let run = self.order.run.as_ref()?;
-        let spec = &self.order.spec;
+    /// The run that the job's code reaches; none: it reaches no registry of ours. Code that names a server of its own goes
+    /// there.
+    pub(super) fn reached_run(&self) -> Option<&String> {
+        let (spec, secrets) = (&self.order.spec, &self.order.secrets);
         let elsewhere =
-            |name: &str| spec.env.contains_key(name) || self.order.secrets.contains_key(name);
-        if elsewhere(TRACKING_VARIABLE) {
-            return None;
-        }
+            spec.env.contains_key(TRACKING_VARIABLE) || secrets.contains_key(TRACKING_VARIABLE);
+        self.order.run.as_ref().filter(|_| !elsewhere)
+    }
+
+    /// How the job's code, whose environment this is, reaches the registry.
+    fn registry_door(&self, job: &BTreeMap<String, String>) -> Option<RegistryDoor> {
+        let run = self.reached_run()?;
         let folder = match self.in_container() {
             true => AGENT_MOUNT.to_owned(),
             false => self.dir.agent().display().to_string(),
@@ -110,9 +118,15 @@ impl Attempt<'_> {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
-        // A proxy of the image's or of the job's is not for what is on this host.
-        for name in ["NO_PROXY", "no_proxy"] {
-            let own = spec.env.get(name).filter(|own| !own.is_empty());
+        // The driver holds a call for as long as the agent or the server is away, and a large file takes its time.
+        if !job.contains_key(PATIENCE_VARIABLE) {
+            env.insert(PATIENCE_VARIABLE.to_owned(), PATIENCE.to_string());
+        }
+        // A proxy of the image's or of the job's is not for what is on this host. Programs read either spelling, and
+        // exceptions are often made in one only.
+        for (name, other) in [("NO_PROXY", "no_proxy"), ("no_proxy", "NO_PROXY")] {
+            let given = |name: &str| job.get(name).filter(|own| !own.is_empty());
+            let own = given(name).or_else(|| given(other));
             let own = own.map_or_else(String::new, |own| format!("{own},"));
             env.insert(name.to_owned(), format!("{own}127.0.0.1,localhost"));
         }

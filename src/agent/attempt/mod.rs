@@ -219,7 +219,8 @@ impl Attempt<'_> {
             cpu_model: inventory.cpu_model.clone(),
             system: self.host.system.clone(),
             gpus: self.order.gpus.iter().map(booked).collect(),
-            driver: inventory.driver.clone(),
+            // It may have answered later than the agent began.
+            driver: self.host.hardware.driver(),
             agent_version: env!("CARGO_PKG_VERSION").into(),
             ..Setting::default()
         }

@@ -122,7 +122,7 @@ impl Attempt<'_> {
             )
         };
         self.prepare_contract(prepared).map_err(unwritable)?;
-        if self.registry_door().is_some() {
+        if self.reached_run().is_some() {
             self.tell_elsewhere();
         }
         if !self.in_container() {

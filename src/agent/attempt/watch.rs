@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use protocol::driver::OUT_DIR;
 use protocol::event::{EventKind, GpuSample, Sample};
 use protocol::{ByteSize, Span};
 
@@ -21,7 +22,15 @@ pub(super) struct Watch<'a> {
 
 impl Attempt<'_> {
     pub(super) async fn watch(&self, running: &Running) -> Watch<'_> {
-        let folders = vec![self.dir.workspace(), self.dir.tmp(), self.dir.home()];
+        let dir = &self.dir;
+        // In the last two lies what its code gives to the registry, until the server has it.
+        let folders = vec![
+            dir.workspace(),
+            dir.tmp(),
+            dir.home(),
+            dir.contract().join(OUT_DIR),
+            dir.registry(),
+        ];
         let checkpoints = (
             self.checkpoints().files(),
             self.order.spec.checkpoints.max_size,

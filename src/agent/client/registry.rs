@@ -7,7 +7,7 @@ use protocol::{AttemptId, Digest};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, Response};
 
-use super::{Client, ClientError};
+use super::{Client, ClientError, words};
 
 /// A call of a job's code for the registry.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +30,11 @@ pub struct RegistryCall<'a> {
 
 /// What the registry said: MLflow's words, good or bad.
 #[derive(Debug)]
-pub struct Download(Response);
+pub struct Download {
+    response: Response,
+    /// So long it may pause.
+    patience: Duration,
+}
 
 /// Headers of an answer that MLflow's clients read.
 const PASSED_ON: [&str; 6] = [
@@ -46,29 +50,31 @@ impl Download {
     /// The HTTP status.
     #[must_use]
     pub fn status(&self) -> u16 {
-        self.0.status().as_u16()
+        self.response.status().as_u16()
     }
 
     /// The length of the body, where it is known before.
     #[must_use]
     pub fn length(&self) -> Option<u64> {
-        let length = self.0.headers().get("content-length")?;
+        let length = self.response.headers().get("content-length")?;
         length.to_str().ok()?.parse().ok()
     }
 
     /// Headers that clients read.
     #[must_use]
     pub fn headers(&self) -> Vec<(&'static str, String)> {
-        let text = |name| Some((name, self.0.headers().get(name)?.to_str().ok()?.to_owned()));
+        let headers = self.response.headers();
+        let text = |name| Some((name, headers.get(name)?.to_str().ok()?.to_owned()));
         PASSED_ON.into_iter().filter_map(text).collect()
     }
 
     /// The next bytes of the body; none: that was all.
     ///
     /// # Errors
-    /// Where the server stops talking.
+    /// Where the server stops talking, or is silent for longer than an ordinary call takes.
     pub async fn chunk(&mut self) -> std::io::Result<Option<Vec<u8>>> {
-        let chunk = self.0.chunk().await.map_err(std::io::Error::other)?;
+        let chunk = tokio::time::timeout(self.patience, self.response.chunk()).await;
+        let chunk = chunk?.map_err(std::io::Error::other)?;
         Ok(chunk.map(|chunk| chunk.to_vec()))
     }
 }
@@ -83,8 +89,16 @@ impl Client {
         attempt: &AttemptId,
         call: RegistryCall<'_>,
     ) -> Result<String, ClientError> {
-        let Download(response) = self.registry_download(attempt, call).await?;
-        response.text().await.map_err(|e| self.transport(&e))
+        let mut download = self.registry_download(attempt, call).await?;
+        let mut body = Vec::new();
+        let broken = |error: std::io::Error| ClientError::Transport {
+            server: self.server.clone(),
+            reason: words(&error),
+        };
+        while let Some(chunk) = download.chunk().await.map_err(broken)? {
+            body.extend_from_slice(&chunk);
+        }
+        Ok(String::from_utf8_lossy(&body).into_owned())
     }
 
     /// The same, whose answer is read as it comes; the server may pause for as long as an ordinary call takes.
@@ -116,7 +130,10 @@ impl Client {
             .await
             .map_err(|_| self.silent())??;
         match response.status().is_success() {
-            true => Ok(Download(response)),
+            true => Ok(Download {
+                response,
+                patience: self.patience,
+            }),
             false => Err(self.error(response).await),
         }
     }
@@ -152,7 +169,44 @@ fn registry_url(
 
 #[cfg(test)]
 mod tests {
+    use protocol::Span;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_stops_in_the_middle_of_an_answer_is_away() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let client = Client::new(&url, None, Span(200)).unwrap();
+        let attempt = AttemptId::generate();
+        let call = RegistryCall {
+            method: "GET",
+            address: "/health",
+            content_type: None,
+            range: None,
+            body: "",
+            number: None,
+            blob: None,
+        };
+        for status in [200, 400] {
+            let half = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let head = format!("HTTP/1.1 {status} x\r\nContent-Length: 10\r\n\r\nhalf");
+                stream.write_all(head.as_bytes()).await.unwrap();
+                // It says no more, and stays until its client has gone.
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            };
+            let asked =
+                tokio::time::timeout(Duration::from_secs(30), client.registry(&attempt, call));
+            let (told, ()) = tokio::join!(async { asked.await.unwrap() }, half);
+            assert!(
+                matches!(told, Err(ClientError::Transport { .. })),
+                "{status}: {told:?}"
+            );
+        }
+    }
 
     #[test]
     fn the_code_of_a_job_reaches_its_registry_and_no_other_call() {

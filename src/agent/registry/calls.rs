@@ -48,6 +48,11 @@ impl Answer {
         }
     }
 
+    /// That it is done, where there is no more to say; a file that is put is answered so.
+    pub(super) fn empty() -> Self {
+        Self::done(&json!({}))
+    }
+
     /// An error as MLflow's clients read it.
     pub(crate) fn error(status: u16, code: &str, message: &str) -> Self {
         let body = json!({"error_code": code, "message": message});
@@ -93,6 +98,9 @@ const ASK_BY_POST: [&str; 4] = [
     "registered-models/get-latest-versions",
 ];
 
+/// Most characters of a path that people are told.
+const MOST_WORDS: usize = 300;
+
 /// Whether a call brings a file.
 pub(super) fn is_file(method: &str, path: &str) -> bool {
     method == "PUT" && path.starts_with(FILES)
@@ -108,12 +116,12 @@ impl Call {
             return Kind::Read;
         }
         if is_file(&self.method, self.path()) {
-            return Kind::Write(Answer::done(&json!({})));
+            return Kind::Write(Answer::empty());
         }
         let name = self.path().strip_prefix(API).unwrap_or_default();
         match self.method.as_str() {
             "POST" if ASK_BY_POST.contains(&name) => Kind::Read,
-            "POST" if ANSWER_NOTHING.contains(&name) => Kind::Write(Answer::done(&json!({}))),
+            "POST" if ANSWER_NOTHING.contains(&name) => Kind::Write(Answer::empty()),
             "POST" if name == "runs/update" => match self.updated() {
                 Some(answer) => Kind::Write(answer),
                 None => Kind::Awaited,
@@ -146,11 +154,15 @@ impl Call {
         }})))
     }
 
-    /// For people.
+    /// For people; the end of a very long path is left out.
     pub(crate) fn words(&self) -> String {
         let path = self.path();
         let short = path.strip_prefix(API).or_else(|| path.strip_prefix(FILES));
-        format!("{} {}", self.method, short.unwrap_or(path))
+        let short = short.unwrap_or(path);
+        match short.char_indices().nth(MOST_WORDS) {
+            Some((end, _)) => format!("{} {}…", self.method, &short[..end]),
+            None => format!("{} {short}", self.method),
+        }
     }
 }
 

@@ -16,13 +16,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use protocol::{Digest, Timestamp};
+use protocol::{ByteSize, Digest, Timestamp};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 use tokio::sync::watch;
 
 use super::calls::{Answer, Call, Entry, Kind};
-use crate::attempt::{read_json, write_json};
+use crate::attempt::{free, read_json, write_json};
 
 mod files;
 #[cfg(test)]
@@ -72,6 +72,8 @@ pub(crate) struct Desk {
     folder: PathBuf,
     /// What waits takes at most so many bytes.
     most: u64,
+    /// A file leaves so much of the disk free.
+    floor: ByteSize,
     /// Lines that could not be read when it was opened.
     damaged: u64,
     /// Whether it was said that something could not be kept.
@@ -105,12 +107,12 @@ struct Inner {
 }
 
 impl Desk {
-    /// Opens the folder, made where it is missing; what waits may take `most` bytes. A torn last line is cut: its call was
+    /// Opens the folder, made where it is missing; what waits may take `most` bytes, and a file leaves `floor` free. A torn last line is cut: its call was
     /// not answered. What is damaged otherwise is left out, and counted.
     ///
     /// # Errors
     /// Where the disk refuses for now.
-    pub(crate) fn open(folder: PathBuf, most: u64) -> io::Result<Self> {
+    pub(crate) fn open(folder: PathBuf, most: u64, floor: ByteSize) -> io::Result<Self> {
         fs::create_dir_all(folder.join("files"))?;
         let mut damaged = 0;
         let summary = folder.join(KEPT);
@@ -161,6 +163,7 @@ impl Desk {
             inner: Mutex::new(inner),
             folder,
             most,
+            floor,
             damaged,
             complained: AtomicBool::new(false),
         };
@@ -207,15 +210,35 @@ impl Desk {
         self.folder.join("files")
     }
 
-    /// Takes a call, which is on the disk when this returns, and so is its file; gives its number. The same request again
-    /// is the same call.
+    /// Begins a file of so many bytes. It must leave the floor free, or as much as it takes itself where that is less: a
+    /// disk that others have filled takes small ones still.
+    ///
+    /// # Errors
+    /// Where it would not, or the disk refuses.
+    pub(super) fn begin_file(&self, length: u64) -> io::Result<NamedTempFile> {
+        let files = self.files();
+        let rest = length.min(self.floor.0);
+        if let Some(free) = free(&files)
+            && free.0 < length.saturating_add(rest)
+        {
+            let (length, rest) = (ByteSize(length), ByteSize(rest));
+            let words = format!("of {free} free a file of {length} does not leave {rest}");
+            return Err(io::Error::new(io::ErrorKind::StorageFull, words));
+        }
+        NamedTempFile::new_in(files)
+    }
+
+    /// Whether this request was taken: its content is not wanted again.
+    pub(super) fn knows(&self, request: &str) -> bool {
+        self.lock().numbers.contains_key(request)
+    }
+
+    /// Takes a call, which is on the disk when this returns; gives its number. Its file is there already. The same request
+    /// again is the same call.
     ///
     /// # Errors
     /// Where the disk refuses, or too much waits for the server.
     pub(crate) fn take(&self, call: Call, content: Option<NamedTempFile>) -> io::Result<u64> {
-        if let Some(content) = &content {
-            content.as_file().sync_all()?;
-        }
         let mut inner = self.lock();
         if let Some(number) = inner.numbers.get(&call.request) {
             return Ok(*number);

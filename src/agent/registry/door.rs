@@ -92,6 +92,10 @@ async fn handle(mut stream: UnixStream, desk: &Desk, upstream: &impl Upstream) -
     let (head, rest) = http::read_head(&mut stream).await?;
     let path = head.address.split('?').next().unwrap_or_default();
     let received = match is_file(&head.method, path) {
+        // Its client gave up and asks again: the content came whole before.
+        true if desk.knows(&head.request) => {
+            return http::write_answer(&mut stream, &Answer::empty()).await;
+        }
         true => receive_file(&mut stream, &head, rest, desk).await,
         false => receive(&mut stream, &head, rest)
             .await
@@ -99,17 +103,19 @@ async fn handle(mut stream: UnixStream, desk: &Desk, upstream: &impl Upstream) -
     };
     let (call, content) = match received {
         Ok(received) => received,
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-            let answer = Answer::error(400, "INVALID_PARAMETER_VALUE", &error.to_string());
+        Err(NotTaken::Left(error)) => return Err(error),
+        Err(NotTaken::Wrong(why)) => {
+            let answer = Answer::error(400, "INVALID_PARAMETER_VALUE", &why);
             return http::write_answer(&mut stream, &answer).await;
         }
-        // The driver is there still where it is the disk that refuses.
-        Err(error) => {
+        Err(NotTaken::Full(error)) => {
             let answer = full(&error, desk, upstream);
             return http::write_answer(&mut stream, &answer).await;
         }
     };
     let reading = tokio::select! {
+        // What came whole is taken, though its client has gone meanwhile: it asks again.
+        biased;
         reading = answer(call, content, head.range.as_deref(), desk, upstream) => reading,
         () = http::left(&stream) => return Ok(()),
     };
@@ -117,6 +123,16 @@ async fn handle(mut stream: UnixStream, desk: &Desk, upstream: &impl Upstream) -
         Reading::Whole(answer) => http::write_answer(&mut stream, &answer).await,
         Reading::Stream(download) => pass_on(&mut stream, download).await,
     }
+}
+
+/// Why a call did not come whole.
+enum NotTaken {
+    /// Who asked has gone, or is silent.
+    Left(io::Error),
+    /// It is none.
+    Wrong(String),
+    /// This host cannot keep it; who asked is there still.
+    Full(io::Error),
 }
 
 /// A client asks again later where this host cannot keep what it says.
@@ -167,13 +183,17 @@ fn call_of(head: &Head) -> Call {
     }
 }
 
-async fn receive(stream: &mut UnixStream, head: &Head, mut body: Vec<u8>) -> io::Result<Call> {
-    let refused = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
+async fn receive(
+    stream: &mut UnixStream,
+    head: &Head,
+    mut body: Vec<u8>,
+) -> Result<Call, NotTaken> {
     let is_too_long = head.length > LONGEST_BODY;
     let mut chunk = vec![0; 64 << 10];
     let mut came = body.len() as u64;
     while came < head.length {
-        let n = http::read_some(stream, &mut chunk).await?;
+        let read = http::read_some(stream, &mut chunk).await;
+        let n = read.map_err(NotTaken::Left)?;
         came += n as u64;
         if !is_too_long {
             body.extend_from_slice(&chunk[..n]);
@@ -181,24 +201,24 @@ async fn receive(stream: &mut UnixStream, head: &Head, mut body: Vec<u8>) -> io:
     }
     if is_too_long {
         let most = ByteSize(LONGEST_BODY);
-        return Err(refused(format!("a body has at most {most}")));
+        return Err(NotTaken::Wrong(format!("a body has at most {most}")));
     }
     body.truncate(usize::try_from(head.length).unwrap_or(usize::MAX));
-    let body = String::from_utf8(body).map_err(|_| refused("a body is JSON".to_owned()))?;
+    let body = String::from_utf8(body).map_err(|_| NotTaken::Wrong("a body is JSON".to_owned()))?;
     Ok(Call {
         body,
         ..call_of(head)
     })
 }
 
-/// Takes the bytes of a file to the disk, in bounded memory.
+/// Takes the bytes of a file to the disk, in bounded memory. They are there when this returns.
 async fn receive_file(
     stream: &mut UnixStream,
     head: &Head,
     first: Vec<u8>,
     desk: &Desk,
-) -> io::Result<(Call, Option<NamedTempFile>)> {
-    let mut part = NamedTempFile::new_in(desk.files())?;
+) -> Result<(Call, Option<NamedTempFile>), NotTaken> {
+    let mut part = desk.begin_file(head.length).map_err(NotTaken::Full)?;
     let mut hasher = Sha256::new();
     let mut left = head.length;
     let (mut chunk, mut n) = (first, 0);
@@ -209,7 +229,8 @@ async fn receive_file(
     loop {
         if n > 0 {
             hasher.update(&chunk[..n]);
-            tokio::task::block_in_place(|| part.write_all(&chunk[..n]))?;
+            let written = tokio::task::block_in_place(|| part.write_all(&chunk[..n]));
+            written.map_err(NotTaken::Full)?;
             left -= n as u64;
         }
         if left == 0 {
@@ -217,8 +238,14 @@ async fn receive_file(
         }
         chunk.resize(256 << 10, 0);
         let most = usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len());
-        n = http::read_some(stream, &mut chunk[..most]).await?;
+        let read = http::read_some(stream, &mut chunk[..most]).await;
+        n = read.map_err(NotTaken::Left)?;
     }
+    // It may take minutes, and the attempt that this is a part of goes on meanwhile.
+    let synced =
+        tokio::task::spawn_blocking(move || part.as_file().sync_all().map(|()| part)).await;
+    let part = synced.map_err(io::Error::other).flatten();
+    let part = part.map_err(NotTaken::Full)?;
     let digest = Digest::from_hasher(hasher);
     let call = Call {
         file: Some((digest, ByteSize(head.length))),

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use protocol::Digest;
 use protocol::driver::{AGENT_SOCKET, REQUEST_HEADER};
+use protocol::{ByteSize, Digest};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -47,7 +47,7 @@ impl World {
     }
 
     fn in_folder(folder: TempDir, most: u64) -> Self {
-        let desk = Desk::open(folder.path().join("registry"), most);
+        let desk = Desk::open(folder.path().join("registry"), most, ByteSize(0));
         let (desk, echo) = (Arc::new(desk.unwrap()), Arc::<Echo>::default());
         let (here, at) = (Arc::clone(&desk), folder.path().join("agent"));
         let says = Arc::clone(&echo);
@@ -94,7 +94,7 @@ impl World {
     }
 }
 
-async fn ask(folder: &Path, request: &str, line: &str, body: &str) -> String {
+async fn connect(folder: &Path) -> UnixStream {
     let path = folder.join("agent").join(AGENT_SOCKET);
     let connect = async {
         loop {
@@ -104,7 +104,11 @@ async fn ask(folder: &Path, request: &str, line: &str, body: &str) -> String {
             }
         }
     };
-    let mut stream = tokio::time::timeout(PATIENCE, connect).await.unwrap();
+    tokio::time::timeout(PATIENCE, connect).await.unwrap()
+}
+
+async fn ask(folder: &Path, request: &str, line: &str, body: &str) -> String {
+    let mut stream = connect(folder).await;
     let head = format!(
         "{line} HTTP/1.1\r\n{REQUEST_HEADER}: {request}\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
@@ -119,6 +123,7 @@ async fn ask(folder: &Path, request: &str, line: &str, body: &str) -> String {
 }
 
 const LOG: &str = "POST /api/2.0/mlflow/runs/log-metric";
+const PUT: &str = "PUT /api/2.0/mlflow-artifacts/artifacts/0/x/artifacts/a.bin";
 const CREATE: &str = "POST /api/2.0/mlflow/runs/create";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,16 +173,16 @@ async fn what_reads_sees_what_was_written_before() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_is_kept_by_its_hash_until_the_server_has_it() {
     let world = World::start();
-    let put = "PUT /api/2.0/mlflow-artifacts/artifacts/0/x/artifacts/a.bin";
     let content = "x".repeat(300_000);
-    assert_eq!(world.ask("1-1", put, &content).await, "200 {}");
+    assert_eq!(world.ask("1-1", PUT, &content).await, "200 {}");
     let world = world.restart().await;
     let place = world.desk.files().join(Digest::of(&content).as_str());
     assert_eq!(std::fs::read_to_string(&place).unwrap(), content);
     let call = world.deliver("{}").await;
     assert_eq!(call.file.unwrap().0, Digest::of(&content));
     assert!(!place.exists());
-    assert_eq!(world.ask("1-1", put, &content).await, "200 {}");
+    let told = announce(world.folder.path(), "1-1", 300_000).await;
+    assert!(told.ends_with("{}"), "{told}");
     assert!(!place.exists(), "a call that was brought needs no file");
     let left = std::fs::read_dir(world.desk.files()).unwrap().count();
     assert_eq!(left, 0);
@@ -194,6 +199,57 @@ async fn what_is_no_call_is_refused() {
     );
     assert_eq!(world.desk.next().unwrap(), None);
     assert_eq!(world.ask("1-2", LOG, "").await, "200 {}");
+}
+
+/// What is answered to the head of a file of this length, before anything of the file is sent.
+async fn announce(folder: &Path, request: &str, length: u64) -> String {
+    let mut stream = connect(folder).await;
+    let head = format!(
+        "{PUT} HTTP/1.1\r\n{REQUEST_HEADER}: {request}\r\nContent-Length: {length}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let read = stream.read_to_string(&mut answer);
+    tokio::time::timeout(PATIENCE, read).await.unwrap().unwrap();
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_came_whole_before_or_has_no_room_is_answered_by_its_head() {
+    let world = World::start();
+    assert_eq!(world.ask("1-1", PUT, "content").await, "200 {}");
+    let told = announce(world.folder.path(), "1-1", 7).await;
+    assert!(told.starts_with("HTTP/1.1 200 "), "{told}");
+    let told = announce(world.folder.path(), "1-2", 1 << 60).await;
+    assert!(told.starts_with("HTTP/1.1 503 "), "{told}");
+    assert!(told.contains("a file of 1048576 TiB"), "{told}");
+    assert_eq!(world.echo.told.lock().unwrap().len(), 1);
+    let left = std::fs::read_dir(world.desk.files()).unwrap().count();
+    assert_eq!(left, 1, "the first one alone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_is_no_full_host() {
+    let world = World::in_folder(tempfile::tempdir().unwrap(), 300);
+    for line in [PUT, LOG] {
+        let mut stream = connect(world.folder.path()).await;
+        let head =
+            format!("{line} HTTP/1.1\r\n{REQUEST_HEADER}: 1-1\r\nContent-Length: 9\r\n\r\nhalf");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = String::new();
+        let read = stream.read_to_string(&mut answer);
+        tokio::time::timeout(PATIENCE, read).await.unwrap().unwrap();
+        assert_eq!(answer, "", "{line}");
+    }
+    // The word on a full host is there still.
+    let told = world.ask("1-2", LOG, &"x".repeat(300)).await;
+    assert!(told.starts_with("503 "), "{told}");
+    let told = world.echo.told.lock().unwrap();
+    assert!(
+        told.len() == 1 && told[0].contains("more waits"),
+        "{told:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

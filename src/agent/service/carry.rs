@@ -37,7 +37,7 @@ pub(super) async fn carry(
         handle: &handle,
     };
     let journal = kept::journal(&shared, &dir, &order).await;
-    let desk = kept::desk(&shared, &dir, &order, &journal).await;
+    let desk = kept::desk(&shared, &dir, &order, &journal, &handle.control).await;
     let delivery = Delivery {
         shared: &shared,
         attempt: &order.attempt,

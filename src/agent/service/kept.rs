@@ -9,7 +9,7 @@ use protocol::agent_api::AttemptOrder;
 use protocol::event::{EventKind, LogStream};
 
 use super::{Shared, keep};
-use crate::attempt::AttemptDir;
+use crate::attempt::{AttemptDir, Control};
 use crate::journal::{Journal, JournalError};
 use crate::registry::{Desk, MOST_WAITING};
 
@@ -18,6 +18,9 @@ const MOST_TRIES: u32 = 5;
 /// What is said where something of it is lost.
 const DAMAGED: &str = "some of what the code wrote to the registry was damaged on the host's disk: what the server did not have \
     of it yet is missing in the run, and the rest goes on; run the job again to have all of it";
+/// What is said where the attempt ends before it could be opened.
+const UNOPENED: &str = "the host's disk did not give back what the code wrote to the registry before the job was ended: what \
+    the server did not have of it is missing in the run";
 
 /// The attempt's journal. A damaged one is set aside and its story begins anew: the server's next number is the one to
 /// go on from, and the driver's lines are read again.
@@ -38,20 +41,23 @@ pub(super) async fn journal(shared: &Shared, dir: &AttemptDir, order: &AttemptOr
 }
 
 /// Where what the job's code writes to the registry is kept; none: the server takes nothing of it. What is damaged there is
-/// missing in the run, and the job's log says so. One that cannot be opened at all is set aside.
+/// missing in the run, and the job's log says so. One that cannot be opened at all is set aside, but room for it is waited
+/// for, until the attempt is asked to end.
 pub(super) async fn desk(
     shared: &Shared,
     dir: &AttemptDir,
     order: &AttemptOrder,
     journal: &Journal,
+    control: &Control,
 ) -> Option<Desk> {
     order.run.as_ref()?;
     let path = dir.registry();
+    let floor = shared.host.config.disk.floor();
     let mut backoff = shared.backoff();
     let mut tries = 0;
     loop {
         tries += 1;
-        let error = match Desk::open(path.clone(), MOST_WAITING) {
+        let error = match Desk::open(path.clone(), MOST_WAITING, floor) {
             Ok(desk) => {
                 if desk.damaged() > 0 {
                     say(journal, order, DAMAGED);
@@ -71,7 +77,14 @@ pub(super) async fn desk(
                 say(journal, order, DAMAGED);
             }
         }
-        tokio::time::sleep(backoff.next()).await;
+        tokio::select! {
+            biased;
+            _ = control.stopped() => {
+                say(journal, order, UNOPENED);
+                return None;
+            }
+            () = tokio::time::sleep(backoff.next()) => {}
+        }
     }
 }
 
@@ -112,7 +125,8 @@ mod tests {
         std::fs::write(registry.join("calls.ndjson"), "no call\n").unwrap();
         let shared = &world.shared;
         let journal = journal(shared, &dir, &order).await;
-        let open = async || desk(shared, &dir, &order, &journal).await;
+        let control = Control::new();
+        let open = async || desk(shared, &dir, &order, &journal, &control).await;
         let said = || {
             let events = journal.read(1, usize::MAX).unwrap();
             let texts = events.iter().filter_map(|event| match event.body.known()? {
@@ -130,5 +144,11 @@ mod tests {
         std::fs::write(&registry, "a file").unwrap();
         assert_eq!(open().await.unwrap().damaged(), 0);
         assert_eq!(said().len(), 2);
+        // Who is asked to end waits for no disk.
+        std::fs::remove_dir_all(&registry).unwrap();
+        std::fs::write(&registry, "a file").unwrap();
+        control.abandon();
+        assert!(open().await.is_none() && registry.is_file());
+        assert_eq!(said()[2], format!("{UNOPENED}\n"));
     }
 }

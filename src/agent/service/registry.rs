@@ -220,6 +220,7 @@ impl Upstream for Delivery<'_> {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::time::Duration;
 
     use protocol::{ByteSize, Digest};
     use serde_json::json;
@@ -249,7 +250,7 @@ mod tests {
     async fn lost(times: u32) -> (Answer, usize) {
         let world = World::new().await;
         let folder = tempfile::tempdir().unwrap();
-        let desk = Desk::open(folder.path().to_owned(), MOST_WAITING).unwrap();
+        let desk = Desk::open(folder.path().to_owned(), MOST_WAITING, ByteSize(0)).unwrap();
         let entry = put(&desk);
         let answer = json!({"error_code": "RESOURCE_CONFLICT", "message": "upload it before"});
         world.refuse_times("/registry/", 409, answer, times);
@@ -264,6 +265,32 @@ mod tests {
         let (answer, looks) = lost(u32::MAX).await;
         assert_eq!((answer.status, looks), (409, TRIES as usize));
         assert!(answer.body.contains("upload it before"), "{}", answer.body);
+    }
+
+    #[tokio::test]
+    async fn what_no_request_can_be_made_of_is_refused_and_holds_up_nothing() {
+        let world = World::new().await;
+        let folder = tempfile::tempdir().unwrap();
+        let desk = Desk::open(folder.path().to_owned(), MOST_WAITING, ByteSize(0)).unwrap();
+        let entry = put(&desk);
+        let typed = Call {
+            content_type: Some("a\u{1}".into()),
+            ..entry.call.clone()
+        };
+        let long = Call {
+            address: format!("{}{}", entry.call.address, "x".repeat(65_600)),
+            ..entry.call.clone()
+        };
+        assert!(long.words().len() < 400, "{}", long.words());
+        for call in [typed, long] {
+            let entry = Entry { number: 1, call };
+            let bring = world.delivery().bring_call(&desk, &entry);
+            let brought = tokio::time::timeout(Duration::from_secs(30), bring).await;
+            let answer = brought.expect("it is tried for ever");
+            assert_eq!(answer.status, 400);
+            assert!(answer.body.contains("no request can be made"), "{answer:?}");
+            assert!(answer.body.len() < 400, "{answer:?}");
+        }
     }
 
     #[tokio::test]

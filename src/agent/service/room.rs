@@ -13,6 +13,7 @@ use crate::attempt::AttemptDir;
 use crate::checkpoints::{Checkpoints, size};
 use crate::config::Config;
 use crate::hardware::Disk;
+use crate::local;
 
 /// How long the first look is waited for.
 const FIRST_LOOK: Duration = Duration::from_secs(3);
@@ -83,7 +84,8 @@ fn held(data: &Path) -> ByteSize {
     let dirs = entries.into_iter().flatten().flatten();
     let held = dirs
         .map(|entry| AttemptDir::open(entry.path()))
-        .filter(|dir| !keep::is_reported(dir))
+        // What `trainyard run` holds the server did not give.
+        .filter(|dir| !keep::is_reported(dir) && !local::is_runs(dir))
         .filter_map(|dir| {
             let order = dir.order().ok()?;
             let asked = order.spec.resources.disk?;
@@ -141,6 +143,9 @@ mod tests {
         assert_eq!(held(data), ByteSize(one.0 + (1 << 20)));
         fs::write(holds.path().join("reported"), "").unwrap();
         assert_eq!(held(data), ByteSize::mib(1));
+        let local = attempt(data, Some(ByteSize::gib(1)), 3 << 20);
+        fs::write(local.path().join("run.lock"), "").unwrap();
+        assert_eq!(held(data), ByteSize::mib(1), "a person's run");
 
         let mut config = Config {
             data: data.to_owned(),

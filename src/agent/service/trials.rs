@@ -49,6 +49,8 @@ struct State {
     closed: Option<String>,
     /// The GPUs are being tried.
     trying: bool,
+    /// GPUs were seen.
+    met: bool,
 }
 
 impl Trials {
@@ -80,6 +82,11 @@ impl Trials {
     /// From now on GPUs are not offered, until they were tried.
     fn begin(&self) {
         self.lock().trying = true;
+    }
+
+    /// Takes in that GPUs are seen. Answers whether none were before.
+    fn meet(&self) -> bool {
+        !std::mem::replace(&mut self.lock().met, true)
     }
 
     fn is_trying(&self) -> bool {
@@ -160,6 +167,9 @@ impl Shared {
         readings: &[GpuReading],
     ) -> Option<AbortOnDropHandle<()>> {
         let engine = sight.follow()?;
+        if !readings.is_empty() {
+            self.trials.meet();
+        }
         let of = sight
             .engine()
             .and_then(|seen| self.trial_of(&seen, readings));
@@ -174,6 +184,12 @@ impl Shared {
     /// The GPUs as the server is told of them.
     pub(super) fn offered(&self, readings: &[GpuReading]) -> Vec<Gpu> {
         let gpus = self.ledger.judged(readings);
+        // A driver that answers late: what it has was not there to be tried when the agent began.
+        let docker = self.host.config.executors.docker;
+        if docker && !readings.is_empty() && self.trials.meet() {
+            self.trials.begin();
+            self.trials.wanted.notify_one();
+        }
         if !self.trials.is_trying() {
             return gpus;
         }
@@ -311,7 +327,24 @@ mod tests {
     use protocol::{Failure, Span};
 
     use super::*;
+    use crate::hardware::example;
     use crate::service::world::World;
+
+    #[tokio::test]
+    async fn gpus_of_a_driver_that_answers_late_are_tried_before_they_are_offered() {
+        let offers = async |docker| {
+            let mut world = World::new().await;
+            let shared = Arc::get_mut(&mut world.shared).unwrap();
+            shared.host.config.executors.docker = docker;
+            assert_eq!(world.shared.offered(&[]), []);
+            let gpus = world.shared.offered(&[example("GPU-1")]);
+            gpus[0].health.clone()
+        };
+        let reason = BEING_TRIED.to_owned();
+        assert_eq!(offers(true).await, GpuHealth::Quarantined { reason });
+        // Nothing tries them, and nothing takes their place.
+        assert_eq!(offers(false).await, GpuHealth::Healthy);
+    }
 
     async fn ends(trials: &Trials, outcomes: &[Outcome]) {
         let world = World::new().await;

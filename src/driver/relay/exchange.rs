@@ -1,7 +1,7 @@
 //! One request and its answer: read whole from the code, handed to the agent, the answer passed back as it comes.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -17,6 +17,9 @@ const CHUNK: usize = 64 << 10;
 const TURN: usize = 16;
 /// Between two tries to reach the agent.
 const RETRY: Duration = Duration::from_millis(100);
+/// So long a client that was refused may go on sending. Many read no answer before all is sent, and hear of a reset in its
+/// place where we close before (RFC 9112, section 9.6).
+const LINGER: Duration = Duration::from_secs(300);
 
 /// How far an exchange has come.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub(super) enum State {
         chunk: Vec<u8>,
         begun: bool,
     },
+    /// It was refused: what the code still sends of it is thrown away.
+    Refused { until: Instant },
 }
 
 /// A request of the job's code.
@@ -77,7 +82,7 @@ impl Exchange {
     pub(super) fn interests<'a>(&'a self, all: &mut Vec<(BorrowedFd<'a>, PollFlags)>) {
         let client = self.client.as_fd();
         match &self.state {
-            State::Reading => all.push((client, PollFlags::IN)),
+            State::Reading | State::Refused { .. } => all.push((client, PollFlags::IN)),
             State::Waiting { .. } => all.push((client, PollFlags::RDHUP)),
             State::Sending { agent, .. } => {
                 all.push((client, PollFlags::RDHUP));
@@ -116,6 +121,11 @@ impl Exchange {
                     chunk,
                     begun,
                 } => self.answer(agent, chunk, begun),
+                State::Refused { until } if until > Instant::now() => {
+                    self.state = State::Refused { until };
+                    Next::Waits
+                }
+                State::Refused { .. } => Next::Over,
             };
             match next {
                 Next::Waits => return true,
@@ -170,8 +180,11 @@ impl Exchange {
                     return Next::Goes(State::Waiting { until });
                 }
                 Err(refusal) => {
+                    way.note(refusal);
                     let _ = self.client.write(&refused(refusal));
-                    return Next::Over;
+                    let _ = self.client.shutdown(Shutdown::Write);
+                    let until = Instant::now() + LINGER;
+                    return Next::Goes(State::Refused { until });
                 }
             }
         }

@@ -19,6 +19,7 @@ use rustix::event::PollFlags;
 use rustix::fs::{Mode, OFlags};
 
 use self::exchange::{Exchange, State};
+use self::request::Refusal;
 use crate::sockets::try_connect;
 
 /// Most requests at once; more wait to be accepted.
@@ -47,6 +48,15 @@ struct Way {
     /// Requests that may have arrived and whose clients have gone: what each asked for, and its number. A client that asks
     /// for the same again means the same.
     lost: VecDeque<(Digest, String)>,
+    note: Note,
+}
+
+/// That what the code says cannot be kept: told once.
+#[derive(Debug)]
+enum Note {
+    Nothing,
+    Due(&'static str),
+    Told,
 }
 
 impl Way {
@@ -65,6 +75,13 @@ impl Way {
             self.lost.pop_front();
         }
         self.lost.push_back((asked, number));
+    }
+
+    /// Notes a refusal that is not the code's fault.
+    fn note(&mut self, Refusal(status, why): Refusal) {
+        if status == 503 && matches!(self.note, Note::Nothing) {
+            self.note = Note::Due(why);
+        }
     }
 
     /// Connects to the agent; none where it is away. By its folder: the path of a socket is at most 107 bytes long.
@@ -94,6 +111,7 @@ impl Relay {
                 start: Timestamp::now(),
                 last: 0,
                 lost: VecDeque::new(),
+                note: Note::Nothing,
             },
         })
     }
@@ -121,10 +139,22 @@ impl Relay {
     /// When something is to be done though nothing is ready.
     pub(crate) fn due(&self) -> Option<Instant> {
         let waits = |exchange: &Exchange| match exchange.state {
-            State::Waiting { until } => Some(until),
+            State::Waiting { until } | State::Refused { until } => Some(until),
             State::Reading | State::Sending { .. } | State::Answering { .. } => None,
         };
         self.exchanges.iter().filter_map(waits).min()
+    }
+
+    /// What the job's readers are to hear of it now, in a line.
+    pub(crate) fn take_note(&mut self) -> Option<String> {
+        let Note::Due(why) = self.way.note else {
+            return None;
+        };
+        self.way.note = Note::Told;
+        Some(format!(
+            "the driver cannot take what the code writes to the registry: {why} The code is told to try again, and fails where \
+             that goes on.\n"
+        ))
     }
 
     /// Does what can be done without waiting.

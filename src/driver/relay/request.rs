@@ -130,6 +130,11 @@ impl Request {
         if self.lines().any(odd) {
             return Err(wrong("a header of the request is none"));
         }
+        // They stand in no header (RFC 9110, section 5.5), and nobody takes such a request.
+        let controls = |line: &str| line.bytes().any(|b| b.is_ascii_control() && b != b'\t');
+        if text.trim_end_matches("\r\n").split("\r\n").any(controls) {
+            return Err(wrong("the head of the request has a control character"));
+        }
         let mut lengths = self.header("content-length");
         let length = lengths.next().map(str::parse::<u64>);
         let another = lengths.next().is_some();
@@ -196,7 +201,7 @@ impl Request {
             .map_err(|_| {
                 Refusal(
                     503,
-                    "the body of the request cannot be kept: is the disk full?",
+                    "the body of the request cannot be kept. Is the disk full?",
                 )
             })
     }
@@ -330,6 +335,8 @@ mod tests {
             ("POST / HTTP/1.1\r\nContent-Length : 5\r\n\r\n", 400),
             ("POST / HTTP/1.1\r\nA: b\r\n c: d\r\n\r\n", 400),
             ("POST http://x/ HTTP/1.1\r\n\r\n", 400),
+            ("POST / HTTP/1.1\r\nContent-Type: a\u{1}\r\n\r\n", 400),
+            ("POST / HTTP/1.1\r\nA: b\nContent-Length: 5\r\n\r\n", 400),
             ("hello\r\n\r\n", 400),
             (
                 "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",

@@ -29,7 +29,7 @@ impl Host {
     }
 
     fn start(&self) -> Desk {
-        Desk::open(self.0.path().to_owned(), MOST_WAITING).unwrap()
+        Desk::open(self.0.path().to_owned(), MOST_WAITING, ByteSize(0)).unwrap()
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -245,7 +245,7 @@ fn a_long_journal_is_begun_anew_when_all_of_it_is_delivered() {
 fn what_waits_is_bounded_and_what_is_delivered_does_not_count() {
     let host = Host::new();
     let most = 4_000;
-    let desk = Desk::open(host.0.path().to_owned(), most).unwrap();
+    let desk = Desk::open(host.0.path().to_owned(), most, ByteSize(0)).unwrap();
     let long = |request: String| {
         let mut call = call(&request, "log-batch");
         call.body = "x".repeat(1_000);
@@ -273,13 +273,27 @@ fn what_waits_is_bounded_and_what_is_delivered_does_not_count() {
         let length = fs::metadata(host.file(CALLS)).unwrap().len();
         assert!(length <= 2 * most, "{length}");
     }
-    let desk = Desk::open(host.0.path().to_owned(), most).unwrap();
+    let desk = Desk::open(host.0.path().to_owned(), most, ByteSize(0)).unwrap();
     assert_eq!(desk.damaged(), 0);
     assert_eq!(deliver_all(&desk), ["more-47", "more-48", "more-49"]);
     assert_eq!(
         desk.take(long("more-49".into()), None).unwrap(),
         *desk.taken.borrow()
     );
+}
+
+#[test]
+fn a_file_leaves_room_on_the_disk() {
+    let host = Host::new();
+    let open = |floor| Desk::open(host.0.path().to_owned(), MOST_WAITING, floor).unwrap();
+    let free = free(host.0.path()).unwrap().0;
+    let three_quarters = free / 4 * 3;
+    assert!(open(ByteSize(0)).begin_file(three_quarters).is_ok());
+    let desk = open(ByteSize(free / 2));
+    let refused = desk.begin_file(three_quarters).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+    // Others have filled the disk.
+    assert!(open(ByteSize(u64::MAX)).begin_file(1).is_ok());
 }
 
 #[test]

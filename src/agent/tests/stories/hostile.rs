@@ -166,6 +166,27 @@ async fn one_that_fills_tmp() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_that_fills_the_disk_with_what_it_logs() {
+    let world = World::with(|config| {
+        (config.executors.docker, config.executors.shell) = (false, true);
+        config.disk.job = Some(ByteSize::mib(8));
+    });
+    let mut order = world.python(
+        "import os, urllib.request\n\
+         print(os.environ['MLFLOW_HTTP_REQUEST_TIMEOUT'], flush=True)\n\
+         place = os.environ['MLFLOW_TRACKING_URI'] + '/api/2.0/mlflow-artifacts/artifacts/0/r/artifacts/a'\n\
+         ask = urllib.request.Request(place, data=bytes(32 << 20), method='PUT')\n\
+         print(urllib.request.urlopen(ask).status)\n",
+    );
+    order.run = Some("0".repeat(32));
+    // Nobody serves the agent's socket: all of it lies with the driver.
+    let done = endure(&world, &order).await;
+    let failure = done.failure();
+    assert_eq!(failure.kind, FailureKind::DiskLimit, "{failure:?}");
+    assert_eq!(done.said, "1200\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_that_kills_everything_it_can() {
     if !engine().await {
         return;

@@ -428,3 +428,25 @@ async fn a_stop_before_the_run_begins_is_a_cancel() {
         .unwrap();
     assert_eq!(report.outcome, Outcome::Cancelled { by: "ada".into() });
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_way_to_the_registry_leaves_the_job_what_it_set() {
+    let world = World::with(|config| {
+        (config.executors.docker, config.executors.shell) = (false, true);
+    });
+    let names = "$MLFLOW_RUN_ID $MLFLOW_HTTP_REQUEST_TIMEOUT $NO_PROXY $no_proxy";
+    let mut order = world.command(&format!("echo {names}"));
+    let run = "0".repeat(32);
+    order.run = Some(run.clone());
+    order.spec.env = [
+        ("MLFLOW_RUN_ID", "mine"),
+        ("MLFLOW_HTTP_REQUEST_TIMEOUT", "5"),
+        ("NO_PROXY", ".corp"),
+        ("no_proxy", ""),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into();
+    let done = world.run(&order).await;
+    let exceptions = ".corp,127.0.0.1,localhost";
+    assert_eq!(done.said, format!("{run} 5 {exceptions} {exceptions}\n"));
+}

@@ -274,10 +274,26 @@ fn told_to_stop_it_interrupts_and_keeps_what_there_is() {
     running.signal(Signal::TERM);
     let told = running.end();
     assert_eq!(told.result.verdict, Verdict::Stopped);
+    assert_eq!(told.result.signal, None, "nothing was cut off");
     assert_eq!(told.statuses(), [(0, CellStatus::Interrupted)]);
     assert_eq!(
         told.executed()["cells"][0]["outputs"][0]["text"][0],
         "working\n"
+    );
+}
+
+#[test]
+fn told_to_stop_it_says_that_the_kernel_had_to_be_killed() {
+    let source = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('deaf', flush=True)\nwhile True: time.sleep(1)";
+    let mut world = World::cell(source);
+    world.job.grace = Span::secs(1);
+    let mut running = world.start();
+    running.until_said("deaf");
+    running.signal(Signal::TERM);
+    let told = running.end();
+    assert_eq!(
+        (told.result.verdict, told.result.signal),
+        (Verdict::Stopped, Some(9))
     );
 }
 

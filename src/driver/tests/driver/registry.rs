@@ -55,8 +55,13 @@ impl Agent {
 
     /// The next request, whole.
     fn next(&self) -> Asked {
+        Asked::read(self.next_head())
+    }
+
+    /// The head of the next request, and where its body is to come.
+    fn next_head(&self) -> (UnixStream, String) {
         let deadline = Instant::now() + PATIENCE;
-        let stream = loop {
+        let mut stream = loop {
             match self.0.accept() {
                 Ok((stream, _)) => break stream,
                 Err(_) => assert!(Instant::now() < deadline, "nobody asks"),
@@ -65,7 +70,13 @@ impl Agent {
         };
         stream.set_nonblocking(false).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Asked::read(stream)
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") {
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        (stream, String::from_utf8(head).unwrap())
     }
 }
 
@@ -78,14 +89,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn read(mut stream: UnixStream) -> Self {
-        let mut head = Vec::new();
-        let mut byte = [0];
-        while !head.ends_with(b"\r\n\r\n") {
-            stream.read_exact(&mut byte).unwrap();
-            head.push(byte[0]);
-        }
-        let head = String::from_utf8(head).unwrap();
+    fn read((mut stream, head): (UnixStream, String)) -> Self {
         let length = field(&head, "Content-Length").parse().unwrap();
         let (mut left, mut hasher, mut chunk) = (length, Sha256::new(), vec![0; 1 << 16]);
         while left > 0 {
@@ -269,6 +273,41 @@ for one in many + [large]: one.join()
 }
 
 #[test]
+fn an_agent_that_answers_before_it_has_all_is_heard() {
+    let world = python("print(ask('PUT', '/file', bytes(64 << 20)))");
+    let agent = Agent::open(&world);
+    let running = world.start();
+    let (mut stream, head) = agent.next_head();
+    assert_eq!(field(&head, "Content-Length"), (64 << 20).to_string());
+    write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nknown").unwrap();
+    drop(stream);
+    let told = running.end();
+    told.succeeded();
+    assert_eq!(told.log(LogStream::Stdout), "200 known\n");
+}
+
+#[test]
+fn what_cannot_be_kept_is_refused_in_words_though_the_code_sends_on_and_told_once() {
+    let world = python(
+        r#"
+os.rename("../out", "../aside")
+for _ in range(2):
+    print(ask("PUT", "/file", bytes(64 << 20))[:3])
+os.rename("../aside", "../out")
+print(ask("PUT", "/file", bytes(1 << 20)))
+"#,
+    );
+    let agent = Agent::open(&world);
+    let running = world.start();
+    agent.next().answer("kept");
+    let told = running.end();
+    told.succeeded();
+    assert_eq!(told.log(LogStream::Stdout), "503\n503\n200 kept\n");
+    let log = told.log(LogStream::Platform);
+    assert_eq!(log.matches("Is the disk full?").count(), 1, "{log}");
+}
+
+#[test]
 fn what_is_no_request_is_refused_and_harms_nobody() {
     let world = python(
         r#"
@@ -278,6 +317,7 @@ def raw(text):
         return line.recv(100).decode().split("\r\n")[0]
 print(raw("nonsense\r\n\r\n"))
 print(raw("POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"))
+print(raw("POST / HTTP/1.1\r\nContent-Type: a\x01\r\n\r\n"))
 print(raw("GET / HTTP/1.1\r\nA: " + "x" * 70000))
 half = socket.create_connection((place.hostname, place.port))
 half.sendall(b"POST / HTTP/1.1\r\nContent-Le")
@@ -291,7 +331,7 @@ print(ask("GET", "/"))
     let told = running.end();
     assert_eq!(
         told.log(LogStream::Stdout),
-        "HTTP/1.1 400 Refused\nHTTP/1.1 400 Refused\nHTTP/1.1 431 Refused\nHTTP/1.1 100 Continue\n200 here\n"
+        "HTTP/1.1 400 Refused\nHTTP/1.1 400 Refused\nHTTP/1.1 400 Refused\nHTTP/1.1 431 Refused\nHTTP/1.1 100 Continue\n200 here\n"
     );
 }
 
