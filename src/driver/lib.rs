@@ -140,8 +140,8 @@ fn read_job(path: &Path) -> Result<DriverJob, DriverError> {
 /// not fail because that cannot be.
 fn open_relay(job: &mut DriverJob, out: &Out, story: &mut Story) -> Option<Relay> {
     let door = job.registry.take()?;
-    let opened = Relay::open(&door.socket, out.path().to_owned())
-        .and_then(|relay| Ok((relay.url()?, relay)));
+    let bodies = out.path().join(protocol::driver::BODIES_DIR);
+    let opened = Relay::open(&door.socket, bodies).and_then(|relay| Ok((relay.url()?, relay)));
     match opened {
         Ok((url, relay)) => {
             job.env.extend(door.env);

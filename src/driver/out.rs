@@ -8,7 +8,9 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use protocol::digest::Digest;
-use protocol::driver::{BLOBS_DIR, EVENTS_FILE, HandOver, OUT_DIR, REST_DIR, RESULT_FILE, RunAs};
+use protocol::driver::{
+    BLOBS_DIR, BODIES_DIR, EVENTS_FILE, HandOver, OUT_DIR, REST_DIR, RESULT_FILE, RunAs,
+};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 use rustix::process::{Gid, Uid};
 use sha2::{Digest as _, Sha256};
@@ -48,7 +50,9 @@ impl Out {
             }
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
         }
-        fs::create_dir_all(path.join(BLOBS_DIR))?;
+        for folder in [BLOBS_DIR, BODIES_DIR] {
+            fs::create_dir_all(path.join(folder))?;
+        }
         match fs::remove_file(path.join(RESULT_FILE)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             Ok(()) | Err(_) => {}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use protocol::{Trigger, TriggerKind};
+use protocol::{Trigger, TriggerKind, Trust};
 
 use crate::PlanError;
 use crate::file::{Branches, Job, On, PipelineFile, unknown};
@@ -33,6 +33,8 @@ pub(crate) fn select<'a>(
     let asked = asked_for(trigger, only);
     if let Some(asked) = asked {
         let scheduled = matches!(trigger.kind, TriggerKind::Schedule { .. });
+        // The file of the branch that a fork's commit goes to moves on while the commit stays.
+        let moved = trigger.trust == Trust::Untrusted && asked.len() > 1;
         for name in asked {
             match file.jobs.names().find(|known| known == name) {
                 Some(known) => {
@@ -43,6 +45,10 @@ pub(crate) fn select<'a>(
                     selection
                         .notes
                         .push(format!("'{name}' was due and is not defined any more"));
+                }
+                None if moved => {
+                    let note = format!("'{name}' ran here and is not defined any more");
+                    selection.notes.push(note);
                 }
                 None => {
                     let known: Vec<&str> = file.jobs.names().collect();

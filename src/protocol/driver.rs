@@ -43,6 +43,8 @@ pub const NOTEBOOK_FILE: &str = "executed.ipynb";
 pub const RESULT_FILE: &str = "result.json";
 /// Name of the folder of large outputs in the out folder.
 pub const BLOBS_DIR: &str = "blobs";
+/// Name of the folder of what the job's code gives to the registry, until the agent has it, in the out folder.
+pub const BODIES_DIR: &str = "bodies";
 /// Name of the folder of what is not shown in the notebook, in the out folder.
 pub const REST_DIR: &str = "rest";
 /// Outputs whose JSON is longer become blobs.

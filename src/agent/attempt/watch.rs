@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use protocol::driver::OUT_DIR;
+use protocol::driver::{BODIES_DIR, OUT_DIR};
 use protocol::event::{EventKind, GpuSample, Sample};
 use protocol::{ByteSize, Span};
 
@@ -28,7 +28,7 @@ impl Attempt<'_> {
             dir.workspace(),
             dir.tmp(),
             dir.home(),
-            dir.contract().join(OUT_DIR),
+            dir.contract().join(OUT_DIR).join(BODIES_DIR),
             dir.registry(),
         ];
         let checkpoints = (

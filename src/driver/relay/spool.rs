@@ -21,7 +21,7 @@ impl Spool {
     /// Adds bytes.
     pub(super) fn push(&mut self, bytes: &[u8], folder: &Path) -> io::Result<()> {
         if self.file.is_none() && self.memory.len() + bytes.len() > IN_MEMORY {
-            let path = folder.join(format!(".body-{}", crate::sockets::random_hex(8)));
+            let path = folder.join(crate::sockets::random_hex(8));
             let file = File::options()
                 .read(true)
                 .write(true)

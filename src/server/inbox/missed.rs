@@ -70,7 +70,10 @@ pub async fn run(server: Server) {
             () = server.shutdown.cancelled() => return,
             done = tick(&server, &mut known) => done,
         };
+        let interval = Duration::from(server.config.requests_interval).max(PAUSE);
+        let mut pause = interval;
         match done {
+            Ok(()) if known.rest.is_some() => pause = PAUSE,
             // Who asks to be left alone is asked at the next pass.
             Ok(()) | Err(WatchError::Forge(ForgeError::RateLimited { .. })) => {}
             Err(error) => {
@@ -81,8 +84,6 @@ pub async fn run(server: Server) {
                 }
             }
         }
-        let interval = Duration::from(server.config.requests_interval).max(PAUSE);
-        let pause = known.rest.as_ref().map_or(interval, |_| PAUSE);
         tokio::select! {
             () = server.shutdown.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
@@ -103,6 +104,7 @@ async fn tick(server: &Server, known: &mut Known) -> Result<(), WatchError> {
         place.is_some_and(|(_, place)| place.app.is_some() && app.is_at(&place.api))
     };
     let Some(project) = all.iter().find(of_app) else {
+        known.rest = None;
         return Ok(());
     };
     let Some((_, place)) = project.forge.place() else {

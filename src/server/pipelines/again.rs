@@ -184,6 +184,12 @@ async fn again(
     let plans = plans(tx, &olds).await?;
     let planned: Vec<Option<&PlannedJob>> = olds.iter().map(|old| plans.get(&old.id)).collect();
     hold_keys(&mut added, &planned);
+    if matches!(trigger.kind, TriggerKind::Reproduction { .. }) {
+        // It leaves no version, not of what it needs either: nothing is to be reused of it.
+        for job in added.iter_mut().filter(|job| job.state.outcome().is_none()) {
+            job.key = None;
+        }
+    }
     begin(&mut added);
     for (old, job) in olds.iter().zip(&added) {
         jobs::insert(tx, job).await?;

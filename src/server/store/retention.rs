@@ -103,15 +103,18 @@ pub async fn removed(
     }))
 }
 
-/// Takes the links to their files from versions that are gone since before `before`; gives how many. `kept_at` says whose
-/// files lie at a location, and in which folder. The files of what a client registered are its run's, and stay; those of
-/// what a job's code registered (only these have links of their own) go from its run too: nobody else could remove them.
+/// Whose files lie at the location of a version, and in which folder.
+type KeptAt = fn(&str) -> Option<(String, String)>;
+
+/// Takes the links to their files from versions that are gone since before `before`; gives how many. The files of what a
+/// client registered are its run's, and stay; those that a job's code logged and registered (only its versions have links of
+/// their own) go from its run too: nobody else could remove them.
 pub async fn empty(
     db: &mut Connection,
     before: Timestamp,
     limit: u32,
     now: Timestamp,
-    kept_at: fn(&str) -> Option<(String, String)>,
+    kept_at: KeptAt,
 ) -> Result<usize> {
     let rows = sqlx::query(
         "SELECT v.id AS id, r.run AS run, r.attempt AS attempt, v.run AS made_by, \
@@ -128,13 +131,17 @@ pub async fn empty(
     for row in &rows {
         let id = row.text("id")?;
         if let (Some(run), Some(attempt)) = (row.maybe_text("run")?, row.maybe_parsed("attempt")?) {
-            empty_run(db, &run, &attempt).await?;
+            empty_run(db, &run, &attempt, kept_at).await?;
         }
         let location = row.maybe_text("location")?;
         if let Some((owner, folder)) = location.as_deref().and_then(kept_at) {
             let is_all_of_a_run =
                 folder.is_empty() && row.maybe_text("made_by")?.as_ref() == Some(&owner);
-            if !is_all_of_a_run && !is_needed(db, &owner).await? {
+            let made_by = row.maybe_text("made_by")?.unwrap_or_default();
+            if !is_all_of_a_run
+                && is_of_same_attempt(db, &made_by, &owner).await?
+                && !is_needed(db, (&owner, &folder), kept_at).await?
+            {
                 files::remove(db, &owner, &folder).await?;
             }
         }
@@ -151,22 +158,64 @@ pub async fn empty(
     Ok(rows.len())
 }
 
-/// Whether a version that is there has files of this run or logged model.
-async fn is_needed(db: &mut Connection, owner: &str) -> Result<bool> {
-    let version = sqlx::query(
-        "SELECT id FROM model_versions WHERE (location LIKE $1 OR (run = $2 AND source IS NULL)) \
-         AND deleted_at IS NULL LIMIT 1",
+/// Whether a run or a logged model is of the attempt that a run is of: what a version only points to is another's.
+async fn is_of_same_attempt(db: &mut Connection, run: &str, owner: &str) -> Result<bool> {
+    let found = sqlx::query(
+        "SELECT other.id AS id FROM runs mine JOIN runs other ON other.attempt = mine.attempt \
+         WHERE mine.id = $1 AND (other.id = $2 OR other.id = (SELECT run FROM logged_models WHERE id = $3)) LIMIT 1",
     )
-    .bind(format!("%{owner}%"))
+    .bind(run)
+    .bind(owner)
     .bind(owner)
     .fetch_optional(db)
     .await?;
-    Ok(version.is_some())
+    Ok(found.is_some())
+}
+
+/// Whether a version that is there has files in this folder of a run or logged model, or in one above or below it.
+async fn is_needed(
+    db: &mut Connection,
+    (owner, folder): (&str, &str),
+    kept_at: KeptAt,
+) -> Result<bool> {
+    let rows = sqlx::query(
+        "SELECT location FROM model_versions WHERE (location LIKE $1 OR (run = $2 AND source IS NULL)) \
+         AND deleted_at IS NULL",
+    )
+    .bind(format!("%{owner}%"))
+    .bind(owner)
+    .fetch_all(db)
+    .await?;
+    for row in &rows {
+        let (_, other) = match row.maybe_text("location")? {
+            None => (String::new(), crate::registry::MODEL_FOLDER.to_owned()),
+            // What cannot be read is not looked into, and stays.
+            Some(location) => match kept_at(&location) {
+                Some(kept) => kept,
+                None => return Ok(true),
+            },
+        };
+        if is_in(folder, &other) || is_in(&other, folder) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a path is a folder, or lies in it; an empty folder is all there is.
+fn is_in(path: &str, folder: &str) -> bool {
+    let below = path.strip_prefix(folder);
+    folder.is_empty() || below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The model's files of a job's run, unless they were registered once more.
-async fn empty_run(db: &mut Connection, run: &str, attempt: &AttemptId) -> Result<()> {
-    if is_needed(db, run).await? {
+async fn empty_run(
+    db: &mut Connection,
+    run: &str,
+    attempt: &AttemptId,
+    kept_at: KeptAt,
+) -> Result<()> {
+    if is_needed(db, (run, crate::registry::MODEL_FOLDER), kept_at).await? {
         return Ok(());
     }
     files::remove(db, run, crate::registry::MODEL_FOLDER).await?;

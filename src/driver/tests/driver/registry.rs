@@ -236,9 +236,7 @@ for one in many + [large]: one.join()
     let mut running = world.start();
     running.until("all to be asked", |world| world.path("work/asked").exists());
     let kept = |world: &World| -> u64 {
-        let entries = fs::read_dir(world.path("out")).unwrap().flatten();
-        let bodies =
-            entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(".body-"));
+        let bodies = fs::read_dir(world.path("out/bodies")).unwrap().flatten();
         bodies
             .map(|entry| entry.metadata().map_or(0, |file| file.len()))
             .sum()
