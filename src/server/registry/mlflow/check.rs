@@ -21,6 +21,9 @@ const LONG_NAME: usize = 500;
 const MODEL_NAME: usize = 256;
 /// Most characters of a description.
 const DESCRIPTION: usize = 100_000;
+/// Most bytes of the names by which a point of a logged model is found. Postgres takes no row of an index above 2,704 bytes
+/// (a third of a page), and what else stands in this one has up to 150.
+const POINT_NAMES: usize = 2_400;
 /// Most metrics of a batch.
 pub(super) const BATCH_METRICS: usize = 1_000;
 /// Most params, and most tags, of a batch.
@@ -193,6 +196,17 @@ pub(super) fn point(
     })
 }
 
+/// The names by which a point of a logged model is found: the metric's, and the name and digest of its dataset.
+pub(super) fn point_names(names: [&str; 3]) -> Answer<()> {
+    if names.iter().map(|name| name.len()).sum::<usize>() > POINT_NAMES {
+        return Err(Fault::invalid(format!(
+            "the metric {} and its dataset have names of more than {POINT_NAMES} bytes together",
+            quoted(names[0])
+        )));
+    }
+    Ok(())
+}
+
 /// The size of a batch.
 pub(super) fn batch(metrics: usize, params: usize, tags: usize) -> Answer<()> {
     let parts = [
@@ -318,6 +332,16 @@ mod tests {
         let error = tags(vec![pair("trainyard.key", "x")]).unwrap_err();
         assert_eq!(error.code, super::super::Code::Denied);
         assert!(params(vec![pair("a", "b\0c")]).is_err());
+    }
+
+    #[test]
+    fn names_of_a_point_fit_in_an_index() {
+        let (metric, dataset) = ("x".repeat(250), "数".repeat(500));
+        assert_eq!(point_names([&metric, &dataset, &"d".repeat(36)]), Ok(()));
+        let metric = "数".repeat(250);
+        assert_eq!(point_names([&metric, &dataset, ""]), Ok(()));
+        let dataset = "𝔁".repeat(500);
+        assert!(point_names([&metric, &dataset, ""]).is_err());
     }
 
     #[test]

@@ -29,6 +29,7 @@ fn measured(at: &str, metric: ask::Metric) -> Answer<Measured> {
     let digest = metric.dataset_digest.unwrap_or_default();
     check::bounded_text("dataset_name", &dataset, 500)?;
     check::bounded_text("dataset_digest", &digest, 36)?;
+    check::point_names([&point.name, &dataset, &digest])?;
     let model = metric.model_id.filter(|model| !model.is_empty());
     Ok(Measured {
         point,
