@@ -380,7 +380,8 @@ impl Ledger {
     }
 
     /// Makes the bookings what containers and attempts' folders say after a restart: a container has the GPUs that its
-    /// labels name, and who has neither container nor folder has nothing; its GPUs are looked at before they are free.
+    /// labels name, unless another that goes on has booked them since, and who has neither container nor folder has nothing;
+    /// its GPUs are looked at before they are free.
     ///
     /// # Errors
     /// The disk's.
@@ -393,11 +394,13 @@ impl Ledger {
         let mut state = self.lock();
         for (attempt, uuids) in containers {
             for uuid in uuids {
-                if state
-                    .bookings
-                    .get(uuid)
-                    .is_some_and(|b| b.attempt == *attempt)
-                {
+                // A dead container that the engine does not remove keeps nothing from whom its GPU was given to.
+                let is_kept = |booked: &Booking| {
+                    booked.attempt == *attempt
+                        || booked.run.is_some()
+                        || has_folder(&booked.attempt)
+                };
+                if state.bookings.get(uuid).is_some_and(is_kept) {
                     continue;
                 }
                 tracing::warn!(%attempt, %uuid, "a container has a GPU that was not booked for it; it is now");

@@ -26,7 +26,7 @@ use crate::store::attempts::{Attempt, Fate};
 use crate::store::jobs::Job;
 use crate::store::waiting::{self, Waiting};
 use crate::store::{
-    Connection, Result, StoreError, attempts, checkpoints, jobs, pipelines, projects,
+    Connection, Result, StoreError, agents, attempts, checkpoints, jobs, pipelines, projects,
 };
 
 /// Most queued jobs that one pass looks at, those of the highest priority and the oldest.
@@ -157,6 +157,10 @@ async fn lease(server: &Server, job: &JobId, given: &Given) -> Result<()> {
     let id = AttemptId::generate();
     let mut tx = server.store.begin().await?;
     let job = &jobs::get(&mut tx, job).await?;
+    // Read again: somebody may have drained it since the look.
+    if !agents::is_open(&mut tx, &given.agent).await? {
+        return Err(StoreError::Changed(job.id.clone()));
+    }
     let before = attempts::of_job(&mut tx, &job.id).await?;
     let number = before.iter().map(|attempt| attempt.number).max();
     let number = number.map_or(1, |last| last + 1);

@@ -46,8 +46,9 @@ async fn round(db: &mut Connection, ends: &[Job], at: Timestamp) -> Result<Vec<J
             Block::Approval => continue,
             Block::Needs => None,
             Block::Equal { job: equal } => match ended.get(equal) {
-                Some(equal) => Some(*equal),
-                None => continue,
+                Some(equal) => Some((*equal).clone()),
+                // It may have ended before, while something that this one needs was open.
+                None => Some(jobs::get(db, equal).await?),
             },
         };
         // Only ends matter of siblings: what moves in this round is seen by the next.
@@ -56,7 +57,7 @@ async fn round(db: &mut Connection, ends: &[Job], at: Timestamp) -> Result<Vec<J
             pipelines.insert(job.pipeline.clone(), siblings);
         }
         let siblings = &pipelines[&job.pipeline];
-        if let Some(step) = step(&job, siblings, equal) {
+        if let Some(step) = step(&job, siblings, equal.as_ref()) {
             moved.push(jobs::advance(db, &job, step, None, at).await?);
         }
     }

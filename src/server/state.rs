@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use protocol::{AgentId, AttemptId};
@@ -233,43 +233,63 @@ impl Handle {
 
 /// When agents were last heard of, by monotonic time since this server's start: after a start nothing
 /// expires for one full period, and a clock that jumps ends no lease.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Leases {
-    started: Instant,
-    heard: Mutex<HashMap<AgentId, Heard>>,
+    heard: Mutex<All>,
     missing: Mutex<HashMap<AttemptId, Instant>>,
+}
+
+#[derive(Debug)]
+struct All {
+    /// No silence began before.
+    since: Instant,
+    agents: HashMap<AgentId, Heard>,
 }
 
 #[derive(Debug)]
 struct Heard {
     at: Instant,
-    /// When it said last what it has.
-    reported: Instant,
+    /// When it said last what it has; none: not since the server's start.
+    reported: Option<Instant>,
     /// Which installation spoke last; none: one of an earlier version.
     instance: Option<String>,
 }
 
-impl Default for Leases {
+impl Default for All {
     fn default() -> Self {
         Self {
-            started: Instant::now(),
-            heard: Mutex::default(),
-            missing: Mutex::default(),
+            since: Instant::now(),
+            agents: HashMap::new(),
         }
     }
 }
 
+impl All {
+    fn silence(&self, agent: &AgentId) -> Duration {
+        let last = self.agents.get(agent).map(|heard| heard.at);
+        last.map_or(self.since, |at| at.max(self.since)).elapsed()
+    }
+}
+
 impl Leases {
+    fn all(&self) -> MutexGuard<'_, All> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nobody could be heard until now: the database was away, or this process stood still. All silences begin anew.
+    pub(crate) fn begin_anew(&self) {
+        self.all().since = Instant::now();
+    }
+
     /// Notes that an agent registered: whatever installation speaks next is it.
     pub(crate) fn registered(&self, agent: &AgentId) {
-        let mut all = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let fresh = Heard {
             at: now,
-            reported: now,
+            reported: Some(now),
             instance: None,
         };
-        all.insert(agent.clone(), fresh);
+        self.all().agents.insert(agent.clone(), fresh);
     }
 
     /// Notes that an agent was heard of, from this installation. One that comes while another was heard of within
@@ -283,7 +303,7 @@ impl Leases {
         instance: Option<&str>,
         patience: Duration,
     ) -> Result<(), Duration> {
-        let mut all = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = &mut self.all().agents;
         let before = all.get(agent);
         let other = before.filter(|heard| {
             let both = heard.instance.as_deref().zip(instance);
@@ -296,7 +316,7 @@ impl Leases {
         }
         let fresh = Heard {
             at: Instant::now(),
-            reported: before.map_or(self.started, |heard| heard.reported),
+            reported: before.and_then(|heard| heard.reported),
             instance: instance.map(str::to_owned),
         };
         all.insert(agent.clone(), fresh);
@@ -305,36 +325,30 @@ impl Leases {
 
     /// Notes that what an agent has is known as of now: its poll was taken, or held until now.
     pub(crate) fn reported(&self, agent: &AgentId) {
-        let mut all = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(heard) = all.get_mut(agent) {
+        if let Some(heard) = self.all().agents.get_mut(agent) {
             heard.at = Instant::now();
-            heard.reported = heard.at;
+            heard.reported = Some(heard.at);
         }
     }
 
-    /// How long an agent has not said what it has; since the server's start where it did not yet. One that comes back
-    /// may have begun what waits: until it said so, it is given nothing.
-    pub(crate) fn unreported(&self, agent: &AgentId) -> Duration {
-        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = heard
-            .get(agent)
-            .map_or(self.started, |heard| heard.reported);
-        last.elapsed()
+    /// How long an agent has not said what it has; none: it did not since the server's start. One that comes back may have
+    /// begun what waits, and one that does not come back begins nothing: until it said so, it is given nothing.
+    pub(crate) fn unreported(&self, agent: &AgentId) -> Option<Duration> {
+        let reported = self.all().agents.get(agent)?.reported?;
+        Some(reported.elapsed())
     }
 
     /// How long an agent has been silent; since the server's start where it was not heard yet.
     #[must_use]
     pub fn silence(&self, agent: &AgentId) -> Duration {
-        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = heard.get(agent).map_or(self.started, |heard| heard.at);
-        last.elapsed()
+        self.all().silence(agent)
     }
 
     /// How long ago an agent was heard of; none: not since the server's start.
     #[must_use]
     pub fn last_heard(&self, agent: &AgentId) -> Option<Duration> {
-        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.get(agent).map(|heard| heard.at.elapsed())
+        let all = self.all();
+        all.agents.get(agent).map(|heard| heard.at.elapsed())
     }
 
     /// How long an agent has polled without a word of an attempt that it had begun.
@@ -360,14 +374,30 @@ mod tests {
     #[test]
     fn an_agent_that_is_heard_again_has_not_said_yet_what_it_has() {
         let (leases, agent) = (Leases::default(), AgentId::generate());
-        let reported = || leases.heard.lock().unwrap()[&agent].reported;
+        let reported = || leases.all().agents[&agent].reported;
+        assert_eq!(leases.unreported(&agent), None);
         leases.heard(&agent, None, Duration::ZERO).unwrap();
-        assert_eq!(reported(), leases.started, "nor had it before");
+        assert_eq!(leases.unreported(&agent), None, "nor had it before");
         leases.registered(&agent);
         let registered = reported();
         leases.heard(&agent, None, Duration::ZERO).unwrap();
         assert_eq!(reported(), registered);
         leases.reported(&agent);
-        assert_eq!(reported(), leases.heard.lock().unwrap()[&agent].at);
+        assert_eq!(reported(), Some(leases.all().agents[&agent].at));
+    }
+
+    #[test]
+    fn silences_begin_anew_where_nobody_could_be_heard() {
+        let (leases, agent) = (Leases::default(), AgentId::generate());
+        leases.heard(&agent, None, Duration::ZERO).unwrap();
+        let hour = Duration::from_secs(3_600);
+        let ago = Instant::now().checked_sub(hour).unwrap();
+        let mut all = leases.all();
+        all.since = ago;
+        all.agents.get_mut(&agent).unwrap().at = ago;
+        drop(all);
+        assert!(leases.silence(&agent) >= hour);
+        leases.begin_anew();
+        assert!(leases.silence(&agent) < hour);
     }
 }

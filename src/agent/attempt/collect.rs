@@ -148,6 +148,7 @@ impl Attempt<'_> {
     }
 
     fn finish(&self, report: &AttemptReport) {
+        self.sync_story();
         if let Err(error) = dir::write_json(&self.dir.report_file(), report) {
             tracing::error!(attempt = %self.order.attempt, "cannot write report.json: {error}");
             return;

@@ -188,8 +188,19 @@ impl Attempt<'_> {
 
     /// A state that cannot be written costs a restart its memory, not the job its result.
     fn save(&self, state: &State) {
+        // From then on nobody reads the driver's lines again.
+        if matches!(state.stage, Stage::Collect { .. }) {
+            self.sync_story();
+        }
         if let Err(error) = dir::write_json(&self.dir.state_file(), state) {
             tracing::error!(attempt = %self.order.attempt, "cannot write state.json: {error}");
+        }
+    }
+
+    /// Makes the story so far durable, before what says that it is whole.
+    fn sync_story(&self) {
+        if let Err(error) = self.journal.sync() {
+            tracing::error!(attempt = %self.order.attempt, "{error}");
         }
     }
 

@@ -151,6 +151,8 @@ impl<'a> Desk<'a> {
             .ledger
             .until_clean(&held.attempt, self.clean_grace, look)
             .await;
+        // The agent beside this may have quarantined one meanwhile.
+        self.ledger.refresh()?;
         self.ledger.give_back(&held.attempt, &unclean)?;
         Ok(unclean)
     }

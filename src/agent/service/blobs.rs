@@ -24,6 +24,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const AT_ONCE: usize = 4;
 /// How often a blob is brought anew whose hash the server does not find.
 const TRIES: u32 = 3;
+/// How often a content that cannot be read here is tried, with pauses that grow.
+const MOST_UNREAD: u32 = 10;
 /// After so many pieces of which the server kept nothing it will keep none.
 const MOST_STALLS: u32 = 20;
 
@@ -83,15 +85,27 @@ impl Delivery<'_> {
         open: Open<'_>,
     ) -> Result<(), String> {
         let client = &self.shared.client;
-        for _ in 0..TRIES {
+        let mut backoff = self.shared.backoff();
+        let (mut wrong, mut unread) = (0, 0);
+        while wrong < TRIES {
             let state = self.persist(|| client.blob(blob)).await;
             let sent = match state.map_err(|error| error.to_string())? {
                 BlobState::Complete => return Ok(()),
-                BlobState::Partial(offset) => self.send_from(blob, name, open, offset).await,
+                BlobState::Partial(offset) => self.send_from(blob, open, offset).await,
             };
             match sent {
                 Ok(()) => return Ok(()),
+                // A file table that is full, or a disk that refuses for a while, costs no result.
+                Err(Unsent::Unread(error))
+                    if error.kind() != io::ErrorKind::NotFound && unread < MOST_UNREAD =>
+                {
+                    unread += 1;
+                    tracing::error!(attempt = %self.attempt, "{name}: {error}; trying again");
+                    tokio::time::sleep(backoff.next()).await;
+                }
+                Err(Unsent::Unread(error)) => return Err(format!("{name}: {error}")),
                 Err(Unsent::WrongHash) => {
+                    wrong += 1;
                     let unread = |error: io::Error| format!("{name}: {error}");
                     let here = hash_of(open().map_err(unread)?).await.map_err(unread)?;
                     if here != *blob {
@@ -108,16 +122,9 @@ impl Delivery<'_> {
     }
 
     /// Sends a blob from `offset` to its end.
-    async fn send_from(
-        self,
-        blob: &Digest,
-        name: &str,
-        open: Open<'_>,
-        mut offset: u64,
-    ) -> Result<(), Unsent> {
-        let never = |error: io::Error| Unsent::Never(format!("{name}: {error}"));
-        let mut file = File::from_std(open().map_err(never)?);
-        let size = file.metadata().await.map_err(never)?.len();
+    async fn send_from(self, blob: &Digest, open: Open<'_>, mut offset: u64) -> Result<(), Unsent> {
+        let mut file = File::from_std(open().map_err(Unsent::Unread)?);
+        let size = file.metadata().await.map_err(Unsent::Unread)?.len();
         let mut backoff = self.shared.backoff();
         let mut stalls = 0;
         loop {
@@ -128,11 +135,14 @@ impl Delivery<'_> {
             }
             file.seek(io::SeekFrom::Start(offset))
                 .await
-                .map_err(never)?;
+                .map_err(Unsent::Unread)?;
             let left = (size - offset).min(BLOB_PIECE_BYTES as u64);
             let mut bytes = Vec::with_capacity(usize::try_from(left).unwrap_or(BLOB_PIECE_BYTES));
             let mut piece = (&mut file).take(left);
-            piece.read_to_end(&mut bytes).await.map_err(never)?;
+            piece
+                .read_to_end(&mut bytes)
+                .await
+                .map_err(Unsent::Unread)?;
             let bytes = Bytes::from(bytes);
             let client = &self.shared.client;
             let call = || {
@@ -179,6 +189,8 @@ fn open(path: &Path) -> io::Result<std::fs::File> {
 /// Why a blob is not on the server.
 enum Unsent {
     WrongHash,
+    /// It cannot be read here.
+    Unread(io::Error),
     Never(String),
 }
 

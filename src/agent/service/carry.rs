@@ -76,8 +76,7 @@ pub(super) async fn carry(
                 format!("the attempt's story could not be delivered: {why}"),
             ),
         };
-        delivery.finish(&report).await;
-        Some(report)
+        Some(delivery.finish(&report).await)
     };
     let ((), delivered) = tokio::join!(run, handle.gone.run_until_cancelled(deliver));
     drop(journal);

@@ -87,14 +87,17 @@ impl Delivery<'_> {
             return;
         }
         let config = &self.shared.host.config;
-        let root = Checkpoints::of(&config.data, &order.job).files();
+        let place = Checkpoints::of(&config.data, &order.job);
+        let root = place.files();
         let mut brought = Brought::default();
         loop {
             let last = over.is_cancelled();
-            if last && self.has_succeeded() {
+            // Until it has them, what lies there is an earlier attempt's: the server may have what came after that.
+            let has_them = matches!(place.used(), Ok(Some(used)) if used.number == order.number);
+            if last && (!has_them || self.has_succeeded()) {
                 return;
             }
-            if let Err(why) = self.bring(&root, order, &mut brought, last).await {
+            if has_them && let Err(why) = self.bring(&root, order, &mut brought, last).await {
                 tracing::warn!(attempt = %self.attempt, "its checkpoint is not on the server: {why}");
             }
             if last {

@@ -31,7 +31,8 @@ pub(super) struct Delivery<'a> {
 impl Delivery<'_> {
     /// Delivers the report. Blobs that the server misses after all are brought again. Where it will never take the
     /// report, it gets one without what the attempt left: the job must come to its end.
-    pub(super) async fn finish(self, report: &AttemptReport) {
+    /// Gives the one that was taken.
+    pub(super) async fn finish(self, report: &AttemptReport) -> AttemptReport {
         let mut backoff = self.shared.backoff();
         let mut report = Cow::Borrowed(report);
         let mut refusals = 0;
@@ -44,7 +45,7 @@ impl Delivery<'_> {
                     let word = report.outcome.word();
                     let why = platforms(&report.outcome);
                     tracing::info!(attempt = %self.attempt, outcome = word, why, believed = accepted, "attempt reported");
-                    return;
+                    return report.into_owned();
                 }
                 Err(error) => {
                     tracing::error!(attempt = %self.attempt, "the report is not taken: {error}; trying again");

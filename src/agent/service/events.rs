@@ -9,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use super::deliver::Delivery;
 use crate::client::ClientError;
+use crate::journal::JournalError;
 
-/// How often a journal that cannot be read is tried.
+/// How often a journal that is damaged is tried.
 const READS: u32 = 3;
 
 impl Delivery<'_> {
@@ -74,7 +75,7 @@ impl Delivery<'_> {
         loop {
             let journal = self.journal.clone();
             let read = tokio::task::spawn_blocking(move || journal.read(from, EVENTS_BATCH_BYTES));
-            let reason = match read.await {
+            let (reason, damaged) = match read.await {
                 Ok(Ok(batch)) => {
                     let first = batch.first().map_or(from, |event| event.seq);
                     return Ok(if first > from {
@@ -83,11 +84,15 @@ impl Delivery<'_> {
                         batch
                     });
                 }
-                Ok(Err(error)) => error.to_string(),
-                Err(error) => error.to_string(),
+                // A disk that refuses for a while is no journal that is lost.
+                Ok(Err(error)) => {
+                    let damaged = matches!(error, JournalError::Damaged { .. });
+                    (error.to_string(), damaged)
+                }
+                Err(error) => (error.to_string(), true),
             };
             tracing::error!(attempt = %self.attempt, "{reason}");
-            if tries == READS {
+            if damaged && tries >= READS {
                 return Err(reason);
             }
             tries += 1;

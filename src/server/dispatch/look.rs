@@ -388,9 +388,12 @@ fn closed(server: &Server, agent: &Agent) -> Option<String> {
     if let Some(by) = &agent.drained_by {
         return Some(format!("drained by {by}"));
     }
-    let silence = server.leases.unreported(&agent.id);
-    if silence > server.config.unreachable_after.into() {
-        return Some(format!("not heard of for {}", Span::from(silence)));
+    match server.leases.unreported(&agent.id) {
+        None => return Some("not heard of since the server started".to_owned()),
+        Some(silence) if silence > server.config.unreachable_after.into() => {
+            return Some(format!("not heard of for {}", Span::from(silence)));
+        }
+        Some(_) => {}
     }
     (!agent.accepting).then(|| agent.closed.clone().unwrap_or_else(|| "closed".to_owned()))
 }

@@ -122,6 +122,10 @@ pub async fn revoke(server: &Server, name: &str, by: &str) -> Result<(), HostErr
     agents::set_revoked(&mut tx, &agent.id, by).await?;
     let left = attempts::unsettled_of_agent(&mut tx, &agent.id).await?;
     let booked = attempts::booked_by(&mut tx, &agent.id).await?;
+    // What it had booked is free from here on: what was lost does not come back to it.
+    for lost in left.iter().filter(|attempt| attempt.fate == Fate::Lost) {
+        attempts::set_fate(&mut tx, &lost.id, Fate::Abandoned).await?;
+    }
     write_down(&mut tx, by, format!("revoke agent {name}")).await?;
     tx.commit().await.map_err(StoreError::from)?;
     for attempt in left {

@@ -1,6 +1,8 @@
 //! Leases: an agent that was silent for too long is lost, and its jobs may be queued again. Its bookings
 //! stay until it comes back: its GPUs may still be at work.
 
+use std::time::{Duration, Instant};
+
 use protocol::{Failure, FailureKind, Outcome, Span};
 
 use super::finish;
@@ -10,13 +12,17 @@ use crate::store::{Result, agents, attempts};
 
 /// Runs until the server stops.
 pub async fn run(server: Server) {
+    let mut judged = Instant::now();
     loop {
         tokio::select! {
             () = server.shutdown.cancelled() => return,
             () = tokio::time::sleep(server.config.tick.into()) => {}
         }
-        if let Err(error) = tick(&server).await {
-            tracing::error!(%error, "leases could not be judged; the next pass tries again");
+        match pass(&server, Some(judged)).await {
+            Ok(_) => judged = Instant::now(),
+            Err(error) => {
+                tracing::error!(%error, "leases could not be judged; the next pass tries again");
+            }
         }
     }
 }
@@ -26,6 +32,12 @@ pub async fn run(server: Server) {
 /// # Errors
 /// The store's.
 pub async fn tick(server: &Server) -> Result<usize> {
+    pass(server, None).await
+}
+
+/// One pass, `before` which the last one was. While the database is away nobody is heard, although all may call: after that
+/// everybody has the whole time once more.
+async fn pass(server: &Server, before: Option<Instant>) -> Result<usize> {
     let mut db = server.store.read().await?;
     let open = attempts::open(&mut db).await?;
     if open.is_empty() {
@@ -33,6 +45,11 @@ pub async fn tick(server: &Server) -> Result<usize> {
     }
     let fleet = agents::all(&mut db).await?;
     drop(db);
+    let usual = Duration::from(server.config.tick) + server.config.unreachable_after.into();
+    if before.is_some_and(|before| before.elapsed() > usual) {
+        server.leases.begin_anew();
+        return Ok(0);
+    }
     let mut lost = 0;
     for attempt in open {
         let silence = server.leases.silence(&attempt.agent);

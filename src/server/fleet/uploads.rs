@@ -12,6 +12,9 @@ use crate::state::Server;
 use crate::store::agents::Agent;
 use crate::store::blobs;
 
+/// How long a write transaction waits for the place of contents.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Whether a blob is complete for this agent; else how many bytes of it are there. One that only another
 /// agent uploaded is not: who links a content has to have shown it. Nor is one whose content was lost: it is brought again.
 ///
@@ -64,7 +67,9 @@ pub async fn append(
         let mut tx = server.store.begin().await?;
         blobs::insert(&mut tx, digest, size, &agent.id, Timestamp::now()).await?;
         // Somebody may have removed it as one that nobody needs, just before.
-        if !server.blobs.exists(digest).await? {
+        let is_there = tokio::time::timeout(PATIENCE, server.blobs.exists(digest)).await;
+        let slow = |_| BlobError::Unread(std::io::ErrorKind::TimedOut.into());
+        if !is_there.map_err(slow)?? {
             return Ok(Piece::WrongOffset(0));
         }
         tx.commit().await?;

@@ -102,6 +102,17 @@ pub async fn good(db: &mut Connection) -> Result<Vec<Agent>> {
     Ok(all)
 }
 
+/// Whether an agent takes new jobs, by its row: it is good, not drained, and open.
+pub async fn is_open(db: &mut Connection, id: &AgentId) -> Result<bool> {
+    let row = sqlx::query(
+        "SELECT id FROM agents WHERE id = $1 AND accepting = 1 AND revoked_by IS NULL AND drained_by IS NULL",
+    )
+    .bind(id.as_str())
+    .fetch_optional(db)
+    .await?;
+    Ok(row.is_some())
+}
+
 /// The agent of this name.
 pub async fn by_name(db: &mut Connection, name: &str) -> Result<Option<Agent>> {
     let row = sqlx::query("SELECT * FROM agents WHERE name = $1")

@@ -210,7 +210,8 @@ impl Store {
         Ok(Self {
             readers: pool(READERS, settings).connect(url).await?,
             writer,
-            begin: "BEGIN",
+            // One writer at a time, whichever program it is: `trainyard gc` runs beside the server. The number is ours alone.
+            begin: "BEGIN; SELECT pg_advisory_xact_lock(7275741)",
         })
     }
 

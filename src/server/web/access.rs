@@ -257,8 +257,9 @@ pub(crate) fn encode(text: &str) -> String {
 
 /// Where to go after the login: a path of this server and nothing else.
 pub(crate) fn safe_next(next: &str) -> &str {
-    let own =
-        next.starts_with('/') && !next.starts_with("//") && !next.contains(['\\', '\r', '\n']);
+    // Browsers leave out a tab.
+    let odd = |c: char| c == '\\' || c.is_control();
+    let own = next.starts_with('/') && !next.starts_with("//") && !next.contains(odd);
     if own { next } else { "/" }
 }
 
@@ -273,6 +274,7 @@ mod tests {
             ("//evil.example", "/"),
             ("https://evil.example", "/"),
             ("/\\evil.example", "/"),
+            ("/\t/evil.example", "/"),
             ("", "/"),
         ] {
             assert_eq!(safe_next(next), safe);

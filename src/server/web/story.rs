@@ -241,6 +241,13 @@ impl Story {
         fragments
     }
 
+    /// Takes what changed for known.
+    pub(super) fn forget_changes(&mut self) {
+        self.changed.clear();
+        self.log_fresh.clear();
+        self.using_changed = false;
+    }
+
     /// The log so far, for a page that shows all at once.
     pub(super) fn take_log(&mut self) -> String {
         std::mem::take(&mut self.log_fresh)

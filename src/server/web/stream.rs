@@ -115,13 +115,15 @@ pub(super) async fn job_events(
     let mut db = site.store.read().await?;
     attempt_meant(&mut db, &id, which.attempt.clone()).await?;
     drop(db);
-    let resumed = headers
-        .get("last-event-id")
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let from = resumed.map_or(which.from, |last| last + 1);
+    let from = last_event(&headers).map_or(which.from, |last| last.saturating_add(1));
     Ok(open(&site, |site, wire| {
         follow(site, wire, id, which.attempt, from)
     }))
+}
+
+/// What a browser says that it had last, when it asks again after a break.
+fn last_event(headers: &HeaderMap) -> Option<u64> {
+    headers.get("last-event-id")?.to_str().ok()?.parse().ok()
 }
 
 async fn follow(
@@ -190,13 +192,15 @@ pub(super) async fn job_page(
     Extension(who): Extension<Who>,
     Path(id): Path<String>,
     Query(place): Query<Place>,
+    headers: HeaderMap,
 ) -> Answer<Live> {
     let id = job_id(&id)?;
+    let seen = last_event(&headers).unwrap_or(place.from);
     let mut db = site.store.read().await?;
     jobs::get(&mut db, &id).await?;
     drop(db);
     Ok(open(&site, |site, wire| {
-        show_job(site, wire, who, id, place.from)
+        show_job(site, wire, who, id, seen)
     }))
 }
 
@@ -229,15 +233,15 @@ async fn show_job(site: Site, wire: Wire, who: Who, id: JobId, seen: u64) -> Res
             None => Vec::new(),
         };
         let more = lines.len() == BATCH as usize;
-        for (_, line) in &lines {
+        for (seq, line) in &lines {
             story.take(line);
+            // What the page was drawn with, or was sent, is not sent again.
+            if *seq < seen {
+                story.forget_changes();
+            }
         }
-        // What the page was drawn with is not sent again.
-        let fragments = if story.next > seen {
-            story.fragments()
-        } else {
-            Vec::new()
-        };
+        let fragments = story.fragments();
+        let last = fragments.len();
         if state.as_ref() != Some(&row.state) {
             let detail = views::job_detail(&mut db, &row).await?;
             state = Some(row.state.clone());
@@ -248,13 +252,18 @@ async fn show_job(site: Site, wire: Wire, who: Who, id: JobId, seen: u64) -> Res
             .await?;
         }
         drop(db);
-        for piece in fragments {
+        for (number, piece) in (1..).zip(fragments) {
             let event = match piece {
                 Fragment::Cell { id, html } => fragment(&id, "cells", &html),
                 Fragment::Using { text } => fragment("using", "", &job::using_fragment(&text)),
                 Fragment::Log { html } => Event::default()
                     .event("append")
                     .data(json!({ "parent": "log", "html": html }).to_string()),
+            };
+            // Who asks again names the last of a batch that came whole.
+            let event = match number == last {
+                true => event.id(story.next.to_string()),
+                false => event,
             };
             send(&wire, event).await?;
         }

@@ -153,6 +153,9 @@ pub(in super::super) async fn page(
         None => None,
     };
     let before = metrics_before(&mut db, &row).await?;
+    // What follows reads files and the mirror, and takes a connection of its own: who held one and waited for another
+    // would, with others like it, wait for ever.
+    drop(db);
     let attempt = shown_attempt(&detail);
     let report = attempt.and_then(|attempt| attempt.report.as_ref());
 
@@ -163,9 +166,9 @@ pub(in super::super) async fn page(
         if cells.is_none() {
             story = Story::new(source(&site, &row).await);
         }
+        let mut db = site.store.read().await?;
         tell(&mut story, &mut db, &attempt.id).await?;
     }
-    drop(db);
     let open = detail.job.state.outcome().is_none();
     let mut verdict = card(&detail);
     verdict.links.extend(version.as_ref().map(version_link));
