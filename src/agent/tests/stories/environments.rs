@@ -86,6 +86,59 @@ async fn an_environment_of_an_untrusted_commit_is_its_own() {
     }
 }
 
+/// A package whose build leaves a link where the environment should be. While the container lives
+/// the link leads to what was built, so that all goes well there.
+const LINKING: &str = r#"
+import os, zipfile
+
+def build_wheel(folder, settings=None, metadata=None):
+    target = os.environ["TARGET"]
+    os.rename(target, "/environments/moved")
+    os.symlink("/environments/moved", target)
+    name = "linking-1-py3-none-any.whl"
+    with zipfile.ZipFile(os.path.join(folder, name), "w") as wheel:
+        info = "linking-1.dist-info/"
+        wheel.writestr(info + "METADATA", "Metadata-Version: 2.1\nName: linking\nVersion: 1\n")
+        wheel.writestr(info + "WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(info + "RECORD", "")
+    return name
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_cannot_put_a_folder_of_the_host_in_the_environments_place() {
+    if !engine().await {
+        return;
+    }
+    let world = World::new();
+    if world.host.uv.is_none() {
+        eprintln!("not told: uv is not here");
+        return;
+    }
+    let backend = "[build-system]\nrequires = []\nbuild-backend = \"linking\"\nbackend-path = [\".\"]\n[project]\nname = \"linking\"\nversion = \"1\"\n";
+    world
+        .write("requirements.txt", "./linking\n")
+        .write("linking/pyproject.toml", backend)
+        .write("linking/linking.py", LINKING);
+    let mut order = world.command("ls /environments/*");
+    order.spec.python = Some(PythonSource::Requirements("requirements.txt".into()));
+    let done = world.run(&order).await;
+    let failure = done.failure();
+    assert_eq!(
+        failure.kind,
+        FailureKind::RequirementsUnresolved,
+        "{failure:?}"
+    );
+    assert!(
+        failure.message.contains("replaced while it was built"),
+        "{failure:?}"
+    );
+    let ready = world.host.data().join("environments/trusted");
+    for entry in std::fs::read_dir(ready).unwrap() {
+        let entry = entry.unwrap();
+        assert!(entry.file_type().unwrap().is_file(), "{entry:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_environment_comes_from_a_project_a_lock_or_a_block() {
     if !engine().await {
