@@ -4,6 +4,7 @@
 mod build;
 mod index;
 mod inputs;
+mod local;
 mod place;
 mod prune;
 mod words;
@@ -72,6 +73,8 @@ impl From<Failure> for NotReady {
 pub(crate) struct Request<'a> {
     pub(crate) source: &'a PythonSource,
     pub(crate) workspace: &'a Path,
+    /// Names the workspace's files: the project's, and the commit, or something else that is no other's.
+    pub(crate) code: String,
     pub(crate) trust: Trust,
     pub(crate) project: &'a ProjectId,
     /// Labels of a container that builds.
@@ -91,7 +94,7 @@ pub(crate) async fn prepare(
         Some((_, image)) => image.id.clone(),
         None => format!("host {}", build::host_python().await?),
     };
-    let key = inputs.key(&base, &host.inventory.platform);
+    let key = inputs.key(&base, &host.inventory.platform, &request.code);
     let root = root(host, request).map_err(|error| broken(host.data(), &error))?;
     let place = Place::named(&root, name_of(&key));
     let deadline = Instant::now() + Duration::from(host.config.python.build_timeout);

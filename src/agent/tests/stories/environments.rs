@@ -86,22 +86,59 @@ async fn an_environment_of_an_untrusted_commit_is_its_own() {
     }
 }
 
-/// A package whose build leaves a link where the environment should be. While the container lives
-/// the link leads to what was built, so that all goes well there.
-const LINKING: &str = r#"
+/// A package of the repository that needs no other one to be built: `NAME` with the module `NAME` in it.
+fn package(world: &World, name: &str, module: &str, first: &str) {
+    let project = format!(
+        "[build-system]\nrequires = []\nbuild-backend = \"backend\"\nbackend-path = [\".\"]\n[project]\nname = \"{name}\"\nversion = \"1\"\n"
+    );
+    let backend = format!(
+        r#"
 import os, zipfile
 
 def build_wheel(folder, settings=None, metadata=None):
+{first}
+    name = "{name}-1-py3-none-any.whl"
+    with zipfile.ZipFile(os.path.join(folder, name), "w") as wheel:
+        info = "{name}-1.dist-info/"
+        wheel.writestr(info + "METADATA", "Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+        wheel.writestr(info + "WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(info + "RECORD", "")
+        wheel.write("module.py", "{name}.py")
+    return name
+"#
+    );
+    world
+        .write("requirements.txt", "./package\n")
+        .write("package/pyproject.toml", &project)
+        .write("package/backend.py", &backend)
+        .write("package/module.py", module);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn code_of_the_repository_is_installed_as_it_is_now() {
+    if !engine().await {
+        return;
+    }
+    let world = World::new();
+    if world.host.uv.is_none() {
+        eprintln!("not told: uv is not here");
+        return;
+    }
+    for value in ["first", "second"] {
+        package(&world, "own", &format!("VALUE = {value:?}\n"), "");
+        let mut order = world.command("python -c 'import own; print(own.VALUE)'");
+        order.spec.python = Some(PythonSource::Requirements("requirements.txt".into()));
+        let done = world.run(&order).await;
+        assert_eq!(done.report.outcome, Outcome::Succeeded);
+        assert_eq!(done.text(), format!("{value}\n"));
+    }
+}
+
+/// While the container lives the link leads to what was built, so that all goes well there.
+const LINKS: &str = r#"
     target = os.environ["TARGET"]
     os.rename(target, "/environments/moved")
     os.symlink("/environments/moved", target)
-    name = "linking-1-py3-none-any.whl"
-    with zipfile.ZipFile(os.path.join(folder, name), "w") as wheel:
-        info = "linking-1.dist-info/"
-        wheel.writestr(info + "METADATA", "Metadata-Version: 2.1\nName: linking\nVersion: 1\n")
-        wheel.writestr(info + "WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr(info + "RECORD", "")
-    return name
 "#;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,11 +151,7 @@ async fn a_build_cannot_put_a_folder_of_the_host_in_the_environments_place() {
         eprintln!("not told: uv is not here");
         return;
     }
-    let backend = "[build-system]\nrequires = []\nbuild-backend = \"linking\"\nbackend-path = [\".\"]\n[project]\nname = \"linking\"\nversion = \"1\"\n";
-    world
-        .write("requirements.txt", "./linking\n")
-        .write("linking/pyproject.toml", backend)
-        .write("linking/linking.py", LINKING);
+    package(&world, "linking", "", LINKS);
     let mut order = world.command("ls /environments/*");
     order.spec.python = Some(PythonSource::Requirements("requirements.txt".into()));
     let done = world.run(&order).await;
