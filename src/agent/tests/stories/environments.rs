@@ -57,6 +57,28 @@ async fn an_environment_is_built_once_and_shared() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_environment_is_built_without_a_container_too() {
+    let world = World::with(|config| {
+        (config.executors.docker, config.executors.shell) = (false, true);
+    });
+    if world.host.uv.is_none() {
+        eprintln!("not told: uv is not here");
+        return;
+    }
+    world.write("requirements.txt", "six==1.17.0\n");
+    for builds in [1, 0] {
+        let mut order = world.command("python -c 'import six; print(six.__version__)'");
+        order.spec.python = Some(PythonSource::Requirements("requirements.txt".into()));
+        let done = world.run(&order).await;
+        assert_eq!(done.report.outcome, Outcome::Succeeded);
+        assert_eq!(done.text(), "1.17.0\n");
+        assert_eq!(built(&done), builds);
+    }
+    let workshop = world.host.data().join("environments/building/trusted");
+    assert_eq!(std::fs::read_dir(workshop).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_environment_of_an_untrusted_commit_is_its_own() {
     if !engine().await {
         return;
