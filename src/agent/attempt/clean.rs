@@ -103,10 +103,28 @@ fn labels(attempt: &Attempt<'_>) -> BTreeMap<String, String> {
     labels
 }
 
+/// What the job could write to, where it is there. The order, which has the forge's authorization, is none of it.
+fn left(attempt: &Attempt<'_>) -> Vec<MountSpec> {
+    let dir = &attempt.dir;
+    let folders = [
+        (dir.workspace(), "/left/workspace"),
+        (dir.home(), "/left/home"),
+        (dir.tmp(), "/left/tmp"),
+        (dir.contract(), "/left/contract"),
+        (attempt.checkpoints().files(), "/left/checkpoints"),
+    ];
+    let there = folders.into_iter().filter(|(folder, _)| folder.is_dir());
+    there
+        .map(|(folder, at)| MountSpec::writable(folder, at))
+        .collect()
+}
+
 async fn try_sweep(attempt: &Attempt<'_>) -> Result<(), String> {
     let words = |error: &dyn std::fmt::Display| error.to_string();
     let contract = attempt.dir.path().join("sweep");
-    let job = nothing_but(&["/left", "/left-checkpoints"], None);
+    let left = left(attempt);
+    let paths: Vec<&str> = left.iter().map(|mount| mount.at.as_str()).collect();
+    let job = nothing_but(&paths, None);
     fs::create_dir_all(contract.join(OUT_DIR)).map_err(|e| words(&e))?;
     dir::write_json(&contract.join(JOB_FILE), &job).map_err(|e| words(&e))?;
     let state: Option<super::State> =
@@ -120,6 +138,11 @@ async fn try_sweep(attempt: &Attempt<'_>) -> Result<(), String> {
     };
     let engine = attempt.engine().await.map_err(|failure| failure.message)?;
     let labels = labels(attempt);
+    let mut mounts = vec![
+        MountSpec::writable(&contract, protocol::driver::MOUNT),
+        MountSpec::read_only(&attempt.host.driver, DRIVER),
+    ];
+    mounts.extend(left);
     let spec = ContainerSpec {
         name: format!(
             "trainyard-{}-{}-sweep",
@@ -131,12 +154,7 @@ async fn try_sweep(attempt: &Attempt<'_>) -> Result<(), String> {
         workdir: "/".into(),
         env: Default::default(),
         labels: labels.clone(),
-        mounts: vec![
-            MountSpec::writable(&contract, protocol::driver::MOUNT),
-            MountSpec::writable(attempt.dir.path(), "/left"),
-            MountSpec::writable(attempt.checkpoints().files(), "/left-checkpoints"),
-            MountSpec::read_only(&attempt.host.driver, DRIVER),
-        ],
+        mounts,
         network: Network::None,
         capabilities: &["CHOWN", "DAC_OVERRIDE"],
         memory: Some(256 << 20),

@@ -330,10 +330,11 @@ impl Attempt<'_> {
 pub(crate) fn nothing_but(paths: &[&str], gpus: Option<GpuFiles>) -> DriverJob {
     DriverJob {
         work: DriverWork::Command {
-            argv: vec!["true".into()],
+            // No program of the image: it would run as root.
+            argv: [DRIVER, "--version"].map(str::to_owned).to_vec(),
         },
         workdir: "/".into(),
-        env: [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into(),
+        env: BTreeMap::new(),
         limits: Limits {
             timeout: Span::secs(60),
             ..Limits::default()

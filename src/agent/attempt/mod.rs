@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use protocol::agent_api::AttemptOrder;
+use protocol::agent_api::{AttemptOrder, Source};
 use protocol::driver::{OUT_DIR, RESULT_FILE};
 use protocol::event::{EventKind, LogStream, Phase};
 use protocol::report::{AttemptReport, BookedGpu, Setting, VolumeManifest};
@@ -340,6 +340,7 @@ impl Attempt<'_> {
             let request = Request {
                 source,
                 workspace: &workspace,
+                code: self.code(),
                 trust: self.order.trust,
                 project: &self.order.project,
                 labels: self.helper_labels(),
@@ -372,6 +373,21 @@ impl Attempt<'_> {
         }
         setting.volumes = self.manifests().await;
         Ok(Stage::Run(prepared))
+    }
+
+    /// A name of the workspace's files that no others have: a folder's may have changed since.
+    fn code(&self) -> String {
+        let (project, attempt) = (&self.order.project, &self.order.attempt);
+        match &self.order.source {
+            Source::Git { commit, .. } => {
+                let with = self.order.spec.checkout;
+                format!(
+                    "{project} {commit} lfs={} submodules={}",
+                    with.lfs, with.submodules
+                )
+            }
+            Source::Folder { .. } => format!("{project} {attempt}"),
+        }
     }
 
     /// What is in the volumes that no administrator gave a version. A file system that does not answer costs the job

@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use protocol::outcome::LimitReached;
 use protocol::spec::Network;
 use protocol::{Failure, FailureKind, Span};
+use rustix::process::{Pid, Signal};
 
 use super::inputs::{Inputs, Kind};
-use super::{MOUNT, NotReady, Place, Ready, Request, broken, index, words};
+use super::place::{Place, Root};
+use super::{MOUNT, NotReady, Ready, Request, broken, index, words};
 use crate::attempt::Control;
 use crate::collect::small;
 use crate::executor::{ContainerSpec, Engine, Image, MountSpec};
@@ -24,6 +26,8 @@ const SCRIPT: &str = include_str!("build.sh");
 const LABEL: &str = "trainyard.environment";
 /// Most bytes of a build's words, and of its list of packages.
 const MOST_BYTES: u64 = 1 << 20;
+/// Where the script's files are in a container: beside what builds share, so that no other one reaches them.
+const SCRATCH: &str = "/trainyard-build";
 /// How long the host's Python may take to say its version.
 const PYTHON_WITHIN: Duration = Duration::from_secs(30);
 /// The host's Python, by path and version, for keys of environments without a container.
@@ -48,8 +52,26 @@ pub(super) async fn host_python() -> Result<String, Failure> {
     }
 }
 
-/// Builds it; what an interrupted build left is removed first.
+/// Builds it. What an interrupted build left is removed first, and what this one leaves where it does not succeed.
 pub(super) async fn build(
+    host: &Host,
+    request: &Request<'_>,
+    inputs: &Inputs,
+    place: &Place,
+    deadline: Instant,
+    control: &Control,
+) -> Result<Ready, NotReady> {
+    place.clear()?;
+    let built = build_once(host, request, inputs, place, deadline, control).await;
+    if built.is_err()
+        && let Err(failure) = place.clear()
+    {
+        tracing::warn!("what a build left stays for now: {}", failure.message);
+    }
+    built
+}
+
+async fn build_once(
     host: &Host,
     request: &Request<'_>,
     inputs: &Inputs,
@@ -61,7 +83,6 @@ pub(super) async fn build(
         Failure::new(FailureKind::ExecutorFailed, "the program `uv`, which builds Python environments, is not on this host")
             .hint("Install it (`pip install uv`; a release has it in `lib/trainyard`), or set `uv` under `[python]` in the agent's configuration.")
     })?;
-    place.clear()?;
     let scratch = Scratch::make(host, place, inputs)?;
     let ended = match request.container {
         Some((engine, image)) => {
@@ -75,6 +96,9 @@ pub(super) async fn build(
     let output = scratch.read("log");
     match ended {
         Some(0) => {
+            if request.container.is_some() {
+                place.take_in()?;
+            }
             let packages = scratch.read("packages.txt");
             let resolved = place.resolved();
             replace(&resolved, packages.as_bytes()).map_err(|error| broken(&resolved, &error))?;
@@ -120,7 +144,7 @@ struct Scratch {
 
 impl Scratch {
     fn make(host: &Host, place: &Place, inputs: &Inputs) -> Result<Self, Failure> {
-        let path = place.root.join(format!("{}.build", place.name));
+        let path = place.scratch();
         let made = || {
             workspace::remove(&path)?;
             fs::create_dir_all(path.join("tmp"))?;
@@ -152,8 +176,8 @@ impl Scratch {
     /// The script's variables, for these places as the script sees them.
     fn variables(
         &self,
-        root: &Path,
-        name: &str,
+        target: &Path,
+        cache: &Path,
         scratch: &Path,
         workspace: &Path,
         uv: &Path,
@@ -165,13 +189,13 @@ impl Scratch {
         };
         [
             ("UV", show(uv)),
-            ("TARGET", show(&root.join(name))),
+            ("TARGET", show(target)),
             ("RESULT", show(scratch)),
             ("SCRATCH", show(&scratch.join("tmp"))),
             ("WORKSPACE", show(workspace)),
             ("KIND", self.kind.to_owned()),
             ("INPUT", input),
-            ("UV_CACHE_DIR", show(&root.join(super::CACHE))),
+            ("UV_CACHE_DIR", show(cache)),
             ("UV_LINK_MODE", "hardlink".to_owned()),
             ("UV_PYTHON_DOWNLOADS", "never".to_owned()),
             ("UV_NO_PROGRESS", "1".to_owned()),
@@ -218,18 +242,19 @@ async fn in_container(
     control: &Control,
 ) -> Result<Option<i64>, NotReady> {
     let root = Path::new(MOUNT);
-    let inside = root.join(format!("{}.build", place.name));
+    let inside = Path::new(SCRATCH);
     let mut env = image.env.clone();
     env.extend(index::variables(host, request.trust));
     env.extend(scratch.variables(
-        root,
-        &place.name,
-        &inside,
+        &root.join(&place.name),
+        &Root::cache_below(root),
+        inside,
         Path::new("/workspace"),
         Path::new("/trainyard-uv"),
     ));
     let mut mounts = vec![
-        MountSpec::writable(&place.root, MOUNT),
+        MountSpec::writable(&place.root.workshop, MOUNT),
+        MountSpec::writable(&scratch.path, SCRATCH),
         MountSpec::read_only(request.workspace, "/workspace"),
         MountSpec::read_only(uv, "/trainyard-uv"),
         MountSpec::writable(scratch.path.join("tmp"), "/tmp"),
@@ -289,7 +314,12 @@ async fn in_container(
         },
         Err(failure) => Err(failure.into()),
     };
-    container.remove().await;
+    if !container.remove().await {
+        let message = "the container that built the environment does not go";
+        let failure = Failure::new(FailureKind::ExecutorFailed, message)
+            .hint("Look at the engine (`trainyard doctor`): what may still be written to is no environment.");
+        return Err(failure.into());
+    }
     ended
 }
 
@@ -309,8 +339,8 @@ async fn on_host(
         .arg(scratch.path.join("build.sh"))
         .envs(index::variables(host, request.trust))
         .envs(scratch.variables(
-            &place.root,
-            &place.name,
+            &place.folder(),
+            &place.root.host_cache(),
             &scratch.path,
             request.workspace,
             uv,
@@ -320,6 +350,7 @@ async fn on_host(
         .stdin(Stdio::null())
         .stdout(file.try_clone().map_err(|error| broken(&log, &error))?)
         .stderr(file)
+        .process_group(0)
         .kill_on_drop(true);
     if let Some(bundle) = ca_bundle(host) {
         command.env("SSL_CERT_FILE", bundle);
@@ -330,16 +361,66 @@ async fn on_host(
             format!("`sh` could not be started: {error}"),
         )
     })?;
+    let group = Group::of(&child);
     tokio::select! {
-        status = child.wait() => Ok(Some(status.ok().and_then(|s| s.code()).map_or(-1, i64::from))),
+        status = child.wait() => {
+            group.ended();
+            Ok(Some(status.ok().and_then(|s| s.code()).map_or(-1, i64::from)))
+        }
         () = tokio::time::sleep_until(deadline.into()) => Ok(None),
         reason = control.stopped() => Err(NotReady::Stopped(reason)),
+    }
+}
+
+/// The processes of a build on the host: killed with all that it started, unless it came to its end.
+struct Group(Option<Pid>);
+
+impl Group {
+    /// Of a child that leads a process group, and was not waited for yet.
+    fn of(child: &tokio::process::Child) -> Self {
+        let id = child.id().and_then(|id| i32::try_from(id).ok());
+        Self(id.and_then(Pid::from_raw))
+    }
+
+    fn ended(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_build_that_is_broken_off_ends_with_all_that_it_started() {
+        use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+        let mut child = tokio::process::Command::new("sh")
+            .args(["-c", "sleep 600 & echo $!; wait"])
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let started = lines.next_line().await.unwrap().unwrap();
+        drop(Group::of(&child));
+        child.wait().await.unwrap();
+        // Killed, and perhaps not reaped yet by who has it now.
+        let stat = format!("/proc/{started}/stat");
+        let ended = Instant::now() + Duration::from_secs(5);
+        while fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
+            assert!(Instant::now() < ended, "it still runs");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
 
     #[test]
     fn links_that_a_build_left_lead_nowhere() {

@@ -8,6 +8,8 @@ use protocol::spec::PythonSource;
 use protocol::{Digest, Failure, FailureKind};
 use sha2::{Digest as _, Sha256};
 
+use super::local;
+
 /// Most files that one requirements file may lead to.
 const MOST_FILES: usize = 64;
 /// Largest of these files.
@@ -20,6 +22,8 @@ pub(crate) struct Inputs {
     pub(super) kind: Kind,
     /// Every file that has a say, by its path in the workspace.
     files: BTreeMap<String, Vec<u8>>,
+    /// They lead to code of the repository, which has a say too.
+    local: bool,
 }
 
 /// What is given to `uv`. Paths are relative to the workspace.
@@ -64,11 +68,22 @@ impl Inputs {
                 Kind::Block(block)
             }
         };
-        Ok(Self { kind, files })
+        let mut texts = files.values().map(|bytes| String::from_utf8_lossy(bytes));
+        let local = match source {
+            PythonSource::Requirements(_) => texts.any(|text| local::in_requirements(&text)),
+            PythonSource::Pyproject(_) => texts.any(|text| local::in_project(&text)),
+            PythonSource::UvLock(_) => {
+                let lock = files.get(path).map(|bytes| String::from_utf8_lossy(bytes));
+                lock.is_some_and(|text| local::in_lock(&text))
+            }
+            PythonSource::Script(_) => texts.any(|text| local::in_block(&text)),
+        };
+        Ok(Self { kind, files, local })
     }
 
-    /// The environment's name: a hash of these bytes, of what Python they go on top of, and of the platform.
-    pub(crate) fn key(&self, base: &str, platform: &str) -> Digest {
+    /// The environment's name: a hash of these bytes, of what Python they go on top of, and of the platform; and of
+    /// `code`, the name of all that the workspace has, where they lead to code in it.
+    pub(crate) fn key(&self, base: &str, platform: &str, code: &str) -> Digest {
         let kind = match &self.kind {
             Kind::File(path) => format!("file {path}"),
             Kind::Lock(folder) => format!("lock {folder}"),
@@ -87,6 +102,9 @@ impl Inputs {
         for (path, bytes) in &self.files {
             part(path.as_bytes());
             part(bytes);
+        }
+        if self.local {
+            part(code.as_bytes());
         }
         Digest::from_hasher(hasher)
     }
@@ -144,7 +162,7 @@ fn follow(
 }
 
 /// The file that a line like `-r base.txt` names, where it is one of the repository.
-fn named_file(line: &str) -> Option<&str> {
+pub(super) fn named_file(line: &str) -> Option<&str> {
     let line = line.split(" #").next()?.trim();
     let flags = ["--requirement", "--constraint", "-r", "-c"];
     let rest = flags.iter().find_map(|flag| line.strip_prefix(flag))?;
@@ -221,7 +239,22 @@ mod tests {
         let source = PythonSource::Requirements("ml/requirements.txt".into());
         Inputs::read(&source, folder)
             .unwrap()
-            .key(base, "linux/amd64")
+            .key(base, "linux/amd64", "project commit-1")
+    }
+
+    #[test]
+    fn code_of_the_repository_that_is_installed_has_a_say() {
+        let source = PythonSource::Requirements("requirements.txt".into());
+        let keys = |requirements: &str| {
+            let folder = repository(&[("requirements.txt", requirements), ("base.txt", "./lib\n")]);
+            let inputs = Inputs::read(&source, folder.path()).unwrap();
+            ["project commit-1", "project commit-2", "other commit-1"]
+                .map(|code| inputs.key("image", "linux/amd64", code))
+        };
+        let [first, second, other] = keys("six\n");
+        assert!(first == second && first == other);
+        let [first, second, other] = keys("six\n-r base.txt\n");
+        assert!(first != second && first != other && second != other);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! bound and leave the disk its watermark. It does not know who uses which: it is told.
 
 use std::collections::{BTreeSet, HashSet};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use protocol::ByteSize;
 
-use super::{CACHE, CACHE_LOCK, Place, RUBBISH, roots};
+use super::place::{Place, RUBBISH, Root, entries, file_name, open_lock};
 use crate::attempt::free;
 use crate::config::Disk;
 use crate::workspace;
@@ -26,9 +26,9 @@ pub(crate) struct InUse {
 
 /// Something that can be built anew.
 enum Candidate {
-    /// uv's cache of one root. Before any environment: while it is there, an environment's files are linked
+    /// A cache of uv's, and its root. Before any environment: while it is there, an environment's files are linked
     /// in it, and removing them there frees nothing.
-    Cache(PathBuf),
+    Cache(Root, PathBuf),
     /// An environment.
     Environment(Place),
 }
@@ -36,7 +36,7 @@ enum Candidate {
 impl Candidate {
     fn path(&self) -> PathBuf {
         match self {
-            Candidate::Cache(root) => root.join(CACHE),
+            Candidate::Cache(_, path) => path.clone(),
             Candidate::Environment(place) => place.folder(),
         }
     }
@@ -44,10 +44,15 @@ impl Candidate {
 
 /// Removes what must go. `in_use` is asked before each environment. Blocks; nothing that it meets is an error.
 pub(crate) fn prune(data: &Path, disk: &Disk, in_use: impl Fn() -> io::Result<InUse>) {
-    let roots = roots(data);
-    for path in roots.iter().flat_map(|root| entries(root)) {
-        if name_of(&path).starts_with(RUBBISH) {
+    let roots = Root::all(data);
+    for path in roots.iter().flat_map(|root| entries(&root.ready)) {
+        if file_name(&path).starts_with(RUBBISH) {
             remove(&path);
+        }
+    }
+    for root in &roots {
+        if let Err(error) = remove_leftovers(root, &in_use) {
+            tracing::warn!("what builds left stays: {}: {error}", root.ready.display());
         }
     }
     let mut goal = match Goal::find(&roots, disk) {
@@ -56,10 +61,13 @@ pub(crate) fn prune(data: &Path, disk: &Disk, in_use: impl Fn() -> io::Result<In
     };
     let mut candidates: Vec<Candidate> = roots
         .iter()
-        .filter(|root| root.join(CACHE).is_dir())
-        .map(|root| Candidate::Cache(root.clone()))
+        .flat_map(|root| {
+            root.caches()
+                .map(|path| Candidate::Cache(root.clone(), path))
+        })
+        .filter(|candidate| candidate.path().is_dir())
         .collect();
-    let mut environments: Vec<_> = roots.iter().flat_map(|root| found(root)).collect();
+    let mut environments: Vec<_> = roots.iter().flat_map(found).collect();
     environments.sort_by_key(|(used, _)| *used);
     candidates.extend(
         environments
@@ -68,11 +76,11 @@ pub(crate) fn prune(data: &Path, disk: &Disk, in_use: impl Fn() -> io::Result<In
     );
     for candidate in candidates {
         let aside = match &candidate {
-            Candidate::Cache(root) => cache_aside(root),
+            Candidate::Cache(root, path) => cache_aside(root, path),
             Candidate::Environment(place) => place.aside(&in_use),
         };
         let (what, path) = match aside {
-            Ok(Some(path)) => (name_of(&path), path),
+            Ok(Some(path)) => (file_name(&path), path),
             Ok(None) => continue,
             Err(error) => {
                 tracing::warn!("{} stays: {error}", candidate.path().display());
@@ -106,7 +114,7 @@ struct Goal {
 
 impl Goal {
     /// None: all is well. What is removed is a quarter more than must be, so that not every build removes.
-    fn find(roots: &[PathBuf], disk: &Disk) -> Option<Self> {
+    fn find(roots: &[Root], disk: &Disk) -> Option<Self> {
         let bound = disk.environments.filter(|limit| limit.0 > 0);
         let total = bound.filter(|limit| used(roots) > *limit);
         let floor = is_below(roots, disk.watermark).then_some(disk.watermark);
@@ -127,7 +135,7 @@ impl Goal {
     }
 
     /// The goal, where it is not reached yet.
-    fn left(roots: &[PathBuf], goal: &Self) -> Option<Self> {
+    fn left(roots: &[Root], goal: &Self) -> Option<Self> {
         let much = goal.total.is_some_and(|most| used(roots) > most);
         let low = goal.free.is_some_and(|least| is_below(roots, least));
         (much || low).then(|| goal.clone())
@@ -135,19 +143,20 @@ impl Goal {
 }
 
 /// Whether less than `least` is free on the disk of the environments.
-fn is_below(roots: &[PathBuf], least: ByteSize) -> bool {
+fn is_below(roots: &[Root], least: ByteSize) -> bool {
     roots
         .iter()
-        .find_map(|root| free(root))
+        .find_map(|root| free(&root.ready))
         .is_some_and(|free| free < least)
 }
 
 /// Bytes on the disk; a file that has several names counts once.
-fn used(roots: &[PathBuf]) -> ByteSize {
+fn used(roots: &[Root]) -> ByteSize {
     let mut seen = HashSet::new();
     let bytes = roots
         .iter()
-        .flat_map(|root| walkdir::WalkDir::new(root).follow_links(false))
+        .flat_map(|root| [&root.ready, &root.workshop])
+        .flat_map(|folder| walkdir::WalkDir::new(folder).follow_links(false))
         .flatten()
         .filter_map(|entry| entry.metadata().ok())
         .filter(|meta| meta.nlink() < 2 || meta.is_dir() || seen.insert((meta.dev(), meta.ino())))
@@ -157,8 +166,8 @@ fn used(roots: &[PathBuf]) -> ByteSize {
 }
 
 /// The environments of one root, and when each was last used: the time of its marker.
-fn found(root: &Path) -> Vec<(SystemTime, Place)> {
-    let markers = entries(root)
+fn found(root: &Root) -> Vec<(SystemTime, Place)> {
+    let markers = entries(&root.ready)
         .into_iter()
         .filter(|path| path.extension().is_some_and(|word| word == "json"));
     markers
@@ -175,10 +184,7 @@ fn found(root: &Path) -> Vec<(SystemTime, Place)> {
 impl Place {
     /// Sets the environment aside, ready to be removed. None: it is being built, or is in use.
     fn aside(&self, in_use: &impl Fn() -> io::Result<InUse>) -> io::Result<Option<PathBuf>> {
-        let lock = File::options()
-            .create(true)
-            .append(true)
-            .open(self.lock_file())?;
+        let lock = open_lock(&self.lock_file())?;
         if lock.try_lock().is_err() {
             return Ok(None);
         }
@@ -191,7 +197,7 @@ impl Place {
         }
         // Without its marker it is none.
         fs::remove_file(&self.marker)?;
-        let aside = self.root.join(format!("{RUBBISH}{}", self.name));
+        let aside = self.root.ready.join(format!("{RUBBISH}{}", self.name));
         match fs::rename(self.folder(), &aside) {
             Ok(()) => Ok(Some(aside)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -200,30 +206,36 @@ impl Place {
     }
 }
 
-/// Sets uv's cache aside. None: something is being built with it.
-fn cache_aside(root: &Path) -> io::Result<Option<PathBuf>> {
-    let lock = File::options()
-        .create(true)
-        .append(true)
-        .open(root.join(CACHE_LOCK))?;
+/// Sets a cache of uv's aside. None: something is being built with it.
+fn cache_aside(root: &Root, cache: &Path) -> io::Result<Option<PathBuf>> {
+    let lock = open_lock(&root.cache_lock())?;
     if lock.try_lock().is_err() {
         return Ok(None);
     }
-    let aside = root.join(format!("{RUBBISH}{CACHE}"));
-    fs::rename(root.join(CACHE), &aside)?;
+    let aside = root.ready.join(format!("{RUBBISH}{}", file_name(cache)));
+    fs::rename(cache, &aside)?;
     Ok(Some(aside))
 }
 
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).collect()
-}
-
-fn name_of(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
+/// Removes what builds left that did not come to their end, unless one is at it. A build waits meanwhile.
+fn remove_leftovers(root: &Root, in_use: &impl Fn() -> io::Result<InUse>) -> io::Result<()> {
+    let left = || root.leftovers();
+    if left().is_empty() {
+        return Ok(());
+    }
+    let lock = open_lock(&root.cache_lock())?;
+    if lock.try_lock().is_err() {
+        return Ok(());
+    }
+    // Now: what was in the making before we had the lock may be ready.
+    let in_use = in_use()?;
+    for path in left() {
+        if !in_use.names.contains(&file_name(&path)) {
+            remove(&path);
+            tracing::info!("removed {}, which a build left", path.display());
+        }
+    }
+    Ok(())
 }
 
 fn remove(path: &Path) {
@@ -235,6 +247,7 @@ fn remove(path: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use protocol::ProjectId;
     use std::time::Duration;
 
     const KIB: u64 = 1 << 10;
@@ -243,20 +256,21 @@ mod tests {
     /// shares the files of `b`.
     fn world() -> tempfile::TempDir {
         let data = tempfile::tempdir().unwrap();
-        let root = data.path().join("environments/trusted");
-        fs::create_dir_all(root.join(".cache")).unwrap();
+        let root = Root::of(data.path(), None);
+        let cache = &root.caches()[0];
+        fs::create_dir_all(cache).unwrap();
         for (age, name) in [(300, "a"), (200, "b"), (100, "c")] {
             let place = Place::named(&root, name.into());
             fs::create_dir_all(place.folder()).unwrap();
             fs::write(place.folder().join("file"), vec![7; 512 << 10]).unwrap();
             fs::write(&place.marker, "{}").unwrap();
             let used = SystemTime::now() - Duration::from_secs(age);
-            File::open(&place.marker)
+            fs::File::open(&place.marker)
                 .unwrap()
                 .set_modified(used)
                 .unwrap();
         }
-        fs::hard_link(root.join("b/file"), root.join(".cache/file")).unwrap();
+        fs::hard_link(root.ready.join("b/file"), cache.join("file")).unwrap();
         data
     }
 
@@ -269,9 +283,10 @@ mod tests {
     }
 
     fn left(data: &Path) -> Vec<String> {
-        let root = data.join("environments/trusted");
-        let folders = entries(&root).into_iter().filter(|path| path.is_dir());
-        let mut names: Vec<String> = folders.map(|path| name_of(&path)).collect();
+        let root = Root::of(data, None);
+        let found = [entries(&root.ready), entries(&root.workshop)].concat();
+        let folders = found.iter().filter(|path| path.is_dir());
+        let mut names: Vec<String> = folders.map(|path| file_name(path)).collect();
         names.sort();
         names
     }
@@ -298,11 +313,20 @@ mod tests {
     #[test]
     fn those_of_untrusted_commits_count_and_go_too() {
         let data = world();
-        let own = data.path().join("environments/untrusted/project");
-        fs::create_dir_all(own.parent().unwrap()).unwrap();
-        fs::rename(data.path().join("environments/trusted"), &own).unwrap();
+        let (trusted, own) = (
+            Root::of(data.path(), None),
+            Root::of(data.path(), Some(&ProjectId::generate())),
+        );
+        for (from, to) in [
+            (trusted.ready, &own.ready),
+            (trusted.workshop, &own.workshop),
+        ] {
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::rename(from, to).unwrap();
+        }
         prune(data.path(), &limit(1), || Ok(InUse::default()));
-        let folders = entries(&own).into_iter().filter(|path| path.is_dir());
+        let found = [entries(&own.ready), entries(&own.workshop)].concat();
+        let folders = found.iter().filter(|path| path.is_dir());
         assert_eq!(folders.count(), 0);
     }
 
@@ -327,19 +351,34 @@ mod tests {
     #[test]
     fn what_is_being_built_stays() {
         let data = world();
-        let root = data.path().join("environments/trusted");
-        let open = |path: PathBuf| {
-            File::options()
-                .create(true)
-                .append(true)
-                .open(path)
-                .unwrap()
-        };
-        let (building, cache) = (open(root.join("a.lock")), open(root.join(CACHE_LOCK)));
+        let root = Root::of(data.path(), None);
+        let building = open_lock(&Place::named(&root, "a".into()).lock_file()).unwrap();
+        let cache = open_lock(&root.cache_lock()).unwrap();
         building.try_lock().unwrap();
         cache.try_lock_shared().unwrap();
+        fs::create_dir(root.workshop.join("half")).unwrap();
         prune(data.path(), &limit(1), || Ok(InUse::default()));
-        assert_eq!(left(data.path()), [".cache", "a"]);
+        assert_eq!(left(data.path()), [".cache", "a", "half"]);
+    }
+
+    #[test]
+    fn what_an_interrupted_build_left_goes_whatever_the_bound() {
+        let data = world();
+        let root = Root::of(data.path(), None);
+        for half in [
+            root.workshop.join("half"),
+            root.ready.join("host"),
+            root.ready.join("a.build"),
+        ] {
+            fs::create_dir(&half).unwrap();
+            fs::write(half.join("file"), "x").unwrap();
+        }
+        let outside = data.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        std::os::unix::fs::symlink(&outside, root.workshop.join("link")).unwrap();
+        prune(data.path(), &limit(1700), || Ok(InUse::default()));
+        assert_eq!(left(data.path()), [".cache", "a", "b", "c"]);
+        assert!(outside.exists());
     }
 
     #[test]

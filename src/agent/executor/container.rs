@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bollard::errors::Error;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, DeviceRequest,
-    HostConfig, HostConfigLogConfig, Mount, MountType,
+    HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
 };
 use bollard::query_parameters::{
     CreateContainerOptions, KillContainerOptions, ListContainersOptions, RemoveContainerOptions,
@@ -153,6 +153,11 @@ impl ContainerSpec {
             working_dir: Some(self.workdir.clone()),
             env: Some(env),
             labels: Some(self.labels.clone().into_iter().collect()),
+            // The image's own would run as the container's user, past the driver.
+            healthcheck: Some(HealthConfig {
+                test: Some(vec!["NONE".into()]),
+                ..HealthConfig::default()
+            }),
             host_config: Some(host),
             ..ContainerCreateBody::default()
         }

@@ -32,6 +32,9 @@ impl ContainerSpec {
         for variable in body.env.unwrap_or_default() {
             say("env", variable);
         }
+        if let Some(test) = body.healthcheck.and_then(|check| check.test) {
+            say("no-healthcheck", (test == ["NONE"]).to_string());
+        }
         for (name, value) in host_arguments(body.host_config.unwrap_or_default()) {
             say(name, value);
         }
@@ -125,5 +128,40 @@ fn quote(field: &str) -> String {
         format!("\"{}\"", field.replace('"', "\"\""))
     } else {
         field.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::spec::Network;
+
+    use super::*;
+
+    #[test]
+    fn no_check_of_the_images_runs_past_the_driver() {
+        let spec = ContainerSpec {
+            name: "story".into(),
+            image: "image".into(),
+            argv: vec!["/trainyard-driver".into()],
+            user: "0:0".into(),
+            workdir: "/".into(),
+            env: Default::default(),
+            labels: Default::default(),
+            mounts: Vec::new(),
+            network: Network::None,
+            capabilities: &[],
+            memory: None,
+            cpu_millis: None,
+            processes: None,
+            shm: None,
+            gpus: Vec::new(),
+        };
+        let check = spec.body().healthcheck.and_then(|check| check.test);
+        assert_eq!(check, Some(vec!["NONE".to_owned()]));
+        let said = spec.run_arguments(false);
+        assert!(
+            said.contains(&"--no-healthcheck=true".to_owned()),
+            "{said:?}"
+        );
     }
 }

@@ -109,6 +109,10 @@ mod tests {
         let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
         let mode = mode | rustix::fs::Mode::WUSR;
         rustix::fs::mknodat(rustix::fs::CWD, &library, kind, mode, 0).unwrap();
+        // What a thread waits with for the first time asks for the system loader's lock, which a library that hangs while it
+        // is loaded holds.
+        let (_held, channel) = sync_channel::<()>(1);
+        let _ = channel.recv_timeout(Duration::from_millis(50));
         let source = Source::open(&library, Span(20));
         let absent = source.nvml().unwrap_err();
         assert_eq!(absent, NvmlAbsent::Silent(Span(20)));

@@ -57,6 +57,28 @@ async fn an_environment_is_built_once_and_shared() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_environment_is_built_without_a_container_too() {
+    let world = World::with(|config| {
+        (config.executors.docker, config.executors.shell) = (false, true);
+    });
+    if world.host.uv.is_none() {
+        eprintln!("not told: uv is not here");
+        return;
+    }
+    world.write("requirements.txt", "six==1.17.0\n");
+    for builds in [1, 0] {
+        let mut order = world.command("python -c 'import six; print(six.__version__)'");
+        order.spec.python = Some(PythonSource::Requirements("requirements.txt".into()));
+        let done = world.run(&order).await;
+        assert_eq!(done.report.outcome, Outcome::Succeeded);
+        assert_eq!(done.text(), "1.17.0\n");
+        assert_eq!(built(&done), builds);
+    }
+    let workshop = world.host.data().join("environments/building/trusted");
+    assert_eq!(std::fs::read_dir(workshop).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_environment_of_an_untrusted_commit_is_its_own() {
     if !engine().await {
         return;
@@ -83,6 +105,92 @@ async fn an_environment_of_an_untrusted_commit_is_its_own() {
         let done = world.run(&order).await;
         assert_eq!(done.report.outcome, Outcome::Succeeded, "{trust:?}");
         assert_eq!(built(&done), builds, "{trust:?}");
+    }
+}
+
+/// A package of the repository that needs no other one to be built: `NAME` with the module `NAME` in it.
+fn package(world: &World, name: &str, module: &str, first: &str) {
+    let project = format!(
+        "[build-system]\nrequires = []\nbuild-backend = \"backend\"\nbackend-path = [\".\"]\n[project]\nname = \"{name}\"\nversion = \"1\"\n"
+    );
+    let backend = format!(
+        r#"
+import os, zipfile
+
+def build_wheel(folder, settings=None, metadata=None):
+{first}
+    name = "{name}-1-py3-none-any.whl"
+    with zipfile.ZipFile(os.path.join(folder, name), "w") as wheel:
+        info = "{name}-1.dist-info/"
+        wheel.writestr(info + "METADATA", "Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+        wheel.writestr(info + "WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(info + "RECORD", "")
+        wheel.write("module.py", "{name}.py")
+    return name
+"#
+    );
+    world
+        .write("requirements.txt", "./package\n")
+        .write("package/pyproject.toml", &project)
+        .write("package/backend.py", &backend)
+        .write("package/module.py", module);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn code_of_the_repository_is_installed_as_it_is_now() {
+    if !engine().await {
+        return;
+    }
+    let world = World::new();
+    if world.host.uv.is_none() {
+        eprintln!("not told: uv is not here");
+        return;
+    }
+    for value in ["first", "second"] {
+        package(&world, "own", &format!("VALUE = {value:?}\n"), "");
+        let mut order = world.command("python -c 'import own; print(own.VALUE)'");
+        order.spec.python = Some(PythonSource::Requirements("requirements.txt".into()));
+        let done = world.run(&order).await;
+        assert_eq!(done.report.outcome, Outcome::Succeeded);
+        assert_eq!(done.text(), format!("{value}\n"));
+    }
+}
+
+/// While the container lives the link leads to what was built, so that all goes well there.
+const LINKS: &str = r#"
+    target = os.environ["TARGET"]
+    os.rename(target, "/environments/moved")
+    os.symlink("/environments/moved", target)
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_cannot_put_a_folder_of_the_host_in_the_environments_place() {
+    if !engine().await {
+        return;
+    }
+    let world = World::new();
+    if world.host.uv.is_none() {
+        eprintln!("not told: uv is not here");
+        return;
+    }
+    package(&world, "linking", "", LINKS);
+    let mut order = world.command("ls /environments/*");
+    order.spec.python = Some(PythonSource::Requirements("requirements.txt".into()));
+    let done = world.run(&order).await;
+    let failure = done.failure();
+    assert_eq!(
+        failure.kind,
+        FailureKind::RequirementsUnresolved,
+        "{failure:?}"
+    );
+    assert!(
+        failure.message.contains("replaced while it was built"),
+        "{failure:?}"
+    );
+    let ready = world.host.data().join("environments/trusted");
+    for entry in std::fs::read_dir(ready).unwrap() {
+        let entry = entry.unwrap();
+        assert!(entry.file_type().unwrap().is_file(), "{entry:?}");
     }
 }
 
