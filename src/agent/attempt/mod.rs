@@ -12,11 +12,13 @@ mod held;
 pub(crate) mod job;
 mod judge;
 mod measured;
+mod numbers;
 mod places;
 mod rebuild;
 mod run;
 mod samples;
 mod state;
+mod told;
 mod watch;
 
 use std::sync::Arc;
