@@ -1,6 +1,7 @@
 //! One attempt, from its order to its report: a machine of stages, each with its data on the disk, so that an
 //! agent that was killed goes on where it was. It knows neither the server nor the queue.
 
+mod cache;
 mod clean;
 mod collect;
 mod control;

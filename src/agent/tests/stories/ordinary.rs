@@ -56,7 +56,7 @@ async fn an_ordinary_user_is_enough() {
         "{words}{}",
         String::from_utf8_lossy(&told.stderr)
     );
-    assert!(words.contains("test result: ok. 14 passed"), "{words}");
+    assert!(words.contains("test result: ok. 16 passed"), "{words}");
     let left: Vec<_> = fs::read_dir(folder.path())
         .unwrap()
         .flatten()
