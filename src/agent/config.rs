@@ -212,7 +212,7 @@ pub struct Disk {
     #[serde(with = "human")]
     pub watermark: ByteSize,
     /// What one job may write in its workspace, `/tmp` and HOME together, with what it gives to the registry until the
-    /// server has it.
+    /// server has it, and what its caches have grown by since it began.
     #[serde(with = "human::optional")]
     pub job: Option<ByteSize>,
     /// What Python environments and uv's caches may hold together: above it, and below the watermark, those that

@@ -479,7 +479,11 @@ impl Story {
         line.push(b'\n');
         self.count(line.len() as u64)?;
         let at = self.written;
-        self.file.write_all(&line)?;
+        if let Err(error) = self.file.write_all(&line) {
+            // A full disk may have taken half of it, and the next line must not follow half a line.
+            self.file.set_len(at)?;
+            return Err(error.into());
+        }
         self.written += line.len() as u64;
         Ok((at, line.len()))
     }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
-use notebook::message::OutputMessage;
 use protocol::driver::{
     BLOBS_DIR, DriverJob, EVENTS_FILE, JOB_FILE, NOTEBOOK_FILE, OUT_DIR, REST_DIR,
 };
@@ -12,22 +11,19 @@ use protocol::event::{Artifact, ArtifactRole, EventKind, LogStream, OutputConten
 use protocol::outcome::CellPlace;
 use protocol::report::{AttemptReport, MetricValue, Setting};
 use protocol::{Failure, FailureKind, Outcome, Owner, Span, Work};
-use serde_json::Value;
 
 use super::follow::{open_plain, parse};
+use super::numbers::{numbers, scrap};
 use super::state::{Ended, State};
+use super::told::told;
 use super::{Attempt, clean, dir, now, rebuild};
 use crate::collect::{self, Blobs, CollectError};
 use crate::executor::{Process, Running};
 use crate::{command, lint, workspace};
 
-/// What scrapbook's `glue` displays.
-const SCRAP: &str = "application/scrapbook.scrap.json+json";
 /// The file of metrics in the workspace, and its largest size.
 const METRICS_FILE: &str = "metrics.json";
 const METRICS_BYTES: u64 = 1 << 20;
-/// Python's words for the numbers that JSON does not have.
-const NO_JSON: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 /// Most metrics of one job.
 const MOST_METRICS: usize = 10_000;
 
@@ -111,12 +107,7 @@ impl Attempt<'_> {
             }
             self.place_cell(failure);
         }
-        let done = self.journal.last().saturating_sub(from);
-        for event in gathered
-            .events
-            .iter()
-            .skip(usize::try_from(done).unwrap_or(usize::MAX))
-        {
+        for event in self.untold(&gathered.events, from) {
             self.insist(event.clone()).await;
         }
         let mut phases: BTreeMap<String, Span> = state
@@ -145,6 +136,16 @@ impl Attempt<'_> {
         };
         self.finish(&report);
         report
+    }
+
+    /// What an earlier try of this stage has not written yet. Where nobody can tell, an event may be there twice: none is
+    /// missing.
+    fn untold<'a>(&self, events: &'a [EventKind], from: u64) -> &'a [EventKind] {
+        let told = told(self.journal, events, from).unwrap_or_else(|error| {
+            tracing::error!(attempt = %self.order.attempt, "{error}; what was gathered is told anew");
+            0
+        });
+        &events[told..]
     }
 
     fn finish(&self, report: &AttemptReport) {
@@ -355,11 +356,10 @@ impl Attempt<'_> {
         let Ok(bytes) = collect::small(&path, METRICS_BYTES) else {
             return;
         };
-        let text = quote_words(&String::from_utf8_lossy(&bytes));
-        match serde_json::from_str::<serde_json::Map<String, Value>>(&text) {
+        match numbers(&String::from_utf8_lossy(&bytes)) {
             Ok(values) => {
                 for (name, value) in values {
-                    match number(&value) {
+                    match value {
                         Some(value) => gathered.metric(name, value, 0, false),
                         None => gathered.say(format!(
                             "{METRICS_FILE}: '{name}' is no number and was left out"
@@ -411,69 +411,6 @@ fn trouble(error: &CollectError) -> Failure {
     }
 }
 
-/// A number that was glued.
-fn scrap(content: &OutputContent) -> Option<(String, f64)> {
-    let OutputContent::Inline { output } = content else {
-        return None;
-    };
-    let data = match output {
-        OutputMessage::DisplayData { data, .. } | OutputMessage::ExecuteResult { data, .. } => data,
-        OutputMessage::Stream { .. }
-        | OutputMessage::Error { .. }
-        | OutputMessage::UpdateDisplayData { .. }
-        | OutputMessage::ClearOutput { .. }
-        | OutputMessage::Widget(_) => return None,
-    };
-    let scrap = data.get(SCRAP)?;
-    Some((
-        scrap.get("name")?.as_str()?.to_owned(),
-        number(scrap.get("data")?)?,
-    ))
-}
-
-/// Python writes numbers that JSON does not have as bare words: they are quoted, as [`number`] reads them.
-fn quote_words(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let (mut rest, mut inside) = (text, false);
-    while let Some(next) = rest.chars().next() {
-        let word = NO_JSON
-            .iter()
-            .find(|word| !inside && rest.starts_with(**word));
-        let length = match word {
-            Some(word) => {
-                out.extend(["\"", word, "\""]);
-                word.len()
-            }
-            // What is escaped ends no text.
-            None if inside && next == '\\' => {
-                let escaped = rest.chars().take(2).map(char::len_utf8).sum();
-                out.push_str(&rest[..escaped]);
-                escaped
-            }
-            None => {
-                inside ^= next == '"';
-                out.push(next);
-                next.len_utf8()
-            }
-        };
-        rest = &rest[length..];
-    }
-    out
-}
-
-fn number(value: &Value) -> Option<f64> {
-    match value {
-        Value::Number(number) => number.as_f64(),
-        Value::String(word) => match word.as_str() {
-            "NaN" => Some(f64::NAN),
-            "Infinity" => Some(f64::INFINITY),
-            "-Infinity" => Some(f64::NEG_INFINITY),
-            _ => None,
-        },
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
-    }
-}
-
 /// A report of an attempt that could not even begin.
 pub(super) fn bare_report(outcome: Outcome) -> AttemptReport {
     AttemptReport {
@@ -489,40 +426,5 @@ pub(super) fn bare_report(outcome: Outcome) -> AttemptReport {
         usage: protocol::report::Usage::default(),
         cells_executed: 0,
         cells_total: 0,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_that_only_python_writes_are_read() {
-        let text =
-            r#"{"a": NaN, "b":-Infinity, "c": Infinity, "NaN": 1, "d": "say \"NaN, é\\", "e": 2}"#;
-        let read: serde_json::Map<String, Value> =
-            serde_json::from_str(&quote_words(text)).unwrap();
-        assert!(number(&read["a"]).unwrap().is_nan());
-        assert_eq!(number(&read["b"]), Some(f64::NEG_INFINITY));
-        assert_eq!(number(&read["c"]), Some(f64::INFINITY));
-        assert_eq!(
-            (number(&read["NaN"]), number(&read["e"])),
-            (Some(1.0), Some(2.0))
-        );
-        assert_eq!(read["d"], "say \"NaN, é\\");
-        assert_eq!(quote_words("\"\\"), "\"\\", "a text that is cut off");
-    }
-
-    #[test]
-    fn a_glued_number_is_a_metric_and_other_scraps_are_not() {
-        let glued = |data: Value| {
-            let output = serde_json::json!({
-                "output": {"output_type": "display_data", "metadata": {},
-                    "data": {SCRAP: {"name": "accuracy", "data": data, "encoder": "json", "version": 1}}},
-            });
-            scrap(&serde_json::from_value(output).unwrap())
-        };
-        assert_eq!(glued(0.5.into()), Some(("accuracy".into(), 0.5)));
-        assert_eq!(glued("text".into()), None);
     }
 }

@@ -14,6 +14,10 @@ pub(super) struct DiskWatch<'a> {
     checkpoints: PathBuf,
     /// What those may take.
     most_checkpoints: ByteSize,
+    /// Shared with other jobs.
+    cache: PathBuf,
+    /// What that held before the job.
+    cache_before: ByteSize,
     config: &'a Disk,
     next: Instant,
     /// When the host was last seen without room.
@@ -49,12 +53,15 @@ impl<'a> DiskWatch<'a> {
     pub(super) fn new(
         folders: Vec<PathBuf>,
         (checkpoints, most_checkpoints): (PathBuf, ByteSize),
+        (cache, cache_before): (PathBuf, ByteSize),
         config: &'a Disk,
     ) -> Self {
         Self {
             folders,
             checkpoints,
             most_checkpoints,
+            cache,
+            cache_before,
             config,
             next: Instant::now(),
             emptied: None,
@@ -92,10 +99,12 @@ impl<'a> DiskWatch<'a> {
         Some(self.held()).filter(|held| *held < self.config.floor())
     }
 
-    /// All that the job has on the disk. Walks.
+    /// All that the job has on the disk, with what its caches have grown by: who of several jobs wrote there, nobody can
+    /// tell. Walks.
     fn held(&self) -> ByteSize {
         let folders = self.folders.iter().chain([&self.checkpoints]);
-        ByteSize(folders.map(|folder| size(folder)).sum())
+        let own: u64 = folders.map(|folder| size(folder)).sum();
+        ByteSize(own + size(&self.cache).saturating_sub(self.cache_before.0))
     }
 
     /// `free` is what is left on a host that is running out.
@@ -136,7 +145,8 @@ mod tests {
             ..Disk::default()
         };
         let bounded = (folder.path().join("none"), ByteSize::mib(4));
-        let mut watch = DiskWatch::new(vec![folder.path().into()], bounded, &config);
+        let cache = (folder.path().join("none"), ByteSize(0));
+        let mut watch = DiskWatch::new(vec![folder.path().into()], bounded, cache, &config);
         std::fs::write(folder.path().join("some"), vec![1; 1 << 20]).unwrap();
         let of = |used, free| watch.judged(ByteSize::mib(used), Some(ByteSize::mib(free)));
         assert_eq!(of(5, 1), None, "without it there would be 6 of the 8 MiB");
@@ -161,10 +171,23 @@ mod tests {
             ..Disk::default()
         };
         let checkpoints = tempfile::tempdir().unwrap();
+        let cache = tempfile::tempdir().unwrap();
+        std::fs::write(cache.path().join("before"), vec![1; 4 << 20]).unwrap();
+        let before = ByteSize(size(cache.path()));
         let look = || {
             let bounded = (checkpoints.path().into(), ByteSize::mib(4));
-            DiskWatch::new(vec![folder.path().into()], bounded, &config).look()
+            let shared = (cache.path().into(), before);
+            DiskWatch::new(vec![folder.path().into()], bounded, shared, &config).look()
         };
+        assert_eq!(look(), None, "what earlier jobs left is not its own");
+        let grown = cache.path().join("grown");
+        std::fs::write(&grown, vec![1; 2 << 20]).unwrap();
+        let full = look().unwrap();
+        assert!(
+            full.of == Share::Job && full.used < ByteSize::mib(3),
+            "{full:?}"
+        );
+        std::fs::remove_file(grown).unwrap();
         assert_eq!(look(), None);
         std::fs::write(folder.path().join("big"), vec![1; 2 << 20]).unwrap();
         let full = look().unwrap();

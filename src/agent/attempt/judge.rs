@@ -341,7 +341,7 @@ fn disk_full(full: &Full) -> Failure {
             "Remove older checkpoints after each new one, or raise `checkpoints: {max_size: …}` in .trainyard.yml."
         }
         Share::Job | Share::Host => {
-            "Write less to the workspace, /tmp and HOME, or have `disk` raised in the agent's configuration."
+            "Write less to the workspace, /tmp, HOME and the caches, or have `disk` raised in the agent's configuration."
         }
     };
     Failure::new(FailureKind::DiskLimit, full.words())

@@ -19,6 +19,8 @@ pub(super) struct Measured {
     memory: Curve,
     /// By UUID.
     gpus: BTreeMap<String, GpuMeasured>,
+    /// What the caches that it shares held before it.
+    pub(super) cache_before: Option<ByteSize>,
     /// Sentences for people.
     pub(super) notes: Vec<String>,
 }

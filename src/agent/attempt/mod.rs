@@ -1,6 +1,7 @@
 //! One attempt, from its order to its report: a machine of stages, each with its data on the disk, so that an
 //! agent that was killed goes on where it was. It knows neither the server nor the queue.
 
+mod cache;
 mod clean;
 mod collect;
 mod control;
@@ -12,11 +13,13 @@ mod held;
 pub(crate) mod job;
 mod judge;
 mod measured;
+mod numbers;
 mod places;
 mod rebuild;
 mod run;
 mod samples;
 mod state;
+mod told;
 mod watch;
 
 use std::sync::Arc;

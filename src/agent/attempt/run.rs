@@ -256,11 +256,7 @@ impl Attempt<'_> {
         workspace::remove(&contract)?;
         fs::create_dir_all(contract.join(OUT_DIR))?;
         fs::create_dir_all(self.dir.agent())?;
-        // What is in it is its user's already, and may be much.
-        if !self.cache().exists() {
-            fs::create_dir_all(self.cache())?;
-            workspace::give(&self.cache(), self.host.job_user)?;
-        }
+        self.take_cache()?;
         if let Work::Lint { notebooks, .. } = &self.order.spec.work {
             lint::prepare(notebooks, &self.dir.workspace(), &self.dir.originals())?;
         }

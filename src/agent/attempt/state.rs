@@ -48,8 +48,8 @@ pub(super) enum Stage {
     Collect {
         /// How it ended.
         ended: Box<Ended>,
-        /// Number of the last event before this stage's: its events are the same at each try, and those
-        /// that were written are not written again.
+        /// Its events have this number or a later one, among others. They are the same at each try, and those that were
+        /// written are not written again.
         from: u64,
     },
 }

@@ -35,10 +35,16 @@ impl Attempt<'_> {
             self.checkpoints().files(),
             self.order.spec.checkpoints.max_size,
         );
+        let mut measured = self.measured();
+        // An earlier agent did not note it.
+        let before = *measured
+            .cache_before
+            .get_or_insert_with(|| self.cache_size());
+        let cache = (self.cache(), before);
         Watch {
-            disk: DiskWatch::new(folders, checkpoints, &self.host.config.disk),
+            disk: DiskWatch::new(folders, checkpoints, cache, &self.host.config.disk),
             meter: running.meter().await,
-            measured: self.measured(),
+            measured,
             last: None,
         }
     }

@@ -7,6 +7,7 @@
 mod attempts;
 mod backoff;
 mod blobs;
+mod caches;
 mod carry;
 mod checkpoints;
 mod clock;

@@ -11,7 +11,7 @@ use super::backoff::Backoff;
 use super::clock::Clock;
 use super::sight::Sight;
 use super::trials::Trials;
-use super::{keep, orphans};
+use super::{caches, keep, orphans};
 use crate::attempt;
 use crate::client::{Client, ClientError};
 use crate::environment;
@@ -88,6 +88,7 @@ impl Shared {
         );
         if low {
             environment::prune(data, disk, || attempt::in_use(data));
+            caches::sweep(data, disk.watermark);
         }
     }
 }

@@ -1,19 +1,23 @@
 use std::fs;
+use std::path::Path;
 
 use protocol::event::EventBody;
 
 use super::*;
 
-fn story(folder: &tempfile::TempDir, limit: u64) -> Story {
+#[path = "../../../tests/support/disk.rs"]
+mod disk;
+
+fn story(folder: impl AsRef<Path>, limit: u64) -> Story {
     let limits = OutputLimits {
         job: ByteSize(limit),
         ..OutputLimits::default()
     };
-    Story::new(Out::open(folder.path(), None).unwrap(), &limits).unwrap()
+    Story::new(Out::open(folder.as_ref(), None).unwrap(), &limits).unwrap()
 }
 
-fn told(folder: &tempfile::TempDir) -> Vec<EventKind> {
-    let text = fs::read_to_string(folder.path().join("out/events.ndjson")).unwrap();
+fn told(folder: impl AsRef<Path>) -> Vec<EventKind> {
+    let text = fs::read_to_string(folder.as_ref().join("out/events.ndjson")).unwrap();
     let event = |line: &str| match serde_json::from_str::<Unnumbered>(line).unwrap().body {
         EventBody::Known(kind) => kind,
         EventBody::Unknown(other) => panic!("{other:?}"),
@@ -102,4 +106,29 @@ fn a_disk_that_takes_no_notebook_is_not_asked_without_a_pause() {
     fs::remove_dir(folder.path().join(&in_the_way)).unwrap();
     story.close().unwrap();
     assert!(folder.path().join("out").join(NOTEBOOK_FILE).exists());
+}
+
+#[test]
+fn half_a_line_that_a_full_disk_took_is_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().join("disk");
+    let Some(disk) = disk::SmallDisk::mount(&at, 1) else {
+        eprintln!("not told: only root may mount a disk");
+        return;
+    };
+    let log = |text: &str| EventKind::Log {
+        stream: LogStream::Stdout,
+        text: text.into(),
+    };
+    let mut story = story(&at, 1 << 30);
+    story.say(log("before")).unwrap();
+    disk.fill();
+    // The file's last block has room for some of it.
+    let long = "x".repeat(32 << 10);
+    assert!(matches!(story.say(log(&long)), Err(StoryError::Io(_))));
+    disk.free();
+    story.say(log("after")).unwrap();
+    assert_eq!(told(&at), [log("before"), log("after")]);
+    let length = fs::metadata(at.join("out/events.ndjson")).unwrap().len();
+    assert_eq!(story.written, length, "where the next line stands");
 }

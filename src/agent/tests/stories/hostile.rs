@@ -166,6 +166,27 @@ async fn one_that_fills_tmp() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_that_fills_the_caches_that_it_shares() {
+    let world = World::with(|config| {
+        (config.executors.docker, config.executors.shell) = (false, true);
+        config.disk.job = Some(ByteSize::mib(32));
+    });
+    let fills = |bytes| format!("head -c {bytes} /dev/zero >$XDG_CACHE_HOME/{bytes}");
+    for earlier in ["20M", "21M"] {
+        let done = endure(&world, &world.command(&fills(earlier))).await;
+        assert_eq!(done.report.outcome, Outcome::Succeeded);
+    }
+    let order = world.command(&format!("{}; sleep 100", fills("64M")));
+    let done = endure(&world, &order).await;
+    let failure = done.failure();
+    assert_eq!(
+        (failure.kind, failure.owner()),
+        (FailureKind::DiskLimit, Owner::Limit),
+        "{failure:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_that_fills_the_disk_with_what_it_logs() {
     let world = World::with(|config| {
         (config.executors.docker, config.executors.shell) = (false, true);
