@@ -46,6 +46,7 @@ pub(crate) use dir::{Given, files, read_json, write_json};
 pub(crate) use disk::free;
 pub(crate) use held::in_use;
 pub(crate) use job::{ATTEMPT_LABEL, DRIVER, GPUS_LABEL, driver_argv, nothing_but};
+pub(crate) use places::cache_of;
 
 use state::{Ended, Prepared, Stage, State};
 

@@ -1,8 +1,9 @@
 //! Where a job finds its things: paths in its container, or on the host. It makes none of them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use protocol::Trust;
+use protocol::agent_api::AttemptOrder;
 use protocol::driver::AGENT_MOUNT;
 
 use super::Attempt;
@@ -22,6 +23,15 @@ pub(super) struct Places {
     pub(super) cache: String,
     pub(super) checkpoints: String,
     pub(super) environment: Option<String>,
+}
+
+/// Caches of torch, Triton and Hugging Face: kept for the next job of the same project and trust.
+pub(crate) fn cache_of(data: &Path, order: &AttemptOrder) -> PathBuf {
+    let trust = match order.trust {
+        Trust::Untrusted => "untrusted",
+        Trust::Trusted => "trusted",
+    };
+    data.join("caches").join(order.project.as_str()).join(trust)
 }
 
 impl Attempt<'_> {
@@ -57,17 +67,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// Caches of torch, Triton and Hugging Face: kept for the next job of the same project and trust.
-    pub(super) fn cache(&self) -> std::path::PathBuf {
-        let trust = match self.order.trust {
-            Trust::Untrusted => "untrusted",
-            Trust::Trusted => "trusted",
-        };
-        self.host
-            .data()
-            .join("caches")
-            .join(self.order.project.as_str())
-            .join(trust)
+    pub(super) fn cache(&self) -> PathBuf {
+        cache_of(self.host.data(), &self.order)
     }
 
     pub(super) fn checkpoints(&self) -> Checkpoints {

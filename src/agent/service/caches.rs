@@ -7,11 +7,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use protocol::agent_api::AttemptOrder;
-use protocol::{AttemptId, ByteSize, Trust};
+use protocol::{AttemptId, ByteSize};
 
 use super::keep;
-use crate::attempt::{AttemptDir, free};
+use crate::attempt::{AttemptDir, cache_of, free};
 
 /// A folder under this name is on its way out: half of one is never a job's cache.
 const RUBBISH: &str = ".rubbish-";
@@ -77,15 +76,6 @@ fn in_use(data: &Path) -> io::Result<BTreeSet<PathBuf>> {
     Ok(found)
 }
 
-/// As an attempt places it.
-fn cache_of(data: &Path, order: &AttemptOrder) -> PathBuf {
-    let trust = match order.trust {
-        Trust::Untrusted => "untrusted",
-        Trust::Trusted => "trusted",
-    };
-    data.join("caches").join(order.project.as_str()).join(trust)
-}
-
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).collect()
@@ -99,6 +89,8 @@ fn name_of(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use protocol::Trust;
 
     use super::*;
     use crate::service::world;
