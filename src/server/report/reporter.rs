@@ -1,7 +1,7 @@
 //! Makes forges show what is desired. Rows remember what was accepted, so that a restart loses nothing
 //! and says nothing twice; a job never waits for a forge, and no forge for another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,12 +15,15 @@ use super::link::{Link, May};
 use super::{CommitView, RequestView, checks, comment, desired, view};
 use crate::forge::{Forge, ForgeError, Forges, Shown, Update, bounded, comment_slot};
 use crate::loops::words;
+use crate::store::pipelines::Pipeline;
 use crate::store::report::{self as rows, Report};
 use crate::store::rows::id_before;
 use crate::store::{Connection, Result, Store, projects, rests};
 
-/// Most pipelines of one pass.
-const MOST_PIPELINES: u32 = 200;
+/// Most commits that are read at once.
+const PAGE: u32 = 200;
+/// Most pages of one pass; the next one goes on behind them.
+const MOST_PAGES: usize = 5;
 /// How often something is tried that only a person may mend, or time: a forge may be behind its own webhook.
 const TRIES: u32 = 6;
 
@@ -78,7 +81,11 @@ pub struct Reporter {
     config: ReportConfig,
     /// No pipeline older than this is left to look at.
     oldest: String,
+    /// Where the next pass begins, because the last one did not get to the end; none: at the oldest.
+    goes_on: Option<PipelineId>,
     links: BTreeMap<ProjectId, Link>,
+    /// Those whose forge cannot be called as they are set up.
+    unusable: BTreeSet<ProjectId>,
     /// By whom a forge counts.
     lanes: BTreeMap<Digest, Lane>,
     under_way: JoinSet<Answer>,
@@ -93,7 +100,9 @@ impl Reporter {
             forges,
             config,
             oldest: String::new(),
+            goes_on: None,
             links: BTreeMap::new(),
+            unusable: BTreeSet::new(),
             lanes: BTreeMap::new(),
             under_way: JoinSet::new(),
         }
@@ -124,6 +133,7 @@ impl Reporter {
             let same = |p: &projects::Project| p.id == *id && p.forge == link.config;
             all.iter().any(same)
         });
+        self.unusable.clear();
         let timeout = Duration::from(self.config.call_timeout);
         for project in all {
             if let Some(link) = self.links.get_mut(&project.id) {
@@ -142,29 +152,43 @@ impl Reporter {
                 Err(error) => {
                     let name = &project.name;
                     tracing::error!(project = name, %error, "the forge of project {name} cannot be used");
+                    self.unusable.insert(project.id);
                 }
             }
         }
         Ok(())
     }
 
-    /// Writes down what should stand at the forges, for every commit that is not settled.
+    /// Writes down what should stand at the forges, for every commit that is not settled: page by page, so that those
+    /// which stay open for long hold up no newer one.
     async fn derive(&mut self, now: Timestamp) -> Result<()> {
-        let mut db = self.store.read().await?;
-        let waiting = rows::unreported(&mut db, &self.oldest, MOST_PIPELINES).await?;
-        drop(db);
-        if let Some(first) = waiting.first() {
-            self.oldest = id_before(first.id.as_str());
+        for _ in 0..MOST_PAGES {
+            let after = self.goes_on.take();
+            let mut db = self.store.read().await?;
+            let waiting = rows::unreported(&mut db, &self.oldest, after.as_ref(), PAGE).await?;
+            drop(db);
+            if let (None, Some(first)) = (&after, waiting.first()) {
+                self.oldest = id_before(first.id.as_str());
+            }
+            let is_last = waiting.len() < PAGE as usize;
+            let last = waiting.last().map(|pipeline| pipeline.id.clone());
+            self.derive_all(waiting, now).await?;
+            if is_last {
+                return Ok(());
+            }
+            self.goes_on = last;
         }
+        Ok(())
+    }
+
+    async fn derive_all(&self, waiting: Vec<Pipeline>, now: Timestamp) -> Result<()> {
         let mut commits: BTreeMap<(ProjectId, CommitId), Vec<PipelineId>> = BTreeMap::new();
         for pipeline in waiting {
             let of = (pipeline.project, pipeline.trigger.commit);
             commits.entry(of).or_default().push(pipeline.id);
         }
         for (of, waiting) in commits {
-            if self.links.contains_key(&of.0) {
-                self.derive_one(&of, &waiting, now).await?;
-            }
+            self.derive_one(&of, &waiting, now).await?;
         }
         Ok(())
     }
@@ -175,13 +199,16 @@ impl Reporter {
         waiting: &[PipelineId],
         now: Timestamp,
     ) -> Result<()> {
-        let Some(link) = self.links.get(project) else {
-            return Ok(());
+        let link = match self.links.get(project) {
+            Some(link) => Some(link).filter(|link| link.forge.listens()),
+            None if self.unusable.contains(project) => None,
+            // It was added after this pass began.
+            None => return Ok(()),
         };
         // One transaction: what is read cannot change before it is written down as settled.
         let mut tx = self.store.begin().await?;
         let project = projects::find(&mut tx, project).await?;
-        let Some(project) = project.filter(|_| link.forge.listens()) else {
+        let (Some(project), Some(link)) = (project, link) else {
             for id in waiting {
                 rows::mark_reported(&mut tx, id).await?;
             }

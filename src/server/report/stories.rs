@@ -189,7 +189,10 @@ async fn a_forge_shows_what_the_rows_say_and_nothing_twice() {
         );
         let mut db = world.store.read().await.unwrap();
         assert!(
-            rows::unreported(&mut db, "", 10).await.unwrap().is_empty(),
+            rows::unreported(&mut db, "", None, 10)
+                .await
+                .unwrap()
+                .is_empty(),
             "it is settled"
         );
     })
@@ -449,7 +452,7 @@ async fn a_plain_remote_is_told_nothing() {
                 .unwrap()
                 .is_empty()
         );
-        let waiting = rows::unreported(&mut db, "", 10).await.unwrap();
+        let waiting = rows::unreported(&mut db, "", None, 10).await.unwrap();
         assert!(waiting.iter().all(|p| p.project != project.id));
     })
     .await;
