@@ -152,10 +152,10 @@ impl Answer {
                 needs: about.needs(),
                 message,
             },
-            301..=308 => ForgeError::Refused {
+            301..=308 => ForgeError::Moved {
                 forge,
                 status,
-                message: format!("{repository} has moved: give the project its new name"),
+                repository,
             },
             408 | 409 | 425 | 500.. => ForgeError::Transport {
                 forge,
@@ -334,7 +334,14 @@ mod tests {
             let error = of(status, &[], "<html>\u{1b}[1mBad gateway</html>");
             assert!(matches!(&error, ForgeError::Transport { .. }) && !error.is_permanent());
         }
-        assert!(of(307, &[], "").to_string().contains("has moved"));
+        for status in [301, 307, 308] {
+            let moved = of(status, &[], "{}");
+            assert!(
+                moved.to_string().contains("octo/hello has moved"),
+                "{moved}"
+            );
+            assert!(moved.is_permanent() && moved.concerns_project());
+        }
     }
 
     #[test]

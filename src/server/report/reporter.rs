@@ -405,6 +405,7 @@ fn next_try(
             Some(soon)
         }
         // The link knows when to leave the forge alone.
+        ForgeError::Moved { .. } => Some(soon),
         ForgeError::Unauthorized { .. } if error.concerns_project() => Some(soon),
         ForgeError::Unauthorized { .. } | ForgeError::UnknownCommit { .. } => {
             (tries < TRIES).then_some(soon)
