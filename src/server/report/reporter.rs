@@ -1,7 +1,7 @@
 //! Makes forges show what is desired. Rows remember what was accepted, so that a restart loses nothing
 //! and says nothing twice; a job never waits for a forge, and no forge for another.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -84,8 +84,6 @@ pub struct Reporter {
     /// Where the next pass begins, because the last one did not get to the end; none: at the oldest.
     goes_on: Option<PipelineId>,
     links: BTreeMap<ProjectId, Link>,
-    /// Those whose forge cannot be called as they are set up.
-    unusable: BTreeSet<ProjectId>,
     /// By whom a forge counts.
     lanes: BTreeMap<Digest, Lane>,
     under_way: JoinSet<Answer>,
@@ -102,7 +100,6 @@ impl Reporter {
             oldest: String::new(),
             goes_on: None,
             links: BTreeMap::new(),
-            unusable: BTreeSet::new(),
             lanes: BTreeMap::new(),
             under_way: JoinSet::new(),
         }
@@ -133,7 +130,6 @@ impl Reporter {
             let same = |p: &projects::Project| p.id == *id && p.forge == link.config;
             all.iter().any(same)
         });
-        self.unusable.clear();
         let timeout = Duration::from(self.config.call_timeout);
         for project in all {
             if let Some(link) = self.links.get_mut(&project.id) {
@@ -152,7 +148,6 @@ impl Reporter {
                 Err(error) => {
                     let name = &project.name;
                     tracing::error!(project = name, %error, "the forge of project {name} cannot be used");
-                    self.unusable.insert(project.id);
                 }
             }
         }
@@ -199,16 +194,14 @@ impl Reporter {
         waiting: &[PipelineId],
         now: Timestamp,
     ) -> Result<()> {
-        let link = match self.links.get(project) {
-            Some(link) => Some(link).filter(|link| link.forge.listens()),
-            None if self.unusable.contains(project) => None,
-            // It was added after this pass began.
-            None => return Ok(()),
+        // Without one it waits: certificates of this host may be missing, or it was added just now.
+        let Some(link) = self.links.get(project) else {
+            return Ok(());
         };
         // One transaction: what is read cannot change before it is written down as settled.
         let mut tx = self.store.begin().await?;
         let project = projects::find(&mut tx, project).await?;
-        let (Some(project), Some(link)) = (project, link) else {
+        let Some(project) = project.filter(|_| link.forge.listens()) else {
             for id in waiting {
                 rows::mark_reported(&mut tx, id).await?;
             }

@@ -120,7 +120,7 @@ async fn commits_that_stay_open_hold_up_no_newer_one() {
 }
 
 #[tokio::test]
-async fn a_project_whose_forge_cannot_be_called_is_left_alone() {
+async fn a_project_whose_forge_cannot_be_called_yet_waits_and_holds_up_no_other() {
     on_both(|store| async move {
         let mut world = World::new(store).await;
         let mut other = testing::project("other");
@@ -129,12 +129,15 @@ async fn a_project_whose_forge_cannot_be_called_is_left_alone() {
         other.forge = ForgeConfig::Github(Place::new(repository, in_clear));
         let mut tx = world.store.begin().await.unwrap();
         projects::insert(&mut tx, &other).await.unwrap();
-        let pipeline = testing::pipeline(&other, 1);
-        pipelines::insert(&mut tx, &pipeline).await.unwrap();
+        for number in 1..=200 {
+            let pipeline = testing::pipeline(&other, number);
+            pipelines::insert(&mut tx, &pipeline).await.unwrap();
+        }
         tx.commit().await.unwrap();
-        assert_eq!(world.open().await.len(), 1);
-        world.tick().await;
-        assert!(world.open().await.is_empty());
+        let job = world.job("train").await;
+        world.end(&job, Outcome::Succeeded).await;
+        assert_eq!(world.settle().await.len(), 2);
+        assert_eq!(world.open().await.len(), 100, "a part of what waits");
     })
     .await;
 }
