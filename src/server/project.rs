@@ -91,6 +91,11 @@ pub async fn add_for(server: &Server, wanted: NewProject, by: &str) -> Result<Ad
         wanted.credential.as_deref().map(str::parse).transpose()?;
     if credential.is_some() || wanted.app {
         mirror::check_credential(&url)?;
+        wanted
+            .api
+            .as_deref()
+            .map(mirror::check_credential)
+            .transpose()?;
     }
     let forge = forge(server, &wanted, &url, credential.clone()).await?;
     look(url.clone()).await?;

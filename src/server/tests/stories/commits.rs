@@ -153,13 +153,19 @@ async fn a_person_who_names_no_branch_gets_the_default_one_of_today() {
 #[tokio::test]
 async fn a_credential_never_crosses_a_network_in_clear() {
     on_both(Times::default(), |world| async move {
-        let wanted = api::NewProject {
+        let in_clear = "http://forge.example/team/churn";
+        let of = |url: &str, api: Option<&str>| api::NewProject {
             credential: Some("env:TOKEN".to_owned()),
-            ..api::NewProject::new("clear", "http://forge.example/team/churn.git")
+            api: api.map(str::to_owned),
+            ..api::NewProject::new("clear", url)
         };
-        let error = project::add_for(world.server(), wanted, "ana").await;
-        let error = error.unwrap_err().to_string();
-        assert!(error.contains("use https"), "{error}");
+        let clone = of(in_clear, None);
+        let calls = of("git@forge.example:team/churn", Some(in_clear));
+        for wanted in [clone, calls] {
+            let error = project::add_for(world.server(), wanted, "ana").await;
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains("use https"), "{error}");
+        }
     })
     .await;
 }
