@@ -24,6 +24,14 @@ pub enum MirrorError {
         /// Host of the URL.
         host: String,
     },
+    /// A credential for an address to which it would go in clear.
+    #[error(
+        "a credential for '{host}' would cross the network in clear: use https://, or leave the credential out"
+    )]
+    InClear {
+        /// Host of the URL.
+        host: String,
+    },
     /// The `git` program could not be started.
     #[error("the git program could not be started: {reason}; is git installed?")]
     NoGit {
@@ -158,6 +166,7 @@ impl MirrorError {
             | MirrorError::NoSuchFile { .. } => true,
             MirrorError::Url { .. }
             | MirrorError::UrlPassword { .. }
+            | MirrorError::InClear { .. }
             | MirrorError::NoGit { .. }
             | MirrorError::Git { .. }
             | MirrorError::NoLfs { .. }

@@ -15,6 +15,7 @@ use rustix::process::{
     Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, kill_process_group, prlimit, waitid,
 };
 
+use crate::remote::Remote;
 use crate::{Deadline, MirrorError};
 
 /// Most bytes that are kept of an answer; a listing of a million refs fits.
@@ -23,92 +24,6 @@ const STDOUT_BYTES: u64 = 128 << 20;
 const STDERR_BYTES: u64 = 64 << 10;
 /// Most characters of git's complaints in an error.
 const MESSAGE_CHARS: usize = 600;
-
-/// Where a repository is, checked.
-#[derive(Debug, Clone)]
-pub(crate) struct Remote {
-    pub(crate) url: String,
-    scheme: &'static str,
-}
-
-impl Remote {
-    /// Takes what people write: https, http, ssh, `user@host:path`, `file://`, an absolute path.
-    pub(crate) fn parse(url: &str) -> Result<Self, MirrorError> {
-        let scheme = match url.split_once("://") {
-            Some(("https", _)) => "https",
-            Some(("http", _)) => "http",
-            Some(("ssh", _)) => "ssh",
-            Some(("file", _)) => "file",
-            Some(_) => {
-                return Err(MirrorError::Url {
-                    url: url.to_owned(),
-                });
-            }
-            None if url.starts_with('/') => "file",
-            None if is_scp_like(url) => "ssh",
-            None => {
-                return Err(MirrorError::Url {
-                    url: url.to_owned(),
-                });
-            }
-        };
-        if url.chars().any(char::is_control) {
-            return Err(MirrorError::Url {
-                url: url.escape_debug().to_string(),
-            });
-        }
-        if let Some((_, rest)) = url.split_once("://") {
-            let authority = rest.split('/').next().unwrap_or_default();
-            if let Some((user, host)) = authority.rsplit_once('@')
-                && (user.contains(':') || scheme.starts_with("http"))
-            {
-                return Err(MirrorError::UrlPassword {
-                    host: host.to_owned(),
-                });
-            }
-            if scheme != "file" && (authority.is_empty() || authority.starts_with('-')) {
-                return Err(MirrorError::Url {
-                    url: url.to_owned(),
-                });
-            }
-        }
-        Ok(Self {
-            url: url.to_owned(),
-            scheme,
-        })
-    }
-
-    /// `https://host:port/`, to which an authorisation header is bound; none where git does not speak HTTP.
-    pub(crate) fn origin(&self) -> Option<String> {
-        let (scheme, rest) = self.url.split_once("://")?;
-        let authority = rest.split('/').next()?;
-        scheme
-            .starts_with("http")
-            .then(|| format!("{scheme}://{authority}/"))
-    }
-
-    /// `https`, `http`, `ssh` or `file`.
-    pub(crate) fn scheme(&self) -> &'static str {
-        self.scheme
-    }
-
-    /// The folder, where the repository is one of this host.
-    fn local_path(&self) -> Option<&str> {
-        match self.scheme {
-            "file" => Some(self.url.strip_prefix("file://").unwrap_or(&self.url)),
-            _ => None,
-        }
-    }
-}
-
-/// `git@host:path`: a colon before the first slash, and no dash in front that ssh would take as an option.
-fn is_scp_like(url: &str) -> bool {
-    url.split_once(':').is_some_and(|(host, path)| {
-        // `ext::command` is git's own way to run anything at all.
-        let path_is_path = !path.is_empty() && !path.starts_with(':');
-        !host.is_empty() && !host.contains('/') && !host.starts_with('-') && path_is_path
-    })
-}
 
 /// One call of git: where it goes, as whom, and for how long.
 #[derive(Debug, Clone, Copy)]
@@ -149,7 +64,7 @@ fn settings(remote: &Remote, auth: Option<&str>, shown: Shown) -> Vec<(String, S
         ("core.fsmonitor".to_owned(), "false".to_owned()),
         ("protocol.allow".to_owned(), "never".to_owned()),
         (
-            format!("protocol.{}.allow", remote.scheme),
+            format!("protocol.{}.allow", remote.scheme()),
             "always".to_owned(),
         ),
         ("credential.helper".to_owned(), String::new()),
@@ -167,6 +82,7 @@ fn settings(remote: &Remote, auth: Option<&str>, shown: Shown) -> Vec<(String, S
         ("http.lowSpeedLimit".to_owned(), "1000".to_owned()),
         ("http.lowSpeedTime".to_owned(), "60".to_owned()),
     ];
+    let auth = auth.filter(|_| !remote.is_in_clear());
     if let (Some(auth), Some(origin)) = (auth, remote.origin()) {
         match shown {
             Shown::AsHeader => {
@@ -280,7 +196,12 @@ fn once(
     if status.success() {
         return Ok(String::from_utf8_lossy(&stdout).into_owned());
     }
-    let message = message(&String::from_utf8_lossy(&stderr), auth);
+    let mut message = message(&String::from_utf8_lossy(&stderr), auth);
+    if auth.is_some() && remote.is_in_clear() {
+        message.push_str(
+            "; the credential was not shown: http:// would carry it in clear, use https://",
+        );
+    }
     Err(MirrorError::Git {
         what: call.what.to_owned(),
         message,
@@ -404,39 +325,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_as_people_write_them() {
-        for good in [
-            "https://forge.example/team/churn.git",
-            "http://localhost:3000/team/churn",
-            "ssh://git@forge.example/team/churn",
-            "git@forge.example:team/churn.git",
-            "file:///srv/git/churn",
-            "/srv/git/churn.git",
-        ] {
-            assert!(Remote::parse(good).is_ok(), "{good}");
-        }
-        for bad in [
-            "",
-            "churn",
-            "ext::sh -c touch% /tmp/x",
-            "ftp://forge.example/x",
-            "--upload-pack=touch",
-            "ssh://-oProxyCommand=touch/x",
-            "https:///x",
-            "/srv/a\nb",
-        ] {
-            assert!(Remote::parse(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_password_in_an_address_is_refused_and_not_repeated() {
-        let error = Remote::parse("https://me:hunter2@forge.example/x").unwrap_err();
-        assert!(matches!(error, MirrorError::UrlPassword { .. }));
-        assert!(!error.to_string().contains("hunter2"));
-    }
-
-    #[test]
     fn the_header_is_bound_to_the_host_and_never_an_argument() {
         let remote = Remote::parse("https://forge.example:8443/team/churn").unwrap();
         let settings = settings(&remote, Some("Bearer abc"), Shown::AsHeader);
@@ -454,6 +342,29 @@ mod tests {
             message("fatal: Bearer abc was refused", Some("Bearer abc")),
             "fatal: *** was refused"
         );
+    }
+
+    #[test]
+    fn a_credential_is_shown_to_nobody_in_clear() {
+        for (url, clear) in [
+            ("http://forge.example/x", true),
+            ("http://10.0.0.1:3000/x", true),
+            ("http://localhost.example/x", true),
+            ("http://127.0.0.1?.example/x", true),
+            ("http://localhost:3000/x", false),
+            ("http://127.0.0.1:3000/x", false),
+            ("http://[::1]:3000/x", false),
+            ("https://forge.example/x", false),
+        ] {
+            let remote = Remote::parse(url).unwrap();
+            assert_eq!(remote.is_in_clear(), clear, "{url}");
+            for shown in [Shown::AsHeader, Shown::WhenAsked] {
+                let settings = settings(&remote, Some("Basic abc"), shown);
+                let header = settings.iter().any(|(key, _)| key.ends_with("extraHeader"));
+                let helper = settings.iter().any(|(_, value)| value == HELPER);
+                assert_eq!(header || helper, !clear, "{url}");
+            }
+        }
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use protocol::{CommitId, Digest};
 
-use crate::git::{self, ORIGIN, Remote};
+use crate::git::{self, ORIGIN};
+use crate::remote::Remote;
 use crate::{Deadline, Mirror, MirrorError};
 
 /// Longest pointer, in bytes, as its specification has it.

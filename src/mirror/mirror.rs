@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use protocol::{CommitId, Digest};
 
-use crate::git::{self, Call, ORIGIN, Remote};
+use crate::git::{self, Call, ORIGIN};
+use crate::remote::Remote;
 use crate::{Deadline, MirrorError, Ref, Repository};
 
 /// Branches and tags are copied under their own names.
@@ -346,6 +347,20 @@ impl Mirror {
 /// [`MirrorError::Url`] or [`MirrorError::UrlPassword`], with what to write instead.
 pub fn check_url(url: &str) -> Result<(), MirrorError> {
     Remote::parse(url).map(|_| ())
+}
+
+/// Whether a credential may be shown at `url`.
+///
+/// # Errors
+/// As [`check_url`]; [`MirrorError::InClear`] where all on the way could read it. A fetch from there shows none.
+pub fn check_credential(url: &str) -> Result<(), MirrorError> {
+    let remote = Remote::parse(url)?;
+    match remote.is_in_clear() {
+        true => Err(MirrorError::InClear {
+            host: remote.host().unwrap_or_default().to_owned(),
+        }),
+        false => Ok(()),
+    }
 }
 
 /// What the repository at `url` has now, without a mirror.

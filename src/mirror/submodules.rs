@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use protocol::CommitId;
 
-use crate::git::{self, Remote};
+use crate::git;
+use crate::remote::Remote;
 use crate::{Deadline, Mirror, MirrorError};
 
 /// The addresses in a commit's `.gitmodules`, by path.

@@ -86,14 +86,65 @@ impl Mirror {
                     let limit = self.most_bytes.unwrap_or(limit);
                     return Err(MirrorError::TooMuch { what, limit });
                 }
-                Err(MirrorError::Git { .. }) => {
-                    // A server that gives no single object: all of it, then.
+                Err(MirrorError::Git { message, .. }) if gives_none_alone(&message) => {
                     let options = ["--refetch", ALL_FILES];
-                    return mirror.git_fetch(&options, &HEADS_AND_TAGS, auth, deadline);
+                    let all = mirror.git_fetch(&options, &HEADS_AND_TAGS, auth, deadline);
+                    return all.map_err(too_much_of_all);
                 }
                 done => done?,
             }
         }
         Ok(())
+    }
+}
+
+/// Whether a server said that it gives no object by itself: git's own words on either side, and JGit's. Whatever else goes
+/// wrong, the network above all, is no reason to fetch everything.
+fn gives_none_alone(message: &str) -> bool {
+    let jgits = || message.contains("want ") && message.contains(" not valid");
+    message.contains("not our ref") || message.contains("unadvertised object") || jgits()
+}
+
+/// That all branches together are too much is not the fault of the commit that was looked at.
+fn too_much_of_all(error: MirrorError) -> MirrorError {
+    match error {
+        MirrorError::TooMuch { what, limit } => MirrorError::Git {
+            what,
+            message: format!(
+                "the server gives no object by itself, and all of its branches are more than {}",
+                protocol::ByteSize(limit)
+            ),
+        },
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_server_that_gives_no_single_object_is_asked_for_all() {
+        for said in [
+            "fatal: remote error: upload-pack: not our ref 1234",
+            "error: Server does not allow request for unadvertised object 1234",
+            "fatal: remote error: want 1234 not valid",
+        ] {
+            assert!(gives_none_alone(said), "{said}");
+        }
+        for said in [
+            "fatal: unable to access 'https://forge.example/x/': Could not resolve host: forge.example",
+            "fatal: the remote end hung up unexpectedly; fatal: early EOF",
+            "error: RPC failed; HTTP 502 curl 22 The requested URL returned error: 502",
+        ] {
+            assert!(!gives_none_alone(said), "{said}");
+        }
+    }
+
+    #[test]
+    fn that_all_is_too_much_is_no_fault_of_a_commit() {
+        let (what, limit) = ("fetching".to_owned(), 1 << 30);
+        let error = too_much_of_all(MirrorError::TooMuch { what, limit });
+        assert!(!error.is_the_commits(), "{error}");
     }
 }

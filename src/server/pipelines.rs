@@ -58,7 +58,7 @@ pub struct Words {
 }
 
 /// Makes the pipeline of a trigger, or gives the one that it made before. A push also remembers where its
-/// ref is, in the same transaction, and supersedes what is queued for older commits of that ref.
+/// ref is, in the same transaction, and supersedes what is queued for other commits of that ref.
 ///
 /// # Errors
 /// The store's; then nothing was written.
@@ -72,21 +72,25 @@ pub async fn create(
     let mut tx = server.store.begin().await?;
     let key = trigger::key(trigger);
     let before = pipelines::by_trigger(&mut tx, project, &key).await?;
-    let (pipeline, changed) = match before {
-        Some(pipeline) => (pipeline, Vec::new()),
+    let is_new = before.is_none();
+    let pipeline = match before {
+        Some(pipeline) => pipeline,
         None => {
             let pipeline = row(&mut tx, project, trigger, words, &planned).await?;
             pipelines::insert(&mut tx, &pipeline).await?;
-            let running = matches!(&planned, Planned::Jobs(plan) if plan.supersede_running);
-            let mut changed = supersede(&mut tx, &pipeline, running).await?;
-            if let Planned::Jobs(plan) = &planned {
-                changed.extend(newest_wins(&mut tx, &pipeline, &plan.jobs).await?);
-                changed.extend(add_jobs(&mut tx, &pipeline, &plan.jobs).await?);
-            }
-            changed.extend(closing::close_if_over(&mut tx, &pipeline).await?);
-            (pipeline, changed)
+            pipeline
         }
     };
+    // One that was there stands for its ref again, where that went back to its commit.
+    let running = matches!(&planned, Planned::Jobs(plan) if plan.supersede_running);
+    let mut changed = supersede(&mut tx, &pipeline, running).await?;
+    if is_new {
+        if let Planned::Jobs(plan) = &planned {
+            changed.extend(newest_wins(&mut tx, &pipeline, &plan.jobs).await?);
+            changed.extend(add_jobs(&mut tx, &pipeline, &plan.jobs).await?);
+        }
+        changed.extend(closing::close_if_over(&mut tx, &pipeline).await?);
+    }
     if let (TriggerKind::Push | TriggerKind::PullRequest { .. }, Some(reference)) =
         (&trigger.kind, &trigger.reference)
     {
@@ -144,8 +148,9 @@ async fn row(
     })
 }
 
-/// Cancels what no host has yet of older commits of the same branch or pull request; gives the jobs that
-/// changed. Of a pull request `running` ends what runs too.
+/// Cancels what no host has yet of other commits of the same branch or pull request; gives the jobs that
+/// changed. Of a pull request `running` ends what runs too. What was cancelled stands for nothing: where the ref goes
+/// back to its commit, that is planned anew.
 async fn supersede(tx: &mut Connection, pipeline: &Pipeline, running: bool) -> Result<Vec<Job>> {
     let running = match &pipeline.trigger.kind {
         TriggerKind::Push => false,
@@ -157,11 +162,16 @@ async fn supersede(tx: &mut Connection, pipeline: &Pipeline, running: bool) -> R
     };
     let mut changed = Vec::new();
     for older in pipelines::unsettled(tx, pipeline, running).await? {
+        let mut ended = Vec::new();
         for job in jobs::of_pipeline(tx, &older).await? {
             if may_end(&job, running) {
-                changed.extend(cancel(tx, &job, SUPERSEDED).await?);
+                ended.extend(cancel(tx, &job, SUPERSEDED).await?);
             }
         }
+        if !ended.is_empty() {
+            pipelines::stands_no_more(tx, &older).await?;
+        }
+        changed.extend(ended);
     }
     Ok(changed)
 }
@@ -176,7 +186,8 @@ fn may_end(job: &Job, running: bool) -> bool {
     }
 }
 
-/// Cancels what waits of concurrency groups whose newest job wins.
+/// Cancels what waits of concurrency groups whose newest job wins. Its pipeline still stands: it lost to a job of another
+/// ref, and a message that tells of its commit again does not make it the newest.
 async fn newest_wins(
     tx: &mut Connection,
     pipeline: &Pipeline,

@@ -89,6 +89,14 @@ pub async fn add_for(server: &Server, wanted: NewProject, by: &str) -> Result<Ad
     let url = wanted.url.trim().to_owned();
     let credential: Option<Credential> =
         wanted.credential.as_deref().map(str::parse).transpose()?;
+    if credential.is_some() || wanted.app {
+        mirror::check_credential(&url)?;
+        wanted
+            .api
+            .as_deref()
+            .map(mirror::check_credential)
+            .transpose()?;
+    }
     let forge = forge(server, &wanted, &url, credential.clone()).await?;
     look(url.clone()).await?;
     let mut project = Project {

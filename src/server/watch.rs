@@ -309,7 +309,9 @@ pub async fn by_hand(
 ) -> Result<Pipeline, WatchError> {
     fetch(server, project).await?;
     let (root, url) = (server.config.mirrors(), project.url.clone());
+    // The remote's as the last look saw it: the mirror has the one that it was made with.
     let asked = revision.map(str::to_owned);
+    let asked = asked.or_else(|| project.default_branch.clone());
     let (commit, reference) = blocking(move || {
         let mirror = Mirror::open(&root, &url)?;
         let name = match asked {

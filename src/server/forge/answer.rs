@@ -75,17 +75,36 @@ pub(super) async fn judge(
     Err(answer.fault(&headers, repository, about))
 }
 
-/// The whole body of an answer, of at most so many bytes.
-pub(super) async fn body(mut response: reqwest::Response, most: usize) -> Result<Vec<u8>, String> {
+/// The whole body of an answer, of at most so many bytes. One that the network tore is as no answer at all: asked for
+/// again, it may come whole.
+///
+/// # Errors
+/// [`ForgeError::Transport`], and [`ForgeError::Unreadable`] of one that is longer.
+pub(super) async fn body(
+    mut response: reqwest::Response,
+    most: usize,
+    kind: ForgeKind,
+) -> Result<Vec<u8>, ForgeError> {
     let mut body = Vec::new();
-    let failed = |error: reqwest::Error| bounded(&error.without_url().to_string(), 300);
-    while let Some(chunk) = response.chunk().await.map_err(failed)? {
+    let torn = |error: reqwest::Error| ForgeError::Transport {
+        forge: kind.name(),
+        message: outgoing::causes(&error.without_url()),
+    };
+    while let Some(chunk) = response.chunk().await.map_err(torn)? {
         body.extend_from_slice(&chunk);
         if body.len() > most {
-            return Err(format!("it has more than {most} bytes"));
+            return Err(unreadable(kind, format!("it has more than {most} bytes")));
         }
     }
     Ok(body)
+}
+
+/// The error of an answer that is not what it should be.
+pub(super) fn unreadable(kind: ForgeKind, message: String) -> ForgeError {
+    ForgeError::Unreadable {
+        forge: kind.name(),
+        message,
+    }
 }
 
 /// An answer that is no success.
@@ -133,10 +152,10 @@ impl Answer {
                 needs: about.needs(),
                 message,
             },
-            301..=308 => ForgeError::Refused {
+            301..=308 => ForgeError::Moved {
                 forge,
                 status,
-                message: format!("{repository} has moved: give the project its new name"),
+                repository,
             },
             408 | 409 | 425 | 500.. => ForgeError::Transport {
                 forge,
@@ -315,7 +334,14 @@ mod tests {
             let error = of(status, &[], "<html>\u{1b}[1mBad gateway</html>");
             assert!(matches!(&error, ForgeError::Transport { .. }) && !error.is_permanent());
         }
-        assert!(of(307, &[], "").to_string().contains("has moved"));
+        for status in [301, 307, 308] {
+            let moved = of(status, &[], "{}");
+            assert!(
+                moved.to_string().contains("octo/hello has moved"),
+                "{moved}"
+            );
+            assert!(moved.is_permanent() && moved.concerns_project());
+        }
     }
 
     #[test]

@@ -182,12 +182,8 @@ impl Api {
         read: impl FnOnce(&[u8]) -> Result<T, String>,
     ) -> Result<T, ForgeError> {
         let response = self.send(request, about).await?;
-        let unreadable = |message: String| ForgeError::Unreadable {
-            forge: self.kind.name(),
-            message,
-        };
-        let body = answer::body(response, most).await.map_err(unreadable)?;
-        read(&body).map_err(unreadable)
+        let body = answer::body(response, most, self.kind).await?;
+        read(&body).map_err(|message| answer::unreadable(self.kind, message))
     }
 
     /// Sends a request; an answer that is no success is an error.
@@ -229,6 +225,43 @@ mod tests {
         assert!(open("http://forge.example.com/api/v1").is_err());
         assert!(open("no address").is_err());
         assert!(open("http://127.0.0.1:9/").is_ok());
+    }
+
+    /// Asks a forge that says this and hangs up.
+    async fn asked_of(said: &'static str) -> ForgeError {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}/", listener.local_addr().unwrap());
+        let forge = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                assert_ne!(stream.read_buf(&mut asked).await.unwrap(), 0);
+            }
+            stream.write_all(said.as_bytes()).await.unwrap();
+        });
+        let token = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(token.path(), "t").unwrap();
+        let repository = Repository::try_from("o/r".to_owned()).unwrap();
+        let mut place = Place::new(repository, base);
+        place.token = Some(crate::forge::Credential::File(token.path().to_owned()));
+        let identity = Identity::of(ForgeKind::Gitea, &place, None);
+        let api = Api::connect(ForgeKind::Gitea, place, identity, Duration::from_secs(30)).unwrap();
+        let request = api.below(Method::GET, &[]).unwrap();
+        let read = |body: &[u8]| {
+            serde_json::from_slice::<serde_json::Value>(body).map_err(|error| error.to_string())
+        };
+        let answer = api.read(request, About::Look, MOST_BYTES, read).await;
+        forge.await.unwrap();
+        answer.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_torn_answer_is_asked_for_again_and_a_wrong_one_is_not() {
+        let torn = asked_of("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"id\":").await;
+        assert!(matches!(torn, ForgeError::Transport { .. }), "{torn}");
+        let wrong = asked_of("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n{\"id\":").await;
+        assert!(matches!(wrong, ForgeError::Unreadable { .. }), "{wrong}");
     }
 
     #[test]

@@ -38,7 +38,7 @@ impl fmt::Display for Access {
     }
 }
 
-/// Why a forge did not do something. The first five do not go away by repeating at once.
+/// Why a forge did not do something. The first six do not go away by repeating at once.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ForgeError {
     /// The token is missing, wrong, or not allowed this.
@@ -54,6 +54,18 @@ pub enum ForgeError {
         needs: Access,
         /// The forge's words.
         message: String,
+    },
+    /// The repository has another name or place there. A token is not taken along to where that leads.
+    #[error(
+        "{forge} says that {repository} has moved ({status}): a project speaks of its repository by the name that it was added with. Give that name back to it, or add it as another project under its new address"
+    )]
+    Moved {
+        /// The forge.
+        forge: &'static str,
+        /// HTTP status.
+        status: u16,
+        /// The repository, by the name that it had.
+        repository: String,
     },
     /// The reference to the token leads to nothing.
     #[error(transparent)]
@@ -123,6 +135,7 @@ impl ForgeError {
     pub fn is_permanent(&self) -> bool {
         match self {
             ForgeError::Unauthorized { .. }
+            | ForgeError::Moved { .. }
             | ForgeError::Credential(_)
             | ForgeError::App { .. }
             | ForgeError::UnknownCommit { .. }
@@ -144,7 +157,8 @@ impl ForgeError {
                 Access::Read | Access::Statuses | Access::Checks => true,
                 Access::Comments | Access::Hooks | Access::People => false,
             },
-            ForgeError::Credential(_)
+            ForgeError::Moved { .. }
+            | ForgeError::Credential(_)
             | ForgeError::App { .. }
             | ForgeError::RateLimited { .. }
             | ForgeError::Transport { .. } => true,

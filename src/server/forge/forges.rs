@@ -109,7 +109,8 @@ impl Forges {
                 let app = app.ok_or_else(|| CredentialError::NoApp {
                     api: place.api.clone(),
                 })?;
-                app.token(&place.repository, Purpose::Clone).await?
+                app.token(&place.repository, place.app, Purpose::Clone)
+                    .await?
             }
             (_, Some(credential)) => credential.read()?,
             (_, None) => return Ok(None),

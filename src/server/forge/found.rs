@@ -8,7 +8,6 @@ use reqwest::Url;
 use serde_json::Value;
 
 use super::address::Answered;
-use super::answer;
 use super::place::ForgeKind;
 use crate::outgoing;
 
@@ -64,7 +63,7 @@ impl Sign {
     async fn stands_in(self, response: reqwest::Response) -> Option<ForgeKind> {
         let status = response.status().as_u16();
         let gitlabs = response.headers().contains_key("x-gitlab-meta");
-        let body = answer::body(response, MOST_BYTES).await.ok()?;
+        let body = outgoing::beginning(response, MOST_BYTES).await;
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         let says = |field: &str| status == 200 && body[field].is_string();
         match self {

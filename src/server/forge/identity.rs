@@ -18,15 +18,17 @@ pub(super) enum Identity {
     Token(Credential),
     /// As the GitHub App itself, which may look at its installations and get tokens for them.
     App(Arc<App>),
-    /// As the GitHub App in one repository.
-    Installed(Arc<App>),
+    /// As the GitHub App in one repository, of this number where it is known.
+    Installed(Arc<App>, Option<u64>),
 }
 
 impl Identity {
     /// Whom a project speaks as.
     pub(super) fn of(kind: ForgeKind, place: &Place, app: Option<&Arc<App>>) -> Self {
         match (&place.token, place.app, app) {
-            (_, Some(_), Some(app)) if app.is_at(&place.api) => Identity::Installed(app.clone()),
+            (_, Some(number), Some(app)) if app.is_at(&place.api) => {
+                Identity::Installed(app.clone(), Some(number))
+            }
             (_, Some(_), _) => Identity::Nobody(CredentialError::NoApp {
                 api: place.api.clone(),
             }),
@@ -49,7 +51,9 @@ impl Identity {
             Identity::Nobody(why) => return Err(why.clone().into()),
             Identity::Token(reference) => reference.read()?,
             Identity::App(app) => app.jwt()?,
-            Identity::Installed(app) => app.token(repository, Purpose::Speak).await?,
+            Identity::Installed(app, number) => {
+                app.token(repository, *number, Purpose::Speak).await?
+            }
         };
         let (header, value) = match kind {
             ForgeKind::Github => ("authorization", said("Bearer ", &token)?),
@@ -62,7 +66,7 @@ impl Identity {
     /// What was said was refused: a token that was lent is not offered again.
     pub(super) fn refused(&self, repository: &Repository) {
         match self {
-            Identity::Installed(app) => app.forget(repository),
+            Identity::Installed(app, _) => app.forget(repository),
             Identity::Nobody(_) | Identity::Token(_) | Identity::App(_) => {}
         }
     }

@@ -62,16 +62,9 @@ impl Api {
         };
         let scopes = header("x-oauth-scopes");
         let mut ends = header("github-authentication-token-expiration");
-        let body = answer::body(response, MOST_BYTES).await;
-        let read = |body: Vec<u8>| {
-            serde_json::from_slice::<Repository>(&body).map_err(|error| error.to_string())
-        };
-        let repository = body
-            .and_then(read)
-            .map_err(|message| ForgeError::Unreadable {
-                forge: self.kind().name(),
-                message,
-            })?;
+        let body = answer::body(response, MOST_BYTES, self.kind()).await?;
+        let repository: Repository = serde_json::from_slice(&body)
+            .map_err(|error| answer::unreadable(self.kind(), error.to_string()))?;
         let may = repository.permissions.unwrap_or_default();
         let listed = |scopes: String| scopes.split(", ").map(str::to_owned).collect();
         let mut scopes: Option<Vec<String>> = scopes.map(listed);

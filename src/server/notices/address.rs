@@ -52,15 +52,48 @@ pub(super) fn read(text: &str, private: bool) -> Result<Url, AddressError> {
     }
 }
 
-/// Finds the addresses of a name, and gives only those that anybody could reach.
+/// Finds the addresses of a name, and gives only those that anybody could reach. The proxy of this process's environment
+/// is found wherever it is: the client asks for its name in the receiver's place.
 #[derive(Debug)]
-pub(super) struct PublicOnly;
+pub(super) struct PublicOnly {
+    proxies: Vec<String>,
+}
+
+/// Where an HTTP client finds its proxy; each in small letters too.
+const PROXIES: [&str; 3] = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"];
+
+impl PublicOnly {
+    /// With the proxies of the environment.
+    pub(super) fn new() -> Self {
+        let names = PROXIES.map(|name| [name.to_owned(), name.to_ascii_lowercase()]);
+        let values = names
+            .iter()
+            .flatten()
+            .filter_map(|name| std::env::var(name).ok());
+        Self {
+            proxies: values.filter_map(|value| host_of(&value)).collect(),
+        }
+    }
+}
+
+/// The host of a proxy, which may be written without a scheme.
+fn host_of(proxy: &str) -> Option<String> {
+    let url = match proxy.contains("://") {
+        true => Url::parse(proxy),
+        false => Url::parse(&format!("http://{proxy}")),
+    };
+    url.ok()?.host_str().map(str::to_ascii_lowercase)
+}
 
 impl Resolve for PublicOnly {
     fn resolve(&self, name: Name) -> Resolving {
+        let asked = name.as_str().to_ascii_lowercase();
+        let is_proxy = self.proxies.contains(&asked);
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let open: Vec<SocketAddr> = found.filter(|found| is_public(found.ip())).collect();
+            let open: Vec<SocketAddr> = found
+                .filter(|found| is_proxy || is_public(found.ip()))
+                .collect();
             if open.is_empty() {
                 return Err(Box::new(AddressError::Private) as Box<dyn Error + Send + Sync>);
             }
@@ -163,8 +196,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_leads_inside_is_not_followed() {
-        let name = "localhost".parse().unwrap();
-        let error = PublicOnly.resolve(name).await.err().unwrap();
+        let found = |proxies: &[&str]| {
+            let proxies = proxies.iter().filter_map(|proxy| host_of(proxy)).collect();
+            PublicOnly { proxies }.resolve("localhost".parse().unwrap())
+        };
+        let error = found(&["http://proxy.example:3128"]).await.err().unwrap();
         assert_eq!(error.to_string(), AddressError::Private.to_string());
+        for proxy in [
+            "http://localhost:3128",
+            "LOCALHOST:3128",
+            "socks5h://me:secret@localhost",
+        ] {
+            assert!(found(&[proxy]).await.is_ok(), "{proxy}");
+        }
     }
 }

@@ -85,7 +85,7 @@ pub(super) async fn post(
     let (url, key) = (url(rule).map_err(later)?, key(rule).map_err(later)?);
     let mut client = outgoing::client(&url, PATIENCE);
     if !rule.private {
-        client = client.dns_resolver(Arc::new(PublicOnly));
+        client = client.dns_resolver(Arc::new(PublicOnly::new()));
     }
     let client = client.build().map_err(|error| later(error.to_string()))?;
     let timestamp = now.0.div_euclid(1_000).to_string();

@@ -203,6 +203,7 @@ fn unknown(kind: ForgeKind, place: &Place, error: &ForgeError) -> Check {
         }
         ForgeError::Credential(_) => renew,
         ForgeError::App { .. }
+        | ForgeError::Moved { .. }
         | ForgeError::UnknownCommit { .. }
         | ForgeError::Refused { .. }
         | ForgeError::Unreadable { .. }

@@ -55,6 +55,7 @@ impl Lane {
             Ok(())
             | Err(
                 ForgeError::Unauthorized { .. }
+                | ForgeError::Moved { .. }
                 | ForgeError::Credential(_)
                 | ForgeError::App { .. }
                 | ForgeError::UnknownCommit { .. }

@@ -86,6 +86,7 @@ impl Link {
             Err(ForgeError::RateLimited { .. } | ForgeError::Transport { .. }) => {}
             Err(
                 error @ (ForgeError::Unauthorized { .. }
+                | ForgeError::Moved { .. }
                 | ForgeError::Credential(_)
                 | ForgeError::App { .. }),
             ) if error.concerns_project() => {
@@ -99,6 +100,7 @@ impl Link {
             Ok(())
             | Err(
                 ForgeError::Unauthorized { .. }
+                | ForgeError::Moved { .. }
                 | ForgeError::Credential(_)
                 | ForgeError::App { .. }
                 | ForgeError::UnknownCommit { .. }

@@ -15,12 +15,15 @@ use super::link::{Link, May};
 use super::{CommitView, RequestView, checks, comment, desired, view};
 use crate::forge::{Forge, ForgeError, Forges, Shown, Update, bounded, comment_slot};
 use crate::loops::words;
+use crate::store::pipelines::Pipeline;
 use crate::store::report::{self as rows, Report};
 use crate::store::rows::id_before;
 use crate::store::{Connection, Result, Store, projects, rests};
 
-/// Most pipelines of one pass.
-const MOST_PIPELINES: u32 = 200;
+/// Most commits that are read at once.
+const PAGE: u32 = 200;
+/// Most pages of one pass; the next one goes on behind them.
+const MOST_PAGES: usize = 5;
 /// How often something is tried that only a person may mend, or time: a forge may be behind its own webhook.
 const TRIES: u32 = 6;
 
@@ -78,6 +81,8 @@ pub struct Reporter {
     config: ReportConfig,
     /// No pipeline older than this is left to look at.
     oldest: String,
+    /// Where the next pass begins, because the last one did not get to the end; none: at the oldest.
+    goes_on: Option<PipelineId>,
     links: BTreeMap<ProjectId, Link>,
     /// By whom a forge counts.
     lanes: BTreeMap<Digest, Lane>,
@@ -93,6 +98,7 @@ impl Reporter {
             forges,
             config,
             oldest: String::new(),
+            goes_on: None,
             links: BTreeMap::new(),
             lanes: BTreeMap::new(),
             under_way: JoinSet::new(),
@@ -148,23 +154,36 @@ impl Reporter {
         Ok(())
     }
 
-    /// Writes down what should stand at the forges, for every commit that is not settled.
+    /// Writes down what should stand at the forges, for every commit that is not settled: page by page, so that those
+    /// which stay open for long hold up no newer one.
     async fn derive(&mut self, now: Timestamp) -> Result<()> {
-        let mut db = self.store.read().await?;
-        let waiting = rows::unreported(&mut db, &self.oldest, MOST_PIPELINES).await?;
-        drop(db);
-        if let Some(first) = waiting.first() {
-            self.oldest = id_before(first.id.as_str());
+        for _ in 0..MOST_PAGES {
+            let after = self.goes_on.take();
+            let mut db = self.store.read().await?;
+            let waiting = rows::unreported(&mut db, &self.oldest, after.as_ref(), PAGE).await?;
+            drop(db);
+            if let (None, Some(first)) = (&after, waiting.first()) {
+                self.oldest = id_before(first.id.as_str());
+            }
+            let is_last = waiting.len() < PAGE as usize;
+            let last = waiting.last().map(|pipeline| pipeline.id.clone());
+            self.derive_all(waiting, now).await?;
+            if is_last {
+                return Ok(());
+            }
+            self.goes_on = last;
         }
+        Ok(())
+    }
+
+    async fn derive_all(&self, waiting: Vec<Pipeline>, now: Timestamp) -> Result<()> {
         let mut commits: BTreeMap<(ProjectId, CommitId), Vec<PipelineId>> = BTreeMap::new();
         for pipeline in waiting {
             let of = (pipeline.project, pipeline.trigger.commit);
             commits.entry(of).or_default().push(pipeline.id);
         }
         for (of, waiting) in commits {
-            if self.links.contains_key(&of.0) {
-                self.derive_one(&of, &waiting, now).await?;
-            }
+            self.derive_one(&of, &waiting, now).await?;
         }
         Ok(())
     }
@@ -175,6 +194,7 @@ impl Reporter {
         waiting: &[PipelineId],
         now: Timestamp,
     ) -> Result<()> {
+        // Without one it waits: certificates of this host may be missing, or it was added just now.
         let Some(link) = self.links.get(project) else {
             return Ok(());
         };
@@ -378,6 +398,7 @@ fn next_try(
             Some(soon)
         }
         // The link knows when to leave the forge alone.
+        ForgeError::Moved { .. } => Some(soon),
         ForgeError::Unauthorized { .. } if error.concerns_project() => Some(soon),
         ForgeError::Unauthorized { .. } | ForgeError::UnknownCommit { .. } => {
             (tries < TRIES).then_some(soon)

@@ -189,7 +189,10 @@ async fn a_forge_shows_what_the_rows_say_and_nothing_twice() {
         );
         let mut db = world.store.read().await.unwrap();
         assert!(
-            rows::unreported(&mut db, "", 10).await.unwrap().is_empty(),
+            rows::unreported(&mut db, "", None, 10)
+                .await
+                .unwrap()
+                .is_empty(),
             "it is settled"
         );
     })
@@ -357,6 +360,24 @@ async fn a_revoked_token_is_not_tried_for_ever() {
 }
 
 #[tokio::test]
+async fn what_a_repository_that_moved_did_not_show_stands_there_once_it_is_back() {
+    on_both(|store| async move {
+        let mut world = World::new(store).await;
+        let job = world.job("train").await;
+        let job = world.start(&job).await;
+        world.finish(&job, Outcome::Succeeded).await;
+        world.github.fail(301, None, "");
+        assert!(world.settle().await.is_empty());
+        let problem = &world.problems().await[0];
+        assert!(problem.contains("octo/hello has moved"), "{problem}");
+        world.wait(Span::secs(60));
+        assert_eq!(world.settle().await.len(), 2, "nothing is lost");
+        assert!(world.problems().await.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_a_forge_refuses_is_shown_and_tried_again_when_it_changes() {
     on_both(|store| async move {
         let mut world = World::new(store).await;
@@ -449,7 +470,7 @@ async fn a_plain_remote_is_told_nothing() {
                 .unwrap()
                 .is_empty()
         );
-        let waiting = rows::unreported(&mut db, "", 10).await.unwrap();
+        let waiting = rows::unreported(&mut db, "", None, 10).await.unwrap();
         assert!(waiting.iter().all(|p| p.project != project.id));
     })
     .await;

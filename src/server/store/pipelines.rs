@@ -267,11 +267,11 @@ pub async fn commits(
     rows.iter().map(commit).collect()
 }
 
-/// Earlier pipelines of the same kind of trigger and ref with jobs that no host has yet, or, with `running`,
+/// Other pipelines of the same kind of trigger and ref with jobs that no host has yet, or, with `running`,
 /// that are not over. It begins at these jobs, which are few.
 pub async fn unsettled(
     db: &mut Connection,
-    newer: &Pipeline,
+    stands: &Pipeline,
     running: bool,
 ) -> Result<Vec<PipelineId>> {
     let rows = sqlx::query(
@@ -282,9 +282,9 @@ pub async fn unsettled(
     )
     .bind(if running { "leased" } else { "queued" })
     .bind(if running { "running" } else { "queued" })
-    .bind(newer.project.as_str())
-    .bind(&newer.trigger.reference)
-    .bind(newer.id.as_str())
+    .bind(stands.project.as_str())
+    .bind(&stands.trigger.reference)
+    .bind(stands.id.as_str())
     .fetch_all(db)
     .await?;
     rows.iter().map(|row| row.parsed("id")).collect()

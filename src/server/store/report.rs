@@ -264,16 +264,24 @@ pub async fn of_commit(
     rows.iter().map(report).collect()
 }
 
-/// Of each commit the oldest pipeline, not older than `from`, whose statuses may still change; oldest first.
-pub async fn unreported(db: &mut Connection, from: &str, limit: u32) -> Result<Vec<Pipeline>> {
+/// Of each commit the oldest pipeline, not older than `from`, whose statuses may still change; oldest first, those behind
+/// `after`.
+pub async fn unreported(
+    db: &mut Connection,
+    from: &str,
+    after: Option<&PipelineId>,
+    limit: u32,
+) -> Result<Vec<Pipeline>> {
     let rows = sqlx::query(
         "SELECT MIN(pipelines.id) AS id FROM pipelines \
          LEFT JOIN reported_pipelines ON reported_pipelines.pipeline = pipelines.id \
          WHERE pipelines.id >= $1 AND reported_pipelines.pipeline IS NULL \
-         GROUP BY pipelines.project, pipelines.commit_id ORDER BY id LIMIT $2",
+         GROUP BY pipelines.project, pipelines.commit_id \
+         HAVING MIN(pipelines.id) > $3 ORDER BY id LIMIT $2",
     )
     .bind(from)
     .bind(i64::from(limit))
+    .bind(after.map_or("", PipelineId::as_str))
     .fetch_all(&mut *db)
     .await?;
     pipelines::of_rows(db, &rows).await

@@ -106,10 +106,6 @@ impl App {
 
 /// What GitHub tried to send, the newest first, and the part that is left.
 async fn tries(api: &Api, part: Part) -> Result<(Vec<Try>, Option<Part>), ForgeError> {
-    let unreadable = |message: String| ForgeError::Unreadable {
-        forge: ForgeKind::Github.name(),
-        message,
-    };
     let Part { from, since } = part;
     let (mut all, mut cursor) = (Vec::new(), from);
     for _ in 0..MOST_PAGES {
@@ -119,8 +115,9 @@ async fn tries(api: &Api, part: Part) -> Result<(Vec<Try>, Option<Part>), ForgeE
         let request = api.asked(Method::GET, &path, &query)?;
         let response = api.send(request, About::Hooks).await?;
         cursor = next(response.headers());
-        let body = answer::body(response, MOST_BYTES).await;
-        let page: Vec<Try> = body.and_then(|body| read(&body)).map_err(unreadable)?;
+        let github = ForgeKind::Github;
+        let body = answer::body(response, MOST_BYTES, github).await?;
+        let page: Vec<Try> = read(&body).map_err(|message| answer::unreadable(github, message))?;
         let is_last = page.last().is_none_or(|last| last.is_older_than(since));
         all.extend(page.into_iter().filter(|one| !one.is_older_than(since)));
         if is_last || cursor.is_none() {

@@ -78,9 +78,12 @@ pub(super) enum Purpose {
 #[derive(Debug)]
 pub struct App {
     config: AppConfig,
-    /// By repository in lower case and purpose. Whoever holds the inner lock asks for all that wait.
-    tokens: Mutex<HashMap<(String, Purpose), Slot>>,
+    /// Whoever holds the inner lock asks for all that wait.
+    tokens: Mutex<HashMap<For, Slot>>,
 }
+
+/// What a token is for: the repository in lower case, its number where it is known, and the purpose.
+type For = (String, Option<u64>, Purpose);
 
 type Slot = Arc<tokio::sync::Mutex<Kept>>;
 
@@ -171,23 +174,25 @@ impl App {
             })
     }
 
-    /// A token for a repository: the one that is kept, or a new one.
+    /// A token for a repository, asked for by its number where that is known, so that one which took its name is no way
+    /// in: the token that is kept, or a new one.
     ///
     /// # Errors
     /// [`ForgeError::App`] where it is not installed there or suspended; others of the call.
     pub(super) fn token<'a>(
         self: &'a Arc<Self>,
         repository: &'a Repository,
+        number: Option<u64>,
         purpose: Purpose,
     ) -> BoxFuture<'a, Result<SecretString, ForgeError>> {
         // Boxed: a call as the installed App asks for a token by a call as the App itself.
         Box::pin(async move {
-            let slot = self.slot(repository, purpose);
+            let slot = self.slot(repository, number, purpose);
             let mut kept = slot.lock().await;
             if let Some(standing) = kept.now(Timestamp::now()) {
                 return standing;
             }
-            let asked = self.ask(repository, purpose).await;
+            let asked = self.ask(repository, number, purpose).await;
             *kept = match &asked {
                 Ok((token, ends)) => Kept::Token {
                     token: token.clone(),
@@ -205,7 +210,7 @@ impl App {
     /// Forgets a repository's tokens.
     pub(super) fn forget(&self, repository: &Repository) {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.retain(|(of, _), _| !repository.is(of));
+        tokens.retain(|(of, ..), _| !repository.is(of));
     }
 
     /// The installation that reaches a repository.
@@ -228,7 +233,7 @@ impl App {
         struct Numbered {
             id: u64,
         }
-        let api = self.within(repository, Identity::Installed(Arc::clone(self)))?;
+        let api = self.within(repository, Identity::Installed(Arc::clone(self), None))?;
         let request = api.below(Method::GET, &[])?;
         let found: Numbered = api.read(request, About::Look, MOST_BYTES, read).await?;
         Ok(found.id)
@@ -267,8 +272,8 @@ impl App {
         Api::connect(ForgeKind::Github, place, identity, CALL_TIMEOUT)
     }
 
-    fn slot(&self, repository: &Repository, purpose: Purpose) -> Slot {
-        let key = (repository.as_str().to_ascii_lowercase(), purpose);
+    fn slot(&self, repository: &Repository, number: Option<u64>, purpose: Purpose) -> Slot {
+        let key = (repository.as_str().to_ascii_lowercase(), number, purpose);
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(tokens.entry(key).or_default())
     }
@@ -276,18 +281,21 @@ impl App {
     async fn ask(
         self: &Arc<Self>,
         repository: &Repository,
+        number: Option<u64>,
         purpose: Purpose,
     ) -> Result<(SecretString, Timestamp), ForgeError> {
         let api = self.itself(repository)?;
         let installation = self.installation_by(&api).await?;
         let id = installation.id.to_string();
         let path = ["app", "installations", &id, "access_tokens"];
-        let body = match purpose {
-            Purpose::Speak => json!({"repositories": [repository.name()]}),
-            Purpose::Clone => {
-                json!({"repositories": [repository.name()], "permissions": {"contents": "read"}})
-            }
+        let mut body = match number {
+            Some(number) => json!({"repository_ids": [number]}),
+            None => json!({"repositories": [repository.name()]}),
         };
+        match purpose {
+            Purpose::Speak => {}
+            Purpose::Clone => body["permissions"] = json!({"contents": "read"}),
+        }
         let request = api.request(Method::POST, &path)?.json(&body);
         let made: NewToken = api.read(request, About::Look, MOST_BYTES, read).await?;
         let ends = DateTime::parse_from_rfc3339(&made.expires_at);

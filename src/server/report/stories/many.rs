@@ -41,7 +41,7 @@ impl World {
     /// The oldest pipeline of each commit that may still change.
     async fn open(&self) -> Vec<Pipeline> {
         let mut db = self.store.read().await.unwrap();
-        rows::unreported(&mut db, "", 100).await.unwrap()
+        rows::unreported(&mut db, "", None, 100).await.unwrap()
     }
 }
 
@@ -88,6 +88,56 @@ async fn a_failure_among_many_that_were_asked_for_again_is_never_green() {
         let comment = said(&world.github).remove(0);
         assert!(comment.contains("1 of 25 jobs failed"), "{comment}");
         assert!(world.open().await.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn commits_that_stay_open_hold_up_no_newer_one() {
+    on_both(|store| async move {
+        let mut world = World::new(store).await;
+        let mut tx = world.store.begin().await.unwrap();
+        for number in 2..=205 {
+            let pipeline = testing::pipeline(&world.project, number);
+            pipelines::insert(&mut tx, &pipeline).await.unwrap();
+            let job = testing::job(&pipeline, "train");
+            jobs::insert(&mut tx, &job).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        world.pipeline = testing::pipeline(&world.project, 206);
+        let newest = world.job("train").await;
+        world.end(&newest, Outcome::Succeeded).await;
+        world.tick().await;
+        let mut db = world.store.read().await.unwrap();
+        let commit = &world.pipeline.trigger.commit;
+        let shown = rows::of_commit(&mut db, &world.project.id, commit).await;
+        let shown = shown.unwrap();
+        assert_eq!(shown.len(), 2, "the whole and the job: {shown:?}");
+        drop(db);
+        assert_eq!(world.github.taken(), ["trainyard success: succeeded"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_project_whose_forge_cannot_be_called_yet_waits_and_holds_up_no_other() {
+    on_both(|store| async move {
+        let mut world = World::new(store).await;
+        let mut other = testing::project("other");
+        let repository = Repository::try_from("octo/other".to_owned()).unwrap();
+        let in_clear = "http://forge.example/api/v3".to_owned();
+        other.forge = ForgeConfig::Github(Place::new(repository, in_clear));
+        let mut tx = world.store.begin().await.unwrap();
+        projects::insert(&mut tx, &other).await.unwrap();
+        for number in 1..=200 {
+            let pipeline = testing::pipeline(&other, number);
+            pipelines::insert(&mut tx, &pipeline).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let job = world.job("train").await;
+        world.end(&job, Outcome::Succeeded).await;
+        assert_eq!(world.settle().await.len(), 2);
+        assert_eq!(world.open().await.len(), 100, "a part of what waits");
     })
     .await;
 }
@@ -195,7 +245,7 @@ async fn a_reproduction_moves_no_status_of_its_commit() {
         world.finish(&again, Outcome::Failed(failure)).await;
         assert!(world.settle().await.is_empty(), "it failed");
         let mut db = world.store.read().await.unwrap();
-        let waiting = rows::unreported(&mut db, "", 100).await.unwrap();
+        let waiting = rows::unreported(&mut db, "", None, 100).await.unwrap();
         assert!(waiting.is_empty(), "{waiting:?}");
     })
     .await;

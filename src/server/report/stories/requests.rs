@@ -54,7 +54,7 @@ async fn a_pull_request_has_one_comment_that_is_edited() {
         world.settle().await;
         assert_eq!(world.headlines(), ["### ⏳ 0 of 1 job done"]);
         let mut db = world.store.read().await.unwrap();
-        let waiting = rows::unreported(&mut db, "", 10).await.unwrap();
+        let waiting = rows::unreported(&mut db, "", None, 10).await.unwrap();
         assert_eq!(waiting.len(), 1, "the older head is settled");
         assert_eq!(waiting[0].id, newer.pipeline);
     })

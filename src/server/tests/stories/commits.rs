@@ -59,12 +59,16 @@ impl Repository {
     }
 
     pub(crate) async fn look_all(&self, world: &World) -> Vec<Pipeline> {
-        let mut db = world.server().store.read().await.unwrap();
-        let project = projects::find(&mut db, &self.project.id).await.unwrap();
-        drop(db);
-        watch::look(world.server(), &project.unwrap())
+        watch::look(world.server(), &self.now(world).await)
             .await
             .unwrap()
+    }
+
+    /// The project as it is now.
+    async fn now(&self, world: &World) -> Project {
+        let mut db = world.server().store.read().await.unwrap();
+        let project = projects::find(&mut db, &self.project.id).await.unwrap();
+        project.unwrap()
     }
 }
 
@@ -123,6 +127,45 @@ async fn a_commit_is_planned_once() {
             .await
             .unwrap();
         assert_eq!(again.id, pipeline.id);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_person_who_names_no_branch_gets_the_default_one_of_today() {
+    on_both(Times::default(), |world| async move {
+        let repository = Repository::new(&world).await;
+        repository.look(&world).await;
+        git(&repository.path, &["checkout", "--quiet", "-b", "trunk"]);
+        repository.commit(&[("train.py", "print(2)")]);
+        let pushed = repository.look(&world).await;
+        let project = repository.now(&world).await;
+        let (all, values) = (Vec::new(), Default::default());
+        let made = watch::by_hand(world.server(), &project, None, all, values, Some("ana"))
+            .await
+            .unwrap();
+        assert_eq!(made.trigger.reference.as_deref(), Some("refs/heads/trunk"));
+        assert_eq!(made.trigger.commit, pushed.trigger.commit);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_credential_never_crosses_a_network_in_clear() {
+    on_both(Times::default(), |world| async move {
+        let in_clear = "http://forge.example/team/churn";
+        let of = |url: &str, api: Option<&str>| api::NewProject {
+            credential: Some("env:TOKEN".to_owned()),
+            api: api.map(str::to_owned),
+            ..api::NewProject::new("clear", url)
+        };
+        let clone = of(in_clear, None);
+        let calls = of("git@forge.example:team/churn", Some(in_clear));
+        for wanted in [clone, calls] {
+            let error = project::add_for(world.server(), wanted, "ana").await;
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains("use https"), "{error}");
+        }
     })
     .await;
 }

@@ -122,6 +122,53 @@ async fn a_fork_waits_for_a_person_at_each_commit_and_runs_the_base_branchs_file
     .await;
 }
 
+/// Moves the pull request's ref to a commit that was its head before.
+fn push_back(repository: &Repository, head: &str) {
+    git(&repository.path, &["update-ref", HEAD, head]);
+}
+
+#[tokio::test]
+async fn a_head_that_was_superseded_runs_when_it_is_pushed_again() {
+    on_both(Times::default(), |world| async move {
+        let repository = repository(&world).await;
+        tell(&world, &repository, false, true).await;
+        push_to_request(&repository, &[("train.py", "print(2)")]);
+        let first = repository.look(&world).await;
+        push_to_request(&repository, &[("train.py", "print(3)")]);
+        let second = repository.look(&world).await;
+        push_back(&repository, first.trigger.commit.as_str());
+        let third = repository.look(&world).await;
+        assert_ne!(third.id, first.id, "what was cancelled stands for nothing");
+        let ended = only_job(&world, &second).await;
+        let by = SUPERSEDED.to_owned();
+        assert_eq!(ended.state.outcome(), Some(&Outcome::Cancelled { by }));
+        assert_eq!(only_job(&world, &third).await.state, State::Queued);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_head_that_was_done_and_is_pushed_again_ends_the_one_between() {
+    on_both(Times::default(), |world| async move {
+        let repository = repository(&world).await;
+        tell(&world, &repository, false, true).await;
+        push_to_request(&repository, &[("train.py", "print(2)")]);
+        let first = repository.look(&world).await;
+        let job = only_job(&world, &first).await;
+        pipelines::cancel_by_hand(world.server(), &job.id, "ana")
+            .await
+            .unwrap();
+        push_to_request(&repository, &[("train.py", "print(3)")]);
+        let second = repository.look(&world).await;
+        push_back(&repository, first.trigger.commit.as_str());
+        assert_eq!(repository.look(&world).await.id, first.id);
+        let ended = only_job(&world, &second).await;
+        let by = SUPERSEDED.to_owned();
+        assert_eq!(ended.state.outcome(), Some(&Outcome::Cancelled { by }));
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn no_way_leads_around_the_approval() {
     on_both(Times::default(), |world| async move {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::app::{INSTALLATION, SLUG, TOKEN_LASTS};
-use super::super::payload::github as shapes;
+use super::super::payload::{PROJECT, github as shapes};
 use super::super::schema;
 use super::super::state::{Level, NAME, State, Status, Token, iso};
 use super::{Answer, Ask, Denied, checks, hooks, page};
@@ -337,9 +337,12 @@ fn installation(state: &mut State, ask: &Ask) -> Answered {
 
 /// What a token is to be good for. One that is to read code alone writes nothing.
 fn narrowed(state: &mut State, ask: &Ask) -> Result<&'static str, Answer> {
-    let repositories = ask.body["repositories"].as_array();
-    let others = repositories.is_some_and(|all| all.iter().any(|name| *name != NAME));
-    if others {
+    let is_other = |all: &Value, ours: Value| {
+        let all = all.as_array();
+        all.is_some_and(|all| all.iter().any(|one| *one != ours))
+    };
+    let by_name = is_other(&ask.body["repositories"], json!(NAME));
+    if by_name || is_other(&ask.body["repository_ids"], json!(PROJECT)) {
         let message = "There is at least one repository that does not exist or is not accessible";
         return Err(invalid(state, ask, message));
     }

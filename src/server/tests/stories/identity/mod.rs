@@ -303,6 +303,24 @@ async fn why_the_app_cannot_speak_is_said_with_what_to_do() {
 }
 
 #[tokio::test]
+async fn a_repository_that_took_the_name_of_another_gets_no_token() {
+    let town = Town::new(Face::Github).await;
+    town.forge.install_app().await;
+    let server = town.server().await;
+    let of = |number: u64| {
+        ForgeConfig::Github(Place {
+            app: Some(number),
+            ..town.place()
+        })
+    };
+    let (ours, gone) = (of(PROJECT), of(PROJECT + 1));
+    assert!(server.forges.authorization(&ours, None).await.is_ok());
+    let refused = server.forges.authorization(&gone, None).await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("not accessible"), "{refused}");
+}
+
+#[tokio::test]
 async fn who_is_told_to_wait_does_not_ask_for_a_token_before() {
     let town = Town::new(Face::Github).await;
     town.forge.install_app().await;
