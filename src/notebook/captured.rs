@@ -5,8 +5,8 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-use crate::fold::WIDGET_STATE;
-use crate::message::OutputMessage;
+use crate::fold::{WIDGET_STATE, weight};
+use crate::message::{OutputMessage, StreamName};
 use crate::model::{Cell, Notebook, Output};
 use crate::nbformat::read_output;
 
@@ -16,13 +16,21 @@ const VIEW: &str = "application/vnd.jupyter.widget-view+json";
 const REFERENCE: &str = "IPY_MODEL_";
 /// Most outputs that are shown for one view.
 const MOST_OUTPUTS: usize = 1_000;
+/// Most that is shown for all views together, by its weight in memory, in bytes: any number of views may show one widget.
+const MOST_BYTES: usize = 64 << 20;
+/// What looking at one widget counts for, in bytes.
+const VISIT: usize = 64;
+/// Stands where more would be shown.
+const LEFT_OUT: &str = "[more of what widgets captured is left out here and below]\n";
 
 impl Notebook {
     /// The notebook as people see it: behind each view of a widget the outputs that it, or one within it, captured.
     #[must_use]
     pub fn with_captured(mut self) -> Self {
+        let mut room = MOST_BYTES;
+        let cells = self.cells.iter();
         let shown: Vec<Option<Vec<Output>>> =
-            self.cells.iter().map(|cell| self.captured(cell)).collect();
+            cells.map(|cell| self.within(cell, &mut room)).collect();
         for (cell, outputs) in self.cells.iter_mut().zip(shown) {
             if let Some(outputs) = outputs {
                 cell.outputs = outputs;
@@ -34,6 +42,12 @@ impl Notebook {
     /// The outputs of a cell with those that its widgets captured; None: there are none, and nothing changes.
     #[must_use]
     pub fn captured(&self, cell: &Cell) -> Option<Vec<Output>> {
+        let mut room = MOST_BYTES;
+        self.within(cell, &mut room)
+    }
+
+    /// The same, within a room that it takes from.
+    fn within(&self, cell: &Cell, room: &mut usize) -> Option<Vec<Output>> {
         let state = self.metadata.get("widgets")?.get(WIDGET_STATE)?;
         let models = state.get("state")?.as_object()?;
         let mut all = Vec::new();
@@ -42,7 +56,7 @@ impl Notebook {
             all.push(output.clone());
             let mut found = Vec::new();
             if let Some(id) = view(output) {
-                gather(models, id, &mut found);
+                gather(models, id, room, &mut found);
             }
             any |= !found.is_empty();
             all.append(&mut found);
@@ -65,10 +79,17 @@ fn view(output: &Output) -> Option<&str> {
     }
 }
 
-/// Adds the outputs of a model and of those that it holds, in its order; of each once.
-fn gather<'a>(models: &'a Map<String, Value>, id: &'a str, found: &mut Vec<Output>) {
+/// Adds the outputs of a model and of those that it holds, in its order; of each once. What does not fit into the room
+/// uses it up: nobody waits for further views to be looked through.
+fn gather<'a>(
+    models: &'a Map<String, Value>,
+    id: &'a str,
+    room: &mut usize,
+    found: &mut Vec<Output>,
+) {
     let (mut next, mut seen) = (vec![id], HashSet::new());
-    while let Some(id) = next.pop() {
+    while let Some(id) = next.pop().filter(|_| *room > 0) {
+        *room = room.saturating_sub(VISIT);
         let Some(state) = models.get(id).map(|model| &model["state"]) else {
             continue;
         };
@@ -76,14 +97,27 @@ fn gather<'a>(models: &'a Map<String, Value>, id: &'a str, found: &mut Vec<Outpu
             continue;
         }
         let outputs = state["outputs"].as_array().into_iter().flatten();
-        let room = MOST_OUTPUTS.saturating_sub(found.len());
-        found.extend(outputs.take(room).cloned().filter_map(read_output));
+        for output in outputs.take(MOST_OUTPUTS.saturating_sub(found.len())) {
+            *room = room.saturating_sub(weight(output));
+            if *room == 0 {
+                found.push(left_out());
+                return;
+            }
+            found.extend(read_output(output.clone()));
+        }
         let children = state["children"].as_array().into_iter().flatten();
         let children = children.filter_map(|child| child.as_str()?.strip_prefix(REFERENCE));
         let from = next.len();
         next.extend(children);
         next[from..].reverse();
     }
+}
+
+fn left_out() -> Output {
+    Output::from(OutputMessage::Stream {
+        name: StreamName::Stderr,
+        text: LEFT_OUT.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -122,5 +156,33 @@ mod tests {
         assert_eq!(shown.cells[1], before[1]);
         // A box that holds itself is not gone through for ever.
         assert_eq!(texts(2), ["view", "captured"]);
+    }
+
+    #[test]
+    fn one_widget_in_many_views_has_a_bound() {
+        let text = "x".repeat(1 << 20);
+        let said = json!({"output_type": "stream", "name": "stdout", "text": text});
+        let view = json!({"output_type": "display_data", "metadata": {}, "data": {VIEW: {"model_id": "out"}}});
+        let cell =
+            json!({"cell_type": "code", "metadata": {}, "source": "", "outputs": vec![view; 50]});
+        let file = json!({
+            "nbformat": 4, "nbformat_minor": 5,
+            "metadata": {"widgets": {WIDGET_STATE: {"state": {"out": {"state": {"outputs": [said]}}}}}},
+            "cells": [cell, cell, cell],
+        });
+        let shown = crate::read(file.to_string().as_bytes())
+            .unwrap()
+            .with_captured();
+        let outputs = shown.cells.iter().flat_map(|cell| &cell.outputs);
+        let texts: Vec<&str> = outputs
+            .filter_map(|output| match output.message() {
+                Some(OutputMessage::Stream { text, .. }) => Some(text.as_str()),
+                _ => None,
+            })
+            .collect();
+        let (last, whole) = texts.split_last().unwrap();
+        assert_eq!(*last, LEFT_OUT);
+        assert_eq!(whole.len(), 63, "each with a little beside its text");
+        assert!(whole.iter().all(|one| *one == text));
     }
 }

@@ -12,6 +12,7 @@ use crate::message::OutputMessage;
 use crate::model::{Cell, Notebook, Output};
 
 pub use weight::Weight;
+pub(crate) use weight::weight;
 pub(crate) use widgets::MIME as WIDGET_STATE;
 use widgets::Widgets;
 

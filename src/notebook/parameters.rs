@@ -297,4 +297,23 @@ mod tests {
         assert_eq!(mismatch(4, json!(null)), None);
         assert_eq!(mismatch(6, json!("x")), None, "a call may give anything");
     }
+
+    #[test]
+    fn a_hostile_cell_costs_little() {
+        let offers = |source: &str| offered(&notebook(&[(source, &["parameters"])]));
+        let long = "x".repeat(20_000);
+        let chain = format!("{}\"{long}\" # {long}", "a = ".repeat(900));
+        let [one] = &offers(&chain).unwrap()[..] else {
+            panic!("one name")
+        };
+        assert_eq!(
+            (one.name.as_str(), one.default.as_str(), one.help.len()),
+            ("a", "", 1 << 10)
+        );
+        assert_eq!(one.type_name.as_deref(), Some("str"));
+        assert_eq!(offers(&format!("{}1", "a = ".repeat(2_000))), None);
+        let many: String = (0..1_001).map(|n| format!("a{n} = 1\n")).collect();
+        assert_eq!(offers(&many), None);
+        assert_eq!(offers(&"a = 1\n".repeat(20_000)), None);
+    }
 }

@@ -1,17 +1,17 @@
 //! What a job reads: its notebook, its requirements, the files it depends on. Read from a tree of files,
 //! each at most once.
 
-use std::cell::RefCell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 use mirror::{FileMode, Tree};
-use notebook::Notebook;
+use notebook::{CellKind, Notebook};
 use protocol::Digest;
 use protocol::spec::PythonSource;
 
 use crate::PlanError;
-use crate::file::FILE_NAME;
+use crate::documents::is_document;
 use crate::globs::Globs;
 use crate::key::digest_of;
 use crate::planned::Dep;
@@ -20,12 +20,19 @@ use crate::planned::Dep;
 const MAX_NOTEBOOK_BYTES: u64 = 100 << 20;
 /// Largest file of requirements that is read, in bytes.
 const MAX_LOCK_BYTES: u64 = 20 << 20;
+/// Most bytes that are read of one tree: one content may have thousands of names in a commit.
+const MAX_TOTAL_BYTES: u64 = 256 << 20;
+/// Metadata of a notebook that a plan asks for.
+const METADATA: [&str; 3] = ["kernelspec", "language_info", "execution"];
+/// Longer names of files no disk takes, in bytes.
+const MAX_NAME: usize = 255;
 /// Most files that a `requirements.txt` may include, directly or not.
 const MAX_INCLUDES: usize = 50;
 
 /// A notebook of the tree.
 #[derive(Debug)]
 pub(crate) struct Read {
+    /// Its code, with the tags and the metadata that say how it is executed.
     pub(crate) notebook: Notebook,
     pub(crate) fingerprint: Digest,
 }
@@ -34,10 +41,15 @@ pub(crate) struct Read {
 pub(crate) struct Inputs<'a> {
     tree: &'a dyn Tree,
     notebooks: RefCell<HashMap<String, Rc<Read>>>,
+    locks: RefCell<HashMap<String, Lock>>,
+    /// Bytes that may still be read.
+    room: Cell<u64>,
+    /// The first file that there was no room for.
+    over: OnceCell<String>,
 }
 
 /// What says which packages a job needs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Lock {
     pub(crate) source: PythonSource,
     pub(crate) digest: Digest,
@@ -50,11 +62,42 @@ impl<'a> Inputs<'a> {
         Self {
             tree,
             notebooks: RefCell::default(),
+            locks: RefCell::default(),
+            room: Cell::new(MAX_TOTAL_BYTES),
+            over: OnceCell::new(),
         }
     }
 
     pub(crate) fn tree(&self) -> &'a dyn Tree {
         self.tree
+    }
+
+    /// Takes of what may still be read; the error is a sentence.
+    fn take(&self, path: &str, bytes: u64) -> Result<(), String> {
+        match self.room.get().checked_sub(bytes) {
+            Some(left) => {
+                self.room.set(left);
+                Ok(())
+            }
+            None => {
+                self.over.get_or_init(|| path.to_owned());
+                Err(over())
+            }
+        }
+    }
+
+    /// Whether all that was asked for could be read.
+    ///
+    /// # Errors
+    /// There was too much; names the first file that was left.
+    pub(crate) fn whole(&self) -> Result<(), PlanError> {
+        match self.over.get() {
+            None => Ok(()),
+            Some(path) => Err(PlanError::Notebook {
+                path: path.clone(),
+                message: over(),
+            }),
+        }
     }
 
     /// A notebook, with what it means.
@@ -81,13 +124,14 @@ impl<'a> Inputs<'a> {
             let most = MAX_NOTEBOOK_BYTES as usize;
             return Err(wrong(notebook::ReadError::TooLarge { most }.to_string()));
         }
+        self.take(path, entry.size).map_err(wrong)?;
         let notebook = notebook::read(&self.tree.read(path)?).map_err(|e| wrong(e.to_string()))?;
         let hex = notebook::fingerprint::hex(&notebook);
         let fingerprint = hex
             .parse()
             .map_err(|_| wrong(format!("odd fingerprint {hex}")))?;
         let read = Rc::new(Read {
-            notebook,
+            notebook: code_only(notebook),
             fingerprint,
         });
         self.notebooks
@@ -98,6 +142,16 @@ impl<'a> Inputs<'a> {
 
     /// The requirements in a file; the error is a sentence.
     pub(crate) fn lock(&self, path: &str) -> Result<Lock, String> {
+        if let Some(lock) = self.locks.borrow().get(path) {
+            return Ok(lock.clone());
+        }
+        let lock = self.read_lock(path)?;
+        let known = lock.clone();
+        self.locks.borrow_mut().insert(path.to_owned(), known);
+        Ok(lock)
+    }
+
+    fn read_lock(&self, path: &str) -> Result<Lock, String> {
         let source =
             python_source(path).ok_or_else(|| format!("'{path}' says nothing about packages"))?;
         let mut parts: Vec<(String, String)> = Vec::new();
@@ -147,14 +201,6 @@ impl<'a> Inputs<'a> {
     fn requirements(&self, path: &str, parts: &mut Vec<(String, String)>) -> Result<(), String> {
         let mut waiting = vec![path.to_owned()];
         while let Some(path) = waiting.pop() {
-            if parts.iter().any(|(seen, _)| *seen == path) {
-                continue;
-            }
-            if parts.len() == MAX_INCLUDES {
-                return Err(format!(
-                    "'{path}': more than {MAX_INCLUDES} files of requirements"
-                ));
-            }
             let text = self.text(&path)?;
             for included in includes(&text) {
                 let outside =
@@ -163,7 +209,16 @@ impl<'a> Inputs<'a> {
                 if self.tree.get(&target).is_none() {
                     return Err(outside());
                 }
+                if target == path || parts.iter().any(|(seen, _)| *seen == target) {
+                    continue;
+                }
+                waiting.retain(|other| *other != target);
                 waiting.push(target);
+                if parts.len() + waiting.len() >= MAX_INCLUDES {
+                    return Err(format!(
+                        "'{path}': more than {MAX_INCLUDES} files of requirements"
+                    ));
+                }
             }
             parts.push((path, text));
         }
@@ -181,6 +236,8 @@ impl<'a> Inputs<'a> {
                 protocol::ByteSize(MAX_LOCK_BYTES)
             ));
         }
+        self.take(path, entry.size)
+            .map_err(|message| format!("'{path}': {message}"))?;
         let bytes = self.tree.read(path).map_err(|error| error.to_string())?;
         String::from_utf8(bytes).map_err(|_| format!("'{path}' is not UTF-8 text"))
     }
@@ -225,27 +282,78 @@ impl<'a> Inputs<'a> {
 
     /// Notebooks that code names (`%run other.ipynb`), and those that these name.
     fn named_notebooks(&self, code: &str) -> BTreeSet<String> {
-        let all: Vec<&str> = self.tree.files().iter().map(|f| f.path.as_str()).collect();
-        let notebooks: Vec<&str> = all.into_iter().filter(|p| p.ends_with(".ipynb")).collect();
+        let mut names = Names::of(self.tree);
+        let mut waiting = names.take(code);
         let mut named = BTreeSet::new();
-        let mut texts = vec![code.to_owned()];
-        while let Some(text) = texts.pop() {
-            if !text.contains(".ipynb") {
-                continue;
-            }
-            for path in &notebooks {
-                let name = path.rsplit('/').next().unwrap_or(path);
-                if text.contains(name)
-                    && !path.contains(".ipynb_checkpoints/")
-                    && named.insert((*path).to_owned())
-                    && let Ok(read) = self.notebook(path)
-                {
-                    texts.push(code_of(&read.notebook));
-                }
+        while let Some(path) = waiting.pop() {
+            named.insert(path.to_owned());
+            if let Ok(read) = self.notebook(path) {
+                waiting.extend(names.take(&code_of(&read.notebook)));
             }
         }
         named
     }
+}
+
+/// The notebooks of a tree that nobody has named yet, by the names of their files.
+struct Names<'a> {
+    paths: HashMap<&'a str, Vec<&'a str>>,
+    lengths: BTreeSet<usize>,
+}
+
+impl<'a> Names<'a> {
+    fn of(tree: &'a dyn Tree) -> Self {
+        let paths = tree.files().iter().map(|file| file.path.as_str());
+        let mut names = Self {
+            paths: HashMap::new(),
+            lengths: BTreeSet::new(),
+        };
+        for path in paths.filter(|path| !path.contains(".ipynb_checkpoints/")) {
+            let name = path.rsplit('/').next().unwrap_or(path);
+            if name.ends_with(".ipynb") && name.len() <= MAX_NAME {
+                names.paths.entry(name).or_default().push(path);
+                names.lengths.insert(name.len());
+            }
+        }
+        names
+    }
+
+    /// Takes out those whose names a text has. A name stands where its end does.
+    fn take(&mut self, text: &str) -> Vec<&'a str> {
+        let mut found = Vec::new();
+        for (at, end) in text.match_indices(".ipynb") {
+            let end = at + end.len();
+            for length in &self.lengths {
+                let from = end.checked_sub(*length);
+                let name = from.and_then(|from| text.get(from..end));
+                let paths = name.and_then(|name| self.paths.remove(name));
+                found.extend(paths.into_iter().flatten());
+            }
+        }
+        found
+    }
+}
+
+fn over() -> String {
+    format!(
+        "with it more than {} are read to plan: take the outputs out of the notebooks (`trainyard strip`), or let \
+         the jobs name fewer",
+        protocol::ByteSize(MAX_TOTAL_BYTES)
+    )
+}
+
+/// What a plan needs of a notebook that has been understood: it is kept until all is planned.
+fn code_only(mut notebook: Notebook) -> Notebook {
+    notebook
+        .metadata
+        .retain(|key, _| METADATA.contains(&key.as_str()));
+    notebook.cells.retain(|cell| cell.kind == CellKind::Code);
+    for cell in &mut notebook.cells {
+        cell.metadata.retain(|key, _| key == "tags");
+        cell.outputs = Vec::new();
+        cell.extra.clear();
+    }
+    notebook
 }
 
 /// All code of a notebook.
@@ -332,91 +440,9 @@ fn join(from: &str, path: &str) -> Option<String> {
     Some(parts.join("/"))
 }
 
-/// Whether a file is for people or for other tools: no result depends on it unless a job names it in `deps`.
-pub(crate) fn is_document(path: &str) -> bool {
-    const EXTENSIONS: [&str; 6] = ["md", "markdown", "rst", "adoc", "asciidoc", "ipynb"];
-    const NAMES: [&str; 12] = [
-        "license",
-        "licence",
-        "copying",
-        "notice",
-        "authors",
-        "contributors",
-        "changelog",
-        "changes",
-        "readme",
-        "contributing",
-        "codeowners",
-        "citation",
-    ];
-    const TOOLS: [&str; 7] = [
-        FILE_NAME,
-        ".gitignore",
-        ".gitattributes",
-        ".gitmodules",
-        ".mailmap",
-        ".editorconfig",
-        ".pre-commit-config.yaml",
-    ];
-    const FOLDERS: [&str; 6] = [
-        ".github",
-        ".gitlab",
-        ".gitea",
-        ".forgejo",
-        ".ipynb_checkpoints",
-        ".vscode",
-    ];
-    let mut folders = path.split('/');
-    let name = folders.next_back().unwrap_or_default();
-    if folders.any(|folder| FOLDERS.contains(&folder)) || TOOLS.contains(&name) {
-        return true;
-    }
-    let lower = name.to_lowercase();
-    let (stem, extension) = lower.split_once('.').unwrap_or((&lower, ""));
-    let last = lower.rsplit('.').next().unwrap_or_default();
-    // `license.py` may be imported; `LICENSE`, `LICENSE-MIT`, `README.txt` and `CITATION.cff` may not.
-    let begins = NAMES.iter().any(|n| {
-        stem.strip_prefix(n)
-            .is_some_and(|r| r.is_empty() || r.starts_with('-'))
-    });
-    let plain = matches!(extension, "" | "txt" | "cff");
-    EXTENSIONS.contains(&last) && lower.contains('.') || begins && plain
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn documents_are_known_by_their_names() {
-        for document in [
-            "README.md",
-            "docs/guide.rst",
-            "LICENSE",
-            "LICENSE-MIT",
-            "sub/README.txt",
-            "CITATION.cff",
-            ".github/workflows/x.yml",
-            ".trainyard.yml",
-            "a/.ipynb_checkpoints/x.py",
-        ] {
-            assert!(is_document(document), "{document}");
-        }
-        for counts in [
-            "train.py",
-            "requirements.txt",
-            "data/corpus.txt",
-            "license.py",
-            "changes/a.csv",
-            "md",
-            "pyproject.toml",
-            "Makefile",
-            "readmes/x.json",
-            ".env",
-        ] {
-            assert!(!is_document(counts), "{counts}");
-        }
-    }
 
     #[test]
     fn included_requirements_are_found() {

@@ -2,6 +2,7 @@
 //! whether an earlier result may stand for it. It knows no network and no store, and runs nothing.
 #![forbid(unsafe_code)]
 
+mod documents;
 mod error;
 mod expand;
 mod explain;

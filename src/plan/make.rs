@@ -239,6 +239,7 @@ impl Maker<'_> {
         }
         parts.text("image", &spec.image);
         let deps = self.deps(job, &spec, lock.as_ref(), &code, &mut said.notes)?;
+        self.inputs.whole()?;
         parts.files(&deps);
         declared(&spec, &mut parts);
         let (volumes, stale) = self.mounted(&spec, &mut parts);

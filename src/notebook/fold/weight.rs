@@ -13,7 +13,7 @@ const VALUE: usize = size_of::<Value>();
 pub struct Weight(pub usize);
 
 /// The weight of a value, in bytes.
-pub(super) fn weight(value: &Value) -> usize {
+pub(crate) fn weight(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => VALUE,
         Value::String(text) => VALUE + text.len(),

@@ -2,6 +2,9 @@
 
 use serde_json::Value;
 
+/// Types within types that are deeper say nothing.
+const MAX_DEPTH: usize = 32;
+
 /// What a value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -52,6 +55,13 @@ impl Type {
     /// From an annotation such as `Optional[int]` or `float | None`. None where a part of it is not known: then
     /// any value may be right.
     pub(super) fn of(annotation: &str) -> Option<Self> {
+        Self::within(annotation, 0)
+    }
+
+    fn within(annotation: &str, depth: usize) -> Option<Self> {
+        if depth > MAX_DEPTH {
+            return None;
+        }
         let annotation = annotation.trim();
         let inner = annotation.strip_suffix(']').and_then(|text| {
             let (outer, inner) = text.split_once('[')?;
@@ -65,14 +75,14 @@ impl Type {
                     kinds.push(Kind::None);
                 }
                 for part in split(inner, ',') {
-                    kinds.extend(Self::of(part)?.kinds);
+                    kinds.extend(Self::within(part, depth + 1)?.kinds);
                 }
             }
             None => match split(annotation, '|').as_slice() {
                 [one] => kinds.extend_from_slice(named(one)?),
                 parts => {
                     for part in parts {
-                        kinds.extend(Self::of(part)?.kinds);
+                        kinds.extend(Self::within(part, depth + 1)?.kinds);
                     }
                 }
             },
@@ -205,6 +215,12 @@ mod tests {
             ("Dict[str, int]", json!({}), Some(true)),
             ("int | Path", json!("a"), None),
             ("np.ndarray", json!("a"), None),
+            (&"Optional[".repeat(20_000), json!("a"), None),
+            (
+                &format!("{}int{}", "Optional[".repeat(20_000), "]".repeat(20_000)),
+                json!("a"),
+                None,
+            ),
         ] {
             assert_eq!(takes(annotation, value), fits, "{annotation}");
         }

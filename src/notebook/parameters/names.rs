@@ -1,10 +1,22 @@
 //! What the cell tagged `parameters` assigns: names, defaults, types and help. Python only; what stands at
 //! the left margin.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use super::PARAMETERS;
 use super::kinds::{Kind, Type};
 use super::targets::Target;
 use crate::model::{Cell, Notebook};
+
+/// A longer cell is not looked at, in bytes: a commit of anybody is read, and no person writes so many parameters.
+const MAX_SOURCE: usize = 64 << 10;
+/// A cell with more parameters is not looked at.
+const MOST_PARAMETERS: usize = 1_000;
+/// A longer default, and a longer type, is not kept, in bytes.
+const MAX_TEXT: usize = 4 << 10;
+/// More of a comment is not kept, in bytes.
+const MAX_HELP: usize = 1 << 10;
 
 /// A parameter that a notebook offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,7 +24,7 @@ pub struct Parameter {
     /// Its name.
     pub name: String,
     /// Its default as the cell has it, without comments. Empty where a tuple is assigned and the text does not tell
-    /// what each name gets.
+    /// what each name gets, and where it is longer than 4 KiB.
     pub default: String,
     /// Its type: annotated, else from a comment `# type: X`, else what the default is. None: not known.
     pub type_name: Option<String>,
@@ -43,7 +55,7 @@ pub fn defaults(notebook: &Notebook) -> Option<(usize, &Cell)> {
 }
 
 /// Names that the first cell tagged `parameters` assigns, in order. None where there is no such cell or
-/// its language is not Python. Assignments under `if`, by `for`, by `with` or by `import` are not seen.
+/// its language is not Python, and where the cell is longer than 64 KiB or assigns more than 1,000. Assignments under `if`, by `for`, by `with` or by `import` are not seen.
 #[must_use]
 pub fn names(notebook: &Notebook) -> Option<Vec<String>> {
     let found = offered(notebook)?.into_iter();
@@ -58,28 +70,45 @@ pub fn offered(notebook: &Notebook) -> Option<Vec<Parameter>> {
         return None;
     }
     let (_, cell) = defaults(notebook)?;
+    if cell.source.len() > MAX_SOURCE {
+        return None;
+    }
     let mut all: Vec<Parameter> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
     for statement in statements(&cell.source) {
-        for parameter in parameters(&statement) {
-            match all.iter_mut().find(|known| known.name == parameter.name) {
-                Some(known) => *known = parameter,
-                None => all.push(parameter),
+        for parameter in parameters(&statement)? {
+            match places.entry(parameter.name.clone()) {
+                Entry::Occupied(place) => all[*place.get()] = parameter,
+                Entry::Vacant(place) => {
+                    place.insert(all.len());
+                    all.push(parameter);
+                }
             }
+        }
+        if all.len() > MOST_PARAMETERS {
+            return None;
         }
     }
     Some(all)
 }
 
-/// What a statement assigns: the targets of `a = b = 1`, `a: int = 1` or `a, b = 1, 2`.
-fn parameters(statement: &Statement) -> Vec<Parameter> {
+/// What a statement assigns: the targets of `a = b = 1`, `a: int = 1` or `a, b = 1, 2`. None: too many to be looked at.
+fn parameters(statement: &Statement) -> Option<Vec<Parameter>> {
     let mut targets: Vec<Target<'_>> = Vec::new();
+    let mut names = 0;
     let mut rest = statement.code.as_str();
     while let Some((target, value)) = Target::read(rest, targets.is_empty()) {
+        names += target.names.len();
         targets.push(target);
         rest = value;
+        if names.max(targets.len()) > MOST_PARAMETERS {
+            return None;
+        }
     }
     let (comment, help) = typed(&statement.comment);
+    let help = &help[..help.floor_char_boundary(MAX_HELP)];
     let value = rest.trim_end_matches([' ', '\t', ';']);
+    let short = |text: &&str| text.len() <= MAX_TEXT;
     let mut found = Vec::new();
     for target in &targets {
         let annotation = target.annotation.map(|text| text.trim_matches(['"', '\'']));
@@ -87,16 +116,17 @@ fn parameters(statement: &Statement) -> Vec<Parameter> {
             let literal = || Type::of_literal(default).map(str::to_owned);
             // What is said of a tuple is not said of its parts.
             let said = annotation.or(comment.filter(|_| default == value));
+            let said = said.filter(short);
             found.push(Parameter {
                 name: (*name).to_owned(),
-                default: default.to_owned(),
+                default: Some(default).filter(short).unwrap_or_default().to_owned(),
                 type_name: said.map(str::to_owned).or_else(literal),
                 help: help.to_owned(),
                 line: statement.line,
             });
         }
     }
-    found
+    Some(found)
 }
 
 /// The type and the rest of a comment `type: int  how many`, as papermill reads it.

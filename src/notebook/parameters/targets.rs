@@ -1,5 +1,8 @@
 //! What stands to the left of an equals sign in Python: `a`, `a: int`, `a, b`, `(a, *rest)`.
 
+/// Deeper targets are none: no person writes them, and each level is a call.
+const MAX_DEPTH: usize = 32;
+
 /// One target of an assignment.
 #[derive(Debug)]
 pub(super) struct Target<'a> {
@@ -33,7 +36,7 @@ impl<'a> Target<'a> {
             head = &head[..colon];
         }
         let mut names = Vec::new();
-        let mut shape = collect(head, &mut names)?;
+        let mut shape = collect(head, &mut names, 0)?;
         if annotation.is_some() && (shape != Shape::One || names.is_empty()) {
             return None;
         }
@@ -63,22 +66,25 @@ impl<'a> Target<'a> {
 }
 
 /// Adds the names of a target; none: it is no target.
-fn collect<'a>(text: &'a str, names: &mut Vec<&'a str>) -> Option<Shape> {
+fn collect<'a>(text: &'a str, names: &mut Vec<&'a str>, depth: usize) -> Option<Shape> {
+    if depth > MAX_DEPTH {
+        return None;
+    }
     let text = bare(text);
     if outside(text).any(|(_, c)| c == ',') {
         let mut shape = Shape::Flat;
         for part in parts(text) {
-            if collect(part, names)? != Shape::One {
+            if collect(part, names, depth + 1)? != Shape::One {
                 shape = Shape::Deep;
             }
         }
         return Some(shape);
     }
     if let Some(rest) = text.strip_prefix('*') {
-        return collect(rest, names).map(|_| Shape::Deep);
+        return collect(rest, names, depth + 1).map(|_| Shape::Deep);
     }
     if let Some(inner) = inner(text) {
-        return Some(match collect(inner, names)? {
+        return Some(match collect(inner, names, depth + 1)? {
             Shape::One if text.starts_with('[') => Shape::Flat,
             shape => shape,
         });
@@ -225,6 +231,8 @@ mod tests {
             "1 = 2",
             "a, b: int = 1, 2",
             "",
+            &format!("{}a = 1", "*".repeat(20_000)),
+            &format!("{}a{} = 1", "(".repeat(20_000), ")".repeat(20_000)),
         ] {
             assert!(assigned(text).is_empty(), "{text}: {:?}", assigned(text));
         }

@@ -28,6 +28,15 @@ impl Files {
         self
     }
 
+    /// The same files, one of them said to have another size.
+    pub(crate) fn sized(mut self, path: &str, bytes: u64) -> Self {
+        let entries = self.entries.iter_mut();
+        for entry in entries.filter(|entry| entry.path == path) {
+            entry.size = bytes;
+        }
+        self
+    }
+
     pub(crate) fn without(mut self, path: &str) -> Self {
         self.contents.remove(path);
         self.entries.retain(|entry| entry.path != path);

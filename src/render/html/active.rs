@@ -1,11 +1,9 @@
 //! Which outputs of a cell run in which frame. Knows libraries by the MIME types that they say; a library
 //! that spreads one figure over several outputs finds them together in one frame.
 
-use std::collections::BTreeSet;
-
 use notebook::message::OutputMessage;
 use notebook::{Notebook, Output};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::frame::{Frame, Part, is_active};
 
@@ -23,6 +21,8 @@ const EXECS: [&str; 2] = [
     "application/vnd.bokehjs_exec.v0+json",
     "application/vnd.holoviews_exec.v0+json",
 ];
+/// What the HTML has that such a library shows while it loads: a banner, a logo, a style for its figures.
+const BANNERS: [&str; 4] = ["BokehJS", "bk-", "holoviews", "data-root-id"];
 /// Most scripts that are put before those of one frame.
 const MAX_LOADS: usize = 4;
 
@@ -56,7 +56,7 @@ pub(super) enum Role<'a> {
     Passive,
     /// A frame stands in its place.
     Frame(Frame<'a>),
-    /// It runs in an earlier output's frame.
+    /// It runs in an earlier output's frame, or is the banner of what only loads.
     Joined,
     /// It only loads a library.
     Load,
@@ -86,8 +86,7 @@ pub(super) fn roles<'a>(outputs: &'a [Output], around: &Surroundings<'a>) -> Vec
                     }
                 }
             },
-            // Beside a script that loads stands its banner.
-            Some(data) if loads && text(data, "text/html").is_some() => Role::Joined,
+            Some(data) if loads && is_banner(&outputs[index], data) => Role::Joined,
             Some(data) => alone(data, around),
         };
         roles.push(role);
@@ -104,6 +103,13 @@ fn join<'a>(role: &mut Role<'a>, part: Part<'a>) {
     if let Role::Frame(frame) = role {
         frame.parts.push(part);
     }
+}
+
+/// Whether an output beside a script that loads is its banner: a table that stands in the same cell is none.
+fn is_banner(output: &Output, data: &Map<String, Value>) -> bool {
+    let shown = matches!(output.message(), Some(OutputMessage::DisplayData { .. }));
+    let html = text(data, "text/html").filter(|html| shown && !html.contains("<table"));
+    html.is_some_and(|html| BANNERS.iter().any(|word| html.contains(word)))
 }
 
 /// An output that needs no other.
@@ -131,8 +137,13 @@ fn viewer<'a>(data: &'a Map<String, Value>, around: &Surroundings<'a>) -> Option
         "application/vnd.plotly.v1+json" => value.is_object().then_some(Part::Plotly(value)),
         WIDGET_VIEW => {
             let model = value.get("model_id")?.as_str()?;
-            let state = widget_state(around.widgets?, model)?;
-            Some(Part::Widget { view: value, state })
+            let all = around.widgets?;
+            let (model, _) = all.get_key_value(model)?;
+            Some(Part::Widget {
+                view: value,
+                all,
+                model,
+            })
         }
         mime => {
             let name = mime.strip_prefix("application/vnd.vega")?;
@@ -147,32 +158,6 @@ fn viewer<'a>(data: &'a Map<String, Value>, around: &Surroundings<'a>) -> Option
             })
         }
     })
-}
-
-/// The state of a widget and of all widgets that it names. None where the notebook has not kept it.
-fn widget_state(all: &Map<String, Value>, model: &str) -> Option<Value> {
-    let mut wanted = vec![model.to_owned()];
-    let mut seen = BTreeSet::new();
-    let mut state = Map::new();
-    all.get(model)?;
-    while let Some(id) = wanted.pop() {
-        let Some(one) = all.get(&id).filter(|_| seen.insert(id.clone())) else {
-            continue;
-        };
-        names(one, &mut wanted);
-        state.insert(id, one.clone());
-    }
-    Some(json!({"version_major": 2, "version_minor": 0, "state": state}))
-}
-
-/// Widgets name others as `IPY_MODEL_<id>`.
-fn names(value: &Value, found: &mut Vec<String>) {
-    match value {
-        Value::String(text) => found.extend(text.strip_prefix("IPY_MODEL_").map(str::to_owned)),
-        Value::Array(list) => list.iter().for_each(|one| names(one, found)),
-        Value::Object(map) => map.values().for_each(|one| names(one, found)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
 }
 
 fn data(output: &Output) -> Option<&Map<String, Value>> {

@@ -1,7 +1,10 @@
 //! What wants to run, in a frame of its own origin: `sandbox="allow-scripts"` and nothing more, so that
 //! it reaches neither the page around it, nor cookies, nor forms, nor pop-ups.
 
-use serde_json::Value;
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 /// Where viewers come from that a notebook does not bring itself. The frame fetches them when it is seen.
 const REQUIRE: &str = "https://cdnjs.cloudflare.com/ajax/libs/require.js/2.3.6/require.min.js";
@@ -34,8 +37,12 @@ pub(super) enum Part<'a> {
         lite: bool,
         major: u32,
     },
-    /// A Jupyter widget, with the state of all that it is made of.
-    Widget { view: &'a Value, state: Value },
+    /// A Jupyter widget: where it stands, the states of all widgets by their ids, its own id.
+    Widget {
+        view: &'a Value,
+        all: &'a Map<String, Value>,
+        model: &'a str,
+    },
 }
 
 impl Frame<'_> {
@@ -143,17 +150,42 @@ impl Part<'_> {
                 );
                 place + &scripts + &inline(&draw)
             }
-            Part::Widget { view, state } => {
+            Part::Widget { view, all, model } => {
                 let kind = "application/vnd.jupyter.widget";
+                let states = json(&reached(all, model));
                 format!(
-                    "{}{}<script type=\"{kind}-state+json\">{}</script>\n<script type=\"{kind}-view+json\">{}</script>\n",
+                    "{}{}<script type=\"{kind}-state+json\">{{\"version_major\":2,\"version_minor\":0,\"state\":{states}}}</script>\n<script type=\"{kind}-view+json\">{}</script>\n",
                     loaded(REQUIRE),
                     loaded(WIDGETS),
-                    json(state),
                     json(view)
                 )
             }
         }
+    }
+}
+
+/// The states of a widget and of all widgets that it names.
+fn reached<'a>(all: &'a Map<String, Value>, model: &'a str) -> BTreeMap<&'a str, &'a Value> {
+    let mut wanted = vec![model];
+    let mut states = BTreeMap::new();
+    while let Some(id) = wanted.pop() {
+        let Some(state) = all.get(id) else {
+            continue;
+        };
+        if states.insert(id, state).is_none() {
+            names(state, &mut wanted);
+        }
+    }
+    states
+}
+
+/// Widgets name others as `IPY_MODEL_<id>`.
+fn names<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+    match value {
+        Value::String(text) => found.extend(text.strip_prefix("IPY_MODEL_")),
+        Value::Array(list) => list.iter().for_each(|one| names(one, found)),
+        Value::Object(map) => map.values().for_each(|one| names(one, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -167,7 +199,7 @@ fn inline(script: &str) -> String {
 }
 
 /// JSON that may stand in a script: brackets occur in its texts only, where they can be escaped.
-fn json(value: &Value) -> String {
+fn json(value: &impl Serialize) -> String {
     let text = serde_json::to_string(value).unwrap_or_default();
     text.replace('<', "\\u003c")
 }

@@ -25,7 +25,14 @@ pub(super) struct Budget<'a> {
     /// Cell and output that are being shown.
     pub(super) place: (usize, usize),
     left: usize,
+    /// Bytes of Markdown cells that may still be shown: they are not the price of what cells said.
+    words: usize,
+    /// Bytes of frames' documents that may still be made. One that does not fit was made as well.
+    making: usize,
 }
+
+/// So many times what is shown may be made in frames' documents.
+const MAKING: usize = 4;
 
 impl<'a> Budget<'a> {
     pub(super) fn new(options: &'a Options) -> Self {
@@ -34,7 +41,26 @@ impl<'a> Budget<'a> {
             around: Surroundings::default(),
             place: (0, 0),
             left: options.max_total,
+            words: options.max_total,
+            making: options.max_total.saturating_mul(MAKING),
         }
+    }
+
+    /// Takes `bytes` of what Markdown cells have left. False: they do not fit.
+    pub(super) fn take_words(&mut self, bytes: usize) -> bool {
+        let left = self.words.checked_sub(bytes);
+        self.words = left.unwrap_or(self.words);
+        left.is_some()
+    }
+
+    /// The document of a frame. None: frames are not wanted, or enough was made.
+    fn document(&mut self, frame: &Frame<'_>) -> Option<String> {
+        if !self.options.frames || self.making == 0 {
+            return None;
+        }
+        let document = frame.document();
+        self.making = self.making.saturating_sub(document.len());
+        Some(document)
     }
 
     /// Takes `bytes` of what is left. False: they do not fit.
@@ -94,13 +120,9 @@ pub(super) fn put_frame(
 ) {
     out.push_str("<div class=\"nb-output nb-display\">\n");
     let options = budget.options;
-    let document = if options.frames {
-        frame.document()
-    } else {
-        String::new()
-    };
-    let fits = document.len() <= options.max_media;
-    if options.frames && fits && budget.take(document.len()) {
+    let document = budget.document(frame);
+    let document = document.filter(|document| document.len() <= options.max_media);
+    if let Some(document) = document.filter(|document| budget.take(document.len())) {
         match &options.frame_prefix {
             Some(prefix) => out.push_str(&Frame::linked(prefix, budget.place)),
             None => out.push_str(&Frame::element(&document)),
@@ -296,7 +318,7 @@ fn put_other(out: &mut String, mime: &str, value: &Value, budget: &mut Budget<'_
 }
 
 /// The visible mark of something that is not shown.
-fn left_out(out: &mut String, what: &str, bytes: usize) {
+pub(super) fn left_out(out: &mut String, what: &str, bytes: usize) {
     let what = escape(head(what, 100));
     let size = size(bytes);
     write(

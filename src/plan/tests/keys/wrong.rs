@@ -108,3 +108,50 @@ fn without_a_file_nothing_runs_and_init_is_named() {
     assert!(matches!(error, PlanError::NoFile));
     assert!(error.to_string().contains("trainyard init"));
 }
+
+#[test]
+fn what_is_read_for_a_plan_has_a_bound_for_all_together() {
+    const LARGE: u64 = 90 << 20;
+    let names = ["a", "b", "c"].map(|name| format!("notebooks/{name}.ipynb"));
+    let with = |text: &str, count: usize| {
+        let mut files = repository().with(".trainyard.yml", text);
+        for name in &names {
+            files = files.with(name, notebook(&["epochs = 1"], 0));
+        }
+        let large = names.iter().take(count);
+        large.fold(files, |files, name| files.sized(name, LARGE))
+    };
+    let sentence = "notebooks/c.ipynb: with it more than 256 MiB are read to plan: take the outputs out of the notebooks \
+                    (`trainyard strip`), or let the jobs name fewer";
+    let run = "jobs:\n  all:\n    notebook: notebooks/*.ipynb\n";
+    assert_eq!(planned(&with(run, 2)).jobs.len(), 5);
+    assert_eq!(refused(&with(run, 3)).to_string(), sentence);
+    let deps = "jobs:\n  all:\n    command: make\n    deps: [notebooks/*.ipynb]\n";
+    planned(&with(deps, 2));
+    assert_eq!(refused(&with(deps, 3)).to_string(), sentence);
+    // A file that several jobs have is read once.
+    let shared = "defaults: {python: requirements.txt}\njobs:\n  all:\n    command: make ${n}\n    matrix: {n: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]}\n";
+    let files = with(shared, 0).sized("requirements.txt", 20 << 20);
+    assert_eq!(planned(&files).jobs.len(), 14);
+}
+
+#[test]
+fn files_of_requirements_that_name_each_other_are_read_once() {
+    let text = "defaults: {python: requirements.txt}\njobs:\n  go:\n    command: make\n";
+    let files = repository().with(".trainyard.yml", text);
+    let many = "-r base.txt\n".repeat(1_000);
+    let around = files
+        .clone()
+        .with("requirements.txt", &many)
+        .with("base.txt", "-r requirements.txt\n-r base.txt\n");
+    assert!(planned(&around).jobs[0].lock.is_some());
+    let lines: String = (0..60).map(|n| format!("-r {n}.txt\n")).collect();
+    let wide = (0..60).fold(files.with("requirements.txt", lines), |files, n| {
+        files.with(&format!("{n}.txt"), "numpy\n")
+    });
+    let refused = refused(&wide).to_string();
+    assert!(
+        refused.ends_with("'requirements.txt': more than 50 files of requirements"),
+        "{refused}"
+    );
+}

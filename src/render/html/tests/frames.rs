@@ -21,6 +21,8 @@ fn what_bokeh_spreads_over_outputs_and_cells_meets_in_one_frame() {
         display(
             json!({"application/javascript": "load_bokeh()", "application/vnd.bokehjs_load.v0+json": "load_bokeh()"}),
         ),
+        display(json!({"text/html": "<table><tr><td>versions of bk-things</td></tr></table>"})),
+        display(json!({"text/html": "<p>a word</p>"})),
     ]);
     let plot = with_outputs(vec![
         stream("before"),
@@ -50,6 +52,10 @@ fn what_bokeh_spreads_over_outputs_and_cells_meets_in_one_frame() {
         "{html}"
     );
     assert!(!html.contains("Loading BokehJS"), "{html}");
+    assert!(
+        html.contains(">versions of bk-things<") && html.contains(">a word<"),
+        "{html}"
+    );
 }
 
 #[test]
@@ -135,4 +141,20 @@ fn a_frame_cannot_be_left() {
     assert_eq!(frame_document(&shown, 0, 1), None);
     assert_eq!(frame_document(&shown, 0, 2), None);
     assert_eq!(frame_document(&shown, 1, 0), None);
+}
+
+#[test]
+fn many_views_of_one_widget_have_a_bound() {
+    let view =
+        json!({"application/vnd.jupyter.widget-view+json": {"model_id": "a"}, "text/plain": "W()"});
+    let mut shown = with_outputs(vec![display(view); 2_000]);
+    let state = json!({"application/vnd.jupyter.widget-state+json": {"state": {"a": {"state": {"v": "x".repeat(1 << 20)}}}}});
+    shown.metadata.insert("widgets".into(), state);
+    let options = Options {
+        max_total: 5 << 20,
+        ..Options::default()
+    };
+    let html = crate::html::notebook(&shown, &options);
+    assert_eq!(html.matches("<iframe").count(), 4);
+    assert_eq!(html.matches(">W()</pre>").count(), 1_996);
 }
