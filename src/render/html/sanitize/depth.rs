@@ -11,6 +11,9 @@ const MAX_ATTRIBUTES: usize = 256;
 /// Formatting that is opened anew, beside half a time for each byte.
 const MAX_REOPENED: usize = 64 << 10;
 
+/// Elements that stand in a table and in no cell of it: the parser puts each before the table, and looks for that place.
+const MAX_MOVED: usize = 2_000;
+
 /// They hold nothing, in HTML.
 const VOID: [&str; 15] = [
     "area", "base", "br", "col", "embed", "hr", "image", "img", "input", "link", "meta", "param",
@@ -36,6 +39,8 @@ const RAW: [&str; 9] = [
 const IMPLIED: [&str; 5] = ["dd", "dt", "li", "option", "p"];
 /// The same, for tables.
 const CELLS: [&str; 6] = ["tbody", "td", "tfoot", "th", "thead", "tr"];
+/// What a table has beside them.
+const COLUMNS: [&str; 3] = ["caption", "col", "colgroup"];
 /// They end with all that is [`IMPLIED`] in them.
 const HOLDERS: [&str; 11] = [
     "article",
@@ -85,12 +90,15 @@ pub(super) fn cut(text: &str) -> Option<usize> {
         raw: 0,
         closes: [0; 4],
         drawing: false,
+        moved: 0,
+        doubt: false,
     };
     let (mut reopened, most) = (0, MAX_REOPENED + text.len() / 2);
     for (at, _) in text.match_indices('<') {
         let attributes = reader.read(at);
         reopened += reader.open.last().map_or(0, |last| last.formatting);
-        if reader.open.len() > MAX_DEPTH || attributes > MAX_ATTRIBUTES || reopened > most {
+        let deep = reader.open.len() > MAX_DEPTH || reader.moved > MAX_MOVED;
+        if deep || attributes > MAX_ATTRIBUTES || reopened > most {
             return Some(at);
         }
     }
@@ -104,6 +112,8 @@ struct Open {
     formatting: usize,
     /// How many up to this one are pictures or formulas, in which HTML's rules do not hold.
     foreign: usize,
+    /// Whether it is in a table and in no cell of it.
+    loose: bool,
 }
 
 struct Reader<'a> {
@@ -117,6 +127,10 @@ struct Reader<'a> {
     closes: [usize; 4],
     /// Whether all since the last `<svg>` was [`DRAWN`].
     drawing: bool,
+    /// How many were in a table and in no cell.
+    moved: usize,
+    /// Whether a cell may have ended that is held for open.
+    doubt: bool,
 }
 
 /// What is no tag, and where it ends.
@@ -141,7 +155,7 @@ impl Reader<'_> {
         match end {
             None => self.begin(&name, &tag, seen),
             Some(_) if seen => self.close(&name),
-            Some(_) => {}
+            Some(_) => self.doubt |= is_of_table(&name) && self.has_table(),
         }
         self.hide(tag.end);
         tag.attributes
@@ -168,8 +182,13 @@ impl Reader<'_> {
     fn begin(&mut self, name: &str, tag: &Tag<'_>, seen: bool) {
         let foreign = self.open.last().map_or(0, |last| last.foreign);
         let html = foreign == 0;
+        let loose = self.open.last().is_some_and(|last| last.loose);
+        self.moved += usize::from((loose || self.doubt) && (name == "table" || !is_of_table(name)));
         self.drawing &= DRAWN.contains(&name);
         let alone = self.drawing || (name == "svg" && seen && html);
+        // A table that stands loose in one ends it.
+        self.doubt |= loose && name == "table";
+        self.doubt |= COLUMNS.contains(&name) && !loose && self.has_table();
         if (VOID.contains(&name) && html) || (alone && tag.closed) {
             return;
         }
@@ -177,11 +196,15 @@ impl Reader<'_> {
             self.end_implied(name);
         }
         self.drawing |= name == "svg" && alone;
+        let loose = self.open.last().is_some_and(|last| last.loose);
+        let row = CELLS.contains(&name) && !matches!(name, "td" | "th");
+        self.doubt |= row && !loose && self.has_table();
         let formatting = self.open.last().map_or(0, |last| last.formatting);
         self.open.push(Open {
             name: name.to_owned(),
             formatting: formatting + usize::from(FORMATTING.contains(&name)),
             foreign: foreign + usize::from(matches!(name, "math" | "svg")),
+            loose: name == "table" || (loose && !matches!(name, "caption" | "td" | "th")),
         });
         if name == "script" || RAW.contains(&name) {
             self.begin_raw(name, tag.end, seen && html);
@@ -213,6 +236,15 @@ impl Reader<'_> {
             "tbody" | "tfoot" | "thead" => &CELLS,
             _ => return,
         };
+        if CELLS.contains(&name) && !self.doubt && self.has_table() {
+            // A cell ends with what is in it.
+            let mut open = self.open.iter();
+            let outer = open.rposition(|one| !IMPLIED.contains(&one.name.as_str()));
+            let is_cell = |at: &usize| matches!(self.open[*at].name.as_str(), "td" | "th");
+            if let Some(cell) = outer.filter(is_cell) {
+                self.open.truncate(cell + 1);
+            }
+        }
         let ends = |one: &Open| like.contains(&one.name.as_str());
         while self.open.last().is_some_and(ends) {
             self.open.pop();
@@ -230,15 +262,24 @@ impl Reader<'_> {
         };
         let mut open = self.open.iter();
         let place = open.rposition(|one| one.name == name || !passes(one));
-        if let Some(place) = place.filter(|place| self.open[*place].name == name) {
-            self.open.truncate(place);
+        match place.filter(|place| self.open[*place].name == name) {
+            Some(place) => self.open.truncate(place),
+            None => self.doubt |= is_of_table(name) && self.has_table(),
         }
+    }
+
+    fn has_table(&self) -> bool {
+        self.open.iter().any(|one| one.name == "table")
     }
 
     /// Hides what stands before the rest of the text.
     fn hide(&mut self, rest: &str) {
         self.hidden = self.hidden.max(self.text.len() - rest.len());
     }
+}
+
+fn is_of_table(name: &str) -> bool {
+    name == "table" || CELLS.contains(&name) || COLUMNS.contains(&name)
 }
 
 /// A name in small letters, and what follows it.
@@ -344,6 +385,8 @@ mod tests {
             "<script><!--<script></script><b></script>",
             "<li><dd>",
             "<svg><td>",
+            "<dd><tr><li><tr>",
+            "<table><table></table><td><dd><tr><td><li><tr>",
             "<table><tr><td>",
         ] {
             let text = piece.repeat(600);
@@ -358,6 +401,7 @@ mod tests {
             "<ul><li>a<li><p>b</ul>",
             "<dl><dt>a<dd>b</dl>",
             "<table><tr><td>a<td><p>b<tr><th>c</table>",
+            "<table><caption>a <b>b</b></caption><colgroup><col></colgroup><tr><td>a<td><p>b <b>c</b><tr><th><i>c</i></table><i>x</i>",
             "<table><thead><tr><th>a</th></tr></thead><tbody><tr><td><b>b</b></td></tr></tbody></table>",
             "<p>a <img src=\"x\"> < b <!-- c --> <a href='#'>d</a></p>",
             "<svg viewBox=\"0 0 1 1\"><g><path d=\"M0\"/><circle r=\"1\" /></g><text>a</text></svg>",
@@ -389,6 +433,17 @@ mod tests {
         ] {
             let text = piece.repeat((2 << 20) / piece.len());
             assert!(cut(&text).is_none_or(|at| at < text.len()));
+        }
+        for piece in [
+            "<i>x</i>",
+            "<br>",
+            "<tr><td><b></td>",
+            "<td><!--x--!></td> --><i></i>",
+            "<tr><td><col><i></i>",
+            "<tr><td><span><tr><i></i>",
+        ] {
+            let text = format!("<table>{}", piece.repeat(5_000));
+            assert!(cut(&text).is_some(), "{piece}");
         }
         let wide = format!("<p {}>", "a ".repeat(500));
         assert_eq!(cut(&wide), Some(0));
