@@ -55,8 +55,9 @@ const HOLDERS: [&str; 11] = [
     "select",
     "ul",
 ];
-/// A picture in the markup is made of them; `/>` ends them there.
-const DRAWN: [&str; 22] = [
+/// Pictures and formulas in the markup are made of them; `/>` ends them there.
+const DRAWN: [&str; 49] = [
+    "annotation",
     "circle",
     "clippath",
     "defs",
@@ -67,19 +68,47 @@ const DRAWN: [&str; 22] = [
     "lineargradient",
     "marker",
     "mask",
+    "menclose",
+    "mfrac",
+    "mi",
+    "mn",
+    "mo",
+    "mover",
+    "mpadded",
+    "mphantom",
+    "mroot",
+    "mrow",
+    "ms",
+    "mspace",
+    "msqrt",
+    "mstyle",
+    "msub",
+    "msubsup",
+    "msup",
+    "mtable",
+    "mtd",
+    "mtext",
+    "mtr",
+    "munder",
+    "munderover",
     "path",
     "pattern",
     "polygon",
     "polyline",
     "radialgradient",
     "rect",
+    "semantics",
     "stop",
     "symbol",
     "text",
     "textpath",
     "tspan",
     "use",
+    "mmultiscripts",
+    "mprescripts",
 ];
+/// Of these, those in which HTML stands.
+const WORDS: [&str; 5] = ["mi", "mn", "mo", "ms", "mtext"];
 
 /// Where a text is to be cut. None: all of it may be read.
 pub(super) fn cut(text: &str) -> Option<usize> {
@@ -125,7 +154,7 @@ struct Reader<'a> {
     raw: usize,
     /// By kind of [`MARKS`]: the last one known ends here.
     closes: [usize; 4],
-    /// Whether all since the last `<svg>` was [`DRAWN`].
+    /// Whether all since the last `<svg>` or `<math>` was [`DRAWN`].
     drawing: bool,
     /// How many were in a table and in no cell.
     moved: usize,
@@ -184,8 +213,10 @@ impl Reader<'_> {
         let html = foreign == 0;
         let loose = self.open.last().is_some_and(|last| last.loose);
         self.moved += usize::from((loose || self.doubt) && (name == "table" || !is_of_table(name)));
-        self.drawing &= DRAWN.contains(&name);
-        let alone = self.drawing || (name == "svg" && seen && html);
+        let root = matches!(name, "math" | "svg");
+        let words = |last: &Open| WORDS.contains(&last.name.as_str());
+        self.drawing &= DRAWN.contains(&name) && !self.open.last().is_some_and(words);
+        let alone = self.drawing || (root && seen && html);
         // A table that stands loose in one ends it.
         self.doubt |= loose && name == "table";
         self.doubt |= COLUMNS.contains(&name) && !loose && self.has_table();
@@ -195,7 +226,7 @@ impl Reader<'_> {
         if seen && html {
             self.end_implied(name);
         }
-        self.drawing |= name == "svg" && alone;
+        self.drawing |= root && alone;
         let loose = self.open.last().is_some_and(|last| last.loose);
         let row = CELLS.contains(&name) && !matches!(name, "td" | "th");
         self.doubt |= row && !loose && self.has_table();
@@ -203,7 +234,7 @@ impl Reader<'_> {
         self.open.push(Open {
             name: name.to_owned(),
             formatting: formatting + usize::from(FORMATTING.contains(&name)),
-            foreign: foreign + usize::from(matches!(name, "math" | "svg")),
+            foreign: foreign + usize::from(root),
             loose: name == "table" || (loose && !matches!(name, "caption" | "td" | "th")),
         });
         if name == "script" || RAW.contains(&name) {
@@ -365,6 +396,9 @@ mod tests {
             "<svg></svg><path/>",
             "<!-- <svg> --><path/>",
             "<svg/><path/>",
+            "<math><mi><mspace/></mi>",
+            "<math></math><mspace/>",
+            "<math><mtext><mrow><mspace/></mrow>",
             "<svg><!--> </svg> --><path/>",
             "<div><!-- </div> -->",
             "<div><!-- <!-- </div> -->",
@@ -405,6 +439,7 @@ mod tests {
             "<table><thead><tr><th>a</th></tr></thead><tbody><tr><td><b>b</b></td></tr></tbody></table>",
             "<p>a <img src=\"x\"> < b <!-- c --> <a href='#'>d</a></p>",
             "<svg viewBox=\"0 0 1 1\"><g><path d=\"M0\"/><circle r=\"1\" /></g><text>a</text></svg>",
+            "<math><mrow><mi>x</mi><mspace width=\"1em\" /><mo>+</mo><mfrac><mn>1</mn><mn/></mfrac></mrow></math>",
             "<style>.a > b { c: d }</style><script>if (a<b) { c(\"</p>\") }</script></b>",
             "<pre><code><span class=\"k\">a</span></code></pre>",
             "<select><option>a<option>b</select><input>",
