@@ -237,11 +237,13 @@ fn put_cell(out: &mut String, cell: &Cell, number: usize, budget: &mut Budget<'_
         CellKind::Code => put_code_cell(out, cell, number, budget),
         CellKind::Markdown => {
             let source = bounded(&cell.source, budget.options.max_text);
-            let html = markdown::html(
-                &source,
-                cell.extra.get("attachments"),
-                &format!("c{number}"),
-            );
+            let mut html = String::new();
+            if budget.take_words(source.len()) {
+                let attachments = cell.extra.get("attachments");
+                html = markdown::html(&source, attachments, &format!("c{number}"));
+            } else {
+                output::left_out(&mut html, "text/markdown", cell.source.len());
+            }
             put(
                 out,
                 format_args!(

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use comrak::Arena;
 use comrak::nodes::{Node, NodeCodeBlock, NodeHtmlBlock, NodeList, NodeValue};
@@ -13,6 +14,9 @@ use super::{escape, highlight, sanitize};
 /// Enclose the number of a formula while Markdown is read. Unicode promises that no text has these characters.
 const OPEN: char = '\u{fdd0}';
 const CLOSE: char = '\u{fdd1}';
+
+/// What a cell may show of its attachments beside each of them twice, in bytes: a text may name one thousands of times.
+const MORE_ATTACHED: usize = 64 << 10;
 
 /// Markdown as sanitised HTML; `attachments` is the cell's field of that name. `place` is what tells its footnotes
 /// from those of other texts on the page.
@@ -44,9 +48,17 @@ fn options(attachments: Option<&Value>) -> comrak::Options<'static> {
     options.extension.footnotes = true;
     options.render.r#unsafe = true; // what is made here is sanitised, raw HTML included
     let images = attachments.map(images).unwrap_or_default();
+    let sizes = images.values().map(|uri| 2 * uri.len());
+    let room = AtomicUsize::new(sizes.sum::<usize>() + MORE_ATTACHED);
     options.extension.image_url_rewriter = Some(Arc::new(move |url: &str| {
         let name = url.strip_prefix("attachment:");
         let found = name.and_then(|name| images.get(name));
+        let take = |bytes| {
+            room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(bytes)
+            })
+        };
+        let found = found.filter(|uri| take(uri.len()).is_ok());
         found.cloned().unwrap_or_else(|| url.to_owned())
     }));
     options

@@ -1,20 +1,27 @@
 //! Foreign markup made harmless: a list of what may stay; everything else goes. Nothing is loaded from
 //! elsewhere, so that reading a notebook tells nobody.
 
+mod depth;
 mod plain;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
-use super::highlight;
+use super::{escape, highlight};
 use crate::text::straight;
 
 static RULES: LazyLock<ammonia::Builder<'static>> = LazyLock::new(rules);
 
-/// Sanitised HTML.
+/// Sanitised HTML. From where it is too deep to be read it is shown as it was written.
 pub(super) fn html(text: &str) -> String {
-    let clean = plain::html(text).unwrap_or_else(|| RULES.clean(text).to_string());
+    let clean = plain::html(text).unwrap_or_else(|| match depth::cut(text) {
+        None => RULES.clean(text).to_string(),
+        Some(at) => {
+            let (read, rest) = text.split_at(at);
+            format!("{}<pre>{}</pre>", RULES.clean(read), escape(rest))
+        }
+    });
     // Afterwards: markup may name characters by their numbers.
     let mut clean = match straight(&clean) {
         Cow::Borrowed(_) => clean,

@@ -3,6 +3,7 @@ use serde_json::{Map, json};
 
 use super::*;
 
+mod bounds;
 mod frames;
 
 fn display(data: Value) -> OutputMessage {

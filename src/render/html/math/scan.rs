@@ -2,6 +2,9 @@
 //! wants them in Markdown) and `\begin{x}…\end{x}`. A blank line ends a formula, as in LaTeX and in Jupyter;
 //! code is passed over where the text is Markdown. Linear in the length of the text.
 
+/// So much may be read for what turns out to be prices before formulas within them are given up, in bytes.
+const MAX_PRICES: usize = 64 << 10;
+
 /// A formula in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Formula<'a> {
@@ -23,6 +26,7 @@ pub(crate) fn formulas(text: &str, markdown: bool) -> Vec<Formula<'_>> {
         at: 0,
         block_end: 0,
         dead: [0; 8],
+        prices: 0,
     };
     let mut found = Vec::new();
     while scanner.at < text.len() {
@@ -44,6 +48,8 @@ struct Scanner<'a> {
     block_end: usize,
     /// By kind of opening: up to here it is known that nothing closes it.
     dead: [usize; 8],
+    /// Bytes that were read for prices.
+    prices: usize,
 }
 
 const OPENINGS: [(&str, &str, bool); 6] = [
@@ -117,6 +123,12 @@ impl<'a> Scanner<'a> {
         let after = inner[end + close.len()..].chars().next();
         // `$5 and $10` are prices.
         let price = dollar && after.is_some_and(|c| c.is_ascii_digit());
+        if price {
+            self.prices += end;
+        }
+        if price && self.prices > MAX_PRICES {
+            self.dead[kind] = self.at + open.len() + end;
+        }
         if body.trim().is_empty() || price {
             return None;
         }
@@ -323,5 +335,7 @@ mod tests {
             let text = piece.repeat(50_000);
             assert!(formulas(&text, true).len() <= text.len());
         }
+        let (open, close) = ("$a{".repeat(50_000), "}".repeat(50_000));
+        assert_eq!(found(&format!("{open}{close}$1")), []);
     }
 }
