@@ -114,7 +114,7 @@ fn parameters(notebook: &Notebook, language: Option<&str>) -> String {
         let language =
             render::terminal::clean(language.unwrap_or("a language that is not said"), false);
         return format!(
-            "cell {cell} is tagged 'parameters'; what it assigns is not looked at in {language}"
+            "cell {cell} is tagged 'parameters'; what it assigns is not looked at: it is in {language}, or has more than 64 KiB or 1,000 parameters"
         );
     };
     if offered.is_empty() {
