@@ -10,8 +10,6 @@ use crate::store::{Store, StoreError, blobs};
 
 /// Rows that are read at once.
 const PAGE: u32 = 1_000;
-/// How long a write transaction waits for the place of contents.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 /// Contents that are looked at at once.
 const AT_ONCE: usize = 4;
 /// Most lost contents that are told one by one.
@@ -246,13 +244,7 @@ pub async fn spare(store: &Store, contents: &Blobs, digest: &Digest) -> Result<b
 async fn remove(store: &Store, contents: &Blobs, digest: &Digest) -> Result<(), UpkeepError> {
     let mut tx = store.begin().await?;
     if blobs::size(&mut tx, digest).await?.is_none() {
-        match tokio::time::timeout(PATIENCE, contents.remove(digest)).await {
-            Ok(removed) => removed?,
-            // All who write wait meanwhile. What stays nobody knows of: the next look finds it.
-            Err(_) => {
-                tracing::warn!(%digest, "a content that nothing needs could not be removed within {PATIENCE:?}");
-            }
-        }
+        contents.remove(digest).await?;
     }
     tx.commit().await.map_err(StoreError::from)?;
     Ok(())

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use protocol::ByteSize;
 
-use super::{Attempt, dir};
+use super::{Attempt, AttemptDir, cache_of, dir};
 use crate::checkpoints::size;
 use crate::workspace;
 
@@ -28,6 +28,22 @@ impl Attempt<'_> {
         let mut measured = self.measured();
         measured.cache_before = Some(self.cache_size());
         dir::write_json(&self.dir.usage_file(), &measured)
+    }
+
+    /// Whether another attempt that goes on has the same caches: who of them wrote there, nobody can tell.
+    pub(super) fn shares_cache(&self) -> bool {
+        let (data, mine) = (self.host.data(), self.cache());
+        let entries = fs::read_dir(data.join("attempts")).into_iter().flatten();
+        let others = entries
+            .flatten()
+            .map(|entry| AttemptDir::open(entry.path()));
+        let mut others = others.filter(|other| other.path() != self.dir.path());
+        others.any(|other| {
+            let has_mine = other
+                .order()
+                .is_ok_and(|order| cache_of(data, &order) == mine);
+            has_mine && matches!(other.report(), Ok(None))
+        })
     }
 
     /// What the caches hold now. Walks.

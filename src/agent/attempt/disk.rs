@@ -99,8 +99,12 @@ impl<'a> DiskWatch<'a> {
         Some(self.held()).filter(|held| *held < self.config.floor())
     }
 
-    /// All that the job has on the disk, with what its caches have grown by: who of several jobs wrote there, nobody can
-    /// tell. Walks.
+    /// The caches are taken to have held so much before the job.
+    pub(super) fn leave_cache(&mut self, before: ByteSize) {
+        self.cache_before = before;
+    }
+
+    /// All that the job has on the disk, with what its caches have grown by. Walks.
     fn held(&self) -> ByteSize {
         let folders = self.folders.iter().chain([&self.checkpoints]);
         let own: u64 = folders.map(|folder| size(folder)).sum();

@@ -20,6 +20,9 @@ pub(super) struct Watch<'a> {
     last: Option<(Instant, Option<Span>)>,
 }
 
+/// More than caches ever held: they have not grown.
+const NOBODYS: ByteSize = ByteSize(u64::MAX);
+
 impl Attempt<'_> {
     pub(super) async fn watch(&self, running: &Running) -> Watch<'_> {
         let dir = &self.dir;
@@ -41,11 +44,23 @@ impl Attempt<'_> {
             .cache_before
             .get_or_insert_with(|| self.cache_size());
         let cache = (self.cache(), before);
-        Watch {
+        let mut watch = Watch {
             disk: DiskWatch::new(folders, checkpoints, cache, &self.host.config.disk),
             meter: running.meter().await,
             measured,
             last: None,
+        };
+        self.note_sharers(&mut watch);
+        watch
+    }
+
+    /// From when on another has the same caches, what they grow by is nobody's.
+    fn note_sharers(&self, watch: &mut Watch<'_>) {
+        if watch.measured.cache_before != Some(NOBODYS)
+            && tokio::task::block_in_place(|| self.shares_cache())
+        {
+            watch.measured.cache_before = Some(NOBODYS);
+            watch.disk.leave_cache(NOBODYS);
         }
     }
 
@@ -88,6 +103,7 @@ impl Attempt<'_> {
                 gpus,
             }));
         }
+        self.note_sharers(watch);
         self.warn_of_idle_gpus(&mut watch.measured);
         let written = tokio::task::block_in_place(|| {
             dir::write_json(&self.dir.usage_file(), &watch.measured)

@@ -58,6 +58,9 @@ pub(crate) struct MountSpec {
     pub(crate) writable: bool,
 }
 
+/// In nanoseconds.
+const SECOND: i64 = 1_000_000_000;
+
 impl MountSpec {
     pub(crate) fn read_only(from: impl Into<PathBuf>, at: impl Into<String>) -> Self {
         Self {
@@ -156,6 +159,10 @@ impl ContainerSpec {
             // The image's own would run as the container's user, past the driver.
             healthcheck: Some(HealthConfig {
                 test: Some(vec!["NONE".into()]),
+                // Podman 3 refuses it without these.
+                interval: Some(SECOND),
+                timeout: Some(SECOND),
+                retries: Some(1),
                 ..HealthConfig::default()
             }),
             host_config: Some(host),

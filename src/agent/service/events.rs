@@ -11,6 +11,8 @@ use super::deliver::Delivery;
 use crate::client::ClientError;
 use crate::journal::JournalError;
 
+/// How often one that the disk does not give is tried, with pauses of up to half a minute.
+const MOST_READS: u32 = 60;
 /// How often a journal that is damaged is tried.
 const READS: u32 = 3;
 
@@ -92,7 +94,7 @@ impl Delivery<'_> {
                 Err(error) => (error.to_string(), true),
             };
             tracing::error!(attempt = %self.attempt, "{reason}");
-            if damaged && tries >= READS {
+            if tries >= if damaged { READS } else { MOST_READS } {
                 return Err(reason);
             }
             tries += 1;

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::prefix::PrefixStore;
-use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload, WriteMultipart};
+use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload, RetryConfig, WriteMultipart};
 use protocol::Digest;
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
@@ -60,6 +61,12 @@ impl S3 {
         if let Some(key) = &self.secret_key {
             builder = builder.with_secret_access_key(key.read()?.expose_secret());
         }
+        // All who write wait while a content is removed: a bucket that hangs is not asked for minutes.
+        let builder = builder.with_retry(RetryConfig {
+            max_retries: 3,
+            retry_timeout: Duration::from_secs(20),
+            ..RetryConfig::default()
+        });
         Ok(Arc::new(PrefixStore::new(
             builder.build()?,
             self.prefix.as_str(),

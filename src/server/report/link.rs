@@ -92,7 +92,9 @@ impl Link {
             ) if error.concerns_project() => {
                 self.not_before = now + config.wait(self.failures, name);
                 self.failures = self.failures.saturating_add(1);
-                self.refused = Some(Refused {
+                // A repository that gets its name back changes nothing here: it is asked for as long as something waits.
+                let is_away = matches!(error, ForgeError::Moved { .. });
+                self.refused = (!is_away).then(|| Refused {
                     at: now,
                     token: self.config.token_digest(),
                 });

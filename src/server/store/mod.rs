@@ -151,7 +151,13 @@ pub struct Store {
     readers: AnyPool,
     writer: AnyPool,
     begin: &'static str,
+    /// What makes a transaction the only one, where the database's own `begin` does not.
+    lock: Option<&'static str>,
 }
+
+/// One writer at a time, whichever program it is: `trainyard gc` runs beside the server. The number is ours alone; another
+/// schema is another installation. As text: the drivers' common ground has no void.
+const LOCK: &str = "SELECT CAST(pg_advisory_xact_lock(7275741, hashtext(COALESCE(current_schema(), ''))) AS TEXT) AS held";
 
 impl Store {
     /// Opens the database, makes it where it is missing, and brings it to this version. A SQLite file
@@ -197,11 +203,13 @@ impl Store {
             readers: readers.connect(&url).await?,
             writer,
             begin: "BEGIN IMMEDIATE",
+            lock: None,
         })
     }
 
     async fn open_postgres(url: &str) -> Result<Self> {
-        let settings = "SET idle_in_transaction_session_timeout = '60s'; SET timezone = 'UTC';";
+        let settings = "SET idle_in_transaction_session_timeout = '60s'; SET lock_timeout = '30s'; \
+                        SET timezone = 'UTC';";
         let writer = pool(1, settings).connect(url).await?;
         // SQLite has it by this name.
         sqlx::raw_sql("CREATE COLLATION IF NOT EXISTS \"binary\" FROM \"C\"")
@@ -210,8 +218,8 @@ impl Store {
         Ok(Self {
             readers: pool(READERS, settings).connect(url).await?,
             writer,
-            // One writer at a time, whichever program it is: `trainyard gc` runs beside the server. The number is ours alone.
-            begin: "BEGIN; SELECT pg_advisory_xact_lock(7275741)",
+            begin: "BEGIN",
+            lock: Some(LOCK),
         })
     }
 
@@ -228,10 +236,17 @@ impl Store {
     /// # Errors
     /// Where it cannot begin within half a minute, or the database is away.
     pub async fn begin(&self) -> Result<Transaction> {
-        let (writer, begin) = (self.writer.clone(), self.begin);
+        let (writer, begin, lock) = (self.writer.clone(), self.begin, self.lock);
         // In a task of its own, so that it comes to its end also where its caller is gone: SQLite's driver may end a
         // connection that nobody waits for, and its pool would wait for that connection for ever.
-        match tokio::spawn(async move { writer.begin_with(begin).await }).await {
+        let beginning = async move {
+            let mut tx = writer.begin_with(begin).await?;
+            if let Some(lock) = lock {
+                sqlx::query(lock).execute(&mut *tx).await?;
+            }
+            Ok::<_, sqlx::Error>(tx)
+        };
+        match tokio::spawn(beginning).await {
             Ok(begun) => Ok(begun?),
             Err(ended) => match ended.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),

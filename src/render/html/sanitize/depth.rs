@@ -176,7 +176,7 @@ impl Reader<'_> {
         let letter = |text: &str| text.starts_with(|c: char| c.is_ascii_alphabetic());
         let end = rest.strip_prefix('/');
         if !letter(end.unwrap_or(rest)) {
-            self.no_tag(at, rest);
+            self.no_tag(at, rest, seen);
             return 0;
         }
         let (name, tag) = name(end.unwrap_or(rest));
@@ -191,7 +191,7 @@ impl Reader<'_> {
     }
 
     /// A comment or the like; `</` before no letter begins one, too.
-    fn no_tag(&mut self, at: usize, rest: &str) {
+    fn no_tag(&mut self, at: usize, rest: &str, seen: bool) {
         let kind = match rest.starts_with('/') {
             true => Some(3),
             false => MARKS.iter().position(|(begin, _)| rest.starts_with(begin)),
@@ -199,10 +199,12 @@ impl Reader<'_> {
         let Some(kind) = kind else {
             return;
         };
-        self.drawing = false;
+        let drawing = std::mem::take(&mut self.drawing);
         // Where one that began before ends, this one does.
         if at >= self.closes[kind] {
             let end = rest.find(MARKS[kind].1).unwrap_or(rest.len());
+            // A comment that hides no tag changes nothing, wherever the parser ends it.
+            self.drawing = drawing && seen && kind == 0 && !rest[..end].contains('<');
             self.closes[kind] = at + 1 + end;
             self.hide(&rest[end..]);
         }
@@ -439,6 +441,7 @@ mod tests {
             "<table><thead><tr><th>a</th></tr></thead><tbody><tr><td><b>b</b></td></tr></tbody></table>",
             "<p>a <img src=\"x\"> < b <!-- c --> <a href='#'>d</a></p>",
             "<svg viewBox=\"0 0 1 1\"><g><path d=\"M0\"/><circle r=\"1\" /></g><text>a</text></svg>",
+            "<td><svg><!-- END OF HEADER --><rect x='1'/><path d='M0'/><!-- a --><path d='M1'/></svg></td>",
             "<math><mrow><mi>x</mi><mspace width=\"1em\" /><mo>+</mo><mfrac><mn>1</mn><mn/></mfrac></mrow></math>",
             "<style>.a > b { c: d }</style><script>if (a<b) { c(\"</p>\") }</script></b>",
             "<pre><code><span class=\"k\">a</span></code></pre>",
