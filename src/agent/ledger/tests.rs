@@ -402,6 +402,24 @@ fn containers_correct_what_the_files_say() {
 }
 
 #[test]
+fn a_dead_container_takes_no_gpu_from_whom_it_was_given_to() {
+    let world = World::new();
+    let (dead, runs) = (AttemptId::generate(), AttemptId::generate());
+    let readings = [example("GPU-1")];
+    let gpu = ["GPU-1".to_owned()];
+    world.ledger.book(&runs, &gpu, &readings).unwrap();
+    let containers = [(dead, gpu.to_vec())];
+    let goes_on = |attempt: &AttemptId| *attempt == runs;
+    world
+        .ledger
+        .correct(&containers, goes_on, &readings)
+        .unwrap();
+    let bookings = world.ledger.bookings();
+    let booked: Vec<_> = bookings.values().map(|booking| &booking.attempt).collect();
+    assert_eq!(booked, [&runs]);
+}
+
+#[test]
 fn what_a_killed_agent_half_made_is_removed_and_a_persons_file_in_the_making_is_not() {
     let mut world = World::new();
     world.book(&[example("GPU-1")]).unwrap();

@@ -135,9 +135,8 @@ pub async fn empty(
         }
         let location = row.maybe_text("location")?;
         if let Some((owner, folder)) = location.as_deref().and_then(kept_at) {
-            let is_all_of_a_run =
-                folder.is_empty() && row.maybe_text("made_by")?.as_ref() == Some(&owner);
             let made_by = row.maybe_text("made_by")?.unwrap_or_default();
+            let is_all_of_a_run = folder.is_empty() && made_by == owner;
             if !is_all_of_a_run
                 && is_of_same_attempt(db, &made_by, &owner).await?
                 && !is_needed(db, (&owner, &folder), kept_at).await?
